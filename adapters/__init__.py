@@ -1,0 +1,7 @@
+"""Hosts: what evaluates the denoiser, behind `foreseer.backbone.Backbone`."""
+
+from foreseer.adapters.arrays import ArrayBackbone
+from foreseer.adapters.attach import Attachment, attach
+from foreseer.adapters.module_backbone import Call, ModuleBackbone
+
+__all__ = ["ArrayBackbone", "Attachment", "Call", "ModuleBackbone", "attach"]

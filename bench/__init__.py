@@ -1,0 +1,1 @@
+"""Comparing policies: the harness behind `foreseer compare`."""

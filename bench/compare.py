@@ -1,0 +1,293 @@
+"""`foreseer compare`: the bundled DiT under several policies, against full computation and against fewer steps."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import attrs
+import torch
+from torch import Tensor, nn
+
+from foreseer.bench.measure import Bars, Comparison, Row, finite
+from foreseer.bench.page import facts, print_table, write_page, write_table
+from foreseer.bench.pictures import draw_samples, draw_speed_quality
+from foreseer.bench.quality import FRECHET_NOTE, DigitJudge
+from foreseer.errors import OptionError
+from foreseer.registry import PolicySpec, parse_policy
+from foreseer.report import Report
+from foreseer.zoo import load_dit
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+__all__ = ["DEFAULT_POLICIES", "CompareSettings", "Result", "compare"]
+
+# CG-Taylor's threshold is for models whose first block changes less from step to step: with its default this small one computes everything.
+DEFAULT_POLICIES = ("reuse", "taylorseer", "taylorseer:target=last_block", "cg_taylor:threshold=0.06", "speca", "speca_released")
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def _whole(low: int, high: int | None = None) -> Any:
+    def check(settings: object, attribute: attrs.Attribute[int], value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+            allowed = f">= {low}" if high is None else f"from {low} to {high}"
+            raise OptionError(f"{attribute.name}={value!r} is out of range; write a whole number {allowed}")
+
+    return check
+
+
+def _weight(settings: object, attribute: attrs.Attribute[float], value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 100.0:
+        raise OptionError(f"{attribute.name}={value!r} is out of range; write a number from 0 to 100 (1 means no guidance)")
+
+
+def _device(settings: object, attribute: attrs.Attribute[str], value: str) -> None:
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError) as error:
+        raise OptionError(f"device={value!r} is unknown; write 'cpu', or 'cuda' where there is a GPU") from error
+    if device.type not in ("cpu", "cuda"):
+        raise OptionError(f"device={value!r} cannot be timed here; write 'cpu', or 'cuda' where there is a GPU")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"device={value!r} is not there: {torch.cuda.device_count()} CUDA devices were found; write 'cpu'")
+
+
+def _dtype(settings: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if value not in DTYPES:
+        raise OptionError(f"dtype={value!r} is unknown; write one of {', '.join(DTYPES)}")
+
+
+def _folder(settings: object, attribute: attrs.Attribute[Path], value: Path) -> None:
+    if value.exists() and not value.is_dir():
+        raise OptionError(f"out={str(value)!r} is a file; write the name of a folder, which is made if it is missing")
+
+
+def _policies(value: Any) -> tuple[str | PolicySpec, ...]:
+    return (value,) if isinstance(value, (str, PolicySpec)) else tuple(value)
+
+
+@attrs.frozen(kw_only=True)
+class CompareSettings:
+    """What `compare` does. Every value is checked when the settings are made; the policies, when the comparison begins.
+
+    Attributes:
+        policies: As on the command line (``"speca:threshold=0.2,max_order=2"``), or `foreseer.PolicySpec` objects. Full computation is always there.
+        samples: How many samples each policy draws.
+        steps: DDIM steps of a full computation, 1 to 1000.
+        seed: Of the initial noise. Sample i begins with the same noise whatever ``batch`` is.
+        batch: Samples that are drawn together; each is two rows, with and without its class.
+        guidance: e = e_uncond + guidance * (e_cond - e_uncond).
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        out: Folder for the results; made if it is missing. Files of the same names are overwritten.
+
+    Raises:
+        OptionError: A value is out of range; the message says what to write.
+    """
+
+    policies: tuple[str | PolicySpec, ...] = attrs.field(default=DEFAULT_POLICIES, converter=_policies)
+    samples: int = attrs.field(default=80, validator=_whole(1))
+    steps: int = attrs.field(default=50, validator=_whole(1, 1000))
+    seed: int = attrs.field(default=0, validator=_whole(0))
+    batch: int = attrs.field(default=16, validator=_whole(1))
+    guidance: float = attrs.field(default=1.5, validator=_weight)
+    device: str = attrs.field(default="cpu", validator=_device)
+    dtype: str = attrs.field(default="float32", validator=_dtype)
+    out: Path = attrs.field(default=Path("compare"), converter=Path, validator=_folder)
+
+    def specs(self) -> list[PolicySpec]:
+        """Return the policies, read and checked; what is named twice is there once.
+
+        Raises:
+            PluginError, OptionError: See `foreseer.registry.parse_policy`.
+        """
+        specs = (p if isinstance(p, PolicySpec) else parse_policy(p) for p in self.policies)
+        return list({str(spec): spec for spec in specs}.values())
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Result:
+    """What `compare` found out, over the N samples whose batches were finished.
+
+    Attributes:
+        settings: What was asked for.
+        rows: The table: full computation, then each policy with the fewer-steps lane of its cost after it, where that is not there already.
+        samples: For each row's name ``(N, 1, H, W)`` float32 samples in about [-1, 1].
+        labels: ``(N,)`` classes.
+        reports: For each policy the report of its first batch.
+        batches: How many batches were finished.
+        interrupted: Whether Ctrl-C ended the comparison early.
+        facts: Machine and versions.
+    """
+
+    settings: CompareSettings
+    rows: tuple[Row, ...]
+    samples: Mapping[str, Tensor] = attrs.field(repr=False)
+    labels: Tensor = attrs.field(repr=False)
+    reports: Mapping[str, Report] = attrs.field(repr=False)
+    batches: int
+    interrupted: bool
+    facts: Mapping[str, str]
+
+    @property
+    def page(self) -> Path:
+        """The page that shows it all."""
+        return self.settings.out / "index.html"
+
+    def row(self, name: str) -> Row:
+        """Return the row of that name. Raises KeyError."""
+        return {row.name: row for row in self.rows}[name]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data: what ``results.json`` holds."""
+        chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in ("policies", "out"))
+        return {
+            "settings": {"policies": [str(p) for p in self.settings.policies], **chosen},
+            "samples": len(self.labels),
+            "batches": self.batches,
+            "interrupted": self.interrupted,
+            "facts": dict(self.facts),
+            "notes": {"frechet_distance": FRECHET_NOTE, "psnr_per_sample": "null where a sample is the same as that of full computation"},
+            "labels": self.labels.tolist(),
+            "rows": [
+                row.figures()
+                | {
+                    "psnr_per_sample": [finite(v) for v in row.psnr],
+                    "steps_per_sample": row.steps.tolist(),
+                    "seconds_of_batches": list(row.seconds),
+                    "speedup_of_batches": list(row.speedups),
+                    "warnings": list(row.warnings),
+                }
+                for row in self.rows
+            ],
+        }
+
+
+def compare(settings: CompareSettings, *, show: bool = True) -> Result:
+    """Run the comparison and write its folder.
+
+    Written are ``index.html`` (everything on one page), ``table.csv``, ``results.json``, ``samples.png``, ``speed_quality.png``,
+    and for each policy ``timelines/NAME.png`` and ``reports/NAME.json``. ``results.json`` and ``table.csv`` are written anew after every batch.
+
+    Args:
+        settings: What to compare.
+        show: Whether to print progress (to stderr) and the table (to stdout).
+
+    Raises:
+        PluginError, OptionError: A policy or its options are wrong. Nothing was computed.
+        ImportError: Without the packages of ``foreseer[bench]``.
+        KeyboardInterrupt: Interrupted before the first batch was finished. Later, an interruption ends the comparison and keeps what was done.
+    """
+    specs = settings.specs()
+    settings.out.mkdir(parents=True, exist_ok=True)
+    judge = DigitJudge()
+    model = cast("nn.Module", load_dit(device=settings.device, dtype=DTYPES[settings.dtype]))
+    comparison = Comparison(settings, specs, model)
+
+    def result(*, interrupted: bool = False) -> Result:
+        found = Result(
+            settings=settings,
+            rows=comparison.rows(judge),
+            samples=comparison.samples(),
+            labels=comparison.labels(),
+            reports=comparison.reports(),
+            batches=len(comparison.batches),
+            interrupted=interrupted,
+            facts=facts(settings.device),
+        )
+        _write(settings.out / "results.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
+        write_table(found, settings.out / "table.csv")
+        return found
+
+    interrupted = False
+    with _progress(show) as bars:
+        try:
+            comparison.run(bars, on_batch=result)
+        except KeyboardInterrupt:
+            if not comparison.batches:
+                raise
+            interrupted = True
+    found = result(interrupted=interrupted)
+    draw_samples(found, settings.out / "samples.png")
+    draw_speed_quality(found, settings.out / "speed_quality.png")
+    names = file_names(found.reports)
+    for folder in ("timelines", "reports"):
+        (settings.out / folder).mkdir(exist_ok=True)
+    for policy, report in found.reports.items():
+        report.plot(settings.out / "timelines" / f"{names[policy]}.png")
+        report.to_json(settings.out / "reports" / f"{names[policy]}.json")
+    write_page(found, {policy: settings.out / "timelines" / f"{name}.png" for policy, name in names.items()})
+    if show:
+        print_table(found)
+    return found
+
+
+def file_names(policies: Iterable[str]) -> dict[str, str]:
+    """Give each policy a file name without its ending: safe on every system, and unlike the others whatever the case of letters means there."""
+    names: dict[str, str] = {}
+    for policy in policies:
+        plain = re.sub(r"[^A-Za-z0-9.=_-]+", "_", policy).strip("._")[:80] or "policy"
+        name, count = plain, 1
+        while name.lower() in (taken.lower() for taken in names.values()):
+            count += 1
+            name = f"{plain}-{count}"
+        names[policy] = name
+    return names
+
+
+def _write(path: Path, text: str) -> None:
+    """Replace a file in one go: a crash leaves the old one whole."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+class _Silent:
+    """Bars for nobody."""
+
+    def expect(self, steps: int) -> None:
+        pass
+
+    def begin(self, what: str, steps: int) -> None:
+        pass
+
+    def step(self, index: int) -> None:
+        pass
+
+
+class _Shown:
+    """Two bars: the comparison, and the sampling under way."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress, self._total = progress, 0
+        self._all, self._one = progress.add_task("compare", total=None), progress.add_task("", total=None)
+
+    def expect(self, steps: int) -> None:
+        self._total += steps
+        self._progress.update(self._all, total=self._total)
+
+    def begin(self, what: str, steps: int) -> None:
+        self._progress.reset(self._one, total=steps or None, description=what)
+
+    def step(self, index: int) -> None:
+        self._progress.advance(self._all)
+        self._progress.advance(self._one)
+
+
+@contextmanager
+def _progress(show: bool) -> Iterator[Bars]:
+    if not show:
+        yield _Silent()
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn(), TimeRemainingColumn())
+    # drawn seldom: drawing takes time from what is being timed
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as progress:
+        yield _Shown(progress)

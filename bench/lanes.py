@@ -1,0 +1,141 @@
+"""The lanes of `foreseer compare`: ways of sampling the same noise, and what one batch of each takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Literal
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foreseer.adapters import attach
+from foreseer.registry import PolicySpec
+from foreseer.report import Report
+from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
+
+__all__ = ["CLASSES", "FULL", "SAMPLE", "Lane", "Measurement", "fewer_lane", "labels_of", "measure", "noise_of", "warm_up"]
+
+CLASSES = 10
+SAMPLE = (1, 8, 8)
+WARM_UP_STEPS = 8
+
+
+@attrs.frozen(eq=False)
+class Lane:
+    """One way of sampling.
+
+    Attributes:
+        name: What tables call it.
+        kind: ``"full"``: the bare model with all steps. ``"policy"``: all steps, driven by a policy. ``"fewer"``: the bare model with fewer steps.
+        num_steps: DDIM steps.
+        spec: The policy; None for the bare model.
+    """
+
+    name: str
+    kind: Literal["full", "policy", "fewer"]
+    num_steps: int
+    spec: PolicySpec | None = None
+
+
+FULL = "full"
+"""Name of the lane that every other is compared with."""
+
+
+def fewer_lane(num_steps: int) -> Lane:
+    """Return plain DDIM with fewer steps: what a cache of the same cost must beat."""
+    return Lane(f"full, {num_steps} step{'s' * (num_steps != 1)}", "fewer", num_steps)
+
+
+@attrs.frozen(eq=False)
+class Measurement:
+    """One lane on one batch of B samples.
+
+    Attributes:
+        samples: ``(B, 1, H, W)`` float32 on the CPU.
+        seconds: Wall-clock time of the sampling loop; the device has finished when it is read.
+        steps: ``(B,)`` steps computed for each sample.
+        block_rows: Blocks evaluated x rows.
+        report: The account of the run; None for the bare model.
+    """
+
+    samples: Tensor = attrs.field(repr=False)
+    seconds: float
+    steps: tuple[int, ...] = attrs.field(repr=False)
+    block_rows: int
+    report: Report | None = attrs.field(repr=False)
+
+
+def noise_of(indices: range, *, seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Return the initial noise of samples, each sample's own whatever batch it is in.
+
+    Args:
+        indices: Which samples, B of them.
+        seed: Of the whole comparison.
+        shape: Of one sample, ``(C, H, W)``.
+
+    Returns:
+        ``(B, C, H, W)`` float32, on the CPU.
+    """
+    noise = []
+    for index in indices:
+        own = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+        noise.append(torch.randn(shape, generator=torch.Generator().manual_seed(own)))
+    return torch.stack(noise)
+
+
+def labels_of(indices: range) -> Tensor:
+    """Return the classes of samples, ``(B,)`` int64: sample i is of class i modulo 10."""
+    return torch.tensor([index % CLASSES for index in indices])
+
+
+def measure(model: nn.Module, lane: Lane, noise: Tensor, labels: Tensor, *, guidance: float, on_step: Callable[[int], None] | None = None) -> Measurement:
+    """Sample one batch and time it.
+
+    Args:
+        model: The zoo's DiT.
+        lane: How to sample.
+        noise: ``(B, 1, H, W)`` on the model's device and of its dtype.
+        labels: ``(B,)`` on the model's device.
+        guidance: Weight of the guidance.
+        on_step: Called with the step's index after each step.
+    """
+    timesteps = ddim_timesteps(lane.num_steps)
+    if lane.spec is None:
+        samples, seconds = _timed(model, noise, labels, timesteps, guidance, on_step)
+        return Measurement(samples, seconds, (lane.num_steps,) * len(labels), lane.num_steps * _depth(model) * 2 * len(labels), None)
+    # groups=B: rows r and r + B, with and without the class, are one sample
+    with attach(model, lane.spec) as attached, attached.run(timesteps=timesteps, groups=len(labels)):
+        samples, seconds = _timed(model, noise, labels, timesteps, guidance, on_step)
+    report = attached.report
+    steps = tuple(int(n) for n in report.computed.sum(axis=0)[: len(labels)])
+    return Measurement(samples, seconds, steps, report.block_rows, report)
+
+
+def warm_up(model: nn.Module, lane: Lane, noise: Tensor, labels: Tensor, *, guidance: float) -> None:
+    """Run a lane for a few steps, untimed. A policy that cannot drive this model fails here, before anything long has begun."""
+    measure(model, attrs.evolve(lane, num_steps=min(lane.num_steps, WARM_UP_STEPS)), noise, labels, guidance=guidance)
+
+
+def _timed(
+    model: nn.Module, noise: Tensor, labels: Tensor, timesteps: list[int], guidance: float, on_step: Callable[[int], None] | None
+) -> tuple[Tensor, float]:
+    _wait_for(noise.device)
+    started = time.perf_counter()
+    samples = ddim_sample(model, noise, labels, timesteps, guidance=guidance, on_step=on_step)
+    _wait_for(noise.device)
+    seconds = time.perf_counter() - started
+    return samples.float().cpu(), seconds
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _depth(model: nn.Module) -> int:
+    blocks = model.transformer_blocks
+    assert isinstance(blocks, nn.ModuleList)
+    return len(blocks)

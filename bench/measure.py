@@ -1,0 +1,232 @@
+"""The measuring of `foreseer compare`: every lane on every batch, back to back, and what it amounts to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import attrs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from foreseer.bench.lanes import FULL, SAMPLE, Lane, Measurement, fewer_lane, labels_of, measure, noise_of, warm_up
+from foreseer.bench.quality import DigitJudge, psnr, ssim
+from foreseer.registry import PolicySpec
+from foreseer.report import Report
+
+if TYPE_CHECKING:
+    from foreseer.bench.compare import CompareSettings
+
+__all__ = ["Bars", "Comparison", "Row", "finite"]
+
+
+class Bars(Protocol):
+    """Who is told how far the comparison is. Work is counted in steps of a sampling loop."""
+
+    def expect(self, steps: int) -> None:
+        """There are this many more steps to come."""
+
+    def begin(self, what: str, steps: int) -> None:
+        """Something begins, and takes this many steps."""
+
+    def step(self, index: int) -> None:
+        """A step of what is under way is done."""
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Row:
+    """One lane over all N finished samples: a line of the table.
+
+    Attributes:
+        name: Of the lane.
+        kind: Of the lane, see `Lane`.
+        num_steps: DDIM steps, which a policy computes or forecasts.
+        steps: ``(N,)`` steps computed for each sample.
+        ratio: Block-rows over those of full computation; 1 / ratio is the speed-up that the saved blocks promise.
+        seconds: Seconds of each batch.
+        speedups: For each batch, seconds of full computation over seconds of this lane.
+        psnr: ``(N,)`` dB against full computation; infinite where the sample is the same.
+        ssim: ``(N,)`` against full computation.
+        frechet: Distance to the data, see ``FRECHET_NOTE``; NaN for a single sample, or where a sample is not finite.
+        accuracy: Share of the samples that a classifier puts into the class they were made for.
+        bytes_held: Most bytes that recorded features occupied during a batch.
+        fewer: Name of the lane that computes as many steps without a policy; None where there is none.
+        gain: Mean PSNR less that of ``fewer``, in dB; None where it does not exist.
+        warnings: From the reports of all batches.
+    """
+
+    name: str
+    kind: Literal["full", "policy", "fewer"]
+    num_steps: int
+    steps: NDArray[np.int64] = attrs.field(repr=False)
+    ratio: float
+    seconds: tuple[float, ...] = attrs.field(repr=False)
+    speedups: tuple[float, ...] = attrs.field(repr=False)
+    psnr: NDArray[np.float64] = attrs.field(repr=False)
+    ssim: NDArray[np.float64] = attrs.field(repr=False)
+    frechet: float
+    accuracy: float
+    bytes_held: int
+    fewer: str | None = None
+    gain: float | None = None
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def speedup(self) -> float:
+        """Median over the batches of the measured speed-up."""
+        return float(np.median(self.speedups))
+
+    @property
+    def label(self) -> str:
+        """Name and measured speed-up."""
+        return self.name if self.kind == "full" else f"{self.name}, {self.speedup:.2f}x"
+
+    def figures(self) -> dict[str, Any]:
+        """Return the scalars by name, as they are written to files. What is not finite is None."""
+        values = {
+            "steps_computed": self.steps.mean(),
+            "steps_computed_min": self.steps.min(),
+            "steps_computed_max": self.steps.max(),
+            "block_rows_ratio": self.ratio,
+            "speedup": self.speedup,
+            "speedup_min": min(self.speedups),
+            "speedup_max": max(self.speedups),
+            "speedup_promised": 1.0 / self.ratio,
+            "psnr_mean": self.psnr.mean(),
+            "psnr_worst": self.psnr.min(),
+            "identical_samples": int(np.isposinf(self.psnr).sum()),
+            "ssim_mean": self.ssim.mean(),
+            "frechet_distance": self.frechet,
+            "accuracy": self.accuracy,
+            "seconds_per_batch": float(np.median(self.seconds)),
+            "bytes_held": self.bytes_held,
+            "gain_over_fewer_steps_db": self.gain,
+        }
+        head = {"name": self.name, "kind": self.kind, "samples": len(self.psnr), "num_steps": self.num_steps}
+        return head | {name: finite(value) for name, value in values.items()} | {"fewer_steps": self.fewer}
+
+
+class Comparison:
+    """A comparison under way. Only whole batches enter its results."""
+
+    def __init__(self, settings: CompareSettings, specs: Sequence[PolicySpec], model: nn.Module) -> None:
+        self.settings = settings
+        self.batches: list[range] = []
+        self._model = model
+        self._full = Lane(FULL, "full", settings.steps)
+        self._policies = [Lane(str(spec), "policy", settings.steps, spec) for spec in specs]
+        self._fewer: dict[str, Lane] = {}
+        self._done: dict[str, list[Measurement]] = {}
+
+    def run(self, bars: Bars, *, on_batch: Callable[[], object]) -> None:
+        """Measure all lanes, batch by batch.
+
+        Args:
+            bars: Told what is under way.
+            on_batch: Called after each finished batch.
+        """
+        settings = self.settings
+        planned = [range(i, min(i + settings.batch, settings.samples)) for i in range(0, settings.samples, settings.batch)]
+        bars.expect(len(planned) * settings.steps * (1 + len(self._policies)))
+        for lane in (self._full, *self._policies):
+            bars.begin(f"warm-up, {lane.name}", 0)
+            warm_up(self._model, lane, *self._start(planned[0]), guidance=settings.guidance)
+        for number, indices in enumerate(planned):
+            lanes = [self._full, *self._policies, *self._fewer_lanes()]
+            if number % 2:
+                lanes.reverse()  # so that a machine that slows down does not favour the same lanes in every batch
+            place = f"batch {number + 1} of {len(planned)}"
+            found = {lane.name: self._measure(lane, indices, bars, place) for lane in lanes}
+            if not number:
+                self._fewer = {lane.name: _as_many(found[lane.name].steps) for lane in self._policies}
+                bars.expect(len(planned) * sum(lane.num_steps for lane in self._fewer_lanes()))
+                found |= {lane.name: self._measure(lane, indices, bars, place) for lane in self._fewer_lanes()}
+            for name, measurement in found.items():
+                self._done.setdefault(name, []).append(measurement)
+            self.batches.append(indices)
+            on_batch()
+        self._settle(bars)
+
+    def _settle(self, bars: Bars) -> None:
+        """Where the first batch was not typical, measure the number of steps that all batches computed on average."""
+        for policy in self._policies:
+            lane = _as_many([n for m in self._done[policy.name] for n in m.steps])
+            if lane.name not in self._done and lane.num_steps < self.settings.steps:
+                bars.expect(len(self.batches) * lane.num_steps)
+                self._done[lane.name] = [self._measure(lane, indices, bars, "one more number of steps") for indices in self.batches]
+            self._fewer[policy.name] = lane
+
+    def _fewer_lanes(self) -> list[Lane]:
+        """Each number of steps once, in the order of the policies. A policy that computed all steps has full computation beside it."""
+        return list({lane.name: lane for lane in self._fewer.values() if lane.num_steps < self.settings.steps}.values())
+
+    def _start(self, indices: range) -> tuple[Tensor, Tensor]:
+        noise = noise_of(indices, seed=self.settings.seed, shape=SAMPLE)
+        weight = next(self._model.parameters())
+        return noise.to(weight.device, weight.dtype), labels_of(indices).to(weight.device)
+
+    def _measure(self, lane: Lane, indices: range, bars: Bars, place: str) -> Measurement:
+        bars.begin(f"{place}: {lane.name}", lane.num_steps)
+        return measure(self._model, lane, *self._start(indices), guidance=self.settings.guidance, on_step=bars.step)
+
+    def labels(self) -> Tensor:
+        """Return the classes of the finished samples, ``(N,)``."""
+        return torch.cat([labels_of(indices) for indices in self.batches])
+
+    def samples(self) -> dict[str, Tensor]:
+        """Return each lane's finished samples, ``(N, 1, H, W)``."""
+        return {name: torch.cat([m.samples for m in found]) for name, found in self._done.items()}
+
+    def reports(self) -> dict[str, Report]:
+        """Return each policy's report of the first batch."""
+        firsts = {policy.name: self._done[policy.name][0].report for policy in self._policies}
+        return {name: report for name, report in firsts.items() if report is not None}
+
+    def rows(self, judge: DigitJudge) -> tuple[Row, ...]:
+        """Return full computation, then each policy, and after it the fewer steps of its cost if they are not there already."""
+        samples, labels = self.samples(), self.labels()
+        rows: dict[str, Row] = {}
+        order = [lane for policy in self._policies for lane in (policy, self._fewer[policy.name])]
+        for lane in (self._full, *order):
+            if lane.name not in rows and lane.name in self._done:
+                rows[lane.name] = self._row(lane, samples, labels, judge)
+        for policy in self._policies:
+            fewer = rows.get(self._fewer[policy.name].name)
+            if fewer is not None:
+                gain = rows[policy.name].psnr.mean() - fewer.psnr.mean()
+                rows[policy.name] = attrs.evolve(rows[policy.name], fewer=fewer.name, gain=finite(gain))
+        return tuple(rows.values())
+
+    def _row(self, lane: Lane, samples: dict[str, Tensor], labels: Tensor, judge: DigitJudge) -> Row:
+        found, full, own = self._done[lane.name], self._done[FULL], samples[lane.name]
+        reports = [m.report for m in found if m.report is not None]
+        return Row(
+            name=lane.name,
+            kind=lane.kind,
+            num_steps=lane.num_steps,
+            steps=np.array([n for m in found for n in m.steps]),
+            ratio=sum(m.block_rows for m in found) / sum(m.block_rows for m in full),
+            seconds=tuple(m.seconds for m in found),
+            speedups=tuple(f.seconds / m.seconds for m, f in zip(found, full, strict=True)),
+            psnr=psnr(own, samples[FULL]),
+            ssim=ssim(own, samples[FULL]),
+            frechet=judge.frechet_distance(own) if len(own) > 1 and bool(own.isfinite().all()) else float("nan"),
+            accuracy=judge.accuracy(own, labels),
+            bytes_held=max((sum(report.bytes_held.values()) for report in reports), default=0),
+            warnings=tuple(dict.fromkeys(sentence for report in reports for sentence in report.warnings)),
+        )
+
+
+def _as_many(steps: Sequence[int]) -> Lane:
+    """Return the fewer-steps lane of a policy that computed these steps; half a step is rounded up, in favour of what is to be beaten."""
+    return fewer_lane(max(1, math.floor(np.mean(steps) + 0.5)))
+
+
+def finite(value: Any) -> Any:
+    """Return a number that JSON can hold: None for what is not finite."""
+    if value is None or not np.isfinite(value):
+        return None
+    return value.item() if isinstance(value, np.generic) else value

@@ -1,0 +1,176 @@
+"""How good finished samples are: likeness to full computation (PSNR, SSIM), and likeness to the data (Frechet distance, class accuracy)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from foreseer.zoo.classifier import DigitClassifier
+
+__all__ = ["DATA_RANGE", "FRECHET_MINIMUM_SAMPLES", "FRECHET_NOTE", "SSIM_WINDOW", "DigitJudge", "accuracy", "frechet_distance", "psnr", "ssim"]
+
+DATA_RANGE = 2.0
+"""Images lie in [-1, 1]."""
+
+SSIM_WINDOW = 7
+"""Side of SSIM's uniform window, pixels."""
+
+FRECHET_NOTE = (
+    "Frechet distance in the features of a small digit classifier that ships with foreseer; it is not FID and compares with nothing outside this page."
+)
+"""To be shown wherever the number is shown."""
+
+FRECHET_MINIMUM_SAMPLES = 256
+"""With fewer samples the Frechet distance says more about their number than about their quality: four times the 64 features. See `frechet_distance`."""
+
+
+def _pair(a: Tensor, b: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    if a.shape != b.shape or a.ndim < 2:
+        raise ValueError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}; write two tensors of one shape (B, ...)")
+    return a.detach().to("cpu", torch.float64).numpy(), b.detach().to("cpu", torch.float64).numpy()
+
+
+def psnr(a: Tensor, b: Tensor) -> NDArray[np.float64]:
+    """Return the ``(B,)`` float64 peak signal-to-noise ratio in dB of each sample; infinite where the two are equal, NaN where one is not finite.
+
+    Args:
+        a: ``(B, ...)`` images in [-1, 1], of any float dtype, on any device. They are not clipped.
+        b: Same shape as ``a``.
+
+    Raises:
+        ValueError: If the shapes differ or have no batch dimension.
+    """
+    x, y = _pair(a, b)
+    with np.errstate(invalid="ignore"):
+        error = np.square(x - y).reshape(len(x), -1).mean(1)
+    with np.errstate(divide="ignore"):
+        result: NDArray[np.float64] = 10 * np.log10(DATA_RANGE**2 / error)
+    return np.where(np.isfinite(error), result, np.nan)
+
+
+def ssim(a: Tensor, b: Tensor) -> NDArray[np.float64]:
+    """Return the ``(B,)`` float64 structural similarity of each sample, at most 1; NaN where one of the two is not finite.
+
+    It is scikit-image's, with a uniform window of 7x7 pixels (``gaussian_weights=False``, since the Gaussian window of the original paper is 11 pixels
+    wide and does not fit 8x8) and the sample covariance. Only windows that lie inside the image count: four of them in an 8x8 image, so
+    that the border weighs less than the middle. Channels are averaged.
+
+    Args:
+        a: ``(B, C, H, W)`` images in [-1, 1], of any float dtype, on any device, with H and W at least 7. They are not clipped.
+        b: Same shape as ``a``.
+
+    Raises:
+        ValueError: If the shapes differ, are not ``(B, C, H, W)``, or are smaller than the window.
+    """
+    from skimage.metrics import structural_similarity
+
+    x, y = _pair(a, b)
+    if x.ndim != 4 or min(x.shape[2:]) < SSIM_WINDOW:
+        raise ValueError(f"a and b have shape {x.shape}; SSIM takes (B, C, H, W) with H and W at least {SSIM_WINDOW}; write larger images, or use psnr")
+    found = np.full(len(x), np.nan)
+    for i, (one, other) in enumerate(zip(x, y, strict=True)):
+        if np.isfinite(one).all() and np.isfinite(other).all():
+            found[i] = structural_similarity(one, other, win_size=SSIM_WINDOW, gaussian_weights=False, data_range=DATA_RANGE, channel_axis=0)
+    return found
+
+
+def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
+    """Return the squared Frechet distance of two Gaussians that have the means and covariances of two sets of features.
+
+    d = |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), as in FID (arXiv 1706.08500), in float64. With C = X^T X of the centred features, the last
+    trace is the nuclear norm of X_a X_b^T: no matrix root is taken, so that covariances without full rank do no harm.
+
+    The estimate is too high with few samples, strongly so when there are fewer than features: compare only distances that were measured with the same
+    number of samples, and with `FRECHET_MINIMUM_SAMPLES` at least.
+
+    Args:
+        features_a: ``(N, D)``, N >= 2, of any float dtype, on any device.
+        features_b: ``(M, D)``, M >= 2.
+
+    Returns:
+        The distance, >= 0, in squared units of the features.
+
+    Raises:
+        ValueError: If the shapes do not fit, there are fewer than two rows, or a feature is not finite.
+    """
+    sets = []
+    for name, features in (("features_a", features_a), ("features_b", features_b)):
+        if features.ndim != 2 or len(features) < 2 or features.shape[1] != features_a.shape[-1]:
+            shapes = f"features_a has shape {tuple(features_a.shape)} and features_b {tuple(features_b.shape)}"
+            raise ValueError(f"{shapes}; write (N, D) and (M, D) with N and M at least 2 and the same D")
+        if not bool(torch.isfinite(features).all()):
+            raise ValueError(f"{name} holds NaN or infinity, so no distance exists; look at the samples that it came from")
+        sets.append(features.detach().to("cpu", torch.float64).numpy())
+    means = [rows.mean(0) for rows in sets]
+    # The triangular factor of X stands for X in every product, and is no larger than D x D.
+    roots = [np.linalg.qr((rows - mean) / np.sqrt(len(rows) - 1)).R for rows, mean in zip(sets, means, strict=True)]
+    traces = sum(float(np.square(root).sum()) for root in roots)
+    overlap = float(np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum())
+    return max(0.0, float(np.square(means[0] - means[1]).sum()) + traces - 2 * overlap)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the share of rows whose largest logit is that of the label. A row with a logit that is not finite is wrong.
+
+    Args:
+        logits: ``(B, classes)``, B >= 1.
+        labels: ``(B,)`` integers.
+
+    Raises:
+        ValueError: If the shapes do not fit or there is no row.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise ValueError(f"logits has shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; write (B, classes) and (B,) with B at least 1")
+    right = (logits.argmax(1) == labels.to(logits.device)) & torch.isfinite(logits).all(1)
+    return float(right.double().mean())
+
+
+class DigitJudge:
+    """Judges samples of digits with a classifier: accuracy, and the Frechet distance of its features to those of reference images.
+
+    Samples are clipped to [-1, 1] first, as they would be to be looked at.
+
+    Args:
+        classifier: The judge's eyes; None loads the one that ships with foreseer.
+        reference: ``(M, 1, 8, 8)`` images in [-1, 1] to measure the distance to; None takes all 1,797 digits, held out ones included.
+    """
+
+    note = FRECHET_NOTE
+
+    def __init__(self, classifier: DigitClassifier | None = None, *, reference: Tensor | None = None) -> None:
+        from foreseer.zoo import load_classifier
+        from foreseer.zoo.digits import load_digits
+
+        self.classifier = load_classifier() if classifier is None else classifier.eval()
+        if reference is None:
+            train_images, _, held_out_images, _ = load_digits()
+            reference = torch.cat([train_images, held_out_images])
+        self.reference = self.features(reference)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Return the ``(B, D)`` features of ``(B, 1, 8, 8)`` images, on the classifier's device."""
+        return self.classifier.features(self._seen(images))
+
+    @torch.no_grad()
+    def accuracy(self, samples: Tensor, labels: Tensor) -> float:
+        """Return the share of ``(B, 1, 8, 8)`` samples that the classifier takes for their ``(B,)`` labels."""
+        return accuracy(self.classifier(self._seen(samples)), labels)
+
+    def frechet_distance(self, samples: Tensor) -> float:
+        """Return the `frechet_distance` of ``(N, 1, 8, 8)`` samples to the reference, N >= 2; NaN where a sample is not finite.
+
+        Show ``note`` beside it. With N below `FRECHET_MINIMUM_SAMPLES` it says little.
+        """
+        if not bool(torch.isfinite(samples).all()):
+            return float("nan")
+        return frechet_distance(self.features(samples), self.reference)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        weight = self.classifier.head.weight
+        return images.to(weight.device, weight.dtype).clamp(-1, 1)

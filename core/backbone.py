@@ -1,0 +1,75 @@
+"""What a host gives the engine: one small protocol, implemented by the adapters.
+
+A host is whatever evaluates the denoiser: a diffusers model, a plain PyTorch module, recorded arrays. The engine
+knows none of them; it asks for passes over the blocks, and every decision about rows is made on its side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, Protocol
+
+import attrs
+from torch import Tensor
+
+from foreseer.types import Evidence, Probe, Site
+
+__all__ = ["Backbone", "Pass"]
+
+
+@attrs.frozen(eq=False)
+class Pass:
+    """One walk over the blocks.
+
+    Attributes:
+        output: The denoiser's output in the host's own form. Meaningless if the judge rejected every row of a draft
+            probe.
+        features: Recorded features of the sites that were computed for real, each ``(rows, ...)``, detached. Complete
+            if nothing was substituted.
+        block_rows: Blocks that were evaluated x rows, counted by the host.
+    """
+
+    output: Any = attrs.field(repr=False)
+    features: Mapping[Site, Tensor] = attrs.field(repr=False)
+    block_rows: int
+
+
+class Backbone(Protocol):
+    """A denoiser whose blocks the engine can substitute, probe and record. Bound to one model, not to one input."""
+
+    @property
+    def depth(self) -> int:
+        """Number of blocks, L."""
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Every site that can be recorded and substituted, in execution order."""
+
+    def rows(self, inputs: Any) -> int:
+        """Return the number of rows, R, of an evaluation."""
+
+    def forward(
+        self,
+        inputs: Any,
+        *,
+        rows: Sequence[int] | None = None,
+        substitute: Mapping[Site, Tensor],
+        probe: Probe | None = None,
+        judge: Callable[[Evidence], bool] | None = None,
+        record: Collection[Site] = (),
+    ) -> Pass:
+        """Evaluate the denoiser once.
+
+        Args:
+            inputs: The evaluation's arguments, in the host's own form.
+            rows: Evaluate these rows of the input only, in this order; None for all.
+            substitute: Features to use instead of computing them. Read lazily: an entry is looked up when its site is
+                reached. Blocks whose output nobody needs are not evaluated.
+            probe: Block to compute as evidence. With ``on="input"``, substitutes take effect behind it.
+            judge: Called once with the evidence. True: go on substituting. False: no row may be forecast; after an
+                input probe the pass goes on computing everything, after a draft probe it stops there.
+            record: Sites whose computed features to return.
+        """
+
+    def merge(self, output: Any, rows: Sequence[int], part: Any) -> Any:
+        """Return ``output`` with the given rows replaced by ``part`` (the output of a pass over these rows)."""

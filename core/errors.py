@@ -1,0 +1,36 @@
+"""Everything that foreseer raises on purpose. Each message says what to write instead."""
+
+from __future__ import annotations
+
+__all__ = [
+    "ContractError",
+    "ForeseerError",
+    "OptionError",
+    "PluginError",
+    "PolicyConflictError",
+    "UnsupportedModelError",
+]
+
+
+class ForeseerError(Exception):
+    """The common ancestor: ``except ForeseerError`` catches what this package raises on purpose, and nothing else."""
+
+
+class PluginError(ForeseerError):
+    """A plugin is unknown, cannot be imported, or breaks the rules of registration."""
+
+
+class PolicyConflictError(PluginError):
+    """Two plugins claim one name, or two parts of a policy provide the same decision."""
+
+
+class ContractError(ForeseerError):
+    """A plugin or a host returned something that the contract forbids, or a run was driven in a way that it cannot be."""
+
+
+class OptionError(ForeseerError, ValueError):
+    """An option of a policy is unknown or out of range."""
+
+
+class UnsupportedModelError(ForeseerError, TypeError):
+    """The target offers nothing to attach to."""

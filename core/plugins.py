@@ -1,0 +1,157 @@
+"""Registration: plugins into hooks, with every mistake that pluggy would pass over turned into an error.
+
+Each session registers plugins of its own, so two sessions, two threads or two guidance branches cannot meet.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import pluggy
+
+from foreseer.errors import PluginError, PolicyConflictError
+from foreseer.hookspecs import ObserverSpecs, PolicySpecs
+
+__all__ = ["Implementation", "Policy", "describe", "observer_hooks", "policy_hooks"]
+
+DECISIONS = ("before_step", "predict_features", "verify")
+
+
+def describe(plugin: object) -> str:
+    """Name a plugin for a message: its class, and the module that it comes from."""
+    cls = plugin if isinstance(plugin, type) else type(plugin)
+    return f"{cls.__name__} ({cls.__module__})"
+
+
+@attrs.frozen
+class Implementation:
+    """One plugin's implementation of one hook, called with just the arguments that it names.
+
+    pluggy registers and validates; the calls go straight to the function. That is several times cheaper per step, and
+    an error's owner is known.
+    """
+
+    owner: str
+    function: Callable[..., Any]
+    arguments: tuple[str, ...]
+
+    def __call__(self, values: Mapping[str, Any]) -> Any:
+        """Call it with those of ``values`` that it names."""
+        return self.function(*[values[name] for name in self.arguments])
+
+
+def policy_hooks(plugins: Sequence[object]) -> dict[str, list[Implementation]]:
+    """Register the plugins of one policy. Returns each hook's implementations in the order of the plugins; a decision hook has at most one.
+
+    Raises:
+        PluginError: A plugin is not one (a class, a misspelt or unknown hook, an argument that the hook does not have
+            or that has a default).
+        PolicyConflictError: Two plugins provide the same decision hook; the message names both.
+    """
+    hooks = _register(PolicySpecs, plugins)
+    for name in DECISIONS:
+        if len(hooks[name]) > 1:
+            owners = " and ".join(implementation.owner for implementation in hooks[name])
+            raise PolicyConflictError(f"{owners} both provide {name}; a session has one provider: drop one of them")
+    return hooks
+
+
+class Policy:
+    """The plugins of one session, ready to be asked.
+
+    Args:
+        name: For notes on errors.
+        plugins: See `policy_hooks`, also for what is raised.
+
+    Attributes:
+        fault: What went wrong in the last hook that raised, in a sentence; empty if none did. Whoever copes with it
+            clears it.
+    """
+
+    def __init__(self, name: str, plugins: Sequence[object]) -> None:
+        self.fault = ""
+        self._name, self._hooks = name, policy_hooks(plugins)
+
+    def ask(self, hook: str, accept: Callable[[Any], Any] | None = None, **values: Any) -> list[Any]:
+        """Call a hook; return the answers, each passed through ``accept``. An error leaves here with a note that says whose it is."""
+        answers = []
+        for implementation in self._hooks[hook]:
+            try:
+                answer = implementation(values)
+                answers.append(answer if accept is None or answer is None else accept(answer))
+            except Exception as error:
+                at = f" at step {values['step'].index}" if "step" in values else ""
+                error.add_note(f"in {hook} of {implementation.owner}{at} (policy {self._name})")
+                self.fault = f"{hook} of {implementation.owner} raised {type(error).__name__}: {error}"
+                raise
+        return answers
+
+    def decide(self, hook: str, accept: Callable[[Any], Any] | None = None, **values: Any) -> Any:
+        """Ask the one provider of a decision; None where there is none, or where it abstains."""
+        answers = self.ask(hook, accept, **values)
+        return answers[0] if answers else None
+
+
+def observer_hooks(observers: Sequence[object]) -> dict[str, list[Implementation]]:
+    """Register observers. Returns each hook's implementations in the order of the observers. Raises `PluginError` as `policy_hooks` does."""
+    return _register(ObserverSpecs, observers)
+
+
+def _register(specs: type, plugins: Sequence[object]) -> dict[str, list[Implementation]]:
+    manager = pluggy.PluginManager("foreseer")
+    manager.add_hookspecs(specs)
+    known = [name for name in vars(specs) if not name.startswith("_")]
+    for number, plugin in enumerate(plugins):
+        _refuse(plugin, known)
+        try:
+            manager.register(plugin, name=f"{describe(plugin)} #{number}")
+            manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise PluginError(f"{describe(plugin)}: {error}. The hooks are {', '.join(known)}") from error
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise PluginError(f"{describe(plugin)} cannot be registered: {error}. Plugins are compared by identity: write @attrs.define(eq=False)") from error
+        if not manager.get_hookcallers(plugin):
+            raise PluginError(f"{describe(plugin)} implements no hook: mark its methods with @foreseer.hookimpl. The hooks are {', '.join(known)}")
+    hooks: dict[str, list[Implementation]] = {}
+    for name in known:
+        by_plugin = {id(impl.plugin): impl for impl in getattr(manager.hook, name).get_hookimpls()}
+        found = [by_plugin[id(plugin)] for plugin in plugins if id(plugin) in by_plugin]
+        hooks[name] = [Implementation(describe(impl.plugin), impl.function, tuple(impl.argnames)) for impl in found]
+    return hooks
+
+
+def _refuse(plugin: object, known: Sequence[str]) -> None:
+    """What pluggy accepts in silence, or differently from one version to the next."""
+    if isinstance(plugin, type):
+        raise PluginError(f"{describe(plugin)} is a class; have you forgotten the ()?")
+    fault = _fault_of(type(plugin), tuple(known))  # type: ignore[arg-type]  # a class is hashable
+    if fault:
+        raise PluginError(f"{describe(plugin)}{fault}")
+
+
+@functools.lru_cache(maxsize=256)
+def _fault_of(cls: type, known: tuple[str, ...]) -> str:
+    """Say what is wrong with a plugin class; empty if nothing is. Classes are examined once, sessions are built often."""
+    for name in dir(cls):
+        function = inspect.getattr_static(cls, name)
+        if isinstance(function, (staticmethod, classmethod)):
+            function = function.__func__
+        if not inspect.isfunction(function):
+            continue
+        options = getattr(function, "foreseer_impl", None)
+        if options is None:
+            if name in known:
+                return f".{name} has the name of a hook but is not marked: write @foreseer.hookimpl above it"
+            continue
+        if options.get("hookwrapper") or options.get("wrapper"):
+            return f".{name} is a wrapper; hooks of foreseer have no wrappers: implement the hook itself"
+        for parameter in inspect.signature(function).parameters.values():
+            if parameter.default is not parameter.empty or parameter.kind is parameter.KEYWORD_ONLY:
+                return (
+                    f".{name}: argument {parameter.name!r} is keyword-only or has a default; pluggy's versions treat those differently: write a plain argument"
+                )
+    return ""

@@ -1,0 +1,224 @@
+"""Which plugins are installed, and how a name becomes a policy.
+
+Entry points are listed without importing anything; a policy is imported when it is named. Installing a package
+therefore changes nobody's numbers, and a broken package hurts nobody who does not name it.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+import os
+import re
+from collections.abc import Callable, Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+import attrs
+
+from foreseer.errors import OptionError, PluginError, PolicyConflictError
+
+__all__ = ["OBSERVERS", "POLICIES", "Listing", "PolicySpec", "cite", "list_plugins", "load_factory", "parse_policy", "policy", "signature_of"]
+
+POLICIES = "foreseer.policies"
+OBSERVERS = "foreseer.observers"
+
+
+@attrs.frozen
+class Listing:
+    """One installed plugin, as its metadata describes it. Nothing has been imported.
+
+    Attributes:
+        name: The entry point's name.
+        distribution: The package that brings it, as pip knows it.
+        version: That package's version.
+        target: ``"module:attribute"``.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    target: str
+    _entry: EntryPoint = attrs.field(repr=False, eq=False)
+
+    def load(self) -> Callable[..., Any]:
+        """Import the plugin's factory. Raises `PluginError`, naming the package, whatever went wrong inside it."""
+        try:
+            factory = self._entry.load()
+        except (Exception, SystemExit) as error:  # a module may even call sys.exit() when imported
+            raise PluginError(
+                f"policy {self.name!r} of {self.distribution} {self.version} cannot be imported from {self.target}: "
+                f"{type(error).__name__}: {error}. Please tell the authors of {self.distribution}; until it is mended, choose another policy "
+                "(`foreseer policies` lists them)"
+            ) from error
+        if not callable(factory):
+            raise PluginError(
+                f"{self.target} of {self.distribution} {self.version} is a {type(factory).__name__}, not a factory: "
+                "an entry point must name a callable that returns the plugins"
+            )
+        return factory  # type: ignore[no-any-return]
+
+    def summary(self) -> str:
+        """First line of the factory's docstring, or ``"broken: ..."``. Imports the plugin."""
+        try:
+            return (inspect.getdoc(self.load()) or "").split("\n", 1)[0]
+        except PluginError as error:
+            return f"broken: {error.__cause__ or error}"
+
+
+def list_plugins(group: str = POLICIES) -> list[Listing]:
+    """List the installed plugins of a group, by name. Imports none of them.
+
+    With ``FORESEER_NO_PLUGINS=1`` in the environment only foreseer's own are listed, for tests that must not depend
+    on what is installed.
+    """
+    own_only = os.environ.get("FORESEER_NO_PLUGINS", "") not in ("", "0")
+    found = []
+    seen = set()
+    for entry in entry_points(group=group):
+        dist = entry.dist
+        name, version = (dist.name, dist.version) if dist is not None else ("unknown", "?")
+        # One distribution can be on the path twice (an editable install beside its source); that is no conflict.
+        if (key := (entry.name, name, entry.value)) in seen or (own_only and name != "foreseer"):
+            continue
+        seen.add(key)
+        found.append(Listing(entry.name, name, version, entry.value, entry))
+    return sorted(found, key=lambda listing: (listing.distribution != "foreseer", listing.name, listing.distribution))
+
+
+def load_factory(name: str, *, group: str = POLICIES) -> Callable[..., Any]:
+    """Find and import the factory of that name.
+
+    Args:
+        name: ``"speca"``, or ``"distribution:speca"`` where two packages bring one name.
+        group: The entry-point group.
+
+    Raises:
+        PluginError: No such plugin (the message suggests close names), or it cannot be imported.
+        PolicyConflictError: Two packages bring this name.
+    """
+    distribution, _, short = name.rpartition(":")
+    if "=" in name:
+        raise PluginError(f"{name!r} is not a name; options are keywords here, as in policy('speca', threshold=0.2), or use parse_policy()")
+    listings = list_plugins(group)
+    matches = [p for p in listings if p.name == short and distribution in ("", p.distribution)]
+    if not matches:
+        names = sorted({p.name for p in listings})
+        close = difflib.get_close_matches(short, names, n=3)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"installed: {', '.join(names) or 'none'}"
+        raise PluginError(f"no policy is named {name!r}; {hint} (`foreseer policies` lists them)")
+    if len(matches) > 1:
+        owners = " and ".join(f"{p.distribution} {p.version} ({p.target})" for p in matches)
+        choices = " or ".join(repr(f"{p.distribution}:{p.name}") for p in matches)
+        raise PolicyConflictError(f"policy {short!r} is in {owners}; write {choices}")
+    return matches[0].load()
+
+
+def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
+    """Signature of a factory, or an empty one for callables that have none."""
+    try:
+        return inspect.signature(factory)
+    except (TypeError, ValueError):
+        return inspect.Signature()
+
+
+def check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
+    """Refuse options that the factory does not take. Raises `OptionError` with the nearest name."""
+    known = [p.name for p in signature_of(factory).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    for option in options:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            raise OptionError(f"policy {name!r} has no option {option!r}; {hint}its options are {', '.join(known) or 'none'}")
+
+
+@attrs.frozen
+class PolicySpec:
+    """A named factory and its options. Calling it builds fresh plugins for one session.
+
+    Attributes:
+        name: For messages and tables.
+        factory: ``(**options) -> plugin or tuple of plugins``.
+        options: Keyword arguments for the factory.
+    """
+
+    name: str
+    factory: Callable[..., Any] = attrs.field(repr=False)
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        check_options(self.name, self.factory, self.options)
+        self()  # a bad value fails here, not at step 17
+
+    def __call__(self) -> tuple[object, ...]:
+        """Build the plugins of one session."""
+        built = self.factory(**self.options)
+        return tuple(built) if isinstance(built, (tuple, list)) else (built,)
+
+    def __str__(self) -> str:
+        chosen = ",".join(f"{key}={_brief(value)}" for key, value in self.options.items())
+        return f"{self.name}:{chosen}" if chosen else self.name
+
+
+def _brief(value: object) -> str:
+    return getattr(value, "__name__", None) or str(value)
+
+
+def policy(policy: str | Callable[..., Any] | PolicySpec, /, **options: Any) -> PolicySpec:
+    """Name a policy and its options.
+
+    Args:
+        policy: The name of an installed policy, any callable that returns a plugin or a tuple of plugins, or a
+            `PolicySpec`.
+        **options: Handed to the factory; unknown ones are an error.
+
+    Raises:
+        PluginError: No such policy, or it cannot be imported, or an instance was passed instead of its factory.
+        OptionError: An option is unknown or out of range.
+
+    >>> print(policy("taylorseer", interval=5))
+    taylorseer:interval=5
+    """
+    if isinstance(policy, PolicySpec):
+        return PolicySpec(policy.name, policy.factory, {**policy.options, **options}) if options else policy
+    if isinstance(policy, str):
+        return PolicySpec(policy, load_factory(policy), options)
+    if not callable(policy):
+        raise PluginError(
+            f"{type(policy).__name__} is a plugin, and a session builds its own: pass the factory, "
+            f"for example `lambda: {type(policy).__name__}(...)` or the class itself"
+        )
+    return PolicySpec(getattr(policy, "__name__", type(policy).__name__), policy, options)
+
+
+def parse_policy(text: str) -> PolicySpec:
+    """Read a policy and its options as written on a command line: ``speca:threshold=0.2,max_order=2``.
+
+    Values are Python literals (``0.2``, ``None``, ``True``) or, failing that, plain words (``batch``).
+
+    Raises:
+        PluginError, OptionError: See `policy`; also an option without ``=``.
+    """
+    match = re.fullmatch(r"(?P<name>.+?)(?::(?P<options>\w+=.*))?", text.strip())
+    if match is None:
+        raise PluginError("a policy has no name; write NAME or NAME:option=value,option=value")
+    options = {}
+    for pair in re.split(r",(?=\w+=)", match["options"] or ""):
+        if pair:
+            key, _, value = pair.partition("=")
+            options[key] = _literal(value)
+    return policy(match["name"], **options)
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def cite(policy: str | Callable[..., Any] | PolicySpec) -> str:
+    """Return the BibTeX entry of the paper behind a policy; empty if it names none."""
+    factory = policy.factory if isinstance(policy, PolicySpec) else load_factory(policy) if isinstance(policy, str) else policy
+    return str(getattr(factory, "__citation__", ""))

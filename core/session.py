@@ -1,0 +1,203 @@
+"""The step engine: one state machine for every policy.
+
+    plan -> draft -> probe -> verdict -> compute the rejected rows -> commit
+
+`Session.evaluate` is one denoiser evaluation. It does not own the loop: `foreseer.sample` and `foreseer.attach` are
+two thin drivers of it. Every decision about rows is in this file and in `trial.py`; policies propose, the session
+merges.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from torch import Tensor
+
+from foreseer.backbone import Backbone
+from foreseer.bank import FeatureBank
+from foreseer.contract import check_plan, features_to_keep
+from foreseer.plugins import Policy
+from foreseer.registry import PolicySpec
+from foreseer.report import Recorder, Report
+from foreseer.trial import LazyDrafts, Trial, share_fate
+from foreseer.types import Evidence, History, Outcome, Plan, Run, Site, Step, Verdict
+
+__all__ = ["Session"]
+
+
+class _Done(NamedTuple):
+    """A step that was carried out but is not committed yet."""
+
+    output: Any
+    features: Mapping[Site, Tensor]
+    computed: tuple[bool, ...]
+    block_rows: int
+    reason: str
+    plan: Plan = Plan()
+    trial: Trial | None = None
+
+
+class Session:
+    """One run of one policy over one stream of evaluations.
+
+    Args:
+        backbone: The host.
+        spec: The policy; its plugins are built here and thrown away with the session, so nothing can be stale.
+        run: The shape of the run.
+        observers: Plugins that watch.
+        on_error: ``"raise"`` lets a policy's exception through, with a note that names the plugin, the hook and the
+            step; ``"compute"`` computes that step for real and says so in the report.
+
+    Raises:
+        PluginError, PolicyConflictError: See `foreseer.plugins.policy_hooks`.
+        ContractError: A plugin asks for a site that the host does not have.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        spec: PolicySpec,
+        run: Run,
+        *,
+        observers: Sequence[object] = (),
+        on_error: Literal["raise", "compute"] = "raise",
+    ) -> None:
+        self.run = run
+        self._backbone = backbone
+        self._tolerant = on_error == "compute"
+        self._policy = Policy(str(spec), spec())
+        self._recorder = Recorder(str(spec), run, observers)
+        answers = [a for a in self._policy.ask("setup", run=run) if a is not None]
+        needs = [n for a in answers for n in (a if isinstance(a, (tuple, list)) else (a,))]
+        self._bank = FeatureBank(features_to_keep(needs, run), run.rows)
+        self._groups = run.groups if len(set(run.groups)) < run.rows else None
+        self._index = 0
+        for n in needs:
+            if n.note:
+                self._recorder.warn(n.note)
+
+    @property
+    def report(self) -> Report:
+        """What happened so far."""
+        return self._recorder.report()
+
+    def finish(self) -> Report:
+        """End the run: tell the observers, and return the report."""
+        return self._recorder.finish()
+
+    def evaluate(self, inputs: Any, *, timestep: float | None = None, sigma: float | None = None, computed_because: str = "") -> Any:
+        """Evaluate the denoiser once: compute it, forecast it, or both, row by row.
+
+        Args:
+            inputs: The evaluation's arguments, in the host's own form.
+            timestep: As given to the model; None takes the run's, if it has them.
+            sigma: Noise level, likewise.
+            computed_because: If not empty, compute every row without asking the policy, for this reason.
+
+        Returns:
+            The denoiser's output, in the host's own form.
+        """
+        started = time.perf_counter()
+        run, index = self.run, self._index
+        if timestep is None and run.timesteps is not None and index < len(run.timesteps):
+            timestep = run.timesteps[index]
+        if sigma is None and run.sigmas is not None and index < len(run.sigmas):
+            sigma = run.sigmas[index]
+        step = Step(index, timestep, sigma)
+        if run.num_steps is not None and index >= run.num_steps:
+            computed_because = f"the run was declared with {run.num_steps} steps: later evaluations are computed"
+        if computed_because:
+            self._recorder.warn(computed_because)
+        try:
+            done = self._compute(inputs, computed_because) if computed_because else self._attempt(step, inputs)
+        except Exception:
+            if not (self._tolerant and self._policy.fault):
+                raise
+            done = self._compute(inputs, self._excuse())
+        full = all(done.computed)
+        if full or any(done.computed):
+            self._bank.commit(index, None if full else [r for r, c in enumerate(done.computed) if c], done.features)
+            self._recorder.held(self._bank.bytes_held())
+        outcome = Outcome(
+            step,
+            done.plan,
+            done.computed,
+            done.trial.error if done.trial else (float("nan"),) * run.rows,
+            done.trial.accept if done.trial else None,
+            done.trial.threshold if done.trial else float("nan"),
+            done.block_rows,
+            time.perf_counter() - started,
+            done.reason,
+        )
+        self._index += 1
+        self._recorder.record(step, outcome)
+        try:
+            self._policy.ask("commit", step=step, outcome=outcome)
+        except Exception:
+            if not self._tolerant:
+                raise
+            self._excuse()
+        return done.output
+
+    def _attempt(self, step: Step, inputs: Any) -> _Done:
+        """Carry out the policy's plan for one step."""
+        plan: Plan | None = self._policy.decide("before_step", lambda p: check_plan(p, self.run, self._bank.sites), step=step)
+        if plan is None or not plan.forecast:
+            return self._compute(inputs, plan.reason if plan is not None and plan.reason else "computed")
+        condemned = self._bank.unrecorded()
+        if True in plan.compute:
+            condemned = [a or b for a, b in zip(condemned, plan.compute, strict=True)]
+        condemned = share_fate(condemned, self._groups)
+        if all(condemned):
+            return self._compute(inputs, plan.reason or "nothing recorded yet")
+        sites, history = plan.forecast, History(self._bank.anchors, self._bank.features)
+        drafts = self._policy.decide("predict_features", lambda d: LazyDrafts(self._bank, sites, d), step=step, sites=sites, history=history)
+        if drafts is None:
+            return self._compute(inputs, "no forecast: the predictor is not able yet")
+
+        trial = Trial(plan, condemned, self._groups, drafts, lambda evidence: self._verify(step, evidence))
+        on_input = plan.probe is not None and plan.probe.on == "input"
+        first = self._backbone.forward(
+            inputs,
+            substitute=drafts,
+            probe=plan.probe,
+            judge=trial.judge if plan.probe else None,
+            record=self._bank.sites if on_input else (),
+        )
+        if plan.probe is None:
+            trial.reject_non_finite()
+        rejected = [r for r, out in enumerate(trial.rejected) if out]
+        done = _Done(first.output, {}, tuple(trial.rejected), first.block_rows, trial.reason(), plan, trial)
+        if not rejected:
+            return done
+        if len(rejected) == self.run.rows:
+            if on_input:  # the pass went on computing: nothing is wasted
+                return done._replace(features=first.features)
+            full = self._compute(inputs, done.reason)
+            return done._replace(output=full.output, features=full.features, block_rows=first.block_rows + full.block_rows)
+        # After an input probe the rejected rows resume behind the probed block: what was computed up to there stands in for it.
+        kept = {site: feature[rejected] for site, feature in first.features.items()}
+        resume = {site: feature for site, feature in kept.items() if plan.probe is not None and site == Site(plan.probe.block)}
+        part = self._backbone.forward(inputs, rows=rejected, substitute=resume, record=self._bank.sites - kept.keys())
+        return done._replace(
+            output=self._backbone.merge(first.output, rejected, part.output),
+            features={**part.features, **kept},
+            block_rows=first.block_rows + part.block_rows,
+        )
+
+    def _compute(self, inputs: Any, reason: str) -> _Done:
+        """Compute every row: the plain forward, nothing gathered."""
+        done = self._backbone.forward(inputs, substitute={}, record=self._bank.sites)
+        return _Done(done.output, done.features, (True,) * self.run.rows, done.block_rows, reason)
+
+    def _verify(self, step: Step, evidence: Evidence) -> Verdict | None:
+        verdict: Verdict | None = self._policy.decide("verify", step=step, evidence=evidence)
+        return verdict
+
+    def _excuse(self) -> str:
+        """Turn the pending fault into a reason, and report it."""
+        fault, self._policy.fault = self._policy.fault, ""
+        self._recorder.warn(f"step {self._index}: {fault}; the step was computed instead")
+        return f"computed: {fault}"

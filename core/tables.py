@@ -1,0 +1,236 @@
+"""A run's report as text: a rich table where rich is installed, the same facts in plain text where it is not."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from io import StringIO
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+
+from foreseer.types import Outcome
+
+if TYPE_CHECKING:
+    from foreseer.report import Report
+
+__all__ = ["report_text"]
+
+WIDTH = 100
+SCREEN = 40
+"""Lines that the table should not exceed: where it would, consecutive steps that went alike share a line."""
+
+MARKS = {"computed": "■", "forecast": "·", "accepted": "✓", "rejected": "✗", "partly computed": "◧"}
+HEADER = ("", "step", "timestep", "outcome", "error", "threshold", "block-rows", "ms", "reason")
+RIGHT = (1, 2, 5, 6, 7)
+ASCII = str.maketrans({"■": "#", "·": ".", "✓": "+", "✗": "x", "◧": "%", "–": "-", "→": ">"})
+
+
+@attrs.frozen
+class _Line:
+    """One line of the table: a step, or several in a row that went alike."""
+
+    steps: tuple[Outcome, ...]
+    kind: str
+
+    def cells(self) -> tuple[str, ...]:
+        first, last = self.steps[0].step, self.steps[-1].step
+        return (
+            MARKS[self.kind],
+            _span([str(first.index), str(last.index)], "–"),
+            _span([_number(t) for t in (first.timestep, last.timestep)], "→"),
+            self._outcome(),
+            self._error(),
+            _span([_number(o.threshold) for o in self.steps if not math.isnan(o.threshold)], "→"),
+            str(sum(o.block_rows for o in self.steps)),
+            _milliseconds(sum(o.seconds for o in self.steps)),
+            "; ".join(dict.fromkeys(r for r in map(_reason, self.steps) if r)),
+        )
+
+    def _outcome(self) -> str:
+        rows = len(self.steps[0].computed)
+        computed = [sum(o.computed) for o in self.steps]
+        if self.kind == "partly computed":
+            others = "accepted" if self.steps[0].accept is not None else "forecast"
+            return f"computed {_between(computed)} of {rows}, others {others}"
+        if self.kind == "rejected":
+            refused = [o.accept.count(False) for o in self.steps if o.accept is not None]
+            forced = f", computed {_between(computed)}" if computed != refused else ""
+            return f"rejected {_between(refused)} of {rows}{forced}"
+        return self.kind
+
+    def _error(self) -> str:
+        errors = [e for o in self.steps if o.accept is not None for e in o.error]
+        numbers = [e for e in errors if not math.isnan(e)]
+        words = _span([_number(min(numbers)), _number(max(numbers))], "–") if numbers else ""
+        missing = len(errors) - len(numbers)
+        return ", ".join(part for part in (words, f"{missing} NaN" if missing else "") if part)
+
+
+def report_text(report: Report) -> str:
+    """Write a report as a table, with a title, a summary and the warnings.
+
+    Args:
+        report: The report of a run, finished or not.
+
+    Returns:
+        Lines of about 100 characters, without colour codes. They are plain ASCII where standard output could not
+        print anything else.
+    """
+    title, summary, lines, notes = _title(report), _summary(report), _lines(report), _notes(report)
+    table = [line.cells() for line in lines]
+    keep = [c for c in range(len(HEADER)) if any(cells[c] for cells in table)]
+    table = [tuple(cells[c] for c in keep) for cells in table]
+    header = [HEADER[c] for c in keep]
+    right = [c in RIGHT for c in keep]
+    drawn = _rich_table(header, table, right) or _plain_table(header, table, right)
+
+    def page(body: str) -> str:
+        return "\n".join([title, "", *_beside(summary), "", body if table else "No step was made.", *([""] if notes else []), *notes])
+
+    try:
+        page(drawn).encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return page(_plain_table(header, table, right)).translate(ASCII)
+    return page(drawn)
+
+
+def _title(report: Report) -> str:
+    made, run = len(report.outcomes), report.run
+    total = f"{made}" if run.num_steps in (None, made) else f"{made} of {run.num_steps}"
+    samples = len(set(run.groups))
+    return ", ".join(
+        [
+            f"{report.policy}: {total} step{'s' * (made != 1 or ' of ' in total)}",
+            f"{run.rows} row{'s' * (run.rows != 1)}" + (f" in {samples} sample{'s' * (samples != 1)}" if samples < run.rows else ""),
+            f"{run.depth} block{'s' * (run.depth != 1)}",
+            *([f"stream {run.stream}"] if run.stream else []),
+            *([] if report.finished else ["not finished"]),
+        ]
+    )
+
+
+def _summary(report: Report) -> list[tuple[str, str]]:
+    outcomes = report.outcomes
+    made = len(outcomes)
+    full = made * report.run.depth * report.run.rows
+    ratio = f" ({100 * report.block_rows_ratio:.1f} %)" if full else ""
+    kinds = {
+        "full": [o.seconds for o in outcomes if o.full],
+        "in part": [o.seconds for o in outcomes if any(o.computed) and not o.full],
+        "forecast": [o.seconds for o in outcomes if not any(o.computed)],
+    }
+    medians = ", ".join(f"{_milliseconds(float(np.median(s)))} ms {kind}" for kind, s in kinds.items() if s)
+    parts: dict[str, list[int]] = {}
+    for site, held in report.bytes_held.items():
+        parts.setdefault(site.part, []).append(held)
+    sizes = list(report.bytes_held.values())
+    by_part = ", ".join(f"{part} {_size(sum(b))}" for part, b in parts.items())
+    return [
+        ("computed", f"{len(report.full_steps)} of {made} steps in full"),
+        ("block-rows", f"{report.block_rows} of {full}{ratio}"),
+        ("time", f"{_seconds(sum(report.seconds.tolist()))}" + (f"; median per step: {medians}" if medians else "")),
+        ("held", f"{_size(sum(sizes))} in {len(sizes)} site{'s' * (len(sizes) != 1)}: {by_part}" if sizes else "nothing"),
+    ]
+
+
+def _lines(report: Report) -> list[_Line]:
+    """A line per step, or the finest grouping of equal neighbours that fits a screen."""
+    ways: tuple[Callable[[Outcome], object], ...] = (lambda o: o.step.index, lambda o: (_kind(o), o.accept is None, sum(o.computed)), _kind)
+    for way in ways:
+        lines = [_Line(steps, _kind(steps[0])) for steps in (tuple(group) for _, group in groupby(report.outcomes, way))]
+        if len(lines) <= SCREEN:
+            break
+    return lines
+
+
+def _notes(report: Report) -> list[str]:
+    notes = []
+    if len(_lines(report)) < len(report.outcomes):
+        notes.append("Lines for several steps give the sum of their block-rows and ms.")
+    return notes + [f"! {warning}" for warning in report.warnings]
+
+
+def _kind(outcome: Outcome) -> str:
+    if outcome.accept is not None and not all(outcome.accept):
+        return "rejected"
+    if any(outcome.computed):
+        return "computed" if outcome.full else "partly computed"
+    return "forecast" if outcome.accept is None else "accepted"
+
+
+def _reason(outcome: Outcome) -> str:
+    """The reason, less what the other columns say already."""
+    if outcome.accept is not None:
+        return outcome.plan.reason
+    for said in ("computed", "forecast"):
+        if outcome.reason == said:
+            return ""
+        if outcome.reason.startswith(f"{said}: "):
+            return outcome.reason.removeprefix(f"{said}: ")
+    return outcome.reason
+
+
+def _span(ends: Sequence[str], dash: str) -> str:
+    ends = [e for e in ends if e]
+    return "" if not ends else ends[0] if ends[0] == ends[-1] else f"{ends[0]}{dash}{ends[-1]}"
+
+
+def _between(counts: Iterable[int]) -> str:
+    low, *_, high = sorted([*counts, *counts])
+    return f"{low}" if low == high else f"{low}–{high}"
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def _milliseconds(seconds: float) -> str:
+    ms = 1000 * seconds
+    return f"{ms:.{2 if ms < 10 else 1 if ms < 100 else 0}f}"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.2f} s" if seconds >= 1 else f"{_milliseconds(seconds)} ms"
+
+
+def _size(held: int) -> str:
+    power = max(0, min(4, (held.bit_length() - 1) // 10))
+    return f"{held} B" if power == 0 else f"{held / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
+
+
+def _beside(facts: Sequence[tuple[str, str]]) -> list[str]:
+    wide = max(len(name) for name, _ in facts)
+    return [f"  {name:<{wide}}  {fact}" for name, fact in facts]
+
+
+def _rich_table(header: Sequence[str], table: Sequence[Sequence[str]], right: Sequence[bool]) -> str | None:
+    """Draw the table with rich; None where it is not installed."""
+    try:
+        from rich import box
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+    except ImportError:
+        return None
+    drawing = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    for name, r in zip(header, right, strict=True):
+        wraps = name == "reason"
+        drawing.add_column(name, justify="right" if r else "left", no_wrap=not wraps, overflow="fold" if wraps else "ellipsis", min_width=16 if wraps else None)
+    for cells in table:
+        drawing.add_row(*map(Text, cells))
+    page = StringIO()
+    # Text that may end up in a log or a file carries no colour codes, whatever the environment says about terminals.
+    console = Console(file=page, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(drawing)
+    return "\n".join(line.rstrip() for line in page.getvalue().strip("\n").splitlines())
+
+
+def _plain_table(header: Sequence[str], table: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+    rows = [header, *table]
+    widths = [max(len(cells[c]) for cells in rows) for c in range(len(header))]
+    lines = ["  ".join(f"{cell:>{w}}" if r else f"{cell:<{w}}" for cell, w, r in zip(cells, widths, right, strict=True)).rstrip() for cells in rows]
+    return "\n".join([lines[0], "-" * min(WIDTH, max(map(len, lines))), *lines[1:]])

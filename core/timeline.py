@@ -1,0 +1,276 @@
+"""The timeline of a run as a picture: steps across, rows down, and the errors against the threshold."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from foreseer.report import Report
+
+__all__ = ["draw"]
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart; the order is also one of lightness, so that a grey print keeps it.
+FATES = (
+    ("computed", "#00466e"),  # their blue, darkened: the few computed steps should be seen first
+    ("rejected and computed", "#d55e00"),
+    ("accepted", "#92cbef"),  # a tint of their sky blue
+    ("forecast unseen", "#e6e9ec"),
+)
+COMPUTED, REJECTED, ACCEPTED, UNSEEN = range(4)
+MARKERS = {ACCEPTED: ("o", "#56b4e9"), REJECTED: ("D", "#d55e00")}
+INK, FAINT = "#222222", "#c8c8c8"
+GROUP_GAP = 0.45
+"""White space between samples of several rows, in rows."""
+
+STYLE = {
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.fontsize": 8,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 3,
+    "ytick.major.size": 3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "pdf.fonttype": 42,  # TrueType outlines: publishers refuse the default, Type 3
+}
+
+
+def draw(report: Report, path: Path) -> Path:
+    """Draw the timeline of a run.
+
+    Above: a cell for each step and row, in the order of the samples; a run that has not ended leaves the rest of its
+    steps blank. Below, where a gate
+    judged anything: each row's error and the threshold. On a logarithmic axis an error of 0 sits on the lower edge;
+    an error that is not finite is a cross at the top.
+
+    Args:
+        report: The report of a run, finished or not.
+        path: Where to write; the ending chooses the format (png, pdf, svg).
+
+    Returns:
+        ``path``.
+
+    Raises:
+        ImportError: Without matplotlib (``pip install 'foreseer[plots]'``).
+        ValueError: The path has no ending, or one that matplotlib cannot write.
+    """
+    try:
+        import matplotlib.style
+        from matplotlib.figure import Figure
+        from matplotlib.legend_handler import HandlerTuple
+    except ImportError as error:
+        raise ImportError("drawing a timeline needs matplotlib: pip install 'foreseer[plots]'") from error
+    if not path.suffix:
+        raise ValueError(f"{path} has no ending to choose the format by; write {path}.pdf, {path}.svg or {path}.png")
+
+    steps = max(len(report.outcomes), report.run.num_steps or 1)
+    shown = _errors_known(report)
+    width = min(9.5, max(4.8, 1.3 + 0.15 * steps))
+    cells_height = min(3.2, max(0.45, 0.2 * report.run.rows))
+    errors_height = 1.7 if shown else 0.0
+    title = _title(report, characters=int(13.5 * width))
+    # A style of the user's own (dark, LaTeX) is set aside: it would change what was chosen here to be legible.
+    with matplotlib.style.context(["default", STYLE]):
+        figure = Figure(figsize=(width, cells_height + errors_height + 0.95 + 0.17 * title.count("\n")), dpi=200, layout="constrained")
+        figure.get_layout_engine().set(h_pad=0.04, hspace=0.02)  # type: ignore[union-attr, call-arg]
+        ratios = [cells_height, errors_height] if shown else [1]
+        axes = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+        handles = _draw_cells(report, axes[0], point=72 * (width - 1) / steps, errors=shown)
+        if shown:
+            handles += _draw_errors(report, axes[1])
+        axes[0].set_title(title, loc="left", parse_math=False, linespacing=1.35)
+        bottom = axes[-1]
+        bottom.set_xlim(-0.5, steps - 0.5)
+        bottom.set_xticks(_ticks(steps))
+        bottom.set_xlabel("step")
+        if handles:
+            figure.legend(
+                handles=[handle for _, handle in handles],
+                labels=[label for label, _ in handles],
+                handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
+                loc="outside lower left",
+                ncols=min(len(handles), 5 if width > 6.5 else 3),
+                frameon=False,
+                handlelength=1.6,
+                handleheight=0.9,
+                columnspacing=1.4,
+            )
+        figure.savefig(path)
+    return path
+
+
+def _title(report: Report, characters: int) -> str:
+    made, planned = len(report.outcomes), report.run.num_steps
+    facts = f"{len(report.full_steps)} of {made} steps computed"
+    if made:
+        facts += f", block-rows {100 * report.block_rows_ratio:.1f} %"
+    if not report.finished or planned not in (None, made):
+        facts += f" (ended after {made} of {planned} steps)" if report.finished else f" (not finished: {made} of {planned or '?'} steps)"
+    policy = textwrap.wrap(report.policy, characters, max_lines=2, placeholder=" ...") or [""]
+    return "\n".join([*policy, facts])
+
+
+def _errors_known(report: Report) -> bool:
+    """Whether the lower picture has anything to measure: an error or a threshold of a judged step."""
+    judged = report.judged
+    return bool(np.isfinite(report.error[judged]).any() or np.isfinite(report.thresholds[judged]).any())
+
+
+def _fates(report: Report) -> NDArray[np.float64]:
+    """``(T, R)`` index into `FATES`."""
+    fates = np.where(report.judged[:, None], float(ACCEPTED), float(UNSEEN)) * np.ones((1, report.run.rows))
+    fates[report.computed] = COMPUTED
+    fates[report.rejected] = REJECTED
+    return fates
+
+
+def _draw_cells(report: Report, axes: Any, *, point: float, errors: bool) -> list[tuple[str, Any]]:
+    """Draw a cell per step and row.
+
+    Args:
+        report: The report.
+        axes: Where.
+        point: Width of a cell in points.
+        errors: Whether the errors are drawn below, on the same axis of steps.
+
+    Returns:
+        Labels and handles for the legend, of the fates that occur.
+    """
+    from matplotlib.colors import ListedColormap
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    groups = report.run.groups
+    rows = report.run.rows
+    samples = list(dict.fromkeys(groups))
+    grouped = len(samples) < rows
+    edges, lines, middles = [0.0], [], []  # edges of lines on the page, of which some are gaps; the row that each line shows
+    for sample in samples:
+        own = [r for r in range(rows) if groups[r] == sample]
+        middles.append(edges[-1] + len(own) / 2)
+        for r in own:
+            edges.append(edges[-1] + 1)
+            lines.append(r)
+        if grouped and sample != samples[-1]:
+            edges.append(edges[-1] + GROUP_GAP)
+            lines.append(-1)
+    fates = _fates(report)
+    if len(fates):
+        picture = np.full((len(lines), len(fates)), np.nan)
+        for place, r in enumerate(lines):
+            if r >= 0:
+                picture[place] = fates[:, r]
+        # White joints between cells help counting; where cells are small they would eat them.
+        joint = min(0.8, 0.08 * point) if point > 3 and rows <= 24 else 0.0
+        edge: dict[str, Any] = {"edgecolors": "white", "linewidth": joint} if joint else {"edgecolors": "none", "antialiased": False}
+        mesh = np.ma.masked_invalid(picture)
+        axes.pcolormesh(np.arange(len(fates) + 1) - 0.5, edges, mesh, cmap=ListedColormap([c for _, c in FATES]), vmin=-0.5, vmax=3.5, **edge)
+    axes.set_ylim(edges[-1], 0)
+    ticks = _ticks(len(samples) if grouped else rows, most=8)
+    axes.set_yticks([middles[t] for t in ticks], [str(samples[t] if grouped else t) for t in ticks])
+    axes.set_ylabel("sample" if grouped else "row")
+    axes.tick_params(axis="y", length=0)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_visible(False)
+    if errors:
+        axes.tick_params(axis="x", length=0, labelbottom=False)
+    handles: list[tuple[str, Any]] = []
+    for fate, (name, color) in enumerate(FATES):
+        if (fates == fate).any():
+            handle: Any = Patch(facecolor=color)
+            if errors and fate in MARKERS:
+                marker, dark = MARKERS[fate]
+                handle = (handle, Line2D([], [], linestyle="", marker=marker, markersize=4, color=dark))
+            handles.append((name, handle))
+    return handles
+
+
+def _draw_errors(report: Report, axes: Any) -> list[tuple[str, Any]]:
+    """Draw the errors of the judged steps against the threshold; return labels and handles for the legend."""
+    judged, rejected, rows = report.judged, report.rejected, report.run.rows
+    steps = np.arange(len(judged))
+    error, threshold = report.error.astype(np.float64), np.where(judged, report.thresholds, np.nan)
+    known = np.isfinite(error) & judged[:, None]
+    lost = np.nonzero((judged[:, None] & ~known).any(axis=1))[0]
+    bottom = _scale(axes, np.concatenate([error[known], threshold[np.isfinite(threshold)]]), crown=lost.size > 0)
+    error, threshold = np.where(known, np.maximum(error, bottom), np.nan), np.maximum(threshold, bottom)
+
+    crowd = rows > 8 or len(steps) > 150
+    for r in range(rows if rows <= 8 else 0):
+        axes.plot(steps, error[:, r], color=FAINT, linewidth=0.7, zorder=1)
+    for fate, chosen in ((ACCEPTED, known & ~rejected), (REJECTED, known & rejected)):
+        at, row = np.nonzero(chosen)
+        marker, color = MARKERS[fate]
+        look: dict[str, Any] = {"s": 9 if crowd else 16, "edgecolors": "white", "linewidths": 0.3, "zorder": 3, "clip_on": False}
+        axes.scatter(at, error[at, row], marker=marker, color=color, **look)
+    axes.set_ylabel("error")
+    handles: list[tuple[str, Any]] = []
+    if np.isfinite(threshold).any():
+        # A level piece for each judged step, so that a threshold which falls from step to step is read at the right place.
+        pieces = np.stack([threshold, threshold], axis=1).ravel()
+        ends = np.stack([steps - 0.5, steps + 0.5], axis=1).ravel()
+        handles.append(("threshold", axes.plot(ends, pieces, color=INK, linewidth=1.2, zorder=2.6, solid_capstyle="butt", clip_on=False)[0]))
+    if lost.size:
+        crosses = axes.scatter(lost, np.full(lost.size, 0.95), transform=axes.get_xaxis_transform(), s=18, marker="x", color=INK, linewidths=1, zorder=4)
+        handles.append(("error not finite", crosses))
+    return handles
+
+
+def _scale(axes: Any, values: NDArray[np.float64], *, crown: bool) -> float:
+    """Choose a linear or logarithmic error axis.
+
+    Args:
+        axes: Where.
+        values: Every finite error and threshold.
+        crown: Whether to leave room on top, for what is not finite.
+
+    Returns:
+        The lower end of the axis.
+    """
+    from matplotlib.ticker import FixedFormatter, FixedLocator
+
+    positive = values[values > 0]
+    if not positive.size or positive.max() <= 20 * positive.min():
+        axes.set_ylim(0.0, (1.25 if crown else 1.1) * (float(positive.max()) if positive.size else 1.0))
+        return 0.0
+    low, high = math.log10(positive.min()), math.log10(positive.max())
+    zeros = bool((values == 0).any())
+    # 0 has no place on a logarithmic axis: it gets the lower edge, well below the smallest value that has one, and a tick of its own.
+    bottom = 10 ** (low - (0.2 if zeros else 0.06) * (high - low))
+    axes.set_yscale("log")
+    axes.set_ylim(bottom, 10 ** (high + (0.18 if crown else 0.06) * (high - low)))
+    start = low if zeros else math.log10(bottom)
+    least = 10 ** (start - 1e-6)  # a power of ten that is the smallest value itself keeps its tick
+    decades = range(math.floor(start - 1e-6), math.ceil(high) + 1)
+    units = (1, 2, 5) if high - low < 1.7 else (1,)
+    stride = max(1, len(decades) // 6)
+    ticks = [unit * 10.0**d for d in decades for unit in units if d % stride == 0 and unit * 10.0**d >= least]
+    minor = [unit * 10.0**d for d in decades for unit in range(1, 10) if unit * 10.0**d >= least] if stride == 1 else []
+    shown = ([bottom] if zeros else []) + ticks
+    axes.yaxis.set_major_locator(FixedLocator(shown))
+    axes.yaxis.set_major_formatter(FixedFormatter([*(["0"] if zeros else []), *(f"{t:g}" for t in ticks)]))
+    axes.yaxis.set_minor_locator(FixedLocator(minor))
+    axes.yaxis.set_minor_formatter(FixedFormatter([]))
+    return float(bottom)
+
+
+def _ticks(count: int, most: int = 11) -> list[int]:
+    """Round positions from 0 to count - 1, ``most`` at the most."""
+    for scale in (1, 10, 100, 1000, 10000):
+        for unit in (1, 2, 5):
+            if (count - 1) // (unit * scale) < most:
+                return list(range(0, count, unit * scale))
+    return [0, count - 1]

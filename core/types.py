@@ -1,0 +1,244 @@
+"""The values that pass between a host, the engine and the plugins.
+
+All of them are frozen. `R` is the number of rows (batch entries) of a denoiser call, `T` the number of steps of a run,
+`L` the number of blocks, `K` the number of anchors kept per row.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["Evidence", "History", "Needs", "Outcome", "Plan", "Probe", "Run", "Site", "Step", "Verdict", "Weights"]
+
+
+@attrs.frozen(cache_hash=True)
+class Site:
+    """A place in the model where a feature is recorded or forecast.
+
+    Attributes:
+        block: Index of the block, from 0 to L-1, in execution order.
+        part: ``"block"`` for the block's output (the residual stream after it), else the name of a module part, whose
+            feature is the raw module output before its gate is applied: ``"attn"``, ``"mlp"``.
+    """
+
+    block: int
+    part: str = "block"
+
+    def __str__(self) -> str:
+        return f"{self.block}.{self.part}"
+
+
+@attrs.frozen(eq=False)
+class Run:
+    """What is known when a run starts. A run is one sampling loop over one stream of denoiser evaluations.
+
+    Attributes:
+        depth: Number of blocks, L.
+        rows: Batch entries of each call, R.
+        groups: ``(R,)`` sample of each row. Rows of one group are one sample (concatenated guidance) and share one
+            fate.
+        num_steps: Evaluations that the run will make, T; None where the caller did not say.
+        timesteps: ``(T,)`` as given to the model, or None.
+        sigmas: ``(T,)`` noise levels, or None.
+        sites: Every site that the host can record and forecast, in execution order.
+        stream: Which of several calls per step this run follows (``"cond"``, ``"uncond"``); empty where there is one.
+    """
+
+    depth: int
+    rows: int
+    groups: tuple[int, ...]
+    num_steps: int | None = None
+    timesteps: tuple[float, ...] | None = None
+    sigmas: tuple[float, ...] | None = None
+    sites: tuple[Site, ...] = ()
+    stream: str = ""
+
+
+@attrs.frozen
+class Step:
+    """One denoiser evaluation.
+
+    Attributes:
+        index: Counted up from 0 within the run; neither a scheduler step nor a timestep.
+        timestep: As given to the model, or None where unknown.
+        sigma: Noise level, or None where unknown.
+    """
+
+    index: int
+    timestep: float | None = None
+    sigma: float | None = None
+
+
+@attrs.frozen
+class Needs:
+    """What a plugin wants the session to keep.
+
+    Attributes:
+        sites: Sites to record in every computed row. A gate or schedule names those that it will forecast; a predictor
+            leaves this empty and serves whatever sites the gate asks for.
+        anchors: How many computed features to keep per row at ``sites`` (at every recorded site if ``sites`` is
+            empty); >= 1.
+        note: A sentence for the report, where the plugin had to do something else than it was asked; else empty.
+    """
+
+    sites: tuple[Site, ...] = ()
+    anchors: int = 1
+    note: str = ""
+
+
+@attrs.frozen
+class Probe:
+    """The one block that is computed to judge a draft.
+
+    Attributes:
+        block: Which block, 0..L-1.
+        on: ``"input"``: blocks 0..block run on the real input, and the work is kept when rows are rejected (CG-Taylor).
+            ``"draft"``: that block alone runs, on its forecast input; on rejection the work is lost (SpeCa).
+    """
+
+    block: int
+    on: Literal["input", "draft"] = "input"
+
+
+@attrs.frozen
+class Plan:
+    """What to do in a step. ``Plan()`` computes everything.
+
+    Attributes:
+        forecast: Sites whose features are forecast instead of computed.
+        probe: The block to compute as evidence, or None to accept the forecast unseen.
+        compute: ``(R,)`` rows to compute whatever the verdict; empty for none.
+        reason: Why, in a few words, for the report.
+    """
+
+    forecast: tuple[Site, ...] = ()
+    probe: Probe | None = None
+    compute: tuple[bool, ...] = ()
+    reason: str = ""
+
+
+@attrs.frozen(eq=False)
+class Evidence:
+    """What a gate judges: the probed block's output, computed and forecast.
+
+    Attributes:
+        site: The probed block's output.
+        computed: ``(R, ...)`` what the block computed; on its real input or on its draft input, as the probe says.
+        forecast: ``(R, ...)`` same shape and dtype: what the forecast says.
+    """
+
+    site: Site
+    computed: Tensor = attrs.field(repr=False)
+    forecast: Tensor = attrs.field(repr=False)
+
+
+@attrs.frozen(eq=False)
+class Verdict:
+    """A gate's answer.
+
+    Attributes:
+        error: ``(R,)`` float32, non-negative. Where it is not finite the session rejects the row, whatever ``accept``
+            says.
+        accept: ``(R,)`` bool: True where the draft may be used.
+        threshold: What the error was held against; for the report.
+    """
+
+    error: Tensor = attrs.field(repr=False)
+    accept: Tensor = attrs.field(repr=False)
+    threshold: float = float("nan")
+
+
+@attrs.frozen(eq=False)
+class Outcome:
+    """How a step ended. Everything is on the host: reading it costs no device sync.
+
+    Attributes:
+        step: The step.
+        plan: The plan that was carried out (``Plan()`` where the engine had to compute everything).
+        computed: ``(R,)`` True where the row was computed, False where its forecast was used.
+        error: ``(R,)`` the gate's error, NaN where nothing was judged.
+        accept: ``(R,)`` the gate's answer after merging groups, or None where nothing was judged.
+        threshold: The gate's threshold, NaN where nothing was judged.
+        block_rows: Blocks evaluated x rows, counted by the host.
+        seconds: Host time of the evaluation. On an accelerator, work may still be under way when it is read.
+        reason: Why the step went as it did, in a few words.
+    """
+
+    step: Step
+    plan: Plan
+    computed: tuple[bool, ...]
+    error: tuple[float, ...] = attrs.field(repr=False)
+    accept: tuple[bool, ...] | None
+    threshold: float
+    block_rows: int
+    seconds: float
+    reason: str
+
+    @property
+    def full(self) -> bool:
+        """Whether every row was computed."""
+        return all(self.computed)
+
+
+@attrs.frozen(eq=False)
+class Weights:
+    """A forecast that is linear in the recorded features; the session does the sum.
+
+    Attributes:
+        values: ``(R, K)`` float64: the weight of each row's K newest anchors, newest first. Columns beyond a row's
+            anchors must be 0.
+    """
+
+    values: NDArray[np.float64] = attrs.field(repr=False)
+
+    @functools.cached_property
+    def rows(self) -> list[tuple[float, ...]]:
+        """The weights as one tuple per row, or a single tuple where all rows have the same."""
+        rows = [tuple(row) for row in self.values.tolist()]
+        return rows[:1] if all(row == rows[0] for row in rows) else rows
+
+    @classmethod
+    def per_row(cls, function: Callable[[tuple[float, ...], float], Sequence[float]], anchors: NDArray[np.float64], target: float) -> Weights:
+        """Apply a function of one row's anchors to every row.
+
+        Args:
+            function: ``(anchors, target) -> weights``. ``anchors`` holds the step indices of the row's anchors,
+                newest first, as many as there are; ``weights`` has at most as many entries (the rest are 0).
+            anchors: ``(R, K)`` step indices, newest first, NaN where a row has fewer.
+            target: The step index to forecast.
+        """
+        values = np.zeros(anchors.shape)
+        rows = anchors.tolist()
+        if all(row == rows[0] for row in rows):  # as a rule: all rows were computed together
+            weights = function(tuple([a for a in rows[0] if a == a]), target)
+            values[:, : len(weights)] = weights
+        else:
+            for row, own in enumerate(rows):
+                weights = function(tuple([a for a in own if a == a]), target)  # NaN differs from itself
+                values[row, : len(weights)] = weights
+        return cls(values)
+
+
+@attrs.frozen(eq=False)
+class History:
+    """What a predictor may look at: the anchors of each row, and the recorded features for the few that need tensors.
+
+    Attributes:
+        anchors: ``(R, K)`` float64 step indices of the rows' computed steps, newest first, NaN where a row has fewer.
+        features: ``site -> (K, R, ...)`` recorded features, newest first, zero where a row has fewer. Builds a copy:
+            a linear predictor should return `Weights` instead. Never write to it.
+    """
+
+    anchors: NDArray[np.float64] = attrs.field(repr=False)
+    features: Callable[[Site], Tensor] = attrs.field(repr=False)
+
+
+Drafts = Mapping[Site, Weights | Tensor]
+"""What ``predict_features`` returns: for each requested site its weights, or the forecast ``(R, ...)`` itself."""

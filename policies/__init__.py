@@ -1,0 +1,30 @@
+"""The built-in policies, and the small parts that they are recipes over. They come through the same entry points as anybody's."""
+
+from foreseer.policies.cg_taylor import FirstBlockGate, cg_taylor
+from foreseer.policies.drafting import DraftCounter, draft_needs
+from foreseer.policies.predictors import BlockWise, LinearPredictor, predictor_from
+from foreseer.policies.speca import DraftGate, speca
+from foreseer.policies.speca_released import LaggedGate, speca_released
+from foreseer.policies.taylor import taylor, taylor_weights
+from foreseer.policies.taylorseer import Everything, Interval, none, reuse, taylorseer
+
+__all__ = [
+    "BlockWise",
+    "DraftCounter",
+    "DraftGate",
+    "Everything",
+    "FirstBlockGate",
+    "Interval",
+    "LaggedGate",
+    "LinearPredictor",
+    "cg_taylor",
+    "draft_needs",
+    "none",
+    "predictor_from",
+    "reuse",
+    "speca",
+    "speca_released",
+    "taylor",
+    "taylor_weights",
+    "taylorseer",
+]

@@ -1,0 +1,50 @@
+"""Small parts that schedules and gates share: which sites are forecast, and how long each row has been drafted."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from foreseer.types import Needs, Outcome, Run, Site
+
+__all__ = ["DraftCounter", "Target", "draft_needs"]
+
+Target = Literal["modules", "last_block"]
+
+
+class DraftCounter:
+    """How many steps in a row each row has been forecast since it was last computed."""
+
+    def __init__(self, rows: int) -> None:
+        self.counts = [0] * rows
+
+    def commit(self, outcome: Outcome) -> None:
+        """Count a finished step."""
+        self.counts = [0 if computed else n + 1 for n, computed in zip(self.counts, outcome.computed, strict=True)]
+
+    def exhausted(self, most: int) -> tuple[bool, ...]:
+        """``(R,)`` rows that have been forecast ``most`` times in a row."""
+        return tuple([n >= most for n in self.counts])
+
+
+def draft_needs(run: Run, target: Target, *, verify_block: int | None = None) -> Needs:
+    """Return the sites that a draft forecasts.
+
+    Args:
+        run: The run.
+        target: ``"modules"``: every module part, so that norms, modulation and gates of the current step stay live.
+            ``"last_block"``: the last block's output.
+        verify_block: Where the draft will be verified by computing that block on its draft input, or None.
+
+    Returns:
+        The sites, and a note where the model has no module parts and the last block is forecast instead.
+    """
+    parts = tuple(site for site in run.sites if site.part != "block")
+    note = ""
+    if target == "modules":
+        if parts:
+            return Needs(sites=parts)
+        note = "this model's blocks have no known module parts; the last block's output is forecast instead"
+    blocks = {run.depth - 1}
+    if verify_block is not None:  # the block needs an input, and its own forecast to be compared with
+        blocks |= {verify_block, max(verify_block - 1, 0)}
+    return Needs(sites=tuple(Site(b) for b in sorted(blocks)), note=note)

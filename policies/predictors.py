@@ -1,0 +1,109 @@
+"""Predictors: how a feature is forecast from those that were computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+
+from foreseer.errors import PluginError
+from foreseer.hookspecs import hookimpl
+from foreseer.plugins import Implementation, policy_hooks
+from foreseer.registry import load_factory, signature_of
+from foreseer.types import Drafts, History, Needs, Run, Site, Step, Weights
+
+__all__ = ["BlockWise", "LinearPredictor", "PredictorLike", "predictor_from"]
+
+PredictorLike = str | Callable[..., Any]
+"""A predictor as an option: the name of an installed one, or its factory."""
+
+
+@attrs.frozen(eq=False)
+class LinearPredictor:
+    """Forecasts every planned site as a weighted sum of its recorded features.
+
+    Attributes:
+        weights: ``(anchors, target) -> weights`` of one row: ``anchors`` are the step indices of its computed steps,
+            newest first, one or more; ``target`` is the step to forecast; the result has at most ``max_order + 1``
+            entries and no more than ``anchors``.
+        max_order: Highest order; ``max_order + 1`` features are kept per site.
+        exact_degree: Degree of the polynomials in the step index that are forecast exactly once enough anchors exist,
+            or None where nothing is promised. The conformance kit tests it.
+    """
+
+    weights: Callable[[tuple[float, ...], float], Sequence[float]]
+    max_order: int
+    exact_degree: int | None = None
+
+    @hookimpl
+    def setup(self) -> Needs:
+        """Keep one feature more than the order, at every recorded site."""
+        return Needs(anchors=self.max_order + 1)
+
+    @hookimpl
+    def predict_features(self, step: Step, sites: tuple[Site, ...], history: History) -> Drafts:
+        """One set of weights per row serves every site: the rows' anchors are the same at all of them."""
+        weights = Weights.per_row(self.weights, history.anchors, step.index)
+        return dict.fromkeys(sites, weights)
+
+
+@attrs.frozen(eq=False)
+class BlockWise:
+    """Two predictors side by side: one for one block's output, one for another's.
+
+    Attributes:
+        pairs: ``((block, predictor), ...)``; each predictor plugin implements ``setup`` and ``predict_features``.
+            Blocks count from the end if negative.
+    """
+
+    pairs: tuple[tuple[int, Any], ...]
+    _by_site: dict[Site, dict[str, list[Implementation]]] = attrs.field(factory=dict, init=False, repr=False)
+
+    @hookimpl
+    def setup(self, run: Run) -> tuple[Needs, ...]:
+        """Ask for each predictor's anchors at its own block only."""
+        needs = []
+        for block, predictor in self.pairs:
+            site, hooks = Site(block % run.depth), policy_hooks([predictor])
+            asked = [n for setup in hooks["setup"] if (n := setup({"run": run})) is not None]
+            self._by_site[site] = hooks
+            needs.append(Needs(sites=(site,), anchors=max((n.anchors for n in asked), default=1)))
+        return tuple(needs)
+
+    @hookimpl
+    def predict_features(self, step: Step, sites: tuple[Site, ...], history: History) -> Drafts | None:
+        """Ask each predictor for its own site; None as soon as one is not able."""
+        drafts: dict[Site, Any] = {}
+        for site in sites:
+            part = self._by_site[site]["predict_features"][0]({"step": step, "sites": (site,), "history": history})
+            if part is None:
+                return None
+            drafts.update(part)
+        return drafts
+
+
+def predictor_from(predictor: PredictorLike, *, max_order: int, warmup_steps: int = 1) -> Any:
+    """Build the predictor that a gate was asked to work with.
+
+    Its factory is called with those of ``max_order`` and ``warmup_steps`` that it names; one that names neither is
+    taken as configured already.
+
+    Args:
+        predictor: Name of an installed predictor, or a factory.
+        max_order: Highest order.
+        warmup_steps: The gate's warm-up, for predictors that ramp up with it.
+
+    Raises:
+        PluginError: Not installed, cannot be imported, or not a predictor.
+    """
+    factory = load_factory(predictor) if isinstance(predictor, str) else predictor
+    if not callable(factory):
+        raise PluginError(f"predictor={predictor!r} is not a factory; pass its name, its class, or `lambda: {type(predictor).__name__}(...)`")
+    names = signature_of(factory).parameters
+    offered = {"max_order": max_order, "warmup_steps": warmup_steps}
+    built = factory(**{name: value for name, value in offered.items() if name in names})
+    plugins = built if isinstance(built, tuple) else (built,)
+    if len(plugins) != 1 or not hasattr(plugins[0], "predict_features"):
+        raise PluginError(f"predictor={predictor!r} did not build one plugin with predict_features; name a predictor, such as 'taylor'")
+    return plugins[0]

@@ -1,0 +1,49 @@
+"""Shared fixtures. Tests that need no model use `ArrayBackbone`; those that need one use the small reference DiT or a tiny random one."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("foreseer", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+settings.load_profile("foreseer")
+
+DATA = Path(__file__).parent / "data"
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def reference_model():
+    """The trained DiT behind the reference cases: 28 blocks, 48 wide."""
+    from diffusers import DiTTransformer2DModel
+    from safetensors.torch import load_file
+
+    folder = DATA / "reference" / "dit_digits"
+    config = {k: v for k, v in json.loads((folder / "config.json").read_text()).items() if not k.startswith("_")}
+    model = DiTTransformer2DModel(**config)
+    model.load_state_dict(load_file(folder / "diffusion_pytorch_model.safetensors"))
+    return model.float().eval()
+
+
+@pytest.fixture(scope="session")
+def reference_cases():
+    folder = DATA / "reference"
+    return json.loads((folder / "cases.json").read_text()), dict(np.load(folder / "cases.npz"))
+
+
+@pytest.fixture
+def tiny_dit():
+    """A random DiT of four blocks, with adaLN gates that are not zero."""
+    from diffusers import DiTTransformer2DModel
+
+    model = DiTTransformer2DModel(
+        num_attention_heads=2, attention_head_dim=8, in_channels=1, out_channels=1, num_layers=4, sample_size=4, patch_size=1, num_embeds_ada_norm=10
+    )
+    return model.eval().requires_grad_(False)

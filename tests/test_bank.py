@@ -1,0 +1,198 @@
+"""The feature bank against a model that keeps, for every row, a plain list of what was committed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from torch import Tensor
+
+from foreseer import ContractError, Site, Weights
+from foreseer.bank import FeatureBank
+
+SHAPES = {Site(0): (3,), Site(2, "attn"): (2, 2)}
+seeds = st.integers(0, 2**32 - 1)
+
+
+class BankMachine(RuleBasedStateMachine):
+    """Commits of all rows and of some, forecasts in between. As in a session, the first commit is of all rows."""
+
+    dtype = torch.float64
+    rounding = 1e-14  # of an accumulated sum, relative to the sum of its terms' sizes
+    storing = 0.0  # of the result, where it is stored in fewer bits than it was summed in
+
+    @initialize(rows=st.integers(1, 4), keep=st.lists(st.integers(1, 4), min_size=2, max_size=2), seed=seeds)
+    def start(self, rows: int, keep: list[int], seed: int) -> None:
+        self.rows, self.keep = rows, dict(zip(SHAPES, keep, strict=True))
+        self.bank = FeatureBank(self.keep, rows)
+        self.step = 0
+        self.apart = False
+        self.kept: list[list[tuple[int, dict[Site, Tensor]]]] = [[] for _ in range(rows)]
+        self.last: dict[Site, Tensor] = {}
+        assert self.bank.unrecorded() == [True] * rows
+        self.commit(None, seed, gap=1)
+
+    def commit(self, rows: list[int] | None, seed: int, gap: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        chosen = list(range(self.rows)) if rows is None else rows
+        features = {site: torch.randn(len(chosen), *shape, generator=generator).to(self.dtype) for site, shape in SHAPES.items()}
+        self.step += gap
+        self.bank.commit(self.step, rows, features)
+        for position, row in enumerate(chosen):
+            self.kept[row].insert(0, (self.step, {site: feature[position].clone() for site, feature in features.items()}))
+            del self.kept[row][max(self.keep.values()) :]
+        self.last = features
+
+    @rule(seed=seeds, gap=st.integers(1, 5))
+    def commit_all_rows(self, seed: int, gap: int) -> None:
+        self.commit(None, seed, gap)
+
+    @rule(data=st.data(), seed=seeds, gap=st.integers(1, 5))
+    def commit_some_rows(self, data: st.DataObject, seed: int, gap: int) -> None:
+        rows = data.draw(st.lists(st.integers(0, self.rows - 1), min_size=1, unique=True), label="rows")
+        self.apart = True
+        self.commit(sorted(rows), seed, gap)
+
+    def recorded(self, site: Site, row: int) -> list[Tensor]:
+        return [features[site] for _, features in self.kept[row]][: self.keep[site]]
+
+    @rule(site=st.sampled_from(list(SHAPES)), alike=st.booleans(), seed=seeds)
+    def forecast(self, site: Site, alike: bool, seed: int) -> None:
+        """A forecast is each row's own weighted sum, formed in float32 or wider and stored in the dtype of the features."""
+        values = np.random.default_rng(seed).uniform(-3, 3, (self.rows, max(self.keep.values())))
+        if alike:
+            values[:] = values[0]
+        counts = [len(self.recorded(site, row)) for row in range(self.rows)]
+        for row, count in enumerate(counts):
+            values[row, min(counts) if alike else count :] = 0
+        got = self.bank.forecast(site, Weights(values))
+        assert got.dtype == self.dtype
+        assert got.shape == (self.rows, *SHAPES[site])
+        for row in range(self.rows):
+            terms = [w * f.double() for w, f in zip(values[row].tolist(), self.recorded(site, row), strict=False)]
+            expected, size = sum(terms), sum(term.abs() for term in terms)
+            assert isinstance(expected, Tensor)
+            assert ((got[row].double() - expected).abs() <= self.rounding * size + self.storing * expected.abs()).all()
+
+    @rule(site=st.sampled_from(list(SHAPES)), data=st.data())
+    def reach_too_far(self, site: Site, data: st.DataObject) -> None:
+        """A weight on a feature that a row does not have is an error, not a silent zero."""
+        row = data.draw(st.integers(0, self.rows - 1), label="row")
+        values = np.zeros((self.rows, max(self.keep.values())))
+        beyond = len(self.recorded(site, row))
+        if beyond < values.shape[1]:
+            values[:, 0] = 1
+            values[row, beyond] = 0.5
+            with pytest.raises(ContractError, match=f"{site} reach"):
+                self.bank.forecast(site, Weights(values))
+
+    @precondition(lambda self: not self.apart)
+    @rule(site=st.sampled_from(list(SHAPES)))
+    def kept_by_reference(self, site: Site) -> None:
+        """While all rows move together a commit copies nothing: what is done to the committed tensor shows in the forecast."""
+        newest = np.zeros((self.rows, max(self.keep.values())))
+        newest[:, 0] = 1
+        before = self.last[site].clone()
+        self.last[site].fill_(7)
+        seen = self.bank.forecast(site, Weights(newest))
+        self.last[site].copy_(before)
+        assert (seen == 7).all()
+
+    @invariant()
+    def anchors_are_those_committed(self) -> None:
+        expected = np.full((self.rows, max(self.keep.values())), np.nan)
+        for row, kept in enumerate(self.kept):
+            expected[row, : len(kept)] = [step for step, _ in kept]
+        np.testing.assert_array_equal(self.bank.anchors, expected)
+        assert self.bank.unrecorded() == [False] * self.rows
+
+    @invariant()
+    def features_are_those_committed(self) -> None:
+        """To the bit, newest first, zero where a row has fewer; so rows that were not committed have not changed."""
+        for site, shape in SHAPES.items():
+            expected = torch.zeros(self.keep[site], self.rows, *shape, dtype=self.dtype)
+            for row in range(self.rows):
+                for slot, feature in enumerate(self.recorded(site, row)):
+                    expected[slot, row] = feature
+            assert torch.equal(self.bank.features(site), expected)
+
+    @invariant()
+    def memory_is_bounded(self) -> None:
+        """No site ever occupies more than K x R features of it, however long the run."""
+        for site, held in self.bank.bytes_held().items():
+            one = torch.zeros(SHAPES[site], dtype=self.dtype).nbytes
+            assert 0 < held <= self.keep[site] * self.rows * one
+            if not self.apart:
+                assert held == len(self.recorded(site, 0)) * self.rows * one
+
+
+class Float32Machine(BankMachine):
+    dtype = torch.float32
+    rounding = 1e-6
+
+
+class BFloat16Machine(BankMachine):
+    dtype = torch.bfloat16
+    rounding = 1e-6
+    storing = 2.0**-8
+
+
+for machine in (BankMachine, Float32Machine, BFloat16Machine):
+    machine.TestCase.settings = settings(deadline=None, max_examples=40, stateful_step_count=20)
+
+TestFloat64Bank: Any = BankMachine.TestCase
+TestFloat32Bank: Any = Float32Machine.TestCase
+TestBFloat16Bank: Any = BFloat16Machine.TestCase
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["together", "rows apart"])
+@pytest.mark.parametrize("alike", [True, False], ids=["one set of weights", "weights per row"])
+def test_bfloat16_is_summed_in_float32(apart: bool, alike: bool) -> None:
+    """Extrapolating 100, 101, 102 by weights 10, -16, 7 cancels four digits: summed in bf16 the answer is off by units, summed in
+    float32 and rounded once it is the nearest bf16.
+    """
+    site = Site(0)
+    features = [torch.tensor([[v], [v]], dtype=torch.bfloat16) for v in (102.0, 101.0, 100.0)]
+    weights = np.array([[10.3, -16.6, 7.3], [10.3, -16.6, 7.3] if alike else [1.0, 0.0, 0.0]])
+    bank = FeatureBank({site: 3}, 2)
+    for step, feature in enumerate(reversed(features)):
+        bank.commit(step, [0, 1] if apart and step else None, {site: feature})
+    exact = sum(w * f[0].double() for w, f in zip(weights[0], features, strict=True))
+    narrow = torch.zeros(1, dtype=torch.bfloat16)
+    for w, f in zip(weights[0], features, strict=True):
+        narrow = narrow + f[0] * torch.tensor(w, dtype=torch.bfloat16)
+    assert abs(float(narrow) - float(exact)) > 1
+    assert bank.forecast(site, Weights(weights))[0] == exact.to(torch.bfloat16)
+
+
+def test_a_policy_without_sites_keeps_nothing() -> None:
+    """A bank of no sites takes commits and holds no bytes."""
+    bank = FeatureBank({}, 2)
+    bank.commit(0, None, {})
+    bank.commit(1, [0], {})
+    assert bank.bytes_held() == {}
+    assert bank.anchors.shape == (2, 0)
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["together", "rows apart"])
+@pytest.mark.parametrize(
+    "draft",
+    [torch.zeros(2, 4, dtype=torch.float32), torch.zeros(2, 3, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.float32)],
+    ids=["shape", "dtype", "rows"],
+)
+def test_a_ready_made_forecast_must_look_like_what_was_recorded(draft: Tensor, apart: bool) -> None:
+    """A forecast that a plugin made itself has the recorded shape and dtype; the error says both."""
+    site = Site(0)
+    bank = FeatureBank({site: 2}, 2)
+    bank.commit(0, None, {site: torch.ones(2, 3)})
+    if apart:
+        bank.commit(1, [0], {site: torch.ones(1, 3)})
+    fine = torch.zeros(2, 3)
+    assert bank.checked(site, fine) is fine
+    with pytest.raises(ContractError, match=r"recorded is torch.float32 \(2, 3\)"):
+        bank.checked(site, draft)

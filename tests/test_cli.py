@@ -1,0 +1,324 @@
+"""The command line (core/__main__.py)."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import attrs
+import pytest
+from typer.testing import CliRunner
+
+import foreseer
+from foreseer import registry
+from foreseer.__main__ import app
+
+
+@pytest.fixture(autouse=True)
+def _wide_page_and_own_plugins(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setenv("FORESEER_NO_PLUGINS", "1")
+
+
+def call(*arguments: str):
+    return CliRunner().invoke(app, list(arguments), prog_name="foreseer")
+
+
+def install(monkeypatch, folder: Path, *plugins: tuple[str, str, str, str]) -> None:
+    """Install plugins ``(name, target, distribution, source of its module)`` beside foreseer's own."""
+    monkeypatch.syspath_prepend(str(folder))
+    own = list(registry.entry_points(group=registry.POLICIES))
+    added = []
+    for name, target, distribution, source in plugins:
+        module = target.partition(":")[0]
+        (folder / f"{module}.py").write_text(source)
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        entry = SimpleNamespace(name=name, value=target, dist=SimpleNamespace(name=distribution, version="9.1"))
+        entry.load = EntryPoint(name, target, registry.POLICIES).load
+        added.append(entry)
+    monkeypatch.setattr(registry, "entry_points", lambda group: [*own, *added])
+    monkeypatch.delenv("FORESEER_NO_PLUGINS")
+
+
+GATE = """
+import foreseer
+print("hello from the plugin")
+class Gate:
+    @foreseer.hookimpl
+    def before_step(self, step):
+        return None
+def odd(*, threshold: float = 0.5, size):
+    '''Choose oddly [sic].
+
+    More about it.
+
+    Args:
+        size: How large
+            it is.
+        threshold (float): How strict.
+
+    Returns:
+        A gate.
+    '''
+    return Gate()
+def speca():
+    '''A namesake.'''
+    return Gate()
+"""
+
+
+def table_of(output: str) -> dict[str, str]:
+    """First word of each line of a table -> the line."""
+    return {line.split()[0]: line for line in output.splitlines() if line.strip() and line.split()[0] not in ("name", "option")}
+
+
+def test_policies_lists_what_is_installed():
+    result = call("policies")
+    assert result.exit_code == 0
+    lines = table_of(result.stdout)
+    for listing in foreseer.list_plugins():
+        line = lines[listing.name]
+        assert f"foreseer {foreseer.__version__}" in line
+        assert " ok " in line
+        assert listing.summary() in line
+    assert lines["speca"].split()[1] == "policy"
+    assert lines["taylor"].split()[1] == "predictor"
+
+
+def test_policies_as_json():
+    entries = {e["name"]: e for e in json.loads(call("policies", "--json").stdout)}
+    assert set(entries) == {p.name for p in foreseer.list_plugins()}
+    assert entries["taylor"]["role"] == "predictor"
+    assert {entries[name]["role"] for name in ("none", "reuse", "taylorseer", "cg_taylor", "speca", "speca_released")} == {"policy"}
+    assert {e["status"] for e in entries.values()} == {"ok"}
+
+
+def test_a_broken_plugin_is_listed_with_its_reason(monkeypatch, tmp_path):
+    install(
+        monkeypatch,
+        tmp_path,
+        ("rotten", "rotten_module:make", "rotten-package", "raise ZeroDivisionError('cannot start')"),
+        ("quits", "quitting_module:make", "rotten-package", "raise SystemExit('good bye')"),
+        ("number", "number_module:make", "rotten-package", "make = 3"),
+        ("stumbles", "stumbling_module:make", "rotten-package", "def make():\n    raise ValueError('no [luck]')"),
+        ("hookless", "hookless_module:make", "rotten-package", "make = object"),
+        ("odd", "odd_module:odd", "odd-package", GATE),
+    )
+    result = call("policies", "--json")
+    assert result.exit_code == 0
+    entries = {e["name"]: e for e in json.loads(result.stdout)}
+    assert "hello from the plugin" in result.stderr
+    status = {name: entry["status"] for name, entry in entries.items()}
+    assert status["rotten"] == "broken: cannot start"
+    assert status["quits"] == "broken: SystemExit: good bye"
+    assert status["number"].startswith("broken: ")
+    assert "not a factory" in status["number"]
+    assert status["stumbles"] == "broken: ValueError: no [luck]"
+    assert "implements no hook" in status["hookless"]
+    assert (status["odd"], entries["odd"]["role"]) == ("ok", ""), "it cannot be built without its size"
+    assert {status[p] for p in ("none", "speca", "taylor")} == {"ok"}
+
+    table = table_of(call("policies").stdout)
+    assert "no [luck]" in table["stumbles"]
+    assert "Choose oddly [sic]." in table["odd"]
+
+
+def test_names_that_two_packages_bring_are_marked(monkeypatch, tmp_path):
+    install(monkeypatch, tmp_path, ("speca", "odd_module:speca", "odd-package", GATE))
+    entries = [e for e in json.loads(call("policies", "--json").stdout) if e["name"] == "speca"]
+    assert [e["status"] for e in entries] == ["conflict: write foreseer:speca", "conflict: write odd-package:speca"]
+    ambiguous = call("show", "speca")
+    assert ambiguous.exit_code == 2
+    assert "'odd-package:speca'" in ambiguous.stderr
+    assert json.loads(call("show", "odd-package:speca", "--json").stdout)["summary"] == "A namesake."
+    assert json.loads(call("show", "foreseer:speca", "--json").stdout)["distribution"] == "foreseer"
+
+
+@pytest.mark.parametrize("name", [p.name for p in foreseer.list_plugins() if p.distribution == "foreseer"])
+def test_show_tells_every_option_of_every_policy(name):
+    factory = registry.load_factory(name)
+    facts = json.loads(call("show", name, "--json").stdout)
+    parameters = inspect.signature(factory).parameters
+    assert [o["name"] for o in facts["options"]] == list(parameters)
+    for option in facts["options"]:
+        assert option["default"] == repr(parameters[option["name"]].default)
+        assert option["values"]
+        assert option["meaning"], f"{name}: the docstring says nothing about {option['name']}"
+    assert facts["citation"] == foreseer.cite(name)
+    assert "Args:" not in facts["description"]
+
+    page = call("show", name)
+    assert page.exit_code == 0
+    assert foreseer.cite(name) in page.stdout
+    assert facts["summary"].replace("``", "") in page.stdout
+    lines = table_of(page.stdout)
+    for option in facts["options"]:
+        assert option["values"] in lines[option["name"]]
+        assert option["default"] in lines[option["name"]]
+
+
+def test_show_reads_ranges_and_meanings():
+    options = {o["name"]: o for o in json.loads(call("show", "speca", "--json").stdout)["options"]}
+    assert options["threshold_decay"]["values"] == "a number in (0, 1]"
+    assert options["max_draft_steps"]["values"] == "a whole number >= 1 or None"
+    assert options["decide"]["values"] == "one of 'row', 'batch'"
+    assert options["verify_block"]["values"] == "int"
+    assert options["predictor"]["values"] == "str | Callable[..., Any]"
+    assert options["threshold_floor"]["meaning"] == "The threshold never falls below this."
+
+
+def test_show_reads_a_foreign_factory(monkeypatch, tmp_path):
+    install(monkeypatch, tmp_path, ("odd", "odd_module:odd", "odd-package", GATE))
+    facts = json.loads(call("show", "odd", "--json").stdout)
+    assert facts["summary"] == "Choose oddly [sic]."
+    assert facts["description"] == "More about it."
+    assert facts["version"] == "9.1"
+    assert facts["options"] == [
+        {"name": "threshold", "default": "0.5", "values": "float", "meaning": "How strict."},
+        {"name": "size", "default": "required", "values": "", "meaning": "How large it is."},
+    ]
+
+
+def test_an_unknown_name_is_one_clear_line():
+    result = call("show", "spca")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert result.stderr == "foreseer: no policy is named 'spca'; did you mean 'speca'? (`foreseer policies` lists them)\n"
+
+
+def test_version():
+    result = call("--version")
+    assert (result.exit_code, result.stdout) == (0, f"foreseer {foreseer.__version__}\n")
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """Stand in for the benchmark: remembers the settings it was called with."""
+
+    @attrs.frozen
+    class CompareSettings:
+        policies: tuple[str, ...] = attrs.field(default=("none", "speca:threshold=0.2"), converter=tuple)
+        samples: int = 11
+        steps: int = 22
+        seed: int = 33
+        batch: int = 44
+        guidance: float = 5.5
+        device: str = "cpu"
+        dtype: str = "float32"
+        out: Path = Path("here")
+
+    stand_in = ModuleType("foreseer.bench.compare")
+    calls: list[CompareSettings] = []
+
+    def compare(settings):
+        calls.append(settings)
+        if stand_in.trouble is not None:
+            raise stand_in.trouble
+        return SimpleNamespace(interrupted=stand_in.interrupted)
+
+    vars(stand_in).update(CompareSettings=CompareSettings, compare=compare, calls=calls, trouble=None, interrupted=False)
+    monkeypatch.setitem(sys.modules, "foreseer.bench.compare", stand_in)
+    return stand_in
+
+
+def test_compare_leaves_the_defaults_to_the_settings(bench):
+    assert call("compare").exit_code == 0
+    assert bench.calls == [bench.CompareSettings()]
+
+
+def test_compare_hands_over_every_option(bench, tmp_path):
+    numbers = ("--samples", "1", "--steps", "2", "--seed", "0", "--batch", "4", "--guidance", "0.5", "--device", "cuda:1", "--dtype", "bfloat16")
+    assert call("compare", *numbers, "--policies", "none", "--out", str(tmp_path)).exit_code == 0
+    assert bench.calls == [bench.CompareSettings(("none",), 1, 2, 0, 4, 0.5, "cuda:1", "bfloat16", tmp_path)]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--policies", "cg_taylor:predictor=taylor,threshold=0.1", "reuse:interval=4", "speca", "--steps", "7"),
+        ("--steps", "7", "--policies=cg_taylor:predictor=taylor,threshold=0.1", "reuse:interval=4", "speca"),
+        ("--policies", "cg_taylor:predictor=taylor,threshold=0.1", "--policies", "reuse:interval=4", "speca", "--steps=7"),
+    ],
+)
+def test_several_policies_may_follow_one_option(bench, arguments):
+    result = call("compare", *arguments)
+    assert result.exit_code == 0, result.stderr
+    assert bench.calls[0].policies == ("cg_taylor:predictor=taylor,threshold=0.1", "reuse:interval=4", "speca")
+    assert bench.calls[0].steps == 7
+
+
+def test_a_word_that_belongs_to_no_option_is_refused(bench):
+    result = call("compare", "--policies", "none", "--steps", "7", "reuse")
+    assert result.exit_code == 2
+    assert "reuse" in result.stderr
+    assert not bench.calls
+
+
+def test_a_wrong_policy_is_refused_before_anything_runs(bench):
+    result = call("compare", "--policies", "none", "reuse:intervall=4")
+    assert result.exit_code == 2
+    assert "did you mean 'interval'?" in result.stderr
+    assert not bench.calls
+
+
+def test_help_shows_the_defaults_of_the_settings(bench):
+    text = " ".join(call("compare", "--help").stdout.split())
+    for default in ("none speca:threshold=0.2", 11, 22, 33, 44, 5.5, "cpu", "float32", "here"):
+        assert f"Default: {default}." in text
+
+
+def test_the_real_settings_have_every_option_of_the_command(monkeypatch):
+    from foreseer.bench.compare import CompareSettings
+
+    text = " ".join(call("compare", "--help").stdout.split())
+    for field in attrs.fields(CompareSettings):
+        assert f"--{field.name} " in text
+        default = " ".join(field.default) if isinstance(field.default, tuple) else field.default
+        assert f"Default: {default}." in text
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "line"),
+    [
+        (foreseer.OptionError("samples=0 is out of range;\nwrite [1]"), 2, "foreseer: samples=0 is out of range; write [1]"),
+        (KeyboardInterrupt(), 130, "foreseer: interrupted"),
+        (ModuleNotFoundError("No module named 'skimage'", name="skimage"), 1, "foreseer: compare needs skimage: pip install 'foreseer[bench]'"),
+    ],
+)
+def test_trouble_is_one_line_and_a_status(bench, trouble, status, line):
+    bench.trouble = trouble
+    result = call("compare")
+    assert (result.exit_code, result.stderr) == (status, f"{line}\n")
+
+
+def test_an_unforeseen_error_keeps_its_traceback(bench):
+    bench.trouble = RuntimeError("a bug")
+    assert call("compare").exception is bench.trouble
+
+
+def test_an_interrupted_comparison_does_not_end_well(bench):
+    bench.interrupted = True
+    assert call("compare").exit_code == 130
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_the_module_runs_as_a_program():
+    done = run("-m", "foreseer", "show", "taylorsee")
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("foreseer: no policy is named 'taylorsee'; did you mean ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_typer_it_says_what_to_install():
+    done = run("-c", "import sys; sys.modules['typer'] = None; from foreseer.__main__ import main; main()")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "foreseer: the command line needs typer: pip install 'foreseer[bench]'\n"

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import csv
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+
+from foreseer.bench import compare as module
+from foreseer.bench.compare import CompareSettings, Result, compare, file_names
+from foreseer.bench.lanes import FULL, Lane, measure, noise_of, warm_up
+from foreseer.bench.page import COLUMNS, remarks
+from foreseer.bench.quality import FRECHET_NOTE
+from foreseer.errors import OptionError, PluginError
+from foreseer.zoo.dit import CONFIG, build
+
+POLICIES = ("none", "taylorseer", "speca:threshold=0.3,decide='row'")
+SMALL: dict[str, Any] = {"samples": 5, "batch": 2, "steps": 6}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_model() -> Any:
+    """A random model in place of the trained one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = build({**CONFIG, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 3}).eval().requires_grad_(False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load_dit", lambda **_: model)
+        yield model
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    return compare(CompareSettings(policies=POLICIES, out=tmp_path_factory.mktemp("compare"), **SMALL), show=False)
+
+
+def strict(text: str) -> Any:
+    def refuse(literal: str) -> None:
+        raise AssertionError(f"{literal} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_every_file_is_written(result: Result) -> None:
+    out = result.settings.out
+    for name in ("index.html", "table.csv", "results.json", "samples.png", "speed_quality.png"):
+        assert (out / name).stat().st_size > 0
+    for folder, ending in (("timelines", ".png"), ("reports", ".json")):
+        found = [path.name for path in (out / folder).iterdir()]
+        assert len(found) == len(POLICIES)
+        assert all(re.fullmatch(r"[\w.=-]+" + re.escape(ending), name) for name in found)
+    assert not list(out.glob("*.part"))
+
+
+def test_policy_none_is_full_computation(result: Result) -> None:
+    full, none = result.row(FULL), result.row("none")
+    assert np.isposinf(none.psnr).all()
+    assert none.ratio == 1.0
+    assert (none.steps == SMALL["steps"]).all()
+    assert (none.frechet, none.accuracy, none.gain) == (full.frechet, full.accuracy, None)
+    assert none.ssim.mean() == pytest.approx(1.0)
+    assert full.speedups == (1.0, 1.0, 1.0)
+
+
+def test_fewer_steps_stand_beside_each_policy(result: Result) -> None:
+    row = result.row("taylorseer")
+    assert row.fewer is not None
+    fewer = result.row(row.fewer)
+    assert fewer.num_steps == round(row.steps.mean()) < SMALL["steps"]
+    assert fewer.ratio == pytest.approx(fewer.num_steps / SMALL["steps"])
+    assert row.gain == pytest.approx(row.psnr.mean() - fewer.psnr.mean())
+    assert fewer.bytes_held == 0 < row.bytes_held
+
+
+def test_policies_of_equal_cost_share_their_fewer_steps(tmp_path: Path) -> None:
+    found = compare(CompareSettings(policies=("reuse:interval=2", "reuse:interval=2,target=last_block"), out=tmp_path, samples=1, steps=4), show=False)
+    assert [row.kind for row in found.rows] == ["full", "policy", "fewer", "policy"]
+    assert found.rows[1].fewer == found.rows[3].fewer == found.rows[2].name
+
+
+def test_results_are_valid_json(result: Result) -> None:
+    data = strict((result.settings.out / "results.json").read_text())
+    rows = {row["name"]: row for row in data["rows"]}
+    assert rows["none"]["psnr_mean"] is None
+    assert rows["none"]["identical_samples"] == SMALL["samples"]
+    assert rows["taylorseer"]["psnr_per_sample"] == pytest.approx(list(result.row("taylorseer").psnr))
+    assert data["settings"]["steps"] == SMALL["steps"]
+    assert data["notes"]["frechet_distance"] == FRECHET_NOTE
+    for path in (result.settings.out / "reports").iterdir():
+        strict(path.read_text())
+
+
+def test_table_has_a_line_for_each_row(result: Result) -> None:
+    with (result.settings.out / "table.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["name"] for line in lines] == [row.name for row in result.rows]
+    assert {column.key for column in COLUMNS} <= set(lines[0])
+
+
+def test_page_needs_nothing_else(result: Result) -> None:
+    page = result.page.read_text()
+    for row in result.rows:
+        assert row.name.replace("'", "&#39;") in page
+    assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:)[^\s"')>]+""", page)
+    assert "http" not in re.sub(r"data:image/png;base64,[\w+/=]+", "", page)
+    assert FRECHET_NOTE in page
+    assert page.count("data:image/png;base64,") == 2 + len(POLICIES)
+
+
+def test_a_busy_machine_is_told_of(result: Result) -> None:
+    def timed(*speedups: float) -> str:
+        row = attrs.evolve(result.row("taylorseer"), speedups=speedups)
+        return " ".join(remarks(attrs.evolve(result, rows=(result.row(FULL), row), batches=len(speedups))))
+
+    assert "busy" not in timed(2.0, 2.1, 2.05)
+    assert "varied by a factor of 1.05" in timed(2.0, 2.1, 2.05)
+    assert "busy" in timed(2.0, 0.5, 2.05)
+    assert "rest on one batch" in timed(2.0)
+
+
+def test_interruption_keeps_finished_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    lanes = 0
+
+    def impatient(*args: Any, **kwargs: Any) -> Any:
+        nonlocal lanes
+        lanes += 1
+        if lanes == 5:  # full, taylorseer and fewer steps make a batch
+            raise KeyboardInterrupt
+        return measure(*args, **kwargs)
+
+    monkeypatch.setattr("foreseer.bench.measure.measure", impatient)
+    found = compare(CompareSettings(policies="taylorseer", out=tmp_path, **SMALL))
+    assert found.interrupted
+    assert len(found.labels) == SMALL["batch"]
+    assert all(len(row.psnr) == SMALL["batch"] for row in found.rows)
+    sentence = f"The comparison was interrupted: the results rest on 2 of {SMALL['samples']} samples."
+    assert sentence in found.page.read_text()
+    assert sentence in " ".join(capsys.readouterr().out.split())
+    data = strict((tmp_path / "results.json").read_text())
+    assert (data["interrupted"], data["samples"]) == (True, 2)
+
+
+def test_interruption_before_the_first_batch_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def impatient(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("foreseer.bench.measure.measure", impatient)
+    with pytest.raises(KeyboardInterrupt):
+        compare(CompareSettings(policies="taylorseer", out=tmp_path, **SMALL), show=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_crash_leaves_the_finished_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crashing(*args: Any, **kwargs: Any) -> Any:
+        if (tmp_path / "results.json").exists():
+            raise RuntimeError("out of memory")
+        return measure(*args, **kwargs)
+
+    monkeypatch.setattr("foreseer.bench.measure.measure", crashing)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        compare(CompareSettings(policies="taylorseer", out=tmp_path, **SMALL), show=False)
+    assert strict((tmp_path / "results.json").read_text())["samples"] == SMALL["batch"]
+
+
+@pytest.mark.parametrize(("policy", "error"), [("specca", PluginError), ("speca:treshold=0.2", OptionError), ("speca:threshold=-1", OptionError)])
+def test_a_bad_policy_fails_before_anything_is_computed(policy: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "load_dit", lambda **_: pytest.fail("the model was loaded"))
+    with pytest.raises(error):
+        compare(CompareSettings(policies=("none", policy), out=tmp_path / "new"), show=False)
+    assert not (tmp_path / "new").exists()
+
+
+def test_samples_do_not_depend_on_the_batch_size(result: Result, tmp_path: Path) -> None:
+    other = compare(attrs.evolve(result.settings, policies="taylorseer", batch=5, out=tmp_path), show=False)
+    for name in (FULL, "taylorseer"):
+        torch.testing.assert_close(other.samples[name], result.samples[name], rtol=1e-4, atol=1e-4)
+    assert other.labels.tolist() == [0, 1, 2, 3, 4]
+    assert not torch.equal(noise_of(range(3), seed=0, shape=(2,)), noise_of(range(3), seed=1, shape=(2,)))
+
+
+def test_a_policy_that_cannot_drive_the_model_fails_in_the_warm_up(tiny_model: Any) -> None:
+    from foreseer.registry import parse_policy
+
+    lane = Lane("deep", "policy", 4, parse_policy("speca:verify_block=7"))
+    with pytest.raises(OptionError, match="verify_block=7"):
+        warm_up(tiny_model, lane, torch.zeros(1, 1, 8, 8), torch.tensor([0]), guidance=1.5)
+
+
+def test_file_names_are_safe_and_unique() -> None:
+    names = file_names(["a:b=1", "a:b=2", "A:B=1", "a/b=1", "../..", "x" * 300])
+    assert len({name.lower() for name in names.values()}) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9=_-][A-Za-z0-9.=_-]{0,85}", name) for name in names.values())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "advice"),
+    [
+        ("samples", 0, ">= 1"),
+        ("steps", 1001, "from 1 to 1000"),
+        ("batch", 1.5, "whole number"),
+        ("seed", -1, ">= 0"),
+        ("guidance", float("nan"), "from 0 to 100"),
+        ("dtype", "int8", "write one of float32, bfloat16, float16"),
+        ("device", "tpu?", "write 'cpu'"),
+        ("device", "cuda:99", "write 'cpu'"),
+    ],
+)
+def test_settings_are_checked(option: str, value: Any, advice: str) -> None:
+    with pytest.raises(OptionError, match=f"^{option}=") as caught:
+        CompareSettings(**{option: value})
+    assert advice in str(caught.value)
+    assert repr(value) in str(caught.value)
+
+
+def test_the_folder_must_not_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(OptionError, match="is a file"):
+        CompareSettings(out=tmp_path / "taken")

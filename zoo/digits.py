@@ -1,0 +1,31 @@
+"""The data behind the zoo: scikit-learn's handwritten digits (UCI ML, 8x8 pixels, 17 grey levels, 1,797 images).
+
+The images come inside the scikit-learn package, so nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["HELD_OUT", "load_digits"]
+
+HELD_OUT = 297
+"""Images that no recipe trains on. They are the reference for memorisation and for the Frechet distance of real data."""
+
+
+def load_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return ``train_images, train_labels, held_out_images, held_out_labels``.
+
+    Images are ``(N, 1, 8, 8)`` float32 in [-1, 1]; labels are ``(N,)`` int64 in 0..9. The split is fixed: the same
+    images are held out whatever the seed of a recipe, so numbers of different recipes can be compared.
+    """
+    from sklearn.datasets import load_digits as load
+
+    data = load()
+    images = torch.from_numpy(np.asarray(data.images, dtype=np.float32))[:, None] / 8.0 - 1.0
+    labels = torch.from_numpy(np.asarray(data.target, dtype=np.int64))
+    order = torch.from_numpy(np.random.default_rng(0).permutation(len(images)))
+    images, labels = images[order], labels[order]
+    return images[HELD_OUT:], labels[HELD_OUT:], images[:HELD_OUT], labels[:HELD_OUT]
