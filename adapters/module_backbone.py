@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from foreseer.adapters.blocks import find_blocks
 from foreseer.adapters.calls import Interception, intercept
-from foreseer.adapters.parts import parts_of
+from foreseer.adapters.parts import Assemble, parts_of
 from foreseer.adapters.rows import count_rows, merge_rows, take_rows
 from foreseer.adapters.walk import Abandoned, Walk
 from foreseer.backbone import Pass
@@ -49,8 +49,8 @@ class ModuleBackbone:
             raise UnsupportedModelError(f"{self.path!r} holds one block several times; a site would have several features per step")
         self.parts = [parts_of(block) for block in self._blocks]
         self._walk: Walk | None = None
-        # Whether `assemble` was found to equal the block bit for bit; None until the first computed step shows it.
-        self.assembles: list[bool | None] = [None if parts else False for parts in self.parts]
+        # The way of putting a block together that was found to equal it bit for bit, or None where none did; empty until the first computed step.
+        self.assemblies: dict[int, Assemble | None] = {}
         self.clone = False
         self.placeholders: dict[int, Tensor] = {}
         self._interceptions: list[Interception] = []

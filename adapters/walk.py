@@ -115,10 +115,10 @@ class Walk:
         return output
 
     def _forecast_parts(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        parts = self._host.parts[index]
-        if parts is not None and self._host.assembles[index]:
+        parts, assemble = self._host.parts[index], self._host.assemblies.get(index)
+        if parts is not None and assemble is not None:
             features = {part: self._substitute[Site(index, part)] for part in parts.modules}
-            return parts.assemble(self._host.block(index), args, kwargs, features)
+            return assemble(self._host.block(index), args, kwargs, features)
         return inner(*args, **kwargs)  # its parts are replaced where they are called
 
     def _judge_input(self, output: Any) -> None:
@@ -151,10 +151,11 @@ class Walk:
             before = host.placeholders.get(index - 1)
             same = before is not None and before.shape == tensor.shape and before.dtype == tensor.dtype and before.device == tensor.device
             host.placeholders[index] = before if same and before is not None else torch.zeros_like(tensor)
-        if parts is not None and host.assembles[index] is None:
+        if parts is not None and index not in host.assemblies:
             features = {part: self.features[Site(index, part)] for part in parts.modules if Site(index, part) in self.features}
             if len(features) == len(parts.modules):
-                host.assembles[index] = torch.equal(parts.assemble(host.block(index), args, kwargs, features), tensor)
+                ways = (way for way in parts.assemblies if torch.equal(way(host.block(index), args, kwargs, features), tensor))
+                host.assemblies[index] = next(ways, None)
 
     def _placeholder(self, index: int) -> Tensor:
         return self._host.placeholders[index][: self._rows]

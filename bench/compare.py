@@ -13,6 +13,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
+from foreseer.bench.lanes import keep_freed_memory
 from foreseer.bench.measure import Bars, Comparison, Row, finite
 from foreseer.bench.page import facts, print_table, write_page, write_table
 from foreseer.bench.pictures import draw_samples, draw_speed_quality
@@ -91,10 +92,10 @@ class CompareSettings:
     """
 
     policies: tuple[str | PolicySpec, ...] = attrs.field(default=DEFAULT_POLICIES, converter=_policies)
-    samples: int = attrs.field(default=80, validator=_whole(1))
+    samples: int = attrs.field(default=64, validator=_whole(1))
     steps: int = attrs.field(default=50, validator=_whole(1, 1000))
     seed: int = attrs.field(default=0, validator=_whole(0))
-    batch: int = attrs.field(default=16, validator=_whole(1))
+    batch: int = attrs.field(default=32, validator=_whole(1))
     guidance: float = attrs.field(default=1.5, validator=_weight)
     device: str = attrs.field(default="cpu", validator=_device)
     dtype: str = attrs.field(default="float32", validator=_dtype)
@@ -185,6 +186,7 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
     """
     specs = settings.specs()
     settings.out.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     judge = DigitJudge()
     model = cast("nn.Module", load_dit(device=settings.device, dtype=DTYPES[settings.dtype]))
     comparison = Comparison(settings, specs, model)

@@ -64,7 +64,8 @@ class Listing:
         try:
             return (inspect.getdoc(self.load()) or "").split("\n", 1)[0]
         except PluginError as error:
-            return f"broken: {error.__cause__ or error}"
+            cause = error.__cause__
+            return f"broken: {error}" if cause is None else f"broken: {type(cause).__name__}: {cause}"
 
 
 def list_plugins(group: str = POLICIES) -> list[Listing]:

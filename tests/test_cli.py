@@ -114,7 +114,7 @@ def test_a_broken_plugin_is_listed_with_its_reason(monkeypatch, tmp_path):
     entries = {e["name"]: e for e in json.loads(result.stdout)}
     assert "hello from the plugin" in result.stderr
     status = {name: entry["status"] for name, entry in entries.items()}
-    assert status["rotten"] == "broken: cannot start"
+    assert status["rotten"] == "broken: ZeroDivisionError: cannot start"
     assert status["quits"] == "broken: SystemExit: good bye"
     assert status["number"].startswith("broken: ")
     assert "not a factory" in status["number"]

@@ -82,7 +82,7 @@ def test_a_broken_package_hurts_only_those_who_name_it(install: Install) -> None
     """It is listed, and listed as broken when asked for a summary; naming it raises with the package, its version and the cause."""
     install("broken")
     found = listed()["brokenly", "wonky"]
-    assert found.summary() == "broken: No module named 'a_module_that_was_never_installed'"
+    assert found.summary() == "broken: ModuleNotFoundError: No module named 'a_module_that_was_never_installed'"
     assert foreseer.policy("taylorseer").name == "taylorseer"
     with pytest.raises(PluginError, match=r"'wonky' of brokenly 0\.3 cannot be imported from brokenly:wonky: ModuleNotFoundError") as caught:
         foreseer.policy("wonky")
