@@ -3,5 +3,6 @@
 from foreseer.adapters.arrays import ArrayBackbone
 from foreseer.adapters.attach import Attachment, attach
 from foreseer.adapters.module_backbone import Call, ModuleBackbone
+from foreseer.adapters.wires import Wires
 
-__all__ = ["ArrayBackbone", "Attachment", "Call", "ModuleBackbone", "attach"]
+__all__ = ["ArrayBackbone", "Attachment", "Call", "ModuleBackbone", "Wires", "attach"]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foreseer.adapters.walk import live_blocks
 from foreseer.backbone import Pass
-from foreseer.types import Evidence, Probe, Site
+from foreseer.types import OUTPUT, Evidence, Probe, Site
 
 __all__ = ["ArrayBackbone"]
 
@@ -57,6 +57,11 @@ class ArrayBackbone:
     def depth(self) -> int:
         """Number of blocks."""
         return self._depth
+
+    @property
+    def separable(self) -> bool:
+        """Rows never depend on one another."""
+        return True
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -107,6 +112,8 @@ class ArrayBackbone:
                 return sum((substitute[Site(block, part)] for part in self._parts), torch.zeros(()) if stream is None else stream)
             return None
 
+        if OUTPUT in substitute and probe is None:
+            return Pass(substitute[OUTPUT].numpy(), {}, 0)
         stream: Tensor | None = None
         forecasting = bool(substitute)
         for block in range(self._depth):
@@ -125,8 +132,12 @@ class ArrayBackbone:
                 if not go_on and probe.on == "draft":
                     return Pass(None, {}, spent)
                 forecasting = forecasting and go_on
+                if forecasting and OUTPUT in substitute:
+                    return Pass(substitute[OUTPUT].numpy(), features, spent)
             if forecast is not None:
                 stream = forecast
+        if OUTPUT in record and stream is not None:
+            features[OUTPUT] = stream
         return Pass(None if stream is None else stream.numpy(), features, spent)
 
     def merge(self, output: Any, rows: Sequence[int], part: Any) -> Any:

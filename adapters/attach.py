@@ -1,10 +1,10 @@
-"""`attach`: a policy on a model that somebody else calls."""
+"""`attach`: a policy on a model or pipeline that somebody else calls."""
 
 from __future__ import annotations
 
 import contextlib
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal
 
@@ -12,8 +12,11 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from foreseer.adapters.calls import intercept
-from foreseer.adapters.module_backbone import Call, ModuleBackbone
+from foreseer.adapters.calls import Interception, intercept
+from foreseer.adapters.loops import PipelineLoop, Place
+from foreseer.adapters.module_backbone import Call, ModuleBackbone, Rewired
+from foreseer.adapters.rows import copies_in, signature_of_call
+from foreseer.adapters.wires import Wires
 from foreseer.errors import ContractError, UnsupportedModelError
 from foreseer.plugins import observer_hooks, policy_hooks
 from foreseer.registry import PolicySpec
@@ -25,14 +28,17 @@ from foreseer.types import Run
 __all__ = ["Attachment", "attach"]
 
 _attached: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+SIGNATURES = 6
+"""For how many kinds of call (shapes, arguments) an attachment remembers what it found out about a model."""
 
 
 def attach(
-    target: nn.Module,
+    target: Any,
     policy: str | Callable[..., Any] | PolicySpec,
     /,
     *,
     blocks: str | None = None,
+    streams: Literal["independent", "follow_first"] = "independent",
     observers: Sequence[object] = (),
     on_error: Literal["raise", "compute"] = "raise",
     **options: Any,
@@ -40,10 +46,13 @@ def attach(
     """Let a policy drive a model's blocks until detached. Use it as a context manager.
 
     Args:
-        target: A diffusers transformer, or any `torch.nn.Module` with a list of blocks each of which returns one
-            tensor ``(rows, ...)``.
+        target: A diffusers pipeline, whose calls are then runs; or a denoiser, that is a diffusers transformer or any
+            `torch.nn.Module` with a list of blocks, whose runs you mark with ``attached.run(...)``.
         policy: Name of an installed policy (``foreseer policies`` lists them), a factory, or a `foreseer.PolicySpec`.
-        blocks: Dotted path of the block list; None to find it.
+        blocks: Dotted path of the block list, several separated by commas; None to find them.
+        streams: Where a pipeline calls the model several times in a step (guidance in two calls): ``"independent"``
+            lets each stream decide by itself; ``"follow_first"`` lets the first decide for all, as the released
+            TaylorSeer and CG-Taylor code for Wan does.
         observers: Plugins that watch the runs.
         on_error: ``"raise"``, or ``"compute"`` to compute a step in which the policy raised and say so in the report.
         **options: The policy's own options.
@@ -51,43 +60,92 @@ def attach(
     Raises:
         PluginError: No such policy, or it cannot be loaded.
         OptionError: An option of the policy is unknown or out of range.
-        UnsupportedModelError: The model has no block list, or a cache of diffusers is enabled on it.
-        ContractError: The model is attached already.
+        UnsupportedModelError: There is no model with a block list, or a cache of diffusers is enabled on it.
+        ContractError: A model is attached already.
 
-    In each case the model is as it was.
+    In each case everything is as it was.
     """
-    if not isinstance(target, nn.Module):
-        inner = getattr(target, "transformer", None)
-        hint = "; attach to its model: foreseer.attach(pipe.transformer, ...)" if isinstance(inner, nn.Module) else ""
-        raise UnsupportedModelError(f"cannot attach to a {type(target).__name__}: a torch.nn.Module is needed{hint}")
+    models = _denoisers(target)
     if on_error not in ("raise", "compute"):
         raise ValueError(f"on_error={on_error!r} is unknown; write 'raise' or 'compute'")
+    if streams not in ("independent", "follow_first"):
+        raise ValueError(f"streams={streams!r} is unknown; write 'independent' or 'follow_first'")
     spec = named(policy, **options)
     policy_hooks(spec())
     observer_hooks(observers)
-    return Attachment(target, spec, blocks=blocks, observers=observers, on_error=on_error)
+    for model in models.values():
+        _refuse(model)
+    wires = {name: Wires(model, blocks) for name, model in models.items()}
+    return Attachment(None if isinstance(target, nn.Module) else target, wires, spec, streams=streams, observers=observers, on_error=on_error)
+
+
+def _denoisers(target: Any) -> dict[str, nn.Module]:
+    if isinstance(target, nn.Module):
+        return {"": target}
+    components = getattr(target, "components", None)
+    found = {}
+    if isinstance(components, Mapping) and hasattr(target, "scheduler"):
+        found = {name: part for name, part in components.items() if name.startswith("transformer") and isinstance(part, nn.Module)}
+    if not found:
+        inner = getattr(target, "transformer", None)
+        hint = "; attach to its model: foreseer.attach(pipe.transformer, ...)" if isinstance(inner, nn.Module) else ""
+        raise UnsupportedModelError(
+            f"cannot attach to a {type(target).__name__}: a diffusers pipeline with a scheduler and a transformer, or a torch.nn.Module is needed{hint}"
+        )
+    return found
+
+
+def _refuse(model: nn.Module) -> None:
+    if model in _attached:
+        raise ContractError(f"this {type(model).__name__} has policy {_attached[model]} attached already; detach it first (leave its `with`, or call detach())")
+    if getattr(model, "is_cache_enabled", False):
+        raise UnsupportedModelError(f"a diffusers cache is enabled on this {type(model).__name__}; call its disable_cache() first")
+
+
+@attrs.define(eq=False)
+class _Stream:
+    """One session, and where it began."""
+
+    session: Session
+    backbone: ModuleBackbone
+    start: int
+    last_step: int = -1
 
 
 class Attachment:
-    """A policy on a model. Made by `attach`; all state lives here, none on the model or its class."""
+    """A policy on a model or pipeline. Made by `attach`; all state lives here, none on a model or its class."""
 
-    def __init__(self, model: nn.Module, spec: PolicySpec, *, blocks: str | None, observers: Sequence[object], on_error: Literal["raise", "compute"]) -> None:
-        if model in _attached:
-            raise ContractError(
-                f"this {type(model).__name__} has policy {_attached[model]} attached already; detach it first (leave its `with`, or call detach())"
-            )
-        if getattr(model, "is_cache_enabled", False):
-            raise UnsupportedModelError(f"a diffusers cache is enabled on this {type(model).__name__}; call its disable_cache() first")
+    def __init__(
+        self,
+        pipeline: Any,
+        wires: Mapping[str, Wires],
+        spec: PolicySpec,
+        *,
+        streams: Literal["independent", "follow_first"],
+        observers: Sequence[object],
+        on_error: Literal["raise", "compute"],
+    ) -> None:
         self.spec = spec
-        self.model = model
-        self._observers, self._on_error = tuple(observers), on_error
-        self._backbone = ModuleBackbone(model, blocks=blocks)
-        self._open: dict[str, Any] | None = None
-        self._session: Session | None = None
+        self._wires = dict(wires)
+        self._observers, self._on_error, self._follow = tuple(observers), on_error, streams == "follow_first"
+        self._backbones: dict[tuple[str, object], ModuleBackbone] = {}
+        self._streams: dict[tuple[str, str, object], _Stream] = {}
+        self._run = 0
+        self._given: dict[str, Any] | None = None
         self._outside = 0
-        self._backbone.install()
-        self._root = intercept(model, self._around)
-        _attached[model] = str(spec)
+        self._notes: list[str] = []
+        self._detached = False
+        for wire in self._wires.values():
+            wire.install()
+        self._roots: list[Interception] = [intercept(wire.model, self._around(name)) for name, wire in self._wires.items()]
+        for wire in self._wires.values():
+            _attached[wire.model] = str(spec)
+        self._loop = None if pipeline is None else PipelineLoop(pipeline, [wire.model for wire in self._wires.values()], self._finish)
+
+    @property
+    def model(self) -> nn.Module:
+        """The denoiser; the first where a pipeline has several."""
+        return next(iter(self._wires.values())).model
 
     def __enter__(self) -> Attachment:
         return self
@@ -96,14 +154,20 @@ class Attachment:
         self.detach()
 
     def detach(self) -> None:
-        """Put the model back as it was, bit for bit. Ends a run that is under way; does nothing the second time."""
-        if _attached.pop(self.model, None) is None:
+        """Put everything back as it was, bit for bit. Ends a run that is under way; does nothing the second time."""
+        if self._detached:
             return
-        if self._session is not None:
-            self._session.finish()
-        self._open = None
-        self._root.restore()
-        self._backbone.uninstall()
+        self._detached = True
+        self._finish()
+        self._given = None
+        if self._loop is not None:
+            self._loop.restore()
+        for root in self._roots:
+            root.restore()
+        for wire in self._wires.values():
+            wire.restore()
+            _attached.pop(wire.model, None)
+        self._backbones.clear()
 
     @contextlib.contextmanager
     def run(
@@ -115,7 +179,7 @@ class Attachment:
         groups: Sequence[int] | int | None = None,
         stream: str = "",
     ) -> Iterator[Attachment]:
-        """One sampling run: calls of the model inside are its steps.
+        """One sampling run of a model without a pipeline: calls of the model inside are its steps.
 
         Args:
             timesteps: ``(T,)`` one per call of the model, in the order of the calls.
@@ -128,77 +192,162 @@ class Attachment:
         Raises:
             ContractError: A run is under way already, or the model was compiled or wrapped since it was attached.
         """
-        if self.model not in _attached:
+        if self._loop is not None:
+            raise ContractError("this is attached to a pipeline, whose calls are its runs; just call the pipeline")
+        if self._detached:
             raise ContractError("this attachment is detached; attach anew")
-        if self._open is not None:
+        if self._given is not None:
             raise ContractError("a run is under way already; end it before the next")
-        if not (self._root.intact and self._backbone.intact):
-            raise ContractError("the model was compiled or wrapped after foreseer was attached, so its calls no longer arrive; compile first, attach last")
+        self._ready()
         times = _floats(timesteps)
         if times is not None and num_steps is not None and len(times) != num_steps:
             raise ValueError(f"num_steps={num_steps} but timesteps has {len(times)} entries; give one of them")
-        self._open = {
+        self._begin()
+        self._given = {
             "timesteps": times,
             "num_steps": len(times) if times is not None else num_steps,
             "sigmas": _floats(sigmas),
             "groups": groups,
             "stream": stream,
         }
-        self._session, self._outside = None, 0
         try:
             yield self
         finally:
-            self._open = None
-            if self._session is not None:
-                self._session.finish()
+            self._given = None
+            self._finish()
+
+    @property
+    def reports(self) -> dict[str, Report]:
+        """The account of the run under way, or of the last one: of each stream, by its name. Empty before the first run."""
+        found: dict[str, Report] = {}
+        for (name, stream, _), entry in self._streams.items():
+            label = ": ".join(part for part in (name if len(self._wires) > 1 else "", stream) if part) or "model"
+            key, count = label, 1
+            while key in found:
+                count += 1
+                key = f"{label} #{count}"
+            found[key] = entry.session.report
+        return found
 
     @property
     def report(self) -> Report:
-        """The account of the run under way, or of the last one.
+        """The account of the run under way, or of the last one; of its first stream, where it has several.
 
         Raises:
             ContractError: Nothing has run yet.
         """
-        if self._session is None:
-            raise ContractError("nothing has run yet: call the model inside `with attached.run(timesteps=...):`")
-        report = self._session.report
+        reports = self.reports
+        if not reports:
+            raise ContractError("nothing has run yet: call the pipeline, or a model inside `with attached.run(timesteps=...):`")
+        report = next(iter(reports.values()))
+        notes = list(self._notes)
         if self._outside:
-            note = f"{self._outside} calls came outside of attached.run() and were computed"
-            report = attrs.evolve(report, warnings=(*report.warnings, note))
-        return report
+            notes.append(f"{self._outside} calls came outside of a run and were computed")
+        if len(reports) > 1:
+            notes.append(f"this is the first of {len(reports)} streams; attached.reports has {', '.join(list(reports)[1:])} too")
+        return attrs.evolve(report, warnings=(*report.warnings, *notes)) if notes else report
 
-    def _around(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._open is None:
+    def _ready(self) -> None:
+        """Check, at the start of a run, that calls still arrive; follow modules that were exchanged (a LoRA loaded since)."""
+        for root, wire in zip(self._roots, self._wires.values(), strict=True):
+            if not root.intact or not wire.intact:
+                raise ContractError("the model was compiled or wrapped after foreseer was attached, so its calls no longer arrive; compile first, attach last")
+            if wire.stale:
+                wire.rewire()
+                self._backbones.clear()
+
+    def _begin(self) -> None:
+        self._streams = {}
+        self._outside = 0
+        self._notes = []
+
+    def _finish(self) -> None:
+        for entry in self._streams.values():
+            entry.session.finish()
+
+    def _around(self, name: str) -> Callable[..., Any]:
+        def around(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return self._called(name, inner, args, kwargs)
+
+        return around
+
+    def _called(self, name: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        place = self._place(name, kwargs)
+        if place is None:
             self._outside += 1
             return inner(*args, **kwargs)
         call = Call(inner, args, kwargs)
-        rows = self._backbone.rows(call)
-        if self._session is None:
-            self._session = self._start(rows)
-        if rows != self._session.run.rows:
-            raise ContractError(f"this run began with {self._session.run.rows} rows and was called with {rows}; give each batch size a run of its own")
-        if torch.is_grad_enabled() and _differentiates(self.model, args, kwargs):
-            return self._session.evaluate(call, computed_because="gradients are enabled: wrap the loop in torch.no_grad()")
-        return self._session.evaluate(call)
+        signature = signature_of_call(args, kwargs)
+        because = ""
+        if torch.is_grad_enabled() and _differentiates(self._wires[name].model, args, kwargs):
+            because = "gradients are enabled: wrap the loop in torch.no_grad()"
+        while True:
+            entry = self._stream(name, place, signature, call)
+            entry.last_step = place.step
+            index = place.step - entry.start if self._loop is not None else None
+            try:
+                return entry.session.evaluate(call, index=index, computed_because=because)
+            except Rewired:
+                # The host's sites are others than it said. Nothing is lost but one evaluation: the session begins anew.
+                del self._streams[name, place.stream, signature]
 
-    def _start(self, rows: int) -> Session:
-        assert self._open is not None
-        given = dict(self._open)
-        groups = given.pop("groups")
-        if isinstance(groups, int):
-            if groups < 1 or rows % groups:
-                raise ContractError(f"groups={groups} samples do not divide the {rows} rows of the call")
-            groups = [row % groups for row in range(rows)]
-        if groups is not None and len(groups) != rows:
-            raise ContractError(f"groups has {len(groups)} labels for the {rows} rows of the call; give one per row, or the number of samples")
-        run = Run(
-            depth=self._backbone.depth,
-            rows=rows,
-            groups=tuple(range(rows)) if groups is None else tuple(int(g) for g in groups),
-            sites=self._backbone.sites,
-            **given,
-        )
-        return Session(self._backbone, self.spec, run, observers=self._observers, on_error=self._on_error)
+    def _place(self, name: str, kwargs: dict[str, Any]) -> Place | None:
+        if self._loop is None:
+            return None if self._given is None else Place(self._run, 0, str(self._given["stream"]))
+        place = self._loop.place(self._wires[name].model, kwargs)
+        if place is not None and place.run != self._run:
+            self._run = place.run
+            self._begin()
+            self._ready()
+        return place
+
+    def _stream(self, name: str, place: Place, signature: object, call: Call) -> _Stream:
+        key = (name, place.stream, signature)
+        if key in self._streams:
+            return self._streams[key]
+        if self._loop is None and self._streams:
+            (old,) = self._streams.values()
+            rows = old.backbone.rows(call)
+            what = f"{old.session.run.rows} rows and was called with {rows}" if rows != old.session.run.rows else "arguments of other shapes or names"
+            raise ContractError(f"this run began with {what}; give each kind of call a run of its own")
+        backbone = self._backbones.pop((name, signature), None) or ModuleBackbone(self._wires[name])
+        self._backbones[name, signature] = backbone
+        while len(self._backbones) > SIGNATURES * len(self._wires):
+            del self._backbones[next(iter(self._backbones))]
+        rows = backbone.rows(call)
+        groups, start = self._groups(rows, call), 0
+        given: dict[str, Any]
+        if self._loop is None:
+            assert self._given is not None
+            given = {key: value for key, value in self._given.items() if key != "groups"}
+        else:
+            start = place.step
+            times = self._loop.timesteps()
+            given = {"timesteps": times and times[start:], "num_steps": times and max(len(times) - start, 1), "stream": place.stream}
+        run = Run(depth=backbone.depth, rows=rows, groups=groups, sites=backbone.sites, **given)
+        leader = next((s.session for (n, _, _), s in self._streams.items() if self._follow and n == name and s.session.run.rows == rows), None)
+        session = Session(backbone, self.spec, run, observers=self._observers, on_error=self._on_error, leader=leader)
+        backbone.watch(session.sites)
+        first = [row for row in range(rows) if groups[row] == groups[0]]
+        backbone.sample_rows = first if session.verifies and len(first) < rows else None
+        for note in backbone.notes:
+            session.warn(note)
+        self._streams[key] = _Stream(session, backbone, start)
+        return self._streams[key]
+
+    def _groups(self, rows: int, call: Call) -> tuple[int, ...]:
+        given = None if self._given is None else self._given["groups"]
+        if self._loop is not None:
+            given = rows // copies_in(call.args, call.kwargs, rows)
+        if given is None:
+            return tuple(range(rows))
+        if isinstance(given, int):
+            if given < 1 or rows % given:
+                raise ContractError(f"groups={given} samples do not divide the {rows} rows of the call")
+            return tuple(row % given for row in range(rows))
+        if len(given) != rows:
+            raise ContractError(f"groups has {len(given)} labels for the {rows} rows of the call; give one per row, or the number of samples")
+        return tuple(int(g) for g in given)
 
 
 def _floats(values: Sequence[float] | Tensor | None) -> tuple[float, ...] | None:

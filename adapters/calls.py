@@ -8,13 +8,14 @@ this file checks on import that it works and falls back to the instance's `forwa
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 
-__all__ = ["Interception", "intercept"]
+__all__ = ["Interception", "intercept", "is_compiled"]
 
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -40,6 +41,7 @@ class Interception:
         def call(*args: Any, **kwargs: Any) -> Any:
             return around(inner, args, kwargs)
 
+        _ours.add(call)
         self._call = call
         object.__setattr__(module, _ATTRIBUTE, call)
 
@@ -59,8 +61,15 @@ class Interception:
 
 
 _ABSENT = object()
+_ours: weakref.WeakSet[Callable[..., Any]] = weakref.WeakSet()
 
 
 def intercept(module: nn.Module, around: Around) -> Interception:
     """Route calls of ``module`` through ``around(inner, args, kwargs)`` until `Interception.restore`."""
     return Interception(module, around)
+
+
+def is_compiled(module: nn.Module) -> bool:
+    """Whether calls of a module go through torch.compile: ``module.compile()``, or the wrapper that ``torch.compile(module)`` returns."""
+    own = module.__dict__.get("_compiled_call_impl")
+    return (callable(own) and own not in _ours) or type(module).__name__ == "OptimizedModule"

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import attrs
 import torch
 from torch import Tensor, nn
 
-from foreseer.adapters.blocks import find_blocks
-from foreseer.adapters.calls import Interception, intercept
-from foreseer.adapters.parts import Assemble, parts_of
+from foreseer.adapters.layouts import Layout, same_output
+from foreseer.adapters.parts import Assemble, Parts
 from foreseer.adapters.rows import count_rows, merge_rows, take_rows
 from foreseer.adapters.walk import Abandoned, Walk
+from foreseer.adapters.wires import Wires
 from foreseer.backbone import Pass
 from foreseer.errors import ContractError, UnsupportedModelError
-from foreseer.types import Evidence, Probe, Site
+from foreseer.types import OUTPUT, Evidence, Probe, Site
 
-__all__ = ["Call", "ModuleBackbone"]
+__all__ = ["Call", "ModuleBackbone", "Rewired"]
+
+ROW_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""How far a row computed alone may be from the same row in a batch, relative L2; other batch sizes run other kernels. 16-bit dtypes: 0.05."""
 
 
 class Call(NamedTuple):
@@ -28,65 +32,87 @@ class Call(NamedTuple):
     kwargs: dict[str, Any]
 
 
-class ModuleBackbone:
-    """A `torch.nn.Module` whose blocks are intercepted; satisfies `foreseer.backbone.Backbone`.
+class Rewired(Exception):  # noqa: N818  (not an error: the evaluation begins anew)
+    """The host has learnt that its sites are others than it said. A session on it must begin anew."""
 
-    Sites are every block's output and, where the block class is known, its module parts. A block must return one
-    tensor ``(rows, ...)``.
+
+class ModuleBackbone:
+    """A `torch.nn.Module` called with arguments of one signature; satisfies `foreseer.backbone.Backbone`.
+
+    Sites are every block's output, its module parts where they are known, and the model's output. Nothing about the
+    model is believed: on the first computed step what was just recorded is substituted, and the output must be the same
+    bit for bit. Where it is not, the host says so and falls back: from module parts to the last block, from the last
+    block to the output, from rows to the whole batch.
 
     Args:
-        model: The denoiser.
-        blocks: Dotted path of its block list; None to find it.
+        wires: The model's interceptions, which several backbones may share.
 
-    Raises:
-        UnsupportedModelError: The model has no block list, or a block occurs twice in it.
+    Attributes:
+        order: The blocks in the order in which they are executed, as indices into ``wires.blocks``.
+        separable: Whether a row computed alone equals the same row in the batch.
+        sample_rows: Rows of one sample, to find that out with; None where no policy will ask.
+        notes: What was found out, in sentences.
     """
 
-    def __init__(self, model: nn.Module, *, blocks: str | None = None) -> None:
-        self.model = model
-        self.path, self._blocks = find_blocks(model, blocks)
-        if len({id(block) for block in self._blocks}) < len(self._blocks):
-            raise UnsupportedModelError(f"{self.path!r} holds one block several times; a site would have several features per step")
-        self.parts = [parts_of(block) for block in self._blocks]
-        self._walk: Walk | None = None
-        # The way of putting a block together that was found to equal it bit for bit, or None where none did; empty until the first computed step.
+    def __init__(self, wires: Wires) -> None:
+        self.wires = wires
+        self.notes: list[str] = list(wires.notes)
+        self.separable = True
+        self.sample_rows: list[int] | None = None
+        self._parts_work = True
+        self._silent: frozenset[Site] = frozenset()
+        self._output_for_last = wires.opaque
+        self._clone = False
+        if wires.opaque:
+            self.notes.append("the model is compiled as a whole, so that only its output can be forecast; compile its blocks (compile_repeated_blocks) instead")
+        self._set_order(list(range(len(wires.blocks))))
+
+    def _set_order(self, order: list[int]) -> None:
+        self.order = order
+        self._positions = {wire: index for index, wire in enumerate(order)}
+        self.layouts: dict[int, Layout] = {}
+        self.part_layouts: dict[Site, Layout] = {}
+        self.idle_layouts: dict[tuple[int, str], Layout] = {}
+        # The way of putting a block together that was found to equal it bit for bit, or None where none did.
         self.assemblies: dict[int, Assemble | None] = {}
-        self.clone = False
-        self.placeholders: dict[int, Tensor] = {}
-        self._interceptions: list[Interception] = []
+        self._output_layout: Layout | None = None
+        self._checked: set[frozenset[Site]] = set()
 
     @property
     def depth(self) -> int:
         """Number of blocks."""
-        return len(self._blocks)
+        return len(self.order)
 
     @property
     def sites(self) -> tuple[Site, ...]:
         """Every block's parts, then its output, block after block."""
-        return tuple(
-            site for index, parts in enumerate(self.parts) for site in (*(Site(index, part) for part in (parts.modules if parts else ())), Site(index))
-        )
+        if self.wires.opaque:
+            return (Site(self.depth - 1),)
+        found: list[Site] = []
+        for index in range(self.depth):
+            parts = self.parts_at(index)
+            found += [*(Site(index, part) for part in (parts.modules if parts else ())), Site(index)]
+        return tuple(found)
 
     def block(self, index: int) -> nn.Module:
         """The block of that index."""
-        return self._blocks[index]
+        return self.wires.blocks[self.order[index]]
 
-    def install(self) -> None:
-        """Intercept the blocks and their parts."""
-        for index, (block, parts) in enumerate(zip(self._blocks, self.parts, strict=True)):
-            self._interceptions.append(intercept(block, self._around_block(index)))
-            for part, attribute in parts.modules.items() if parts else ():
-                self._interceptions.append(intercept(block.get_submodule(attribute), self._around_part(Site(index, part))))
+    def parts_at(self, index: int) -> Parts | None:
+        """How that block is cut into parts, those that are not called left out; None where it is not."""
+        parts = self.wires.parts[self.order[index]] if self._parts_work else None
+        if parts is None or not self._silent:
+            return parts
+        called = {part: path for part, path in parts.modules.items() if Site(index, part) not in self._silent}
+        return attrs.evolve(parts, modules=called) if called else None
 
-    def uninstall(self) -> None:
-        """Put the model back as it was."""
-        while self._interceptions:
-            self._interceptions.pop().restore()
+    def position(self, wire: int) -> int | None:
+        """Where in the order of execution a block is; None if it is not part of it."""
+        return self._positions.get(wire)
 
-    @property
-    def intact(self) -> bool:
-        """Whether calls still arrive here."""
-        return all(interception.intact for interception in self._interceptions)
+    def watch(self, sites: Collection[Site]) -> None:
+        """Intercept what these sites need."""
+        self.wires.watch({self.order[site.block] for site in sites if site.part != "block" and site != OUTPUT})
 
     def rows(self, inputs: Call) -> int:
         """Leading dimension of the first tensor argument."""
@@ -102,41 +128,154 @@ class ModuleBackbone:
         judge: Callable[[Evidence], bool] | None = None,
         record: Collection[Site] = (),
     ) -> Pass:
-        """See `foreseer.backbone.Backbone.forward`."""
-        if self._walk is not None:
-            raise ContractError("a second evaluation of this model began before the first had ended; give each thread a model of its own")
-        args, kwargs = inputs.args, inputs.kwargs
-        total = count_rows(args, kwargs)
-        if rows is not None:
-            args, kwargs = take_rows((args, kwargs), rows, total)
-        # A host that writes into a block's output in place would change the recorded feature. It is seen by the tensors' version counters; then, and under
-        # inference mode, which has none, features are cloned. The pass that showed it is repeated once.
-        clone = self.clone or torch.is_inference_mode_enabled()
-        while True:
-            walk = Walk(self, total if rows is None else len(rows), substitute, probe, judge, record, clone=clone)
-            self._walk = walk
-            try:
-                output = inputs.inner(*args, **kwargs)
-            except Abandoned:
-                output = None
-            finally:
-                self._walk = None
-            if clone or walk.untouched():
-                return Pass(output, walk.features, walk.block_rows)
-            clone = self.clone = True
+        """See `foreseer.backbone.Backbone.forward`.
+
+        Raises:
+            Rewired: The self-check of the first computed step failed; the sites have changed.
+        """
+        last = Site(self.depth - 1)
+        known = frozenset(record) in self._checked
+        if self._output_for_last and last in substitute:
+            substitute = _Renamed(substitute, last)
+        if OUTPUT in substitute and probe is not None and probe.on == "draft":
+            raise UnsupportedModelError(
+                "this model's last block cannot be forecast on its own, only its output, and a forecast of the output cannot be verified at a deep block; "
+                "choose a policy without such a probe, for example taylorseer with target='output'"
+            )
+        if OUTPUT in substitute and probe is None:
+            assert self._output_layout is not None
+            return Pass(self._output_layout.unpack(substitute[OUTPUT]), {}, 0)
+        try:
+            done, walk = self._pass(inputs, rows, substitute, probe, judge, record)
+        except UnsupportedModelError as error:
+            if substitute or not record or known:
+                raise
+            raise self._fall_back(record, str(error)) from None
+        if record and not known and rows is None and not walk.forecasting:
+            done = self._self_check(inputs, done, walk, frozenset(record))
+        if record and not (substitute and rows is None and walk.forecasting) and self._output_layout is not None:
+            for site in (OUTPUT, *([last] if self._output_for_last else ())):
+                if site in record:
+                    walk.features[site] = self._output_layout.pack(done.output).detach()
+        return done
 
     def merge(self, output: Any, rows: Sequence[int], part: Any) -> Any:
         """Scatter the rows of ``part`` into ``output``, whatever structure the model returns."""
         return merge_rows(output, rows, part)
 
-    def _around_block(self, index: int) -> Callable[..., Any]:
-        def around(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return inner(*args, **kwargs) if self._walk is None else self._walk.block(index, inner, args, kwargs)
+    def _pass(
+        self,
+        inputs: Call,
+        rows: Sequence[int] | None,
+        substitute: Mapping[Site, Tensor],
+        probe: Probe | None = None,
+        judge: Callable[[Evidence], bool] | None = None,
+        record: Collection[Site] = (),
+    ) -> tuple[Pass, Walk]:
+        if self.wires.walk is not None:
+            raise ContractError("a second evaluation of this model began before the first had ended; give each thread a model of its own")
+        args, kwargs = inputs.args, inputs.kwargs
+        total = count_rows(args, kwargs)
+        if rows is not None:
+            args, kwargs = take_rows((args, kwargs), rows, total)
+        count = total if rows is None else len(rows)
+        # A host that writes into a block's output in place would change the recorded feature. It is seen by the tensors' version counters; then, and under
+        # inference mode, which has none, features are cloned. The pass that showed it is repeated once.
+        clone = self._clone or torch.is_inference_mode_enabled()
+        while True:
+            walk = Walk(self, count, substitute, probe, judge, record, clone=clone)
+            self.wires.walk = walk
+            try:
+                output = inputs.inner(*args, **kwargs)
+            except Abandoned:
+                output = None
+                if OUTPUT in substitute and walk.forecasting and self._output_layout is not None:
+                    output = self._output_layout.unpack(substitute[OUTPUT])
+            finally:
+                self.wires.walk = None
+            if clone or walk.untouched():
+                spent = self.depth * count if self.wires.opaque else walk.block_rows
+                return Pass(output, walk.features, spent), walk
+            clone = self._clone = True
 
-        return around
+    def _self_check(self, inputs: Call, done: Pass, walk: Walk, record: frozenset[Site]) -> Pass:
+        """Compare what was just computed with what a forecast of the very same features gives. Returns the pass with the cost of checking in it."""
+        count = self.rows(inputs)
+        if not self.wires.opaque and walk.called != self.order:
+            if len(set(walk.called)) < len(walk.called) or not walk.called:
+                why = "none of its blocks was called" if not walk.called else "a block is called several times in one evaluation"
+                if not self._output_for_last:
+                    raise self._fall_back(record, why)
+            else:
+                self._set_order(walk.called)
+                raise Rewired
+        silent = frozenset(site for site in record if site.part not in ("block", "output") and site not in done.features)
+        if silent:  # a part that this kind of call does not use (LTX-2 without one of its cross attentions)
+            self._silent |= silent
+            self._set_order(self.order)
+            raise Rewired
+        if walk.repeated:
+            raise self._fall_back(record, "a part of a block is called several times")
+        self._output_layout = Layout.of(done.output, count, what=type(self.wires.model).__name__)
+        cost = 0
+        features = {site: feature for site, feature in done.features.items() if site != OUTPUT and not (self._output_for_last and site == Site(self.depth - 1))}
+        if features:
+            try:
+                again, _ = self._pass(inputs, None, features)
+                cost += again.block_rows
+                same, why = same_output(done.output, again.output), "its output changes where recorded features stand in for computed ones"
+            except (ContractError, KeyboardInterrupt):
+                raise
+            except Exception as error:
+                same, why = False, f"it cannot run on forecast features ({type(error).__name__}: {error})"
+            if not same:
+                raise self._fall_back(record, why)
+        if self.sample_rows is not None and self.separable:
+            alone, reason = None, "a row computed alone differs from the same row in the batch"
+            try:
+                alone, _ = self._pass(inputs, self.sample_rows, {})
+                cost += alone.block_rows
+            except (ContractError, KeyboardInterrupt):
+                raise
+            except Exception as error:
+                reason = f"its batch cannot be cut ({type(error).__name__}: {error})"
+            dtype = next((f.dtype for f in done.features.values()), torch.float32)
+            tolerance = ROW_TOLERANCE.get(dtype, 0.05)
+            if alone is None or not same_output(done.output, alone.output, rows=self.sample_rows, tolerance=tolerance):
+                self.separable = False
+                self.notes.append(f"{type(self.wires.model).__name__}: {reason}; so a rejection computes the whole batch")
+        self._checked.add(record)
+        return Pass(done.output, done.features, done.block_rows, cost)
 
-    def _around_part(self, site: Site) -> Callable[..., Any]:
-        def around(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return inner(*args, **kwargs) if self._walk is None else self._walk.part(site, inner, args, kwargs)
+    def _fall_back(self, record: Collection[Site], why: str) -> Rewired:
+        """Give up the finest level that is in use, and say why."""
+        name = type(self.wires.model).__name__
+        if self._parts_work and any(site.part not in ("block", "output") for site in record):
+            self._parts_work = False
+            self.notes.append(f"{name}: module parts cannot be forecast: {why}")
+        elif not self._output_for_last:
+            self._output_for_last = True
+            self.notes.append(f"{name}: the last block cannot be forecast on its own, its output is forecast instead: {why}")
+        else:
+            raise UnsupportedModelError(f"{name} cannot be driven: {why}")
+        self._set_order(self.order)
+        return Rewired()
 
-        return around
+
+class _Renamed(Mapping[Site, Tensor]):
+    """Substitutes in which the model's output stands in for the last block."""
+
+    def __init__(self, given: Mapping[Site, Tensor], last: Site) -> None:
+        self._given, self._last = given, last
+
+    def __getitem__(self, site: Site) -> Tensor:
+        return self._given[self._last if site == OUTPUT else site]
+
+    def __contains__(self, site: object) -> bool:
+        return site == OUTPUT or (site != self._last and site in self._given)
+
+    def __iter__(self) -> Iterator[Site]:
+        return (OUTPUT if site == self._last else site for site in self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)

@@ -1,10 +1,10 @@
-"""Module parts: which submodules of a block are forecast on their own, per block class.
+"""Module parts: which submodules of a block are forecast on their own.
 
 TaylorSeer and SpeCa forecast raw module outputs *before* the adaLN gate; norms, modulation and gates of the current
-step stay live. For each block class this file says which submodules those are and how the block's output is put
-together from their outputs. Putting it together here, instead of running the block with its submodules replaced, skips
-the work whose result nobody reads: the norms and the shift and scale in front of each submodule. The backbone compares
-each way of doing so with the block, bit for bit, on the first computed step; where none equals it the block is run.
+step stay live. This file says which submodules of a block those are. For DiT's block it also says how the output is put
+together from theirs: doing that, instead of running the block with its submodules replaced, skips the work whose
+result nobody reads (norms, shift and scale). The backbone compares each way of doing so with the block, bit for bit,
+on the first computed step.
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ Assemble = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Mapping[str,
 
 @attrs.frozen
 class Parts:
-    """How a block class is cut into parts.
+    """How a block is cut into parts.
 
     Attributes:
-        modules: Part name -> attribute of the block, in execution order. Each module's output is the part's feature.
+        modules: Part name -> path of the submodule from the block, in execution order. Each module's raw output is the
+            part's feature.
+        idle: Paths of submodules whose results nobody reads where all parts are forecast, and which need not run.
         assemblies: ``(block, args, kwargs, features) -> output``: ways to put the block's output together from its
-            parts' features, the cheapest first. The first that equals the block bit for bit is used.
+            parts' features, the cheapest first. The first that equals the block bit for bit is used; where there is
+            none the block runs with its parts replaced.
     """
 
     modules: Mapping[str, str]
-    assemblies: tuple[Assemble, ...]
+    idle: tuple[str, ...] = ()
+    assemblies: tuple[Assemble, ...] = ()
 
 
 def _all_modulations(linear: nn.Module, embedding: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,13 +70,52 @@ def _ada_norm_zero(gates: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor]]) 
     return assemble
 
 
+_NAMES = {
+    "attn": "attn",
+    "attn1": "attn",
+    "self_attn": "attn",
+    "self_attention": "attn",
+    "attention": "attn",
+    "attn2": "cross_attn",
+    "cross_attn": "cross_attn",
+    "cross_attention": "cross_attn",
+    "ff": "mlp",
+    "ffn": "mlp",
+    "mlp": "mlp",
+    "feed_forward": "mlp",
+    "img_mlp": "mlp",
+    "ff_context": "context_mlp",
+    "txt_mlp": "context_mlp",
+    "audio_attn1": "audio_attn",
+    "audio_attn2": "audio_cross_attn",
+    "audio_to_video_attn": "audio_to_video_attn",
+    "video_to_audio_attn": "video_to_audio_attn",
+    "audio_ff": "audio_mlp",
+}
+"""What diffusers calls the modules of a block, and what the papers do."""
+
+
 def parts_of(block: nn.Module) -> Parts | None:
-    """Return how this block is cut into parts, or None where the table has no entry for it."""
-    if (
-        type(block).__name__ == "BasicTransformerBlock"
-        and getattr(block, "norm_type", None) == "ada_norm_zero"
-        and block.attn2 is None
-        and getattr(block, "_chunk_size", None) is None  # chunked feed-forward calls `ff` several times per step
-    ):
-        return Parts({"attn": "attn1", "mlp": "ff"}, (_ada_norm_zero(_gates_alone), _ada_norm_zero(_all_modulations)))
-    return None
+    """Return how a block is cut into parts, by the names of its submodules; None where it has no known ones.
+
+    Single-stream blocks, which project attention and MLP together (FLUX, HunyuanVideo), have one part, ``total``, as in
+    the papers' code: the output of that projection. Whether the cut is right is not assumed: the backbone's self-check
+    substitutes what was just recorded and wants the same output, bit for bit.
+    """
+    children = {name: child for name, child in block.named_children() if child is not None}
+    if {"proj_mlp", "proj_out"} <= children.keys():
+        return Parts({"total": "proj_out"}, idle=tuple(name for name in ("attn", "proj_mlp", "act_mlp") if name in children))
+    found: dict[str, str] = {}
+    for name in children:
+        if name in _NAMES:
+            part = _NAMES[name]
+            found[name if part in found else part] = name
+    if not found and len(children) == 1:  # a block wrapped in another (HiDream)
+        ((name, child),) = children.items()
+        inner = None if isinstance(child, (nn.ModuleList, nn.Sequential)) else parts_of(child)
+        return inner and Parts({part: f"{name}.{path}" for part, path in inner.modules.items()}, tuple(f"{name}.{path}" for path in inner.idle))
+    if getattr(block, "_chunk_size", None) is not None:  # a chunked feed-forward is called several times in a step
+        return None
+    if type(block).__name__ == "BasicTransformerBlock" and getattr(block, "norm_type", None) == "ada_norm_zero" and block.attn2 is None:
+        return Parts({"attn": "attn1", "mlp": "ff"}, assemblies=(_ada_norm_zero(_gates_alone), _ada_norm_zero(_all_modulations)))
+    return Parts(found) if found else None

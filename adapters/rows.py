@@ -10,18 +10,73 @@ from torch import Tensor
 
 from foreseer.errors import ContractError
 
-__all__ = ["count_rows", "merge_rows", "take_rows"]
+__all__ = ["copies_in", "count_rows", "merge_rows", "signature_of_call", "take_rows"]
 
 _BATCH_FREE = frozenset({"img_ids", "txt_ids", "image_rotary_emb", "img_shapes", "freqs_cis", "rotary_emb"})
 """Arguments of diffusers' models that have no batch dimension, whatever their shape."""
 
 
 def count_rows(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
-    """Leading dimension of the first tensor with one, positional arguments first. Raises `ContractError` if there is none."""
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor) and value.ndim > 0:
-            return value.shape[0]
-    raise ContractError("the model was called without a tensor that has a batch dimension")
+    """Count the rows of a call.
+
+    The leading dimension of ``hidden_states`` or of the first tensor, or the length of a leading list of tensors
+    (Z-Image). Where the text embedding and the timesteps both say otherwise the call is one packed row (Cosmos 3).
+
+    Raises:
+        ContractError: There is no tensor with a batch dimension.
+    """
+    stream = kwargs.get("hidden_states", next((v for v in (*args, *kwargs.values()) if _length(v)), None))
+    rows = _length(stream)
+    if not rows:
+        raise ContractError("the model was called without a tensor that has a batch dimension")
+    others = [_length(kwargs[name]) for name in ("encoder_hidden_states", "timestep") if _length(kwargs.get(name))]
+    return 1 if len(others) == 2 and rows not in others else rows
+
+
+def _length(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.shape[0] if value.ndim else 0
+    return len(value) if isinstance(value, list) and value and all(isinstance(entry, Tensor) for entry in value) else 0
+
+
+def copies_in(args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> int:
+    """How many times the batch holds each sample: 2 where a pipeline concatenates its latents with themselves for guidance, 1 where it does not.
+
+    The latents are compared, which is one device sync. Samples that were started from equal noise look like copies too: they
+    then share one fate, which is safe.
+    """
+    stream = kwargs.get("hidden_states", next((v for v in (*args, *kwargs.values()) if _length(v)), None))
+    if stream is None or _length(stream) != rows:
+        return 1
+    for copies in (4, 3, 2):  # guidance with several perturbed branches first: four equal parts are two equal halves too
+        if rows % copies:
+            continue
+        size = rows // copies
+        parts = [stream[i * size : (i + 1) * size] for i in range(copies)]
+        if all(_equal(parts[0], part) for part in parts[1:]):
+            return copies
+    return 1
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor):
+        return torch.equal(a, b)
+    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def signature_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
+    """What two calls must share to have features of the same shapes: names, shapes, dtypes, flags and lists of indices, but no values of tensors."""
+    return (tuple(_signature(value) for value in args), tuple((name, _signature(kwargs[name])) for name in sorted(kwargs) if kwargs[name] is not None))
+
+
+def _signature(value: Any) -> object:
+    if isinstance(value, Tensor):
+        return (tuple(value.shape), value.dtype)
+    if isinstance(value, (list, tuple)):
+        return tuple(_signature(entry) if isinstance(entry, (Tensor, list, tuple)) else entry if isinstance(entry, int) else type(entry) for entry in value)
+    if isinstance(value, Mapping):
+        return tuple((str(key), _signature(value[key])) for key in value)
+    return value if isinstance(value, (bool, str)) else type(value)
 
 
 def take_rows(value: Any, rows: Sequence[int], total: int, *, name: str = "") -> Any:
@@ -45,6 +100,11 @@ def merge_rows(output: Any, rows: Sequence[int], part: Any) -> Any:
         merged = output.clone()
         merged[torch.tensor(rows, device=output.device)] = part
         return merged
+    if isinstance(output, list) and len(output) != len(part) and all(isinstance(entry, Tensor) for entry in output):  # one tensor for each row
+        merged_list = list(output)
+        for row, entry in zip(rows, part, strict=True):
+            merged_list[row] = entry
+        return merged_list
     if isinstance(output, Mapping):  # diffusers' output classes are ordered dictionaries with fields
         return type(output)(**{key: merge_rows(output[key], rows, part[key]) for key in output})
     if type(output) in (list, tuple):

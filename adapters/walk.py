@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
-from foreseer.errors import UnsupportedModelError
-from foreseer.types import Evidence, Probe, Site
+from foreseer.adapters.layouts import Layout
+from foreseer.types import OUTPUT, Evidence, Probe, Site
 
 if TYPE_CHECKING:
     from foreseer.adapters.module_backbone import ModuleBackbone
@@ -18,13 +20,13 @@ __all__ = ["Abandoned", "Walk", "live_blocks"]
 
 
 class Abandoned(BaseException):
-    """Ends a pass whose draft was rejected. Not an Exception, so that no host swallows it on the way out."""
+    """Ends a pass that need not go on: its draft was rejected, or its output is forecast. Not an Exception, so that no host swallows it on the way."""
 
 
 def live_blocks(depth: int, forecast: Collection[Site], probe: Probe | None) -> list[bool]:
     """``(L,)`` which blocks' outputs somebody needs. A block is dead if the next needed output behind it is forecast as a whole."""
     live = [False] * depth
-    needed = True
+    needed = OUTPUT not in forecast
     for index in reversed(range(depth)):
         live[index] = needed
         if not needed:
@@ -62,125 +64,161 @@ class Walk:
         self._substitute, self._probe, self._judge, self._record, self._clone = substitute, probe, judge, record, clone
         self.features: dict[Site, Tensor] = {}
         self.block_rows = 0
+        self.called: list[int] = []
+        self.repeated = False
         self._versions: list[tuple[Tensor, int]] = []
         self._live = live_blocks(host.depth, substitute, probe) if substitute else None
         self._bypass = False
 
-    def block(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    @property
+    def forecasting(self) -> bool:
+        """Whether substitutes are in use: some were given, and no judge has refused all rows."""
+        return self._live is not None
+
+    def block(self, wire: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A block is called."""
+        index = self._host.position(wire)
+        if index is None or self._live is None:
+            return self._compute(wire, index, inner, args, kwargs)
         probe = self._probe
         if probe is not None and index <= probe.block and probe.on == "input":
-            output = self._compute(index, inner, args, kwargs)
+            output = self._compute(wire, index, inner, args, kwargs)
             if index == probe.block:
-                self._judge_input(output)
+                self._judge_input(index, output)
             return output
-        if self._live is None:
-            return self._compute(index, inner, args, kwargs)
         if not self._live[index]:
-            return self._placeholder(index)
+            return self._host.layouts[index].zeros(self._rows)
         site = Site(index)
         if probe is not None and probe.block == index:
             return self._judge_draft(index, inner, args, kwargs)
         if site in self._substitute:
-            return self._substitute[site]
-        parts = self._host.parts[index]
-        if parts is not None and all(Site(index, part) in self._substitute for part in parts.modules):
+            return self._host.layouts[index].unpack(self._substitute[site])
+        if self._all_parts(index):
             return self._forecast_parts(index, inner, args, kwargs)
-        return self._compute(index, inner, args, kwargs)
+        return self._compute(wire, index, inner, args, kwargs)
 
-    def part(self, site: Site, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def part(self, wire: int, part: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A part of a block is called, from inside the block."""
-        probe = self._probe
-        behind = probe is None or probe.on == "draft" or site.block > probe.block
-        if self._live is not None and behind and not self._bypass and site in self._substitute:
-            return self._substitute[site]
+        index = self._host.position(wire)
+        if index is None:
+            return inner(*args, **kwargs)
+        site = Site(index, part)
+        if self._replaces(site):
+            return self._host.part_layouts[site].unpack(self._substitute[site])
         output = inner(*args, **kwargs)
         if site in self._record:
-            self._keep(site, output)
+            if site in self.features:
+                self.repeated = True
+            if site not in self._host.part_layouts:
+                self._host.part_layouts[site] = Layout.of(output, self._rows, what=f"{part} of block {index}")
+            self._keep(site, self._host.part_layouts[site].pack(output))
+        return output
+
+    def idle(self, wire: int, path: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A submodule is called whose result nobody reads if the block's parts are forecast."""
+        index = self._host.position(wire)
+        if index is None:
+            return inner(*args, **kwargs)
+        layout = self._host.idle_layouts.get((index, path))
+        parts = self._host.parts_at(index)
+        if layout is not None and parts is not None and all(self._replaces(Site(index, part)) for part in parts.modules):
+            return layout.zeros(self._rows)
+        output = inner(*args, **kwargs)
+        if layout is None:
+            self._host.idle_layouts[index, path] = Layout.of(output, self._rows, what=f"{path} of block {index}")
         return output
 
     def untouched(self) -> bool:
         """Whether nobody wrote to a recorded feature since it was recorded."""
         return all(tensor._version == version for tensor, version in self._versions)
 
-    def _compute(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _replaces(self, site: Site) -> bool:
+        probe = self._probe
+        behind = probe is None or probe.on == "draft" or site.block > probe.block
+        return self._live is not None and behind and not self._bypass and site in self._substitute
+
+    def _all_parts(self, index: int) -> bool:
+        parts = self._host.parts_at(index)
+        return parts is not None and all(Site(index, part) in self._substitute for part in parts.modules)
+
+    def _compute(self, wire: int, index: int | None, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the block, with those of its parts replaced that are substituted."""
         self.block_rows += self._rows
         output = inner(*args, **kwargs)
+        self.called.append(wire)
+        if index is None or index >= self._host.depth:
+            return output
+        if index not in self._host.layouts:
+            self._host.layouts[index] = Layout.of(output, self._rows, hidden=_hidden(self._host.block(index), args, kwargs), what=self._name(index))
         site = Site(index)
         if site in self._record:
-            self._keep(site, self._tensor(index, output))
-        if self._live is None:
-            self._learn(index, args, kwargs, output)
+            self._keep(site, self._host.layouts[index].pack(output))
+        if self._live is None and self._record and index not in self._host.assemblies:
+            self._learn_assembly(index, args, kwargs, output)
         return output
 
     def _forecast_parts(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        parts, assemble = self._host.parts[index], self._host.assemblies.get(index)
+        parts, assemble = self._host.parts_at(index), self._host.assemblies.get(index)
         if parts is not None and assemble is not None:
             features = {part: self._substitute[Site(index, part)] for part in parts.modules}
             return assemble(self._host.block(index), args, kwargs, features)
         return inner(*args, **kwargs)  # its parts are replaced where they are called
 
-    def _judge_input(self, output: Any) -> None:
+    def _judge_input(self, index: int, output: Any) -> None:
         assert self._judge is not None
-        site = Site(self._probe.block) if self._probe is not None else Site(0)
-        if not self._judge(Evidence(site, self._tensor(site.block, output), self._substitute[site])):
+        layout, site = self._host.layouts[index], Site(index)
+        evidence = Evidence(site, layout.evidence(output), layout.evidence(layout.unpack(self._substitute[site])))
+        if not self._judge(evidence):
             self._live = None  # nothing is forecast: go on computing
+        elif OUTPUT in self._substitute:
+            raise Abandoned
 
     def _judge_draft(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assert self._judge is not None
         self.block_rows += self._rows
         self._bypass = True
         try:
-            computed = self._tensor(index, inner(*args, **kwargs))
+            computed = inner(*args, **kwargs)
         finally:
             self._bypass = False
-        site = Site(index)
-        forecast = self._substitute[site] if site in self._substitute else self._forecast_parts(index, inner, args, kwargs)
-        if not self._judge(Evidence(site, computed, self._tensor(index, forecast))):
+        site, layout = Site(index), self._host.layouts[index]
+        forecast = layout.unpack(self._substitute[site]) if site in self._substitute else self._forecast_parts(index, inner, args, kwargs)
+        if not self._judge(Evidence(site, layout.evidence(computed), layout.evidence(forecast))):
             raise Abandoned
         return forecast
 
-    def _learn(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """From a computed block: what a placeholder looks like, and whether its parts put together equal it bit for bit."""
-        if not self._record:
+    def _learn_assembly(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Find the way of putting the block together from its recorded parts that equals it bit for bit."""
+        host, parts = self._host, self._host.parts_at(index)
+        if parts is None or not all(Site(index, part) in self.features for part in parts.modules):
             return
-        host, tensor, parts = self._host, self._tensor(index, output), self._host.parts[index]
-        like = host.placeholders.get(index)
-        if like is None or like.shape[1:] != tensor.shape[1:] or like.dtype != tensor.dtype or len(like) < len(tensor):
-            before = host.placeholders.get(index - 1)
-            same = before is not None and before.shape == tensor.shape and before.dtype == tensor.dtype and before.device == tensor.device
-            host.placeholders[index] = before if same and before is not None else torch.zeros_like(tensor)
-        if parts is not None and index not in host.assemblies:
-            features = {part: self.features[Site(index, part)] for part in parts.modules if Site(index, part) in self.features}
-            if len(features) == len(parts.modules):
-                ways = (way for way in parts.assemblies if torch.equal(way(host.block(index), args, kwargs, features), tensor))
-                host.assemblies[index] = next(ways, None)
+        features = {part: self.features[Site(index, part)] for part in parts.modules}
+        ways = (way for way in parts.assemblies if torch.equal(way(host.block(index), args, kwargs, features), output))
+        host.assemblies[index] = next(ways, None)
 
-    def _placeholder(self, index: int) -> Tensor:
-        return self._host.placeholders[index][: self._rows]
-
-    def _keep(self, site: Site, output: Any) -> None:
-        tensor = self._tensor(site.block, output).detach()
-        if self._clone or tensor.is_inference():
-            self.features[site] = tensor.clone()
+    def _keep(self, site: Site, feature: Tensor) -> None:
+        feature = feature.detach()
+        if self._clone or feature.is_inference():
+            self.features[site] = feature.clone()
         else:
-            self.features[site] = tensor
-            self._versions.append((tensor, tensor._version))
+            self.features[site] = feature
+            self._versions.append((feature, feature._version))
 
-    def _tensor(self, index: int, output: Any) -> Tensor:
-        """The one tensor in a block's output."""
-        if isinstance(output, Tensor) and output.ndim and len(output) == self._rows:
-            return output
-        raise UnsupportedModelError(
-            f"block {index} ({type(self._host.block(index)).__name__}) returned {_describe(output)}; "
-            f"foreseer needs one tensor with the call's {self._rows} rows"
-        )
+    def _name(self, index: int) -> str:
+        return f"block {index} ({type(self._host.block(index)).__name__})"
 
 
-def _describe(output: Any) -> str:
-    if isinstance(output, Tensor):
-        return f"a tensor of shape {tuple(output.shape)}"
-    if isinstance(output, (tuple, list)):
-        return f"a {type(output).__name__} of {len(output)}"
-    return f"a {type(output).__name__}"
+def _hidden(block: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The stream that a block transforms: its argument `hidden_states`, or else its first tensor."""
+    if isinstance(kwargs.get("hidden_states"), Tensor):
+        found: Tensor = kwargs["hidden_states"]
+        return found
+    if args:
+        try:
+            names = list(inspect.signature(block.forward).parameters)
+        except (TypeError, ValueError):
+            names = []
+        if "hidden_states" in names and names.index("hidden_states") < len(args) and isinstance(args[names.index("hidden_states")], Tensor):
+            named: Tensor = args[names.index("hidden_states")]
+            return named
+    return next((leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)

@@ -27,7 +27,7 @@ from foreseer.loop import sample
 from foreseer.registry import PolicySpec, cite, list_plugins, policy
 from foreseer.report import Report
 from foreseer.session import Session
-from foreseer.types import Evidence, History, Needs, Outcome, Plan, Probe, Run, Site, Step, Verdict, Weights
+from foreseer.types import OUTPUT, Evidence, History, Needs, Outcome, Plan, Probe, Run, Site, Step, Verdict, Weights
 
 if TYPE_CHECKING:
     from foreseer.adapters import Attachment, attach
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = _version("foreseer")
 
 __all__ = [
+    "OUTPUT",
     "Attachment",
     "Backbone",
     "ContractError",

@@ -27,11 +27,13 @@ class Pass:
         features: Recorded features of the sites that were computed for real, each ``(rows, ...)``, detached. Complete
             if nothing was substituted.
         block_rows: Blocks that were evaluated x rows, counted by the host.
+        check_block_rows: Those that the host spent on checking itself, on top.
     """
 
     output: Any = attrs.field(repr=False)
     features: Mapping[Site, Tensor] = attrs.field(repr=False)
     block_rows: int
+    check_block_rows: int = 0
 
 
 class Backbone(Protocol):
@@ -44,6 +46,10 @@ class Backbone(Protocol):
     @property
     def sites(self) -> tuple[Site, ...]:
         """Every site that can be recorded and substituted, in execution order."""
+
+    @property
+    def separable(self) -> bool:
+        """Whether rows can be evaluated without the others of their batch. If not, a rejection computes the whole batch."""
 
     def rows(self, inputs: Any) -> int:
         """Return the number of rows, R, of an evaluation."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from foreseer.errors import ContractError
-from foreseer.types import Needs, Plan, Run, Site
+from foreseer.types import OUTPUT, Needs, Plan, Run, Site
 
 __all__ = ["check_plan", "features_to_keep"]
 
@@ -17,7 +17,7 @@ def features_to_keep(needs: Sequence[Needs], run: Run) -> dict[Site, int]:
         if n.anchors < 1:
             raise ContractError(f"Needs(anchors={n.anchors}) keeps nothing; write at least 1")
         for site in n.sites:
-            if site not in run.sites:
+            if site not in run.sites and site != OUTPUT:
                 offered = ", ".join(map(str, run.sites[:4])) + (" ..." if len(run.sites) > 4 else "")
                 raise ContractError(f"a plugin asks to record {site!r}, which this model does not have; it has {offered or 'none'}")
             keep[site] = max(keep.get(site, 1), n.anchors)
@@ -33,6 +33,8 @@ def check_plan(plan: Plan, run: Run, recorded: Collection[Site]) -> Plan:
     if plan.compute and len(plan.compute) != run.rows:
         raise ContractError(f"Plan.compute has {len(plan.compute)} entries; give one for each of the {run.rows} rows, or none")
     probe = plan.probe
+    if OUTPUT in plan.forecast and probe is not None and probe.on == "draft":
+        raise ContractError("the plan forecasts the output and probes a block on its draft input, but then no block has one; probe on the input")
     if probe is not None and not 0 <= probe.block < run.depth:
         raise ContractError(f"the plan probes block {probe.block}; this model has blocks 0 to {run.depth - 1}")
     if probe is not None and probe.on == "input" and plan.forecast and Site(probe.block) not in plan.forecast:

@@ -76,6 +76,10 @@ class Policy:
         self.fault = ""
         self._name, self._hooks = name, policy_hooks(plugins)
 
+    def implements(self, hook: str) -> bool:
+        """Whether any plugin implements the hook."""
+        return bool(self._hooks[hook])
+
     def ask(self, hook: str, accept: Callable[[Any], Any] | None = None, **values: Any) -> list[Any]:
         """Call a hook; return the answers, each passed through ``accept``. An error leaves here with a note that says whose it is."""
         answers = []

@@ -32,6 +32,7 @@ class Report:
         bytes_held: For each recorded site, the most bytes that its features occupied.
         warnings: What the user should know, in sentences.
         finished: Whether the run ended; False while it is under way.
+        check_block_rows: Block-rows that the host spent on checking itself, on top of ``block_rows``.
     """
 
     policy: str
@@ -40,6 +41,7 @@ class Report:
     bytes_held: Mapping[Site, int] = attrs.field(repr=False)
     warnings: tuple[str, ...]
     finished: bool
+    check_block_rows: int = 0
 
     @property
     def full_steps(self) -> list[int]:
@@ -106,6 +108,7 @@ class Report:
             "full_steps": self.full_steps,
             "block_rows": self.block_rows,
             "block_rows_ratio": _finite(self.block_rows_ratio),
+            "check_block_rows": self.check_block_rows,
             "bytes_held": {str(site): held for site, held in self.bytes_held.items()},
             "warnings": list(self.warnings),
             "steps": [
@@ -165,6 +168,7 @@ class Recorder:
         self._warnings: list[str] = []
         self._held: dict[Site, int] = {}
         self._finished = False
+        self.check_block_rows = 0
         self._tell("on_run_start", run=run)
 
     def record(self, step: Step, outcome: Outcome) -> None:
@@ -186,7 +190,7 @@ class Recorder:
     def report(self) -> Report:
         """Return the account so far."""
         warnings = tuple(self._warnings) + _nothing_gained(self._outcomes, self._run, self._finished)
-        return Report(self.policy, self._run, tuple(self._outcomes), dict(self._held), warnings, self._finished)
+        return Report(self.policy, self._run, tuple(self._outcomes), dict(self._held), warnings, self._finished, self.check_block_rows)
 
     def finish(self) -> Report:
         """Close the account and tell the observers, once."""

@@ -49,6 +49,7 @@ class Session:
         observers: Plugins that watch.
         on_error: ``"raise"`` lets a policy's exception through, with a note that names the plugin, the hook and the
             step; ``"compute"`` computes that step for real and says so in the report.
+        leader: Another stream's session of the same run, whose decisions this one repeats; None to decide by itself.
 
     Raises:
         PluginError, PolicyConflictError: See `foreseer.plugins.policy_hooks`.
@@ -63,8 +64,11 @@ class Session:
         *,
         observers: Sequence[object] = (),
         on_error: Literal["raise", "compute"] = "raise",
+        leader: Session | None = None,
     ) -> None:
         self.run = run
+        self._leader = leader
+        self._latest: Outcome | None = None
         self._backbone = backbone
         self._tolerant = on_error == "compute"
         self._policy = Policy(str(spec), spec())
@@ -79,6 +83,20 @@ class Session:
                 self._recorder.warn(n.note)
 
     @property
+    def sites(self) -> frozenset[Site]:
+        """The sites that are recorded."""
+        return self._bank.sites
+
+    @property
+    def verifies(self) -> bool:
+        """Whether the policy judges drafts, so that rows may meet different fates."""
+        return self._policy.implements("verify")
+
+    def warn(self, sentence: str) -> None:
+        """Put a sentence into the report, once."""
+        self._recorder.warn(sentence)
+
+    @property
     def report(self) -> Report:
         """What happened so far."""
         return self._recorder.report()
@@ -87,11 +105,13 @@ class Session:
         """End the run: tell the observers, and return the report."""
         return self._recorder.finish()
 
-    def evaluate(self, inputs: Any, *, timestep: float | None = None, sigma: float | None = None, computed_because: str = "") -> Any:
+    def evaluate(self, inputs: Any, *, index: int | None = None, timestep: float | None = None, sigma: float | None = None, computed_because: str = "") -> Any:
         """Evaluate the denoiser once: compute it, forecast it, or both, row by row.
 
         Args:
             inputs: The evaluation's arguments, in the host's own form.
+            index: The step's index where the stream was not called in every step; at least that of the next step,
+                which None takes.
             timestep: As given to the model; None takes the run's, if it has them.
             sigma: Noise level, likewise.
             computed_because: If not empty, compute every row without asking the policy, for this reason.
@@ -100,7 +120,8 @@ class Session:
             The denoiser's output, in the host's own form.
         """
         started = time.perf_counter()
-        run, index = self.run, self._index
+        run = self.run
+        self._index = index = self._index if index is None else max(index, self._index)
         if timestep is None and run.timesteps is not None and index < len(run.timesteps):
             timestep = run.timesteps[index]
         if sigma is None and run.sigmas is not None and index < len(run.sigmas):
@@ -132,6 +153,7 @@ class Session:
             done.reason,
         )
         self._index += 1
+        self._latest = outcome
         self._recorder.record(step, outcome)
         try:
             self._policy.ask("commit", step=step, outcome=outcome)
@@ -143,21 +165,21 @@ class Session:
 
     def _attempt(self, step: Step, inputs: Any) -> _Done:
         """Carry out the policy's plan for one step."""
-        plan: Plan | None = self._policy.decide("before_step", lambda p: check_plan(p, self.run, self._bank.sites), step=step)
+        plan = self._follow(step) if self._leader is not None else self._decide(step)
         if plan is None or not plan.forecast:
             return self._compute(inputs, plan.reason if plan is not None and plan.reason else "computed")
         condemned = self._bank.unrecorded()
         if True in plan.compute:
             condemned = [a or b for a, b in zip(condemned, plan.compute, strict=True)]
         condemned = share_fate(condemned, self._groups)
-        if all(condemned):
+        if all(condemned) or (any(condemned) and not self._backbone.separable):
             return self._compute(inputs, plan.reason or "nothing recorded yet")
         sites, history = plan.forecast, History(self._bank.anchors, self._bank.features)
         drafts = self._policy.decide("predict_features", lambda d: LazyDrafts(self._bank, sites, d), step=step, sites=sites, history=history)
         if drafts is None:
             return self._compute(inputs, "no forecast: the predictor is not able yet")
 
-        trial = Trial(plan, condemned, self._groups, drafts, lambda evidence: self._verify(step, evidence))
+        trial = Trial(plan, condemned, self._groups, drafts, lambda evidence: self._verify(step, evidence), separable=self._backbone.separable)
         on_input = plan.probe is not None and plan.probe.on == "input"
         first = self._backbone.forward(
             inputs,
@@ -187,9 +209,21 @@ class Session:
             block_rows=first.block_rows + part.block_rows,
         )
 
+    def _decide(self, step: Step) -> Plan | None:
+        plan: Plan | None = self._policy.decide("before_step", lambda p: check_plan(p, self.run, self._bank.sites), step=step)
+        return plan
+
+    def _follow(self, step: Step) -> Plan | None:
+        """Do as the first stream did in this step, without judging again."""
+        led = None if self._leader is None else self._leader._latest
+        if led is None or led.step.index != step.index or led.full:
+            return Plan(reason="computed as the first stream was")
+        return Plan(forecast=led.plan.forecast, compute=led.computed, reason="as the first stream")
+
     def _compute(self, inputs: Any, reason: str) -> _Done:
         """Compute every row: the plain forward, nothing gathered."""
         done = self._backbone.forward(inputs, substitute={}, record=self._bank.sites)
+        self._recorder.check_block_rows += done.check_block_rows
         return _Done(done.output, done.features, (True,) * self.run.rows, done.block_rows, reason)
 
     def _verify(self, step: Step, evidence: Evidence) -> Verdict | None:

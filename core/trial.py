@@ -72,6 +72,7 @@ class Trial:
         groups: ``(R,)`` sample of each row, or None where every row is a sample.
         drafts: The forecasts.
         verify: Asks the policy.
+        separable: Whether rows can be computed without the others; if not, one rejected row rejects all.
 
     Attributes:
         rejected: ``(R,)`` rows to compute.
@@ -85,7 +86,10 @@ class Trial:
         groups: Sequence[int] | None,
         drafts: LazyDrafts,
         verify: Callable[[Evidence], Verdict | None],
+        *,
+        separable: bool = True,
     ) -> None:
+        self._separable = separable
         self.plan, self.drafts = plan, drafts
         self.rejected = condemned
         self.error: tuple[float, ...] = (math.nan,) * len(condemned)
@@ -111,7 +115,7 @@ class Trial:
             self.error, self.threshold = tuple(error), float(verdict.threshold)
         refused = share_fate([not a for a in accept], self._groups)
         self.accept = tuple(not r for r in refused)
-        self.rejected = [r or c for r, c in zip(refused, self.rejected, strict=True)]
+        self._reject(refused)
         return not all(self.rejected)
 
     def reject_non_finite(self) -> None:
@@ -126,8 +130,12 @@ class Trial:
         bad = (~torch.isfinite(last)).flatten(1).any(1).tolist()
         if any(bad):
             self._finite = False
-            bad = share_fate(bad, self._groups)
-            self.rejected = [r or b for r, b in zip(self.rejected, bad, strict=True)]
+            self._reject(share_fate(bad, self._groups))
+
+    def _reject(self, rows: Sequence[bool]) -> None:
+        self.rejected = [r or now for r, now in zip(self.rejected, rows, strict=True)]
+        if any(self.rejected) and not self._separable:
+            self.rejected = [True] * len(self.rejected)
 
     def reason(self) -> str:
         """Why the step went as it did, in a few words."""

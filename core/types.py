@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Evidence", "History", "Needs", "Outcome", "Plan", "Probe", "Run", "Site", "Step", "Verdict", "Weights"]
+__all__ = ["OUTPUT", "Evidence", "History", "Needs", "Outcome", "Plan", "Probe", "Run", "Site", "Step", "Verdict", "Weights"]
 
 
 @attrs.frozen(cache_hash=True)
@@ -33,6 +33,11 @@ class Site:
 
     def __str__(self) -> str:
         return f"{self.block}.{self.part}"
+
+
+OUTPUT = Site(-1, "output")
+"""The denoiser's output itself; every host has it, so that `Run.sites` does not list it. Where it is forecast nothing of the model runs, not even its
+head: the weakest level, and the cheapest."""
 
 
 @attrs.frozen(eq=False)

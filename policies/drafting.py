@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from foreseer.types import Needs, Outcome, Run, Site
+from foreseer.types import OUTPUT, Needs, Outcome, Run, Site
 
 __all__ = ["DraftCounter", "Target", "draft_needs"]
 
-Target = Literal["modules", "last_block"]
+Target = Literal["modules", "last_block", "output"]
 
 
 class DraftCounter:
@@ -32,12 +32,14 @@ def draft_needs(run: Run, target: Target, *, verify_block: int | None = None) ->
     Args:
         run: The run.
         target: ``"modules"``: every module part, so that norms, modulation and gates of the current step stay live.
-            ``"last_block"``: the last block's output.
+            ``"last_block"``: the last block's output. ``"output"``: the denoiser's output.
         verify_block: Where the draft will be verified by computing that block on its draft input, or None.
 
     Returns:
         The sites, and a note where the model has no module parts and the last block is forecast instead.
     """
+    if target == "output":
+        return Needs(sites=(OUTPUT,))
     parts = tuple(site for site in run.sites if site.part != "block")
     note = ""
     if target == "modules":

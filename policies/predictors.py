@@ -54,10 +54,10 @@ class BlockWise:
 
     Attributes:
         pairs: ``((block, predictor), ...)``; each predictor plugin implements ``setup`` and ``predict_features``.
-            Blocks count from the end if negative.
+            Blocks count from the end if negative; a `Site` stands for itself.
     """
 
-    pairs: tuple[tuple[int, Any], ...]
+    pairs: tuple[tuple[int | Site, Any], ...]
     _by_site: dict[Site, dict[str, list[Implementation]]] = attrs.field(factory=dict, init=False, repr=False)
 
     @hookimpl
@@ -65,7 +65,7 @@ class BlockWise:
         """Ask for each predictor's anchors at its own block only."""
         needs = []
         for block, predictor in self.pairs:
-            site, hooks = Site(block % run.depth), policy_hooks([predictor])
+            site, hooks = block if isinstance(block, Site) else Site(block % run.depth), policy_hooks([predictor])
             asked = [n for setup in hooks["setup"] if (n := setup({"run": run})) is not None]
             self._by_site[site] = hooks
             needs.append(Needs(sites=(site,), anchors=max((n.anchors for n in asked), default=1)))

@@ -14,7 +14,7 @@ from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
 from foreseer.metrics import metric as metric_named
 from foreseer.options import Range, at_least, at_least_float, checked, cites
-from foreseer.policies.drafting import DraftCounter, Target, draft_needs
+from foreseer.policies.drafting import DraftCounter, draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
 from foreseer.types import Evidence, Needs, Outcome, Plan, Probe, Run, Step, Verdict
 
@@ -59,7 +59,7 @@ class DraftGate:
     decide: Literal["row", "batch"]
     on_reject: Literal["recompute", "next_step"]
     verify_block: int
-    target: Target
+    target: Literal["modules", "last_block"]
     _run: Run | None = attrs.field(default=None, init=False, repr=False)
     _needs: Needs = attrs.field(factory=Needs, init=False, repr=False)
     _drafted: DraftCounter = attrs.field(factory=lambda: DraftCounter(0), init=False, repr=False)
@@ -134,7 +134,7 @@ def speca(
     decide: Literal["row", "batch"] = "row",
     on_reject: Literal["recompute", "next_step"] = "recompute",
     verify_block: int = -1,
-    target: Target = "modules",
+    target: Literal["modules", "last_block"] = "modules",
     predictor: PredictorLike = "taylor",
 ) -> tuple[DraftGate, object]:
     """Draft by Taylor sums, verify at a deep block, compute what was wrong (SpeCa, arXiv 2509.11628).

@@ -91,7 +91,7 @@ def reuse(
     Args:
         interval: Steps from one computed step to the next, N. Default: FORA's N=3 for DiT-XL/2.
         warmup_steps: Computed steps at the start.
-        target: Every module's output, or the last block's only.
+        target: Every module's output, the last block's only, or the denoiser's.
         predictor: Called with order 0; any other predictor makes this `taylorseer`.
     """
     return Interval(interval, warmup_steps, target), predictor_from(predictor, max_order=0)
@@ -122,7 +122,8 @@ def taylorseer(
         max_order: Highest order of difference, O.
         warmup_steps: Computed steps at the start, W ("first_enhance").
         target: ``"modules"``: every module's raw output before its gate, as published. ``"last_block"``: the last
-            block's output only; far less memory, and the whole step but the head is skipped.
+            block's output only; far less memory, and the whole step but the head is skipped. ``"output"``: the
+            denoiser's output; nothing runs, and the head of the current step is not used.
         predictor: Another predictor, by name or factory.
     """
     return Interval(interval, warmup_steps, target), predictor_from(predictor, max_order=max_order, warmup_steps=warmup_steps)

@@ -11,7 +11,7 @@ from torch import nn
 
 import foreseer
 from foreseer import Plan, Site, hookimpl
-from foreseer.adapters import ModuleBackbone
+from foreseer.adapters import ModuleBackbone, Wires
 from foreseer.policies import taylor
 
 POLICIES = [
@@ -95,7 +95,7 @@ def test_block_calls_are_what_the_report_says(text, tiny_dit):
     _, report = run(tiny_dit, text, groups=3)
     for hook in hooks:
         hook.remove()
-    assert sum(rows_of_calls) == report.block_rows
+    assert sum(rows_of_calls) == report.block_rows + report.check_block_rows
     if text != "none":
         assert report.block_rows_ratio < 1
         assert not report.warnings
@@ -143,8 +143,10 @@ def test_a_row_in_a_batch_gets_what_it_gets_alone(text, tiny_dit):
 
 def test_forecast_of_recorded_features_reproduces_the_output_bit_for_bit(tiny_dit):
     """Substituting what was just recorded, at every granularity, is the identity: the wiring's self-check."""
-    backbone = ModuleBackbone(tiny_dit)
-    backbone.install()
+    wires = Wires(tiny_dit)
+    wires.install()
+    backbone = ModuleBackbone(wires)
+    backbone.watch(backbone.sites)
     args, kwargs = dit_inputs(3)
     from foreseer.adapters import Call
 
@@ -161,7 +163,7 @@ def test_forecast_of_recorded_features_reproduces_the_output_bit_for_bit(tiny_di
         ):
             again = backbone.forward(call, substitute={s: full.features[s] for s in chosen})
             assert torch.equal(again.output.sample, full.output.sample), chosen
-    backbone.uninstall()
+    wires.restore()
 
 
 def test_blocks_nobody_needs_are_not_called():

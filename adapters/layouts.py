@@ -1,0 +1,169 @@
+"""What a module returns, any structure of tensors, as one feature, and back.
+
+A block of FLUX returns two streams, SD3's last block returns ``(None, hidden)``, Latte folds frames into the batch,
+Z-Image returns a list of tensors. The engine wants one tensor per site with the rows in front. A layout is learnt from
+one real output: a lone tensor is its own feature, several are laid end to end.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # diffusers registers its output classes there
+
+from foreseer.errors import UnsupportedModelError
+
+__all__ = ["Layout", "same_output"]
+
+
+@attrs.frozen
+class _Leaf:
+    """One tensor of an output: ``(rows * folded, *shape)``, or if ``listed`` a list of ``rows`` tensors."""
+
+    folded: int
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    listed: bool = False
+
+    @property
+    def size(self) -> int:
+        return self.folded * math.prod(self.shape)
+
+    def with_rows(self, value: Any) -> Tensor:
+        """The tensor with its rows in front, and nothing folded into them."""
+        if self.listed:
+            return torch.stack(value)
+        tensor: Tensor = value
+        return tensor if self.folded == 1 else tensor.reshape(-1, self.folded, *self.shape)
+
+    def as_returned(self, feature: Tensor) -> Any:
+        """The opposite of `with_rows`, from any shape with as many entries."""
+        tensor = feature.reshape(-1, *self.shape).to(self.dtype)
+        return list(tensor.unbind(0)) if self.listed else tensor
+
+
+def _is_row_list(value: Any) -> bool:
+    """A list with one tensor for each row, none of which has a batch dimension (Z-Image)."""
+    return isinstance(value, list) and bool(value) and all(isinstance(entry, Tensor) and entry.shape == value[0].shape for entry in value)
+
+
+def _flatten(output: Any) -> tuple[list[Any], TreeSpec]:
+    return tree_flatten(output, is_leaf=_is_row_list)
+
+
+@attrs.frozen(eq=False)
+class Layout:
+    """How one module's outputs are structured, for any number of rows.
+
+    Attributes:
+        main: Which leaf a gate compares: the one shaped like the module's hidden states; None to compare all of them.
+    """
+
+    main: int | None
+    _spec: TreeSpec = attrs.field(repr=False)
+    _leaves: tuple[_Leaf | None, ...]
+    _constants: tuple[Any, ...] = attrs.field(repr=False)
+    _zeros: dict[int, Any] = attrs.field(factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, output: Any, rows: int, *, hidden: Tensor | None = None, what: str = "the module") -> Layout:
+        """Learn the layout from an output.
+
+        Args:
+            output: Tensors in tuples, lists, dictionaries or diffusers' output classes; None anywhere.
+            rows: Rows of the call, R. Each tensor's first dimension must be a multiple of it.
+            hidden: The module's hidden states, to tell streams apart.
+            what: For the error.
+
+        Raises:
+            UnsupportedModelError: Something in the output is neither a tensor with the call's rows nor a constant.
+        """
+        values, spec = _flatten(output)
+        leaves: list[_Leaf | None] = []
+        for value in values:
+            if _is_row_list(value):
+                if len(value) != rows:
+                    raise UnsupportedModelError(f"{what} returned a list of {len(value)}; foreseer needs tensors with the call's {rows} rows")
+                leaves.append(_Leaf(1, tuple(value[0].shape), value[0].dtype, value[0].device, listed=True))
+            elif isinstance(value, Tensor) and value.is_floating_point():
+                if not value.ndim or not len(value) or len(value) % rows:
+                    shape = tuple(value.shape)
+                    raise UnsupportedModelError(f"{what} returned a tensor of shape {shape}; foreseer needs tensors with the call's {rows} rows")
+                leaves.append(_Leaf(len(value) // rows, tuple(value.shape[1:]), value.dtype, value.device))
+            elif value is None or isinstance(value, (bool, int, float, str, Tensor)):
+                leaves.append(None)
+            else:
+                raise UnsupportedModelError(f"{what} returned a {type(value).__name__}; foreseer needs tensors with the call's {rows} rows")
+        found = [i for i, leaf in enumerate(leaves) if leaf is not None]
+        if not found:
+            raise UnsupportedModelError(f"{what} returned no tensor with the call's {rows} rows")
+        like = [i for i in found if hidden is not None and isinstance(values[i], Tensor) and values[i].shape == hidden.shape]
+        main = found[0] if len(found) == 1 else like[0] if len(like) == 1 else None
+        return cls(main, spec, tuple(leaves), tuple(None if leaf else value for leaf, value in zip(leaves, values, strict=True)))
+
+    def pack(self, output: Any) -> Tensor:
+        """Return the feature ``(R, ...)`` of an output."""
+        parts = [leaf.with_rows(value) for value, leaf in zip(_flatten(output)[0], self._leaves, strict=True) if leaf is not None]
+        if len(parts) == 1:
+            return parts[0]
+        wide = parts[0].dtype
+        for part in parts[1:]:
+            wide = torch.promote_types(wide, part.dtype)
+        return torch.cat([part.flatten(1).to(wide) for part in parts], dim=1)
+
+    def unpack(self, feature: Tensor) -> Any:
+        """Return the output that has this feature; as many rows as the feature has."""
+        leaves = [leaf for leaf in self._leaves if leaf is not None]
+        pieces = [feature] if len(leaves) == 1 else feature.split([leaf.size for leaf in leaves], dim=1)
+        return self._put_together([leaf.as_returned(piece) for piece, leaf in zip(pieces, leaves, strict=True)])
+
+    def evidence(self, output: Any) -> Tensor:
+        """Return what a gate compares of an output: ``(R, ...)``, its main stream or, where that is not known, all of it."""
+        leaf = None if self.main is None else self._leaves[self.main]
+        return self.pack(output) if leaf is None or self.main is None else leaf.with_rows(_flatten(output)[0][self.main])
+
+    def zeros(self, rows: int) -> Any:
+        """Return an output of that shape for somebody who will not look at it; the same tensors at every call."""
+        if rows not in self._zeros:
+            leaves = [leaf for leaf in self._leaves if leaf is not None]
+            made = [leaf.as_returned(torch.zeros((rows * leaf.folded, *leaf.shape), dtype=leaf.dtype, device=leaf.device)) for leaf in leaves]
+            self._zeros[rows] = self._put_together(made)
+        return self._zeros[rows]
+
+    def _put_together(self, tensors: list[Any]) -> Any:
+        given = iter(tensors)
+        return tree_unflatten([constant if leaf is None else next(given) for leaf, constant in zip(self._leaves, self._constants, strict=True)], self._spec)
+
+
+def same_output(a: Any, b: Any, *, rows: list[int] | None = None, tolerance: float = 0.0) -> bool:
+    """Whether two outputs are equal, bit for bit or within a relative tolerance (L2 norm per tensor); NaN equals NaN.
+
+    Args:
+        a: An output.
+        b: Another; if ``rows`` is given, that of a call with these rows alone.
+        rows: Which rows of ``a`` to compare with ``b``.
+        tolerance: 0 for bit for bit.
+    """
+    whole, part = (_flatten(output)[0] for output in (a, b))
+    if len(whole) != len(part):
+        return False
+    for x, y in zip(whole, part, strict=True):
+        x, y = (torch.stack(v) if _is_row_list(v) else v for v in (x, y))
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            continue
+        if rows is not None and len(y) % len(rows) == 0 and len(x) % (len(y) // len(rows)) == 0:
+            x = x.reshape(-1, len(y) // len(rows), *x.shape[1:])[rows].reshape(-1, *x.shape[1:])
+        if x.shape != y.shape:
+            return False
+        if tolerance:
+            x, y = x.double().nan_to_num(), y.double().nan_to_num()
+            if not bool((x - y).norm() <= tolerance * y.norm() + 1e-12):
+                return False
+        elif not torch.equal(x, y) and not bool(((x == y) | (x.isnan() & y.isnan())).all()):
+            return False
+    return True
