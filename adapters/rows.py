@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,8 +13,10 @@ from foreseer.errors import ContractError
 
 __all__ = ["copies_in", "count_rows", "merge_rows", "signature_of_call", "take_rows"]
 
-_BATCH_FREE = frozenset({"img_ids", "txt_ids", "image_rotary_emb", "img_shapes", "freqs_cis", "rotary_emb"})
-"""Arguments of diffusers' models that have no batch dimension, whatever their shape."""
+_BATCH_FREE = re.compile(r"rope|rotary|freqs|_ids$|img_shapes|pos_embed")
+"""Names of positions in diffusers' models: no batch dimension, unless they have three dimensions or more (HiDream's ``img_ids``)."""
+_ROW_LISTS = ("", "x", "cap_feats", "hidden_states")
+"""Where a list of tensors is one tensor for each row (Z-Image); elsewhere it is several tensors that each hold all rows (ControlNet residuals)."""
 
 
 def count_rows(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
@@ -81,13 +84,14 @@ def _signature(value: Any) -> object:
 
 def take_rows(value: Any, rows: Sequence[int], total: int, *, name: str = "") -> Any:
     """Return the given rows of everything in ``value`` that has ``total`` of them: tensors, and lists of tensors of that length."""
-    if name in _BATCH_FREE:
+    if _BATCH_FREE.search(name) and not (isinstance(value, Tensor) and value.ndim >= 3):
         return value
     if isinstance(value, Tensor):
         return value[torch.tensor(rows, device=value.device)] if value.ndim and value.shape[0] == total else value
     if isinstance(value, dict):
         return {key: take_rows(entry, rows, total, name=str(key)) for key, entry in value.items()}
-    if isinstance(value, list) and len(value) == total and all(isinstance(entry, Tensor) for entry in value):
+    whole = isinstance(value, list) and all(isinstance(entry, Tensor) and entry.ndim and len(entry) == total for entry in value)
+    if isinstance(value, list) and len(value) == total and all(isinstance(entry, Tensor) for entry in value) and not (whole and name not in _ROW_LISTS):
         return [value[row] for row in rows]
     if type(value) in (list, tuple):
         return type(value)(take_rows(entry, rows, total) for entry in value)

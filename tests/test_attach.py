@@ -302,14 +302,14 @@ def test_model_with_two_lists_wants_a_name():
     foreseer.attach(model, "none", blocks="b").detach()
 
 
-def test_block_that_returns_no_single_tensor_is_refused_at_the_first_step():
+def test_blocks_that_return_several_tensors_are_driven():
     class Two(nn.Module):
         def __init__(self):
             super().__init__()
-            self.w = nn.Parameter(torch.ones(()), requires_grad=False)
+            self.w = nn.Parameter(torch.full((), 1.5), requires_grad=False)
 
-        def forward(self, x):
-            return x, x
+        def forward(self, x, context):
+            return x * self.w, None, context + x
 
     class Model(nn.Module):
         def __init__(self):
@@ -317,13 +317,42 @@ def test_block_that_returns_no_single_tensor_is_refused_at_the_first_step():
             self.blocks = nn.ModuleList(Two() for _ in range(3))
 
         def forward(self, x):
+            context = x
             for block in self.blocks:
-                x, _ = block(x)
-            return x
+                x, _, context = block(x, context)
+            return x + context
+
+    model, x = Model(), torch.ones(2, 2)
+    truth = model(x)
+    for text in ("taylorseer:target=last_block", "cg_taylor:threshold=0.5", "speca:threshold=0.5,target=last_block", "taylorseer:target=output"):
+        with foreseer.attach(model, foreseer.registry.parse_policy(text)) as attached, attached.run(num_steps=8):
+            assert all(torch.allclose(model(x), truth) for _ in range(8))
+        assert len(attached.report.full_steps) < 8, text
+        assert not attached.report.warnings
+
+
+def test_block_that_returns_something_else_is_refused_at_the_first_step():
+    class Odd(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(()), requires_grad=False)
+
+        def forward(self, x):
+            return {"x": getattr(x, "x", x), "why": object()}
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList(Odd() for _ in range(3))
+
+        def forward(self, x):
+            for block in self.blocks:
+                x = block(x)["x"]
+            return {"x": x, "why": object()}
 
     model = Model()
     with foreseer.attach(model, "taylorseer") as attached, attached.run(num_steps=2):
-        with pytest.raises(foreseer.UnsupportedModelError, match="returned a tuple of 2"):
+        with pytest.raises(foreseer.UnsupportedModelError, match="returned a object"):
             model(torch.ones(2, 2))
 
 
