@@ -119,7 +119,7 @@ class Layout:
     def unpack(self, feature: Tensor) -> Any:
         """Return the output that has this feature; as many rows as the feature has."""
         leaves = [leaf for leaf in self._leaves if leaf is not None]
-        pieces = [feature] if len(leaves) == 1 else feature.split([leaf.size for leaf in leaves], dim=1)
+        pieces = [feature] if len(leaves) == 1 else torch.split(feature, [leaf.size for leaf in leaves], dim=1)
         return self._put_together([leaf.as_returned(piece) for piece, leaf in zip(pieces, leaves, strict=True)])
 
     def evidence(self, output: Any) -> Tensor:

@@ -8,6 +8,7 @@ LTX-condition), and never ``scheduler._step_index`` (None before the first step,
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -67,16 +68,15 @@ class ContextProbe:
 
     def __init__(self, model: nn.Module) -> None:
         self._model, self.name = model, ""
+        self._own: Any = getattr(type(model), "cache_context", None)
         object.__setattr__(model, "cache_context", self)
 
     def __call__(self, name: str, **fields: Any) -> Any:
-        import contextlib
-
         @contextlib.contextmanager
         def context() -> Any:
             before, self.name = self.name, name
             try:
-                with type(self._model).cache_context(self._model, name, **fields):
+                with self._own(self._model, name, **fields):
                     yield
             finally:
                 self.name = before
@@ -85,7 +85,7 @@ class ContextProbe:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         owner = memo.get(id(self._model), self._model)
-        return type(owner).cache_context.__get__(owner)
+        return self._own.__get__(owner)
 
     def restore(self) -> None:
         """Put back the model's own."""
@@ -136,7 +136,7 @@ class PipelineLoop:
         self._calls: dict[int, _Calls] = {}
         self._probes: list[MethodProbe] = []
         self._scheduler: Any = None
-        self._contexts = {id(model): ContextProbe(model) for model in models if hasattr(type(model), "cache_context")}
+        self._contexts = {id(model): ContextProbe(model) for model in models if getattr(type(model), "cache_context", None) is not None}
         self._end = MethodProbe(pipeline, "maybe_free_model_hooks", self._on_end) if hasattr(type(pipeline), "maybe_free_model_hooks") else None
         self._watch()
 
