@@ -17,7 +17,8 @@ from foreseer.adapters.loops import PipelineLoop, Place
 from foreseer.adapters.module_backbone import Call, ModuleBackbone, Rewired
 from foreseer.adapters.rows import copies_in, signature_of_call
 from foreseer.adapters.wires import Wires
-from foreseer.errors import ContractError, UnsupportedModelError
+from foreseer.bank import Storage
+from foreseer.errors import ContractError, OverBudgetError, UnsupportedModelError
 from foreseer.plugins import observer_hooks, policy_hooks
 from foreseer.registry import PolicySpec
 from foreseer.registry import policy as named
@@ -41,6 +42,10 @@ def attach(
     streams: Literal["independent", "follow_first"] = "independent",
     observers: Sequence[object] = (),
     on_error: Literal["raise", "compute"] = "raise",
+    history_dtype: torch.dtype | None = None,
+    history_device: str | torch.device | None = None,
+    max_history_bytes: int | None = None,
+    on_over_budget: Literal["raise", "last_block"] = "raise",
     **options: Any,
 ) -> Attachment:
     """Let a policy drive a model's blocks until detached. Use it as a context manager.
@@ -55,6 +60,12 @@ def attach(
             TaylorSeer and CG-Taylor code for Wan does.
         observers: Plugins that watch the runs.
         on_error: ``"raise"``, or ``"compute"`` to compute a step in which the policy raised and say so in the report.
+        history_dtype: Keep features in this dtype (``torch.bfloat16`` halves what a float32 model's take); None keeps
+            the model's. Forecasts are summed in float32 either way.
+        history_device: Keep features there, for example ``"cpu"``; None keeps them where they were computed.
+        max_history_bytes: The most that one run may hold, in bytes; None for no limit.
+        on_over_budget: ``"raise"`` on the first computed step, before anything is held; ``"last_block"`` forecasts the last
+            block instead of the module parts, and says so in the report.
         **options: The policy's own options.
 
     Raises:
@@ -63,20 +74,36 @@ def attach(
         UnsupportedModelError: There is no model with a block list, or a cache of diffusers is enabled on it.
         ContractError: A model is attached already.
 
-    In each case everything is as it was.
+    In each case everything is as it was. A run may also raise `OverBudgetError`, see ``max_history_bytes``.
     """
     models = _denoisers(target)
     if on_error not in ("raise", "compute"):
         raise ValueError(f"on_error={on_error!r} is unknown; write 'raise' or 'compute'")
     if streams not in ("independent", "follow_first"):
         raise ValueError(f"streams={streams!r} is unknown; write 'independent' or 'follow_first'")
+    if on_over_budget not in ("raise", "last_block"):
+        raise ValueError(f"on_over_budget={on_over_budget!r} is unknown; write 'raise' or 'last_block'")
+    if max_history_bytes is not None and (isinstance(max_history_bytes, bool) or not isinstance(max_history_bytes, int) or max_history_bytes < 0):
+        raise ValueError(f"max_history_bytes={max_history_bytes!r} is out of range; write a whole number of bytes >= 0, or None for no limit")
+    if history_dtype is not None and not (isinstance(history_dtype, torch.dtype) and history_dtype.is_floating_point):
+        raise ValueError(f"history_dtype={history_dtype!r} cannot hold features; write a floating point dtype, for example torch.bfloat16")
+    storage = Storage(history_dtype, None if history_device is None else torch.device(history_device), max_history_bytes)
     spec = named(policy, **options)
     policy_hooks(spec())
     observer_hooks(observers)
     for model in models.values():
         _refuse(model)
     wires = {name: Wires(model, blocks) for name, model in models.items()}
-    return Attachment(None if isinstance(target, nn.Module) else target, wires, spec, streams=streams, observers=observers, on_error=on_error)
+    return Attachment(
+        None if isinstance(target, nn.Module) else target,
+        wires,
+        spec,
+        streams=streams,
+        observers=observers,
+        on_error=on_error,
+        storage=storage,
+        on_over_budget=on_over_budget,
+    )
 
 
 def _denoisers(target: Any) -> dict[str, nn.Module]:
@@ -124,9 +151,12 @@ class Attachment:
         streams: Literal["independent", "follow_first"],
         observers: Sequence[object],
         on_error: Literal["raise", "compute"],
+        storage: Storage,
+        on_over_budget: Literal["raise", "last_block"],
     ) -> None:
         self.spec = spec
         self._wires = dict(wires)
+        self._storage, self._on_over_budget = storage, on_over_budget
         self._observers, self._on_error, self._follow = tuple(observers), on_error, streams == "follow_first"
         self._backbones: dict[tuple[str, object], ModuleBackbone] = {}
         self._streams: dict[tuple[str, str, object], _Stream] = {}
@@ -291,6 +321,10 @@ class Attachment:
             except Rewired:
                 # The host's sites are others than it said. Nothing is lost but one evaluation: the session begins anew.
                 del self._streams[name, place.stream, signature]
+            except OverBudgetError as error:
+                if self._on_over_budget == "raise" or not entry.backbone.without_parts(f"memory: {error}"):
+                    raise
+                del self._streams[name, place.stream, signature]
             except UnsupportedModelError as error:
                 if self._loop is None or entry.session.report.outcomes:
                     raise
@@ -334,7 +368,7 @@ class Attachment:
             given = {"timesteps": times and times[start:], "num_steps": times and max(len(times) - start, 1), "stream": place.stream}
         run = Run(depth=backbone.depth, rows=rows, groups=groups, sites=backbone.sites, **given)
         leader = next((s.session for (n, _, _), s in self._streams.items() if self._follow and n == name and s.session.run.rows == rows), None)
-        session = Session(backbone, self.spec, run, observers=self._observers, on_error=self._on_error, leader=leader)
+        session = Session(backbone, self.spec, run, observers=self._observers, on_error=self._on_error, storage=self._storage, leader=leader)
         backbone.watch(session.sites)
         first = [row for row in range(rows) if groups[row] == groups[0]]
         backbone.sample_rows = first if session.verifies and len(first) < rows else None

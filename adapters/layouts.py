@@ -22,13 +22,14 @@ __all__ = ["Layout", "same_output"]
 
 @attrs.frozen
 class _Leaf:
-    """One tensor of an output: ``(rows * folded, *shape)``, or if ``listed`` a list of ``rows`` tensors."""
+    """One tensor of an output: ``(rows * folded, *shape)``; if ``second`` the rows are its second dimension (ERNIE-Image), if ``listed`` a list of tensors."""
 
     folded: int
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
     listed: bool = False
+    second: bool = False
 
     @property
     def size(self) -> int:
@@ -38,12 +39,14 @@ class _Leaf:
         """The tensor with its rows in front, and nothing folded into them."""
         if self.listed:
             return torch.stack(value)
-        tensor: Tensor = value
+        tensor: Tensor = value.transpose(0, 1) if self.second else value
         return tensor if self.folded == 1 else tensor.reshape(-1, self.folded, *self.shape)
 
     def as_returned(self, feature: Tensor) -> Any:
         """The opposite of `with_rows`, from any shape with as many entries."""
         tensor = feature.reshape(-1, *self.shape).to(self.dtype)
+        if self.second:
+            return tensor.transpose(0, 1).contiguous()
         return list(tensor.unbind(0)) if self.listed else tensor
 
 
@@ -91,6 +94,9 @@ class Layout:
                     raise UnsupportedModelError(f"{what} returned a list of {len(value)}; foreseer needs tensors with the call's {rows} rows")
                 leaves.append(_Leaf(1, tuple(value[0].shape), value[0].dtype, value[0].device, listed=True))
             elif isinstance(value, Tensor) and value.is_floating_point():
+                if value.ndim > 1 and len(value) % rows and value.shape[1] == rows:
+                    leaves.append(_Leaf(1, (value.shape[0], *value.shape[2:]), value.dtype, value.device, second=True))
+                    continue
                 if not value.ndim or not len(value) or len(value) % rows:
                     shape = tuple(value.shape)
                     raise UnsupportedModelError(f"{what} returned a tensor of shape {shape}; foreseer needs tensors with the call's {rows} rows")

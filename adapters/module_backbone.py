@@ -51,6 +51,7 @@ class ModuleBackbone:
         order: The blocks in the order in which they are executed, as indices into ``wires.blocks``.
         separable: Whether a row computed alone equals the same row in the batch.
         sample_rows: Rows of one sample, to find that out with; None where no policy will ask.
+        output_for_last: Whether the model's output stands in for the last block's.
         notes: What was found out, in sentences.
     """
 
@@ -61,7 +62,7 @@ class ModuleBackbone:
         self.sample_rows: list[int] | None = None
         self._parts_work = True
         self._silent: frozenset[Site] = frozenset()
-        self._output_for_last = wires.opaque
+        self.output_for_last = wires.opaque
         self._clone = False
         if wires.opaque:
             self.notes.append("the model is compiled as a whole, so that only its output can be forecast; compile its blocks (compile_repeated_blocks) instead")
@@ -135,7 +136,7 @@ class ModuleBackbone:
         """
         last = Site(self.depth - 1)
         known = frozenset(record) in self._checked
-        if self._output_for_last and last in substitute:
+        if self.output_for_last and last in substitute:
             substitute = _Renamed(substitute, last)
         if OUTPUT in substitute and probe is not None and probe.on == "draft":
             raise UnsupportedModelError(
@@ -154,10 +155,17 @@ class ModuleBackbone:
         if record and not known and rows is None and not walk.forecasting:
             done = self._self_check(inputs, done, walk, frozenset(record))
         if record and not (substitute and rows is None and walk.forecasting) and self._output_layout is not None:
-            for site in (OUTPUT, *([last] if self._output_for_last else ())):
+            for site in (OUTPUT, *([last] if self.output_for_last else ())):
                 if site in record:
                     walk.features[site] = self._output_layout.pack(done.output).detach()
         return done
+
+    def features_of(self, inputs: Call, record: Collection[Site]) -> Mapping[Site, Tensor]:
+        """Return the features of one computed pass, without checking anything; on the meta device they are shapes."""
+        done, walk = self._pass(inputs, None, {}, record=record)
+        if OUTPUT in record:
+            walk.features[OUTPUT] = Layout.of(done.output, self.rows(inputs), what=type(self.wires.model).__name__).pack(done.output)
+        return walk.features
 
     def merge(self, output: Any, rows: Sequence[int], part: Any) -> Any:
         """Scatter the rows of ``part`` into ``output``, whatever structure the model returns."""
@@ -204,7 +212,7 @@ class ModuleBackbone:
         if not self.wires.opaque and walk.called != self.order:
             if len(set(walk.called)) < len(walk.called) or not walk.called:
                 why = "none of its blocks was called" if not walk.called else "a block is called several times in one evaluation"
-                if not self._output_for_last:
+                if not self.output_for_last:
                     raise self._fall_back(record, why)
             else:
                 self._set_order(walk.called)
@@ -218,7 +226,7 @@ class ModuleBackbone:
             raise self._fall_back(record, "a part of a block is called several times")
         self._output_layout = Layout.of(done.output, count, what=type(self.wires.model).__name__)
         cost = 0
-        features = {site: feature for site, feature in done.features.items() if site != OUTPUT and not (self._output_for_last and site == Site(self.depth - 1))}
+        features = {site: feature for site, feature in done.features.items() if site != OUTPUT and not (self.output_for_last and site == Site(self.depth - 1))}
         if features:
             try:
                 again, _ = self._pass(inputs, None, features)
@@ -247,14 +255,23 @@ class ModuleBackbone:
         self._checked.add(record)
         return Pass(done.output, done.features, done.block_rows, cost)
 
+    def without_parts(self, why: str) -> bool:
+        """Stop offering module parts, and say why. Returns whether there were any."""
+        if not self._parts_work or not any(self.wires.parts):
+            return False
+        self._parts_work = False
+        self.notes.append(f"module parts are not forecast: {why}")
+        self._set_order(self.order)
+        return True
+
     def _fall_back(self, record: Collection[Site], why: str) -> Rewired:
         """Give up the finest level that is in use, and say why."""
         name = type(self.wires.model).__name__
         if self._parts_work and any(site.part not in ("block", "output") for site in record):
             self._parts_work = False
             self.notes.append(f"{name}: module parts cannot be forecast: {why}")
-        elif not self._output_for_last:
-            self._output_for_last = True
+        elif not self.output_for_last:
+            self.output_for_last = True
             self.notes.append(f"{name}: the last block cannot be forecast on its own, its output is forecast instead: {why}")
         else:
             raise UnsupportedModelError(f"{name} cannot be driven: {why}")

@@ -148,7 +148,8 @@ class Walk:
         self.called.append(wire)
         if index is None or index >= self._host.depth:
             return output
-        if index not in self._host.layouts:
+        needed = self._record and (Site(index) in self._record or not self._host.output_for_last)
+        if needed and index not in self._host.layouts:
             self._host.layouts[index] = Layout.of(output, self._rows, hidden=_hidden(self._host.block(index), args, kwargs), what=self._name(index))
         site = Site(index)
         if site in self._record:
@@ -190,7 +191,7 @@ class Walk:
     def _learn_assembly(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Find the way of putting the block together from its recorded parts that equals it bit for bit."""
         host, parts = self._host, self._host.parts_at(index)
-        if parts is None or not all(Site(index, part) in self.features for part in parts.modules):
+        if parts is None or not parts.assemblies or not all(Site(index, part) in self.features for part in parts.modules) or output.is_meta:
             return
         features = {part: self.features[Site(index, part)] for part in parts.modules}
         ways = (way for way in parts.assemblies if torch.equal(way(host.block(index), args, kwargs, features), output))

@@ -1,26 +1,22 @@
-"""The command line: ``foreseer policies``, ``foreseer show NAME``, ``foreseer compare``."""
+"""The command line: ``foreseer policies``, ``show``, ``compare``, ``models``, ``estimate``."""
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import json
 import os
-import re
 import sys
-import typing
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
 
 from foreseer import __version__
-from foreseer.errors import ForeseerError
-from foreseer.options import describe_option
-from foreseer.plugins import policy_hooks
-from foreseer.registry import Listing, cite, list_plugins, load_factory, parse_policy, signature_of
+from foreseer.describe import describe_listing, options_of, plain, quiet, read_docstring, reflow
+from foreseer.errors import ForeseerError, OptionError
+from foreseer.registry import cite, list_plugins, load_factory, parse_policy
 
 try:
     import typer
@@ -47,6 +43,13 @@ class _Commands(TyperGroup):
         except KeyboardInterrupt:
             _complain("interrupted")
             raise typer.Exit(130) from None
+
+
+class _Several(TyperCommand):
+    """Lets ``--policy`` take several values."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, list(_repeat("--policy", args)))
 
 
 class _Compare(TyperCommand):
@@ -98,7 +101,7 @@ def policies(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")
     """List the installed policies and predictors."""
     listings = list_plugins()
     owners = Counter(listing.name for listing in listings)
-    found = [_describe(listing, alone=owners[listing.name] == 1) for listing in listings]
+    found = [describe_listing(listing, alone=owners[listing.name] == 1) for listing in listings]
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
@@ -118,13 +121,13 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a policy's options and its paper."""
-    with _quiet():
+    with quiet():
         factory = load_factory(name)
     distribution, _, short = name.rpartition(":")
     listing = next(p for p in list_plugins() if p.name == short and distribution in ("", p.distribution))
-    text, meanings = _read_docstring(inspect.getdoc(factory) or "")
+    text, meanings = read_docstring(inspect.getdoc(factory) or "")
     summary, _, description = text.partition("\n")
-    options = _options(factory, meanings)
+    options = options_of(factory, meanings)
     if as_json:
         facts: dict[str, Any] = {"name": listing.name, "distribution": listing.distribution, "version": listing.version, "target": listing.target}
         facts |= {"summary": summary, "options": options, "description": description.strip(), "citation": cite(factory)}
@@ -132,17 +135,17 @@ def show(
         return
     out = _out()
     out.print(Text.assemble((listing.name, "bold"), f"  {listing.distribution} {listing.version}  {listing.target}"))
-    out.print(Text(_plain(summary)), end="\n\n")
+    out.print(Text(plain(summary)), end="\n\n")
     if options:
         table = _table()
         for heading in ("option", "default", "values", "meaning"):
             table.add_column(heading, no_wrap=heading == "option", overflow="fold", ratio={"values": 2, "meaning": 5}.get(heading))
         for option in options:
-            table.add_row(*(Text(_plain(str(option[key]))) for key in ("name", "default", "values", "meaning")))
+            table.add_row(*(Text(plain(str(option[key]))) for key in ("name", "default", "values", "meaning")))
         out.print(table)
     else:
         out.print("It has no options.")
-    for part in (_reflow(_plain(description.strip())), cite(factory)):
+    for part in (reflow(plain(description.strip())), cite(factory)):
         if part:
             out.print()
             out.print(Text(part), soft_wrap=part.startswith("@"))
@@ -179,6 +182,69 @@ def compare_policies(
         raise KeyboardInterrupt  # what was finished is written; the exit status says that it is not all
 
 
+@app.command()
+def models(
+    name: Annotated[str, typer.Argument(help="Part of a transformer's or pipeline's name; empty for all.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List diffusers' transformers and what of them can be forecast, as found by running them."""
+    from foreseer.adapters.models import findings, installed_diffusers
+
+    diffusers, found = findings()
+    shown = [f for f in found if name.lower() in f"{f.transformer} {f.pipeline}".lower()]
+    if as_json:
+        typer.echo(json.dumps({"diffusers": diffusers, "findings": [attrs.asdict(f) for f in shown]}, indent=1))
+        return
+    table = _table()
+    for heading in ("transformer", "pipeline", "guidance", "modules", "last block", "output", "rows"):
+        table.add_column(heading, overflow="fold")
+    for f in shown:
+        answers = (f.guidance, f.modules, f.last_block, f.output, f.rows) if f.pipeline else ("", "not run", "", "", "")
+        table.add_row(*map(Text, (f.transformer, f.pipeline.replace("Pipeline", ""), *answers)))
+    out = _out()
+    out.print(table)
+    installed = installed_diffusers()
+    other = f"; you have {installed}" if installed not in ("", diffusers) else ""
+    out.print(
+        f"Found with diffusers {diffusers}{other}. Whatever the model, the first computed step of an attachment checks it anew; its report says what was found."
+    )
+
+
+@app.command(cls=_Several)
+def estimate(
+    model: Annotated[str, typer.Option(help="A published model, such as flux-dev; a wrong name lists them.")],
+    policy: Annotated[list[str], typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="Policies to estimate; several may follow one --policy.")],
+    height: Annotated[int | None, typer.Option(help="Pixels. Default: the model's usual size.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of a video.")] = None,
+    batch: Annotated[int, typer.Option(help="Samples that are drawn together.")] = 1,
+    history_dtype: Annotated[str | None, typer.Option(help="Keep features as float32, bfloat16 or float16. Default: bfloat16, as the model.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say how much memory a policy would hold on a published model, from shapes alone."""
+    import torch
+
+    from foreseer.adapters.estimate import estimate_published
+    from foreseer.bank import in_bytes
+
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, None: None}
+    if history_dtype not in dtypes:
+        raise OptionError(f"history_dtype={history_dtype!r} is unknown; write float32, bfloat16 or float16")
+    found = [
+        estimate_published(model, parse_policy(p), height=height, width=width, frames=frames, batch=batch, history_dtype=dtypes[history_dtype]) for p in policy
+    ]
+    if as_json:
+        facts = ({"policy": e.policy, "bytes_held": e.bytes_held, "sites": len(e.bytes_by_site), "rows": e.rows, "streams": e.streams} for e in found)
+        typer.echo(json.dumps({"model": model, "estimates": list(facts)}, indent=1))
+        return
+    table = _table()
+    for heading in ("policy", "holds", "sites", "rows", "streams", "notes"):
+        table.add_column(heading, overflow="fold", justify="right" if heading in ("holds", "sites", "rows", "streams") else "left")
+    for e in found:
+        table.add_row(*map(Text, (e.policy, in_bytes(e.bytes_held), str(len(e.bytes_by_site)), str(e.rows), str(e.streams), "; ".join(e.notes))))
+    _out().print(table)
+
+
 def _defaults() -> dict[str, Any]:
     try:
         from foreseer.bench.compare import CompareSettings
@@ -198,96 +264,6 @@ def _repeat(option: str, args: list[str]) -> Iterator[str]:
                 yield option
             following += 1
         yield arg
-
-
-def _describe(listing: Listing, *, alone: bool) -> dict[str, str]:
-    """One line of ``foreseer policies``. Whatever a plugin does, it must not end the listing."""
-    facts = {"name": listing.name, "role": "", "distribution": listing.distribution, "version": listing.version, "status": "ok", "summary": ""}
-    try:
-        with _quiet():
-            facts["summary"] = _plain(listing.summary())
-            if facts["summary"].startswith("broken: "):
-                facts["status"], facts["summary"] = facts["summary"], ""
-            else:
-                facts["role"] = _role(listing.load())
-    except (Exception, SystemExit) as error:
-        facts["status"] = f"broken: {type(error).__name__}: {error}"
-    if not alone:
-        conflict = f"conflict: write {listing.distribution}:{listing.name}"
-        facts["status"] = conflict if facts["status"] == "ok" else f"{facts['status']}; {conflict}"
-    return facts
-
-
-def _role(factory: Callable[..., Any]) -> str:
-    """What the factory builds with its defaults; empty where it has an option without one."""
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    if any(p.default is p.empty and p.kind not in kinds for p in signature_of(factory).parameters.values()):
-        return ""
-    built = factory()
-    hooks = policy_hooks(built if isinstance(built, (tuple, list)) else (built,))
-    if hooks["before_step"] or hooks["verify"]:
-        return "policy"
-    return "predictor" if hooks["predict_features"] else ""
-
-
-def _options(factory: Callable[..., Any], meanings: dict[str, str]) -> list[dict[str, Any]]:
-    """Name, default, allowed values and meaning of each option."""
-    inner: Any = inspect.unwrap(factory)
-    try:
-        hints = typing.get_type_hints(vars(inner)["__init__"] if isinstance(inner, type) else inner, include_extras=True)
-    except (NameError, TypeError, KeyError):
-        hints = {}
-    options = []
-    for p in signature_of(factory).parameters.values():
-        if p.kind is p.VAR_KEYWORD or p.kind is p.VAR_POSITIONAL:
-            continue
-        annotation = hints.get(p.name, p.annotation)
-        values = describe_option(annotation) or ("" if annotation is p.empty else _type_name(annotation))
-        default = "required" if p.default is p.empty else repr(p.default)
-        options.append({"name": p.name, "default": default, "values": values, "meaning": meanings.get(p.name, "")})
-    return options
-
-
-def _type_name(annotation: Any) -> str:
-    annotation = getattr(annotation, "__origin__", annotation) if hasattr(annotation, "__metadata__") else annotation
-    name = annotation.__name__ if isinstance(annotation, type) and not typing.get_args(annotation) else str(annotation)
-    return re.sub(r"\b(typing|collections\.abc)\.", "", name)
-
-
-def _read_docstring(doc: str) -> tuple[str, dict[str, str]]:
-    """Split a docstring into its text and the meanings in its ``Args:`` section."""
-    text: list[str] = []
-    meanings: dict[str, str] = {}
-    section, option = "", ""
-    for line in doc.split("\n"):
-        if line and not line[0].isspace():
-            section = line if line in ("Args:", "Raises:", "Returns:") else ""
-        if section == "Args:":
-            entry = re.match(r"    (\w+)(?: \([^)]*\))?: +(.*)", line)
-            if entry:
-                option = entry[1]
-                meanings[option] = entry[2]
-            elif option and line.startswith("     "):
-                meanings[option] += " " + line.strip()
-        elif not section:
-            text.append(line)
-    return re.sub(r"\n{3,}", "\n\n", "\n".join(text)).strip(), meanings
-
-
-def _plain(text: str) -> str:
-    return text.replace("``", "")
-
-
-def _reflow(text: str) -> str:
-    """Undo the line breaks of source code; paragraphs, lists and indented code keep theirs."""
-    return re.sub(r"(?<=\S)\n(?:  )?(?=[^\s-])", " ", text)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """What a plugin prints when it is imported must not end up between the lines of a table or of JSON."""
-    with contextlib.redirect_stdout(sys.stderr):
-        yield
 
 
 def _out() -> Console:

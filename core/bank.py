@@ -14,15 +14,40 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.errors import ContractError
+from foreseer.errors import ContractError, OverBudgetError
 from foreseer.types import Site, Weights
 
-__all__ = ["FeatureBank"]
+__all__ = ["FeatureBank", "Storage", "in_bytes"]
+
+
+@attrs.frozen
+class Storage:
+    """Where and how features are kept, whatever the policy.
+
+    Attributes:
+        dtype: Kept in this dtype; None keeps the model's. Sums are formed in float32 either way.
+        device: Kept there; None keeps them where they were computed. ``"cpu"`` for features of a CUDA model is pinned
+            memory, copied without waiting.
+        max_bytes: The most that one run may hold; None for no limit.
+    """
+
+    dtype: torch.dtype | None = None
+    device: torch.device | None = None
+    max_bytes: int | None = None
+
+
+def in_bytes(count: float) -> str:
+    """Say a number of bytes in words: ``1.3 GB`` (powers of ten)."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"
 
 
 class FeatureBank:
@@ -31,9 +56,13 @@ class FeatureBank:
     Args:
         keep: For each recorded site, how many computed features to keep per row.
         rows: Number of rows, R.
+        storage: Where and how.
     """
 
-    def __init__(self, keep: Mapping[Site, int], rows: int) -> None:
+    def __init__(self, keep: Mapping[Site, int], rows: int, storage: Storage | None = None) -> None:
+        self._storage = storage or Storage()
+        # Of each site: what its recorded features look like, rows left out.
+        self._homes: dict[Site, tuple[torch.dtype, torch.device]] = {}
         self.sites = frozenset(keep)
         self._keep = dict(keep)
         self._rows = rows
@@ -60,21 +89,24 @@ class FeatureBank:
             step: Index of the step.
             rows: The computed rows, or None for all.
             features: For every recorded site, ``(len(rows), ...)``. They are copied.
+
+        Raises:
+            OverBudgetError: At the first commit, if what will be held exceeds ``storage.max_bytes``.
         """
         if not self.sites:
             return
+        if not self._rings:
+            self._allocate(features)
         chosen = np.arange(self._rows) if rows is None else np.asarray(rows)
         counts = self._counts[chosen]
         together = rows is None and bool((counts == counts[0]).all())
         places: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
         for site, keep in self._keep.items():
-            feature = features[site]
-            ring = self._rings.get(site)
-            if ring is None:  # zeros, so that a slot nobody has written to is no NaN times a weight of 0
-                ring = self._rings[site] = feature.new_zeros((self._rows, keep, *feature.shape[1:]))
+            feature, ring = features[site], self._rings[site]
             if together:
-                ring[:, int(counts[0]) % keep] = feature
+                ring[:, int(counts[0]) % keep].copy_(feature, non_blocking=True)
                 continue
+            feature = feature.to(ring.device, ring.dtype)
             if (keep, ring.device) not in places:
                 places[keep, ring.device] = (torch.from_numpy(chosen).to(ring.device), torch.from_numpy(counts % keep).to(ring.device))
             ring.index_put_(places[keep, ring.device], feature)
@@ -90,39 +122,62 @@ class FeatureBank:
 
         The sum is accumulated in float32, or in the features' dtype where that is wider.
         """
-        ring = self._rings[site]
-        wide = torch.promote_types(ring.dtype, torch.float32)
-        table = self._table(site, weights, wide, ring.device)
+        ring, (dtype, device) = self._rings[site], self._homes[site]
+        wide = torch.promote_types(dtype, torch.float32)
+        table = self._table(site, weights, wide, device)
         flat = ring.reshape(self._rows, ring.shape[1], -1)
         # Where matrix products are exact (no TF32 or bf16 inside, whatever the user allowed for the model), one product is the fastest sum.
-        if ring.dtype == wide and ring.device.type == "cpu" and torch.get_float32_matmul_precision() == "highest":
+        if ring.dtype == wide and ring.device.type == device.type == "cpu" and torch.get_float32_matmul_precision() == "highest":
             total = torch.bmm(table[:, None], flat)[:, 0]
         else:
-            total = flat[:, 0].to(wide) * table[:, :1]
+            total = flat[:, 0].to(device, wide, non_blocking=True) * table[:, :1]
             for slot in range(1, ring.shape[1]):  # one widened feature at a time: a widened ring would double what is held
-                total.addcmul_(flat[:, slot].to(wide), table[:, slot : slot + 1])
-        return total.view(self._rows, *ring.shape[2:]).to(ring.dtype)
+                total.addcmul_(flat[:, slot].to(device, wide, non_blocking=True), table[:, slot : slot + 1])
+        return total.view(self._rows, *ring.shape[2:]).to(dtype)
 
     def checked(self, site: Site, draft: Tensor) -> Tensor:
         """Return a forecast that a plugin made itself, or raise `ContractError` if it does not look like what was recorded."""
-        like = self._rings[site][:, 0]
-        if draft.shape != like.shape or draft.dtype != like.dtype or draft.device != like.device:
+        shape, (dtype, device) = self._rings[site][:, 0].shape, self._homes[site]
+        if draft.shape != shape or draft.dtype != dtype or draft.device != device:
             raise ContractError(
-                f"predict_features gave {draft.dtype} {tuple(draft.shape)} on {draft.device} for {site}; "
-                f"recorded is {like.dtype} {tuple(like.shape)} on {like.device}"
+                f"predict_features gave {draft.dtype} {tuple(draft.shape)} on {draft.device} for {site}; recorded is {dtype} {tuple(shape)} on {device}"
             )
         return draft
 
     def features(self, site: Site) -> Tensor:
         """Return a copy of a site's features, ``(K, R, ...)``, newest first, zero where a row has fewer."""
-        ring, keep = self._rings[site], self._keep[site]
+        ring, keep, (dtype, device) = self._rings[site], self._keep[site], self._homes[site]
         slots = torch.from_numpy(self._slots(keep)).to(ring.device)
         # A slot that a row has not reached yet is still zero, so the slots behind its oldest feature read as zero too.
-        return ring[torch.arange(self._rows, device=ring.device)[:, None], slots].movedim(1, 0)
+        return ring[torch.arange(self._rows, device=ring.device)[:, None], slots].movedim(1, 0).to(device, dtype)
 
     def bytes_held(self) -> dict[Site, int]:
         """Return the bytes that each site's features occupy; the same from the first computed step to the last."""
         return {site: ring.nbytes for site, ring in self._rings.items()}
+
+    def _allocate(self, features: Mapping[Site, Tensor]) -> None:
+        """Make the rings, once it is known how large they will be."""
+        storage = self._storage
+        sizes = {site: self._rows * keep * features[site][0].numel() * (storage.dtype or features[site].dtype).itemsize for site, keep in self._keep.items()}
+        needed, limit = sum(sizes.values()), storage.max_bytes
+        if limit is not None and needed > limit:
+            anchors, largest = max(self._keep.values()), max(sizes.values())
+            raise OverBudgetError(
+                f"this policy would hold {in_bytes(needed)} ({len(sizes)} sites, up to {anchors} anchors, {self._rows} rows), over max_history_bytes={limit} "
+                f"({in_bytes(limit)}). A lower order holds {in_bytes(needed / anchors)} per anchor; a 16-bit history_dtype half of what float32 does; one "
+                f"site alone, as with target='last_block', about {in_bytes(largest)}"
+            )
+        for site, keep in self._keep.items():
+            feature = features[site]
+            self._homes[site] = (feature.dtype, feature.device)
+            dtype, device = storage.dtype or feature.dtype, storage.device or feature.device
+            shape = tuple(feature.shape[1:])
+            # Zeros, so that a slot nobody has written to is no NaN times a weight of 0.
+            if device == feature.device:
+                self._rings[site] = torch.zeros((self._rows, keep, *shape), dtype=dtype, device=device)
+            else:  # slot by slot in memory, so that a slot is copied to and from another device in one piece
+                pinned = device.type == "cpu" and feature.device.type == "cuda"
+                self._rings[site] = torch.zeros((keep, self._rows, *shape), dtype=dtype, device=device, pin_memory=pinned).transpose(0, 1)
 
     def _slots(self, keep: int) -> NDArray[np.int64]:
         """``(R, keep)`` where each row's features are, newest first."""

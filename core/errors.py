@@ -6,6 +6,7 @@ __all__ = [
     "ContractError",
     "ForeseerError",
     "OptionError",
+    "OverBudgetError",
     "PluginError",
     "PolicyConflictError",
     "UnsupportedModelError",
@@ -30,6 +31,10 @@ class ContractError(ForeseerError):
 
 class OptionError(ForeseerError, ValueError):
     """An option of a policy is unknown or out of range."""
+
+
+class OverBudgetError(ForeseerError, MemoryError):
+    """A policy would hold more than it was allowed to. Raised on the first computed step, before anything is held."""
 
 
 class UnsupportedModelError(ForeseerError, TypeError):

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 
 from foreseer.backbone import Backbone
-from foreseer.bank import FeatureBank
+from foreseer.bank import FeatureBank, Storage
 from foreseer.contract import check_plan, features_to_keep
 from foreseer.plugins import Policy
 from foreseer.registry import PolicySpec
@@ -49,11 +49,13 @@ class Session:
         observers: Plugins that watch.
         on_error: ``"raise"`` lets a policy's exception through, with a note that names the plugin, the hook and the
             step; ``"compute"`` computes that step for real and says so in the report.
+        storage: Where and how features are kept; None keeps them as they are computed.
         leader: Another stream's session of the same run, whose decisions this one repeats; None to decide by itself.
 
     Raises:
         PluginError, PolicyConflictError: See `foreseer.plugins.policy_hooks`.
         ContractError: A plugin asks for a site that the host does not have.
+        OverBudgetError: From `evaluate`, on the first computed step, where ``storage`` has a limit.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Session:
         *,
         observers: Sequence[object] = (),
         on_error: Literal["raise", "compute"] = "raise",
+        storage: Storage | None = None,
         leader: Session | None = None,
     ) -> None:
         self.run = run
@@ -75,7 +78,7 @@ class Session:
         self._recorder = Recorder(str(spec), run, observers)
         answers = [a for a in self._policy.ask("setup", run=run) if a is not None]
         needs = [n for a in answers for n in (a if isinstance(a, (tuple, list)) else (a,))]
-        self._bank = FeatureBank(features_to_keep(needs, run), run.rows)
+        self._bank = FeatureBank(features_to_keep(needs, run), run.rows, storage)
         self._groups = run.groups if len(set(run.groups)) < run.rows else None
         self._index = 0
         for n in needs:

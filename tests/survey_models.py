@@ -1,0 +1,114 @@
+"""Run every tiny pipeline and write down which targets work: `python tests/survey_models.py` writes adapters/models.json and docs/models.md."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import attrs
+import torch
+from tiny import TINY
+from tiny.common import NO_BATCH, Tiny
+
+import foreseer
+from foreseer.adapters.models import FOUND, Finding, transformers_with_blocks
+
+PAGE = Path(__file__).parent.parent / "docs" / "models.md"
+STEPS = 6
+
+
+def survey(tiny: Tiny) -> list[Finding]:
+    """Run a pipeline under a policy of each target; return what was found about each of its transformers."""
+    pipe = tiny.build()
+    batch = 1 if NO_BATCH in tiny.notes else 2
+    bare = tiny.call(pipe, steps=STEPS, batch=batch)
+    names = {name: type(part).__name__ for name, part in pipe.components.items() if name.startswith("transformer") and part is not None}
+    answers: dict[str, str] = {}
+    notes: list[str] = []
+    reports: dict[str, foreseer.Report] = {}
+    targets = {
+        "modules": "taylorseer:interval=3,max_order=1",
+        "last_block": "taylorseer:interval=3,max_order=1,target=last_block",
+        "output": "taylorseer:interval=3,max_order=1,target=output",
+        "rows": "speca:threshold=0.5,threshold_decay=1,max_order=1,target=last_block" if batch > 1 else "",
+    }
+    for target, policy in targets.items():
+        if not policy:
+            answers[target] = "not run: this pipeline draws one sample at a time"
+            continue
+        try:
+            with foreseer.attach(pipe, foreseer.registry.parse_policy(policy)) as attached:
+                image = tiny.call(pipe, steps=STEPS, batch=batch)
+                reports = attached.reports
+                said = [warning for report in (attached.report, *reports.values()) for warning in report.warnings]
+            if not torch.equal(tiny.call(pipe, steps=STEPS, batch=batch), bare):
+                raise AssertionError("the pipeline was not restored")
+            if not image.isfinite().all():
+                raise AssertionError("the output is not finite")
+        except Exception as error:
+            answers[target] = f"no: {type(error).__name__}: {error}"
+            continue
+        downgraded = {"modules": "module parts", "last_block": "last block cannot", "output": "nothing of this kind", "rows": "a rejection computes the whole"}[
+            target
+        ]
+        why = next((warning for warning in said if downgraded in warning and "no known module parts" not in warning), "")
+        if target == "modules" and not why and not any(site.part not in ("block", "output") for r in reports.values() for site in r.bytes_held):
+            why = "the blocks have no parts that are known"
+        answers[target] = f"no: {why.partition(': ')[2] or why}" if why else "yes"
+        notes += [warning for warning in said if "always computed" in warning]
+    first = next(iter(reports.values()))
+    guidance = "sequential" if len(reports) > 1 and len(names) == 1 else "batched" if len(set(first.run.groups)) < first.run.rows else "one call"
+    if len(names) > 1:
+        guidance = "sequential" if len(reports) > len(names) else guidance
+    return [
+        Finding(cls, tiny.name, first.run.depth, guidance, answers["modules"], answers["last_block"], answers["output"], answers["rows"], "; ".join(set(notes)))
+        for cls in dict.fromkeys(names.values())
+    ]
+
+
+def page(diffusers: str, found: list[Finding]) -> str:
+    """Write the table as a page."""
+    ran = [f for f in found if f.pipeline]
+    lines = [
+        "# Models",
+        "",
+        f"What was found by running tiny pipelines with random weights (diffusers {diffusers}; `python tests/survey_models.py` makes this page and what `foreseer models`",
+        "prints). Each line is a transformer in one pipeline. *Modules*, *last block*, *output*: what can be forecast. *Rows*: whether each sample of a batch is decided by itself.",
+        "At the first computed step of every attachment the same is found out for your model, by substituting what was just recorded; what does not give the same output",
+        "bit for bit is not used, and the report says so.",
+        "",
+        "| transformer | pipeline | guidance | modules | last block | output | rows |",
+        "|---|---|---|---|---|---|---|",
+        *(f"| {f.transformer} | {f.pipeline.replace('Pipeline', '')} | {f.guidance} | {f.modules} | {f.last_block} | {f.output} | {f.rows} |" for f in ran),
+        "",
+        f"{len(ran)} pipelines, {len({f.transformer for f in ran})} transformer classes.",
+        "",
+        "Classes with blocks that were not run, since no pipeline of theirs can be built offline here: "
+        + ", ".join(f.transformer for f in found if not f.pipeline)
+        + ". They are driven by the same generic mechanism, checked at the first step.",
+        "",
+        *(f"- {f.pipeline}: {f.notes}" for f in ran if f.notes),
+    ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def main() -> None:
+    """Write both files."""
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    found: list[Finding] = []
+    for tiny in TINY.values():
+        found += survey(tiny)
+        print(found[-1], file=sys.stderr)
+    known = {f.transformer for f in found}
+    found += [Finding(name) for name in transformers_with_blocks() if name not in known]
+    diffusers = version("diffusers")
+    FOUND.write_text(json.dumps({"diffusers": diffusers, "findings": [attrs.asdict(f) for f in found]}, indent=1) + "\n")
+    PAGE.write_text(page(diffusers, found))
+
+
+if __name__ == "__main__":
+    main()
