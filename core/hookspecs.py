@@ -113,7 +113,7 @@ class ObserverSpecs:
 
     @hookspec
     def on_run_start(self, run: Run) -> None:
-        """A run begins.
+        """A run has begun; told with its first finished step.
 
         Args:
             run: The shape of the run to come.

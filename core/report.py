@@ -18,6 +18,9 @@ from foreseer.types import Outcome, Run, Site, Step
 
 __all__ = ["Recorder", "Report"]
 
+FEW_STEPS = 8
+"""Runs of at most so many steps are named as such where nothing was gained: distilled models change as much in one step as others in ten."""
+
 log = logging.getLogger("foreseer")
 
 
@@ -169,10 +172,17 @@ class Recorder:
         self._held: dict[Site, int] = {}
         self._finished = False
         self.check_block_rows = 0
-        self._tell("on_run_start", run=run)
+        self._begun = False
+
+    def _begin(self) -> None:
+        """Tell that the run has begun: with its first finished step, since a host may find out in it that the session must begin anew."""
+        if not self._begun:
+            self._begun = True
+            self._tell("on_run_start", run=self._run)
 
     def record(self, step: Step, outcome: Outcome) -> None:
         """Add a step."""
+        self._begin()
         self._outcomes.append(outcome)
         self._tell("on_step", step=step, outcome=outcome)
 
@@ -196,6 +206,7 @@ class Recorder:
         """Close the account and tell the observers, once."""
         if not self._finished:
             self._finished = True
+            self._begin()
             self._tell("on_run_end", report=self.report())
         return self.report()
 
@@ -216,10 +227,11 @@ def _nothing_gained(outcomes: Sequence[Outcome], run: Run, finished: bool) -> tu
     planned_nothing = all(reason == "computed" for reason in reasons)  # policy "none": that is what it is for
     if not finished or planned_nothing or any(not all(o.computed) for o in outcomes):
         return ()
+    few = f"; {len(outcomes)} steps are few: forecasting needs steps that resemble one another" if len(outcomes) <= FEW_STEPS else ""
     common = max(set(reasons), key=reasons.count)
     judged = [o for o in outcomes if o.accept is not None]
     if judged:
         low = min((e for o in judged for e in o.error if math.isfinite(e)), default=math.nan)
         high = max(o.threshold for o in judged)
-        return (f"nothing was accelerated: all {len(judged)} drafts were rejected; the smallest error was {low:.3g}, the largest threshold {high:.3g}",)
-    return (f"nothing was accelerated: all {len(outcomes)} steps were computed ({common})",)
+        return (f"nothing was accelerated: all {len(judged)} drafts were rejected; the smallest error was {low:.3g}, the largest threshold {high:.3g}{few}",)
+    return (f"nothing was accelerated: all {len(outcomes)} steps were computed ({common}{few})",)

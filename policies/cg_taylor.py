@@ -48,7 +48,8 @@ class FirstBlockGate:
         self._last_step = run.num_steps - 1
         self._groups = run.groups if self.decide == "row" else (0,) * run.rows
         self._sites = tuple(dict.fromkeys((Site(0), OUTPUT if self.target == "output" else Site(run.depth - 1))))
-        return Needs(sites=self._sites)
+        note = "the model has one block: judging it costs as much as computing the step" if run.depth == 1 else ""
+        return Needs(sites=self._sites, note=note)
 
     @hookimpl
     def before_step(self, step: Step) -> Plan:

@@ -37,7 +37,7 @@ def survey(tiny: Tiny) -> list[Finding]:
     }
     for target, policy in targets.items():
         if not policy:
-            answers[target] = "not run: this pipeline draws one sample at a time"
+            answers[target] = "not run: no batch of two can be drawn"
             continue
         try:
             with foreseer.attach(pipe, foreseer.registry.parse_policy(policy)) as attached:
@@ -75,10 +75,10 @@ def page(diffusers: str, found: list[Finding]) -> str:
     lines = [
         "# Models",
         "",
-        f"What was found by running tiny pipelines with random weights (diffusers {diffusers}; `python tests/survey_models.py` makes this page and what `foreseer models`",
-        "prints). Each line is a transformer in one pipeline. *Modules*, *last block*, *output*: what can be forecast. *Rows*: whether each sample of a batch is decided by itself.",
-        "At the first computed step of every attachment the same is found out for your model, by substituting what was just recorded; what does not give the same output",
-        "bit for bit is not used, and the report says so.",
+        f"What was found by running tiny pipelines with random weights, with diffusers {diffusers}. `python tests/survey_models.py` makes this page and what",
+        "`foreseer models` prints. Each line is a transformer in one pipeline. *Modules*, *last block*, *output*: what can be forecast. *Rows*: whether each",
+        "sample of a batch is decided by itself. The first computed step of every attachment finds the same out for your model, by substituting what was just",
+        "recorded; what does not give the same output bit for bit is not used, and the report says so.",
         "",
         "| transformer | pipeline | guidance | modules | last block | output | rows |",
         "|---|---|---|---|---|---|---|",
