@@ -1,4 +1,4 @@
-"""How far a forecast is from what was computed: a numerator and a denominator per row, so that rows can be pooled by adding.
+"""How far a forecast is from what was computed: a few sums per row, so that rows can be pooled by adding.
 
 A ratio of means over a batch is not the mean of the rows' ratios. CG-Taylor's gate is the former; keeping both sums
 apart gives either, and lets processes that share a sample add theirs before anyone divides.
@@ -12,7 +12,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from foreseer.errors import OptionError
+from foreseer.errors import ContractError, OptionError
 
 __all__ = ["METRICS", "Metric", "cosine", "elementwise_l1", "elementwise_l2", "metric", "pool", "relative_l1", "relative_l2"]
 
@@ -29,29 +29,49 @@ def _wide(tensor: Tensor) -> Tensor:
 class Metric:
     """An error measure that pools by adding.
 
+    The law: cut rows into parts in any way, add up what ``parts`` gives for them, and it is what ``parts`` gives for the
+    whole. So the rows of a sample can be pooled, and the processes that share its tokens can vote.
+
     Attributes:
         name: As in the options of the policies.
-        parts: ``(computed, forecast) -> (numerator, denominator)``, each ``(R,)``.
-        finish: ``(numerator, denominator) -> error``, each of any shape, after pooling. 0/0 is NaN, which the session
-            rejects.
+        parts: ``(computed, forecast) -> sums``, a tuple of tensors ``(R,)``: mostly a numerator and a denominator.
+        finish: ``(*sums) -> error``, each of any shape, after pooling. 0/0 is NaN, which the session rejects.
+        additive: Whether the law holds. Where it does not (a maximum, a median), say so: a vote on it is refused.
     """
 
     name: str
-    parts: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-    finish: Callable[[Tensor, Tensor], Tensor]
+    parts: Callable[[Tensor, Tensor], tuple[Tensor, ...]]
+    finish: Callable[..., Tensor]
+    additive: bool = True
 
-    def __call__(self, computed: Tensor, forecast: Tensor, *, groups: Sequence[int] | None = None) -> Tensor:
+    def __call__(
+        self, computed: Tensor, forecast: Tensor, *, groups: Sequence[int] | None = None, vote: Callable[[Tensor], Tensor] | None = None
+    ) -> Tensor:
         """Return the error per row, ``(R,)`` float32; rows of one group share theirs.
+
+        In a gate, write ``evidence.error(metric, groups=...)``, which hands the vote on.
 
         Args:
             computed: ``(R, ...)`` the truth.
             forecast: ``(R, ...)`` same shape.
             groups: ``(R,)`` which rows to pool; None for every row alone.
+            vote: Adds the stacked sums, ``(number of sums, R)``, up over the processes that share the tokens; None where
+                this process has them all.
+
+        Raises:
+            ContractError: There is a vote, and this metric's parts do not add up.
         """
-        numerator, denominator = self.parts(computed, forecast)
+        sums = self.parts(computed, forecast)
         if groups is not None:
-            numerator, denominator = pool(numerator, groups), pool(denominator, groups)
-        return self.finish(numerator, denominator).float()
+            sums = tuple(pool(values, groups) for values in sums)
+        if vote is not None:
+            if not self.additive:
+                raise ContractError(
+                    f"metric {self.name!r} does not add up over parts of a row, so the processes that share a sample cannot vote on it; "
+                    f"write one whose parts are sums, or use one of {', '.join(METRICS)}"
+                )
+            sums = vote(torch.stack(sums)).unbind(0)
+        return self.finish(*sums).float()
 
 
 def pool(values: Tensor, groups: Sequence[int]) -> Tensor:
@@ -83,9 +103,13 @@ def _elementwise(power: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]
     return parts
 
 
-def _cosine_parts(computed: Tensor, forecast: Tensor) -> tuple[Tensor, Tensor]:
-    a, b = _wide(computed).flatten(1), _wide(forecast).flatten(1)
-    return 1 - torch.nn.functional.cosine_similarity(a, b, dim=1), torch.ones(len(a), dtype=a.dtype, device=a.device)
+def _cosine_parts(computed: Tensor, forecast: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    a, b = _wide(computed), _wide(forecast)
+    return _sums(a * b), _sums(a.square()), _sums(b.square())
+
+
+def _cosine(product: Tensor, computed: Tensor, forecast: Tensor) -> Tensor:
+    return (1 - product / (computed.sqrt() * forecast.sqrt())).clamp(min=0)  # rounding alone can take it below
 
 
 relative_l1 = Metric("relative_l1", _relative_l1_parts, torch.div)
@@ -96,8 +120,8 @@ elementwise_l1 = Metric("elementwise_l1", _elementwise(1), torch.div)
 """mean(|d| / (|h| + 1e-10)): SpeCa (released DiT code). Heavy-tailed: it divides by activations near zero."""
 elementwise_l2 = Metric("elementwise_l2", _elementwise(2), lambda n, d: (n / d).sqrt())
 """sqrt(mean((|d| / (|h| + 1e-10))^2)): SpeCa (released DiT code, "relative_l2" there)."""
-cosine = Metric("cosine", _cosine_parts, torch.div)
-"""1 - cos(h, forecast); pooled rows give the mean."""
+cosine = Metric("cosine", _cosine_parts, _cosine)
+"""1 - cos(h, forecast); the rows of a group are one long vector. Three sums, since the mean of the rows' cosines is no function of two."""
 
 METRICS = {m.name: m for m in (relative_l1, relative_l2, elementwise_l1, elementwise_l2, cosine)}
 

@@ -9,6 +9,7 @@ merges.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -23,6 +24,7 @@ from foreseer.registry import PolicySpec
 from foreseer.report import Recorder, Report
 from foreseer.trial import LazyDrafts, Trial, share_fate
 from foreseer.types import Evidence, History, Outcome, Plan, Run, Site, Step, Verdict
+from foreseer.vote import Vote
 
 __all__ = ["Session"]
 
@@ -51,6 +53,7 @@ class Session:
             step; ``"compute"`` computes that step for real and says so in the report.
         storage: Where and how features are kept; None keeps them as they are computed.
         leader: Another stream's session of the same run, whose decisions this one repeats; None to decide by itself.
+        vote: How processes that share the rows' tokens decide alike; None where this one has them all.
 
     Raises:
         PluginError, PolicyConflictError: See `foreseer.plugins.policy_hooks`.
@@ -68,8 +71,10 @@ class Session:
         on_error: Literal["raise", "compute"] = "raise",
         storage: Storage | None = None,
         leader: Session | None = None,
+        vote: Vote | None = None,
     ) -> None:
         self.run = run
+        self._vote = vote
         self._leader = leader
         self._latest: Outcome | None = None
         self._backbone = backbone
@@ -182,7 +187,8 @@ class Session:
         if drafts is None:
             return self._compute(inputs, "no forecast: the predictor is not able yet")
 
-        trial = Trial(plan, condemned, self._groups, drafts, lambda evidence: self._verify(step, evidence), separable=self._backbone.separable)
+        verify, separable = functools.partial(self._verify, step), self._backbone.separable
+        trial = Trial(plan, condemned, self._groups, drafts, verify, separable=separable, vote=self._vote)
         on_input = plan.probe is not None and plan.probe.on == "input"
         first = self._backbone.forward(
             inputs,

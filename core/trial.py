@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import attrs
 import numpy as np
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from foreseer.bank import FeatureBank
 from foreseer.errors import ContractError
 from foreseer.types import Drafts, Evidence, Plan, Site, Verdict, Weights
+from foreseer.vote import Ballot, Vote
 
 __all__ = ["LazyDrafts", "Trial", "share_fate"]
 
@@ -73,6 +75,7 @@ class Trial:
         drafts: The forecasts.
         verify: Asks the policy.
         separable: Whether rows can be computed without the others; if not, one rejected row rejects all.
+        vote: How the processes that share the rows' tokens decide alike; None for one process.
 
     Attributes:
         rejected: ``(R,)`` rows to compute.
@@ -88,8 +91,9 @@ class Trial:
         verify: Callable[[Evidence], Verdict | None],
         *,
         separable: bool = True,
+        vote: Vote | None = None,
     ) -> None:
-        self._separable = separable
+        self._separable, self._vote = separable, vote
         self.plan, self.drafts = plan, drafts
         self.rejected = condemned
         self.error: tuple[float, ...] = (math.nan,) * len(condemned)
@@ -101,15 +105,19 @@ class Trial:
 
     def judge(self, evidence: Evidence) -> bool:
         """Ask for the verdict and merge it: the one device-to-host sync of a verified step. Returns whether any row may be forecast."""
-        verdict = self._verify(evidence)
+        ballot = None if self._vote is None else Ballot(self._vote)
+        verdict = self._verify(evidence if ballot is None else attrs.evolve(evidence, vote=ballot))
         rows = len(self.rejected)
+        if verdict is None and ballot is not None and not ballot.cast:  # the others may have an answer, and wait for this one
+            verdict = Verdict(*evidence.computed.new_tensor([[math.inf] * rows, [0.0] * rows], dtype=torch.float32))
         if verdict is None:
             accept = [False] * rows
         else:
             for name, tensor in (("error", verdict.error), ("accept", verdict.accept)):
                 if tensor.shape != (rows,):
                     raise ContractError(f"verify gave {name} of shape {tuple(tensor.shape)}; give one entry per row, ({rows},)")
-            error, answer = torch.stack((verdict.error.float(), verdict.accept.float())).tolist()
+            answers = verdict.error.float(), verdict.accept.float()
+            error, answer = torch.stack(answers if ballot is None else ballot.settle(*answers)).tolist()
             # NaN compares False with everything, so `error > threshold` alone would accept it.
             accept = [bool(a) and math.isfinite(e) for e, a in zip(error, answer, strict=True)]
             self.error, self.threshold = tuple(error), float(verdict.threshold)
@@ -120,10 +128,10 @@ class Trial:
 
     def reject_non_finite(self) -> None:
         """Reject rows whose forecast is not finite, where looking is free (on the CPU). The last block's forecast tells: a NaN anywhere in a row's
-        residual stream has reached it when it was recorded.
+        residual stream has reached it when it was recorded. Under a vote it is not free: the others would have to be told.
         """
         last = self.drafts.last
-        if last is None or last.device.type != "cpu":
+        if last is None or last.device.type != "cpu" or self._vote is not None:
             return
         if math.isfinite(last.sum(dtype=torch.float64).item()):
             return

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from foreseer.metrics import Metric
 
 __all__ = ["OUTPUT", "Evidence", "History", "Needs", "Outcome", "Plan", "Probe", "Run", "Site", "Step", "Verdict", "Weights"]
 
@@ -137,11 +140,27 @@ class Evidence:
         site: The probed block's output.
         computed: ``(R, ...)`` what the block computed; on its real input or on its draft input, as the probe says.
         forecast: ``(R, ...)`` same shape and dtype: what the forecast says.
+        vote: Where several processes share a sample's tokens, and ``computed`` and ``forecast`` hold this process's: adds
+            a tensor of any shape up over all of them. None where there is nobody to ask.
     """
 
     site: Site
     computed: Tensor = attrs.field(repr=False)
     forecast: Tensor = attrs.field(repr=False)
+    vote: Callable[[Tensor], Tensor] | None = attrs.field(default=None, repr=False)
+
+    def error(self, metric: Metric, *, groups: Sequence[int] | None = None) -> Tensor:
+        """Return the error per row, ``(R,)`` float32, of the whole sample, whichever part of its tokens this process holds.
+
+        This is the way to an error in a gate. ``metric(evidence.computed, evidence.forecast)`` is the same on one process;
+        on several it is this process's tokens only, and the session then takes the strictest of all verdicts. A method, and
+        not one more argument to hand on, because an argument that only matters on several GPUs is the one that is forgotten.
+
+        Args:
+            metric: One of `foreseer.metrics`, or your own `foreseer.metrics.Metric`.
+            groups: ``(R,)`` which rows to pool; None for every row alone.
+        """
+        return metric(self.computed, self.forecast, groups=groups, vote=self.vote)
 
 
 @attrs.frozen(eq=False)

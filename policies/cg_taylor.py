@@ -63,7 +63,7 @@ class FirstBlockGate:
     @hookimpl
     def verify(self, evidence: Evidence) -> Verdict:
         """sum|forecast - h| / sum|h| over the rows that decide together."""
-        error = relative_l1(evidence.computed, evidence.forecast, groups=self._groups)
+        error = evidence.error(relative_l1, groups=self._groups)
         return Verdict(error, torch.lt(error, self.threshold), self.threshold)
 
 

@@ -99,7 +99,7 @@ class DraftGate:
         """Accept where error <= threshold; rows that were drafted too seldom to be verified are accepted."""
         progress = step.index / self._run.num_steps if self._run is not None and self._run.num_steps else 0.0
         threshold = threshold_at(progress, threshold=self.threshold, decay=self.decay, floor=self.floor)
-        error = metric_named(self.metric)(evidence.computed, evidence.forecast, groups=self._groups)
+        error = evidence.error(metric_named(self.metric), groups=self._groups)
         if self.on_reject == "next_step":
             return Verdict(error, torch.ones_like(error, dtype=torch.bool), threshold)
         accept = torch.le(error, threshold)

@@ -69,7 +69,7 @@ class LaggedGate:
     @hookimpl
     def verify(self, step: Step, evidence: Evidence) -> Verdict:
         """Measure, and use the forecast whatever the error; the session still rejects one that is not finite."""
-        error = metric_named(self.metric)(evidence.computed, evidence.forecast, groups=(0,) * len(evidence.computed))
+        error = evidence.error(metric_named(self.metric), groups=(0,) * len(evidence.computed))
         return Verdict(error, torch.ones_like(error, dtype=torch.bool), self._threshold(step))
 
     @hookimpl

@@ -9,7 +9,8 @@ import foreseer
 
 installed = {str(path) for path in files("foreseer")}
 for needed in ("foreseer/py.typed", "foreseer/policies/speca.py", "foreseer/adapters/attach.py", "foreseer/zoo/dit_digits/weights.safetensors",
-               "foreseer/zoo/digits_classifier/weights.safetensors", "foreseer/bench/page.html"):  # fmt: skip
+               "foreseer/zoo/digits_classifier/weights.safetensors", "foreseer/bench/page.html",
+               "foreseer/adapters/models.json"):  # fmt: skip
     assert needed in installed, f"{needed} is not in the wheel"
 assert "site-packages" in foreseer.__file__, foreseer.__file__
 for heavy in ("diffusers", "rich", "typer", "matplotlib", "sklearn"):
