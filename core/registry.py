@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ast
 import difflib
+import functools
 import inspect
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -99,6 +101,12 @@ def load_factory(name: str, *, group: str = POLICIES) -> Callable[..., Any]:
         PluginError: No such plugin (the message suggests close names), or it cannot be imported.
         PolicyConflictError: Two packages bring this name.
     """
+    # Each session builds its plugins anew, and reading all installed packages' metadata takes milliseconds: what was found on this path stays found.
+    return _found(name, group, tuple(sys.path), os.environ.get("FORESEER_NO_PLUGINS", ""))
+
+
+@functools.lru_cache(maxsize=256)
+def _found(name: str, group: str, path: tuple[str, ...], own_only: str) -> Callable[..., Any]:
     distribution, _, short = name.rpartition(":")
     if "=" in name:
         raise PluginError(f"{name!r} is not a name; options are keywords here, as in policy('speca', threshold=0.2), or use parse_policy()")
