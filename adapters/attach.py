@@ -6,7 +6,7 @@ import contextlib
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from foreseer.adapters.calls import Interception, intercept
 from foreseer.adapters.loops import PipelineLoop, Place
 from foreseer.adapters.module_backbone import Call, ModuleBackbone, Rewired
+from foreseer.adapters.parallel import check_process_group, vote_for
 from foreseer.adapters.rows import copies_in, signature_of_call
 from foreseer.adapters.wires import Wires
 from foreseer.bank import Storage
@@ -25,6 +26,10 @@ from foreseer.registry import policy as named
 from foreseer.report import Report
 from foreseer.session import Session
 from foreseer.types import Run
+from foreseer.vote import Vote
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 __all__ = ["Attachment", "attach"]
 
@@ -46,6 +51,7 @@ def attach(
     history_device: str | torch.device | None = None,
     max_history_bytes: int | None = None,
     on_over_budget: Literal["raise", "last_block"] = "raise",
+    process_group: ProcessGroup | Literal["auto"] | None = "auto",
     **options: Any,
 ) -> Attachment:
     """Let a policy drive a model's blocks until detached. Use it as a context manager.
@@ -66,6 +72,9 @@ def attach(
         max_history_bytes: The most that one run may hold, in bytes; None for no limit.
         on_over_budget: ``"raise"`` on the first computed step, before anything is held; ``"last_block"`` forecasts the last
             block instead of the module parts, and says so in the report.
+        process_group: The processes that share each sample's tokens (context or sequence parallelism) and so must decide
+            alike. ``"auto"`` finds diffusers' own, at each run's start; None: each process decides for itself, right where
+            each has samples of its own.
         **options: The policy's own options.
 
     Raises:
@@ -87,6 +96,7 @@ def attach(
         raise ValueError(f"max_history_bytes={max_history_bytes!r} is out of range; write a whole number of bytes >= 0, or None for no limit")
     if history_dtype is not None and not (isinstance(history_dtype, torch.dtype) and history_dtype.is_floating_point):
         raise ValueError(f"history_dtype={history_dtype!r} cannot hold features; write a floating point dtype, for example torch.bfloat16")
+    check_process_group(process_group)
     storage = Storage(history_dtype, None if history_device is None else torch.device(history_device), max_history_bytes)
     spec = named(policy, **options)
     policy_hooks(spec())
@@ -103,6 +113,7 @@ def attach(
         on_error=on_error,
         storage=storage,
         on_over_budget=on_over_budget,
+        process_group=process_group,
     )
 
 
@@ -153,11 +164,15 @@ class Attachment:
         on_error: Literal["raise", "compute"],
         storage: Storage,
         on_over_budget: Literal["raise", "last_block"],
+        process_group: ProcessGroup | Literal["auto"] | None,
     ) -> None:
         self.spec = spec
+        self._pipeline = pipeline
         self._wires = dict(wires)
         self._storage, self._on_over_budget = storage, on_over_budget
         self._observers, self._on_error, self._follow = tuple(observers), on_error, streams == "follow_first"
+        self._process_group = process_group
+        self._votes: dict[str, Vote | None] = {name: vote_for(wire.model, process_group) for name, wire in self._wires.items()}
         self._backbones: dict[tuple[str, object], ModuleBackbone] = {}
         self._streams: dict[tuple[str, str, object], _Stream] = {}
         self._run = 0
@@ -170,7 +185,7 @@ class Attachment:
         self._roots: list[Interception] = [intercept(wire.model, self._around(name)) for name, wire in self._wires.items()]
         for wire in self._wires.values():
             _attached[wire.model] = str(spec)
-        self._loop = None if pipeline is None else PipelineLoop(pipeline, [wire.model for wire in self._wires.values()], self._finish)
+        self._loop = None if pipeline is None else PipelineLoop(pipeline, [wire.model for wire in self._wires.values()], self._reachable, self._finish)
 
     @property
     def model(self) -> nn.Module:
@@ -277,18 +292,33 @@ class Attachment:
             notes.append(f"this is the first of {len(reports)} streams; attached.reports has {', '.join(list(reports)[1:])} too")
         return attrs.evolve(report, warnings=(*report.warnings, *notes)) if notes else report
 
-    def _ready(self) -> None:
-        """Check, at the start of a run, that calls still arrive; follow modules that were exchanged (a LoRA loaded since)."""
-        for root, wire in zip(self._roots, self._wires.values(), strict=True):
+    def _reachable(self) -> None:
+        """Check, at the start of a run, that calls still arrive."""
+        for root, (name, wire) in zip(self._roots, self._wires.items(), strict=True):
             if not root.intact or not wire.intact:
                 raise ContractError("the model was compiled or wrapped after foreseer was attached, so its calls no longer arrive; compile first, attach last")
+            if self._pipeline is not None and getattr(self._pipeline, name) is not wire.model:
+                raise ContractError(
+                    f"the pipeline's {name} was exchanged or compiled after foreseer was attached, so its calls no longer arrive; compile first, attach last"
+                )
+
+    def _ready(self) -> None:
+        """Check that calls arrive, and follow modules that were exchanged (a LoRA loaded since)."""
+        self._reachable()
+        for wire in self._wires.values():
             if wire.stale:
                 wire.rewire()
                 self._backbones.clear()
+        votes = {name: vote_for(wire.model, self._process_group) for name, wire in self._wires.items()}
+        if votes != self._votes:  # parallelism was enabled since: other shapes, other company
+            self._votes = votes
+            self._backbones.clear()
 
     def _begin(self) -> None:
         self._streams = {}
         self._outside = 0
+        for backbone in self._backbones.values():
+            backbone.spent = 0
 
     def _finish(self) -> None:
         for entry in self._streams.values():
@@ -317,7 +347,10 @@ class Attachment:
             entry.last_step = place.step
             index = place.step - entry.start if self._loop is not None else None
             try:
-                return entry.session.evaluate(call, index=index, computed_because=because)
+                output = entry.session.evaluate(call, index=index, computed_because=because)
+                for note in entry.backbone.notes:  # the self-check of the first computed step may have found out more
+                    entry.session.warn(note)
+                return output
             except Rewired:
                 # The host's sites are others than it said. Nothing is lost but one evaluation: the session begins anew.
                 del self._streams[name, place.stream, signature]
@@ -352,7 +385,7 @@ class Attachment:
             rows = old.backbone.rows(call)
             what = f"{old.session.run.rows} rows and was called with {rows}" if rows != old.session.run.rows else "arguments of other shapes or names"
             raise ContractError(f"this run began with {what}; give each kind of call a run of its own")
-        backbone = self._backbones.pop((name, signature), None) or ModuleBackbone(self._wires[name])
+        backbone = self._backbones.pop((name, signature), None) or ModuleBackbone(self._wires[name], self._votes[name])
         self._backbones[name, signature] = backbone
         while len(self._backbones) > SIGNATURES * len(self._wires):
             del self._backbones[next(iter(self._backbones))]
@@ -368,7 +401,16 @@ class Attachment:
             given = {"timesteps": times and times[start:], "num_steps": times and max(len(times) - start, 1), "stream": place.stream}
         run = Run(depth=backbone.depth, rows=rows, groups=groups, sites=backbone.sites, **given)
         leader = next((s.session for (n, _, _), s in self._streams.items() if self._follow and n == name and s.session.run.rows == rows), None)
-        session = Session(backbone, self.spec, run, observers=self._observers, on_error=self._on_error, storage=self._storage, leader=leader)
+        watched: dict[str, Any] = {"observers": self._observers, "on_error": self._on_error}
+        try:
+            session = Session(backbone, self.spec, run, **watched, storage=self._storage, leader=leader, vote=self._votes[name])
+        except ContractError as error:
+            if not self._wires[name].opaque:
+                raise
+            raise UnsupportedModelError(
+                f"{self.spec} looks at single blocks, and the model is compiled as a whole, so that only its output can be forecast: "
+                "compile its blocks instead (compile_repeated_blocks), or choose a policy that looks at the output alone: taylorseer with target='output'"
+            ) from error
         backbone.watch(session.sites)
         first = [row for row in range(rows) if groups[row] == groups[0]]
         backbone.sample_rows = first if session.verifies and len(first) < rows else None

@@ -18,13 +18,13 @@ _MAIN = frozenset(
         "double_stream_blocks",
         "joint_transformer_blocks",
         "layers",
+        "mode_blocks",
         "single_blocks",
         "single_stream_blocks",
         "single_transformer_blocks",
         "temporal_transformer_blocks",
         "transformer_blocks",
         "transformer_layers",
-        "txt_mode_blocks",
         "visual_transformer_blocks",
     }
 )
@@ -67,6 +67,8 @@ def _known(model: nn.Module) -> list[tuple[str, nn.Module]]:
     places: dict[str, list[tuple[str, nn.Module]]] = {}
     for path, module in model.named_modules():
         place, _, leaf = path.rpartition(".")
+        if place and isinstance(model.get_submodule(place), nn.ModuleDict):  # a list for each kind of token (FLUX.3)
+            place, _, leaf = place.rpartition(".")
         inside = any(path.startswith(f"{outer}.") for found in places.values() for outer in {p.rpartition(".")[0] for p, _ in found})
         if isinstance(module, nn.ModuleList) and leaf in _MAIN and len(module) and not inside and any(True for _ in module[0].parameters()):
             places.setdefault(place, []).extend((f"{path}.{i}", block) for i, block in enumerate(module))

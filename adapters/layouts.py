@@ -17,7 +17,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # diffus
 
 from foreseer.errors import UnsupportedModelError
 
-__all__ = ["Layout", "same_output"]
+__all__ = ["Layout", "Pool", "same_output"]
 
 
 @attrs.frozen
@@ -50,6 +50,10 @@ class _Leaf:
         return list(tensor.unbind(0)) if self.listed else tensor
 
 
+Pool = dict[tuple[Any, ...], Tensor]
+"""Tensors of zeros by their shape, dtype and device."""
+
+
 def _is_row_list(value: Any) -> bool:
     """A list with one tensor for each row, none of which has a batch dimension (Z-Image)."""
     return isinstance(value, list) and bool(value) and all(isinstance(entry, Tensor) and entry.shape == value[0].shape for entry in value)
@@ -57,6 +61,14 @@ def _is_row_list(value: Any) -> bool:
 
 def _flatten(output: Any) -> tuple[list[Any], TreeSpec]:
     return tree_flatten(output, is_leaf=_is_row_list)
+
+
+def _is_shard(part: torch.Size, whole: torch.Size, shards: int) -> bool:
+    """Whether a tensor is one of ``shards`` parts of another, as equal as can be, cut along one dimension."""
+    if len(part) != len(whole):
+        return False
+    cut = [(p, w) for p, w in zip(part, whole, strict=True) if p != w]
+    return len(cut) == 1 and cut[0][0] in (cut[0][1] // shards, -(-cut[0][1] // shards))
 
 
 @attrs.frozen(eq=False)
@@ -71,16 +83,16 @@ class Layout:
     _spec: TreeSpec = attrs.field(repr=False)
     _leaves: tuple[_Leaf | None, ...]
     _constants: tuple[Any, ...] = attrs.field(repr=False)
-    _zeros: dict[int, Any] = attrs.field(factory=dict, repr=False)
 
     @classmethod
-    def of(cls, output: Any, rows: int, *, hidden: Tensor | None = None, what: str = "the module") -> Layout:
+    def of(cls, output: Any, rows: int, *, hidden: Tensor | None = None, shards: int = 1, what: str = "the module") -> Layout:
         """Learn the layout from an output.
 
         Args:
             output: Tensors in tuples, lists, dictionaries or diffusers' output classes; None anywhere.
             rows: Rows of the call, R. Each tensor's first dimension must be a multiple of it.
             hidden: The module's hidden states, to tell streams apart.
+            shards: Among how many processes the module may divide its tokens, if ``hidden`` is from before.
             what: For the error.
 
         Raises:
@@ -109,8 +121,16 @@ class Layout:
         if not found:
             raise UnsupportedModelError(f"{what} returned no tensor with the call's {rows} rows")
         like = [i for i in found if hidden is not None and isinstance(values[i], Tensor) and values[i].shape == hidden.shape]
+        if not like and hidden is not None and shards > 1:
+            like = [i for i in found if isinstance(values[i], Tensor) and _is_shard(values[i].shape, hidden.shape, shards)]
         main = found[0] if len(found) == 1 else like[0] if len(like) == 1 else None
         return cls(main, spec, tuple(leaves), tuple(None if leaf else value for leaf, value in zip(leaves, values, strict=True)))
+
+    def check_rows(self, output: Any, rows: int, *, what: str) -> None:
+        """Raise `UnsupportedModelError` where an output of another number of rows shows that what was taken for them is something else."""
+        for value, leaf in zip(_flatten(output)[0], self._leaves, strict=True):
+            if leaf is not None and not leaf.listed and (value.shape[1] != rows if leaf.second else len(value) != rows * leaf.folded):
+                raise UnsupportedModelError(f"{what} returned a tensor of shape {tuple(value.shape)} for {rows} rows, which are not where they seemed to be")
 
     def pack(self, output: Any) -> Tensor:
         """Return the feature ``(R, ...)`` of an output."""
@@ -133,13 +153,22 @@ class Layout:
         leaf = None if self.main is None else self._leaves[self.main]
         return self.pack(output) if leaf is None or self.main is None else leaf.with_rows(_flatten(output)[0][self.main])
 
-    def zeros(self, rows: int) -> Any:
-        """Return an output of that shape for somebody who will not look at it; the same tensors at every call."""
-        if rows not in self._zeros:
-            leaves = [leaf for leaf in self._leaves if leaf is not None]
-            made = [leaf.as_returned(torch.zeros((rows * leaf.folded, *leaf.shape), dtype=leaf.dtype, device=leaf.device)) for leaf in leaves]
-            self._zeros[rows] = self._put_together(made)
-        return self._zeros[rows]
+    def zeros(self, rows: int, pool: Pool) -> Any:
+        """Return an output of that shape for somebody who will not look at it.
+
+        Args:
+            rows: How many.
+            pool: The tensors that were handed out before. One of each shape serves all blocks: one for each would hold a
+                model's worth of activations.
+        """
+        made = []
+        for leaf in self._leaves:
+            if leaf is not None:
+                key = (rows * leaf.folded, *leaf.shape, leaf.dtype, leaf.device)
+                if key not in pool:
+                    pool[key] = torch.zeros((rows * leaf.folded, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
+                made.append(leaf.as_returned(pool[key]))
+        return self._put_together(made)
 
     def _put_together(self, tensors: list[Any]) -> Any:
         given = iter(tensors)

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Mapping
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 import attrs
 from torch import Tensor, nn
+
+from foreseer.errors import ContractError
 
 __all__ = ["PipelineLoop", "Place"]
 
@@ -28,17 +33,20 @@ class MethodProbe:
     """An instance attribute that stands in for a method and tells when it was called.
 
     It survives ``copy.deepcopy`` of its owner by binding to the copy (SkyReels' diffusion forcing steps copies of its
-    scheduler), and keeps the signature (pipelines inspect that of ``set_timesteps``).
+    scheduler), and keeps the signature (pipelines inspect that of ``set_timesteps``). Copied together with its
+    pipeline it is the plain method again, since nobody attached to the copy.
     """
 
-    def __init__(self, owner: Any, name: str, told: Callable[[Any], None]) -> None:
-        self._owner, self._name, self._told = owner, name, told
-        self._method = getattr(type(owner), name).__get__(owner)
+    def __init__(self, owner: Any, name: str, told: Callable[[Any], None], pipeline: Any, *, asked: Callable[[], None] | None = None) -> None:
+        self._owner, self._name, self._told, self._pipeline, self._asked = owner, name, told, pipeline, asked
         self._before = vars(owner).get(name, _ABSENT)
+        self._method = getattr(owner, name)
         functools.update_wrapper(self, self._method)
         vars(owner)[name] = self
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._asked is not None:
+            self._asked()
         result = self._method(*args, **kwargs)
         self._told(self._owner)
         return result
@@ -47,9 +55,12 @@ class MethodProbe:
         owner = memo.get(id(self._owner))
         if owner is None:
             return self
+        plain = getattr(type(owner), self._name).__get__(owner)
+        if id(self._pipeline) in memo:
+            return plain
         copy = object.__new__(MethodProbe)
         copy._owner, copy._name, copy._told, copy._before = owner, self._name, self._told, _ABSENT
-        copy._method = getattr(type(owner), self._name).__get__(owner)
+        copy._pipeline, copy._asked, copy._method = self._pipeline, self._asked, plain
         functools.update_wrapper(copy, copy._method)
         return copy
 
@@ -92,6 +103,14 @@ class ContextProbe:
         vars(self._model).pop("cache_context", None)
 
 
+def _callers(frame: FrameType | None, kind: type) -> Iterator[Any]:
+    """The pipelines in whose calls a stack is, the innermost first."""
+    while frame is not None:
+        if frame.f_code.co_name == "__call__" and isinstance(owner := frame.f_locals.get("self"), kind):
+            yield owner
+        frame = frame.f_back
+
+
 _ABSENT = object()
 
 
@@ -124,11 +143,16 @@ class PipelineLoop:
     Args:
         pipeline: With a ``scheduler``.
         models: Its denoisers.
+        check: Called before a generation begins; what it raises reaches the pipeline's caller.
         ended: Called when a generation is over.
     """
 
-    def __init__(self, pipeline: Any, models: list[nn.Module], ended: Callable[[], None]) -> None:
-        self._pipeline, self._ended = pipeline, ended
+    def __init__(self, pipeline: Any, models: list[nn.Module], check: Callable[[], None], ended: Callable[[], None]) -> None:
+        self._pipeline, self._check, self._ended = pipeline, check, ended
+        # The most general class of a pipeline, to know another one by.
+        self._kind = next((kind for kind in type(pipeline).__mro__ if kind.__name__ == "DiffusionPipeline"), type(pipeline))
+        self._lock = threading.Lock()
+        self._thread: int | None = None
         self.run = 0
         self.step = -1
         self.open = False
@@ -137,31 +161,56 @@ class PipelineLoop:
         self._probes: list[MethodProbe] = []
         self._scheduler: Any = None
         self._contexts = {id(model): ContextProbe(model) for model in models if getattr(type(model), "cache_context", None) is not None}
-        self._end = MethodProbe(pipeline, "maybe_free_model_hooks", self._on_end) if hasattr(type(pipeline), "maybe_free_model_hooks") else None
+        self._end = MethodProbe(pipeline, "maybe_free_model_hooks", self._on_end, pipeline) if hasattr(type(pipeline), "maybe_free_model_hooks") else None
         self._watch()
 
     def _watch(self) -> None:
         for probe in self._probes:
             probe.restore()
         self._scheduler = self._pipeline.scheduler
-        self._probes = [MethodProbe(self._scheduler, "set_timesteps", self._on_set_timesteps), MethodProbe(self._scheduler, "step", self._on_step)]
+        self._probes = [
+            MethodProbe(self._scheduler, "set_timesteps", self._on_set_timesteps, self._pipeline, asked=self._ask),
+            MethodProbe(self._scheduler, "step", self._on_step, self._pipeline),
+        ]
 
     def restore(self) -> None:
         """Let go of the pipeline."""
         for probe in (*self._probes, *self._contexts.values(), *([self._end] if self._end else ())):
             probe.restore()
 
+    def _ask(self) -> None:
+        """A generation is about to begin.
+
+        Raises:
+            ContractError: One is under way in another thread, whose scheduler this one would set back.
+        """
+        with self._lock:
+            if self._thread is not None and self._thread != threading.get_ident() and self._runs_in(self._thread):
+                raise ContractError("another thread is inside of a call of this pipeline; give each thread a pipeline (and a scheduler) of its own")
+            self._thread = threading.get_ident()
+        if not self._foreign():
+            self._check()
+
+    def _runs_in(self, thread: int) -> bool:
+        """Whether that thread is inside of a call that steps our scheduler. A call that ended by an exception has not told us so."""
+        return any(caller.scheduler is self._scheduler for caller in _callers(sys._current_frames().get(thread), self._kind))
+
+    def _foreign(self) -> bool:
+        """Whether what runs here is another pipeline, which shares our model or scheduler (``from_pipe`` shares both)."""
+        return next(_callers(sys._getframe(), self._kind), self._pipeline) is not self._pipeline
+
     def _on_set_timesteps(self, scheduler: Any) -> None:
         if self.open:
             self._ended()
         self.run += 1
-        self.step, self.open, self._stepped = -1, True, True
+        self.step, self.open, self._stepped = -1, not self._foreign(), True
         self._calls.clear()
 
     def _on_step(self, scheduler: Any) -> None:
         self._stepped = True
 
     def _on_end(self, pipeline: Any) -> None:
+        self._thread = None
         if self.open:
             self.open = False
             self._ended()
@@ -170,8 +219,9 @@ class PipelineLoop:
         """Say where a call of a model is; None outside of a generation."""
         if self._pipeline.scheduler is not self._scheduler:  # exchanged since, and set up before we could see it
             self._watch()
+            self._ask()
             self._on_set_timesteps(self._scheduler)
-        if not self.open:
+        if not self.open or self._thread != threading.get_ident() or self._foreign():
             return None
         if self._stepped:
             self._stepped = False

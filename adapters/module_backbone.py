@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
-from foreseer.adapters.layouts import Layout, same_output
+from foreseer.adapters.layouts import Layout, Pool, same_output
 from foreseer.adapters.parts import Assemble, Parts
 from foreseer.adapters.rows import count_rows, merge_rows, take_rows
 from foreseer.adapters.walk import Abandoned, Walk
@@ -17,6 +18,7 @@ from foreseer.adapters.wires import Wires
 from foreseer.backbone import Pass
 from foreseer.errors import ContractError, UnsupportedModelError
 from foreseer.types import OUTPUT, Evidence, Probe, Site
+from foreseer.vote import Vote
 
 __all__ = ["Call", "ModuleBackbone", "Rewired"]
 
@@ -46,6 +48,7 @@ class ModuleBackbone:
 
     Args:
         wires: The model's interceptions, which several backbones may share.
+        vote: The processes that share the rows' tokens; what one finds out about the model holds for all. None for one.
 
     Attributes:
         order: The blocks in the order in which they are executed, as indices into ``wires.blocks``.
@@ -53,13 +56,15 @@ class ModuleBackbone:
         sample_rows: Rows of one sample, to find that out with; None where no policy will ask.
         output_for_last: Whether the model's output stands in for the last block's.
         notes: What was found out, in sentences.
+        spent: Block-rows that no `Pass` has accounted for yet: those of evaluations that had to begin anew.
     """
 
-    def __init__(self, wires: Wires) -> None:
-        self.wires = wires
+    def __init__(self, wires: Wires, vote: Vote | None = None) -> None:
+        self.wires, self.vote = wires, vote
         self.notes: list[str] = list(wires.notes)
         self.separable = True
         self.sample_rows: list[int] | None = None
+        self.spent = 0
         self._parts_work = True
         self._silent: frozenset[Site] = frozenset()
         self.output_for_last = wires.opaque
@@ -71,6 +76,7 @@ class ModuleBackbone:
     def _set_order(self, order: list[int]) -> None:
         self.order = order
         self._positions = {wire: index for index, wire in enumerate(order)}
+        self.pool: Pool = {}
         self.layouts: dict[int, Layout] = {}
         self.part_layouts: dict[Site, Layout] = {}
         self.idle_layouts: dict[tuple[int, str], Layout] = {}
@@ -153,11 +159,14 @@ class ModuleBackbone:
                 raise
             raise self._fall_back(record, str(error)) from None
         if record and not known and rows is None and not walk.forecasting:
-            done = self._self_check(inputs, done, walk, frozenset(record))
+            self._self_check(inputs, done, walk, frozenset(record))
         if record and not (substitute and rows is None and walk.forecasting) and self._output_layout is not None:
             for site in (OUTPUT, *([last] if self.output_for_last else ())):
                 if site in record:
                     walk.features[site] = self._output_layout.pack(done.output).detach()
+        self.spent -= done.block_rows
+        if not substitute and rows is None:  # a computed step also accounts for its self-check, and for what came to nothing before it
+            done, self.spent = attrs.evolve(done, check_block_rows=self.spent), 0
         return done
 
     def features_of(self, inputs: Call, record: Collection[Site]) -> Mapping[Site, Tensor]:
@@ -201,18 +210,19 @@ class ModuleBackbone:
                     output = self._output_layout.unpack(substitute[OUTPUT])
             finally:
                 self.wires.walk = None
-            if clone or walk.untouched():
                 spent = self.depth * count if self.wires.opaque else walk.block_rows
+                self.spent += spent
+            if clone or walk.untouched():
                 return Pass(output, walk.features, spent), walk
             clone = self._clone = True
 
-    def _self_check(self, inputs: Call, done: Pass, walk: Walk, record: frozenset[Site]) -> Pass:
-        """Compare what was just computed with what a forecast of the very same features gives. Returns the pass with the cost of checking in it."""
+    def _self_check(self, inputs: Call, done: Pass, walk: Walk, record: frozenset[Site]) -> None:
+        """Compare what was just computed with what a forecast of the very same features gives."""
         count = self.rows(inputs)
         if not self.wires.opaque and walk.called != self.order:
             if len(set(walk.called)) < len(walk.called) or not walk.called:
                 why = "none of its blocks was called" if not walk.called else "a block is called several times in one evaluation"
-                if not self.output_for_last:
+                if not self.output_for_last or any(site not in (OUTPUT, Site(self.depth - 1)) for site in record):
                     raise self._fall_back(record, why)
             else:
                 self._set_order(walk.called)
@@ -225,35 +235,45 @@ class ModuleBackbone:
         if walk.repeated:
             raise self._fall_back(record, "a part of a block is called several times")
         self._output_layout = Layout.of(done.output, count, what=type(self.wires.model).__name__)
-        cost = 0
         features = {site: feature for site, feature in done.features.items() if site != OUTPUT and not (self.output_for_last and site == Site(self.depth - 1))}
         if features:
             try:
                 again, _ = self._pass(inputs, None, features)
-                cost += again.block_rows
                 same, why = same_output(done.output, again.output), "its output changes where recorded features stand in for computed ones"
             except (ContractError, KeyboardInterrupt):
                 raise
             except Exception as error:
                 same, why = False, f"it cannot run on forecast features ({type(error).__name__}: {error})"
-            if not same:
+            if not self.agreed([same], done.output)[0]:
                 raise self._fall_back(record, why)
         if self.sample_rows is not None and self.separable:
             alone, reason = None, "a row computed alone differs from the same row in the batch"
             try:
                 alone, _ = self._pass(inputs, self.sample_rows, {})
-                cost += alone.block_rows
             except (ContractError, KeyboardInterrupt):
                 raise
             except Exception as error:
                 reason = f"its batch cannot be cut ({type(error).__name__}: {error})"
             dtype = next((f.dtype for f in done.features.values()), torch.float32)
             tolerance = ROW_TOLERANCE.get(dtype, 0.05)
-            if alone is None or not same_output(done.output, alone.output, rows=self.sample_rows, tolerance=tolerance):
+            same = alone is not None and same_output(done.output, alone.output, rows=self.sample_rows, tolerance=tolerance)
+            if not self.agreed([same], done.output)[0]:
                 self.separable = False
                 self.notes.append(f"{type(self.wires.model).__name__}: {reason}; so a rejection computes the whole batch")
         self._checked.add(record)
-        return Pass(done.output, done.features, done.block_rows, cost)
+
+    def agreed(self, findings: Sequence[bool], output: Any) -> list[bool]:
+        """Return which findings all processes have made. Their next passes must be the same, or they wait for each other for ever.
+
+        Args:
+            findings: What this process found; as many in every process.
+            output: Something computed, for its device.
+        """
+        if self.vote is None or not findings:
+            return list(findings)
+        device = next((leaf.device for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
+        missing = torch.tensor([not found for found in findings], dtype=torch.float32, device=device)
+        return [not value for value in self.vote.max(missing).tolist()]
 
     def without_parts(self, why: str) -> bool:
         """Stop offering module parts, and say why. Returns whether there were any."""

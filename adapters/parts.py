@@ -81,10 +81,13 @@ _NAMES = {
     "cross_attention": "cross_attn",
     "ff": "mlp",
     "ffn": "mlp",
+    "ff_out": "mlp",
+    "mhba": "attn",
     "mlp": "mlp",
     "feed_forward": "mlp",
     "img_mlp": "mlp",
     "ff_context": "context_mlp",
+    "transition": "mlp",
     "txt_mlp": "context_mlp",
     "audio_attn1": "audio_attn",
     "audio_attn2": "audio_cross_attn",
@@ -118,4 +121,5 @@ def parts_of(block: nn.Module) -> Parts | None:
         return None
     if type(block).__name__ == "BasicTransformerBlock" and getattr(block, "norm_type", None) == "ada_norm_zero" and block.attn2 is None:
         return Parts({"attn": "attn1", "mlp": "ff"}, assemblies=(_ada_norm_zero(_gates_alone), _ada_norm_zero(_all_modulations)))
-    return Parts(found) if found else None
+    idle = ("ff_in",) if {"ff_in", "ff_out"} <= children.keys() else ()  # an MLP written out in the block (MiniMax Music)
+    return Parts(found, idle) if found else None

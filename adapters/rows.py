@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from foreseer.errors import ContractError
+from foreseer.errors import ContractError, UnsupportedModelError
 
 __all__ = ["copies_in", "count_rows", "merge_rows", "signature_of_call", "take_rows"]
 
-_BATCH_FREE = re.compile(r"rope|rotary|freqs|_ids$|img_shapes|pos_embed")
+_BATCH_FREE = re.compile(r"rope|rotary|freqs|(?<!input)(?<!segment)_ids$|^indices_|img_shapes|pos_embed")
 """Names of positions in diffusers' models: no batch dimension, unless they have three dimensions or more (HiDream's ``img_ids``)."""
+_STATE = re.compile(r"cache|past_key_values")
+"""Names of what a call may write to. Rows on their own would leave their own in it."""
 _ROW_LISTS = ("", "x", "cap_feats", "hidden_states")
 """Where a list of tensors is one tensor for each row (Z-Image); elsewhere it is several tensors that each hold all rows (ControlNet residuals)."""
 
@@ -23,11 +25,15 @@ def count_rows(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     """Count the rows of a call.
 
     The leading dimension of ``hidden_states`` or of the first tensor, or the length of a leading list of tensors
-    (Z-Image). Where the text embedding and the timesteps both say otherwise the call is one packed row (Cosmos 3).
+    (Z-Image). Where the text embedding and the timesteps both say otherwise, or where the tokens' ids have one dimension
+    only, the call is one packed row (Cosmos 3).
 
     Raises:
         ContractError: There is no tensor with a batch dimension.
     """
+    ids = kwargs.get("input_ids")
+    if isinstance(ids, Tensor) and ids.ndim == 1:
+        return 1
     stream = kwargs.get("hidden_states", next((v for v in (*args, *kwargs.values()) if _length(v)), None))
     rows = _length(stream)
     if not rows:
@@ -83,15 +89,24 @@ def _signature(value: Any) -> object:
 
 
 def take_rows(value: Any, rows: Sequence[int], total: int, *, name: str = "") -> Any:
-    """Return the given rows of everything in ``value`` that has ``total`` of them: tensors, and lists of tensors of that length."""
+    """Return the given rows of everything in ``value`` that has ``total`` of them: tensors, and lists of tensors or of lists of that length.
+
+    Raises:
+        UnsupportedModelError: ``value`` holds state, which an evaluation of some rows would spoil for the others.
+    """
+    if _STATE.search(name) and value is not None:
+        raise UnsupportedModelError(f"{name} holds the state of all rows")
     if _BATCH_FREE.search(name) and not (isinstance(value, Tensor) and value.ndim >= 3):
-        return value
+        return type(value)(take_rows(entry, rows, total, name=name) for entry in value) if type(value) in (list, tuple) else value
     if isinstance(value, Tensor):
         return value[torch.tensor(rows, device=value.device)] if value.ndim and value.shape[0] == total else value
     if isinstance(value, dict):
-        return {key: take_rows(entry, rows, total, name=str(key)) for key, entry in value.items()}
+        shared = ("timestep",) if value.get("timestep_indices") is not None else ()  # the distinct times of a packed sequence (MiniMax-H3)
+        return {key: entry if key in shared else take_rows(entry, rows, total, name=str(key)) for key, entry in value.items()}
     whole = isinstance(value, list) and all(isinstance(entry, Tensor) and entry.ndim and len(entry) == total for entry in value)
     if isinstance(value, list) and len(value) == total and all(isinstance(entry, Tensor) for entry in value) and not (whole and name not in _ROW_LISTS):
+        return [value[row] for row in rows]
+    if isinstance(value, list) and len(value) == total and all(isinstance(entry, list) for entry in value):  # what each row is made of (JoyImage)
         return [value[row] for row in rows]
     if type(value) in (list, tuple):
         return type(value)(take_rows(entry, rows, total) for entry in value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,7 @@ class Walk:
     ) -> None:
         self._host, self._rows = host, rows
         self._substitute, self._probe, self._judge, self._record, self._clone = substitute, probe, judge, record, clone
+        self.thread = threading.get_ident()
         self.features: dict[Site, Tensor] = {}
         self.block_rows = 0
         self.called: list[int] = []
@@ -87,7 +89,7 @@ class Walk:
                 self._judge_input(index, output)
             return output
         if not self._live[index]:
-            return self._host.layouts[index].zeros(self._rows)
+            return self._host.layouts[index].zeros(self._rows, self._host.pool)
         site = Site(index)
         if probe is not None and probe.block == index:
             return self._judge_draft(index, inner, args, kwargs)
@@ -122,7 +124,7 @@ class Walk:
         layout = self._host.idle_layouts.get((index, path))
         parts = self._host.parts_at(index)
         if layout is not None and parts is not None and all(self._replaces(Site(index, part)) for part in parts.modules):
-            return layout.zeros(self._rows)
+            return layout.zeros(self._rows, self._host.pool)
         output = inner(*args, **kwargs)
         if layout is None:
             self._host.idle_layouts[index, path] = Layout.of(output, self._rows, what=f"{path} of block {index}")
@@ -150,7 +152,10 @@ class Walk:
             return output
         needed = self._record and (Site(index) in self._record or not self._host.output_for_last)
         if needed and index not in self._host.layouts:
-            self._host.layouts[index] = Layout.of(output, self._rows, hidden=_hidden(self._host.block(index), args, kwargs), what=self._name(index))
+            hidden, shards = _hidden(self._host.block(index), args, kwargs), self._host.vote.processes if self._host.vote else 1
+            self._host.layouts[index] = Layout.of(output, self._rows, hidden=hidden, shards=shards, what=self._name(index))
+        elif self._live is None and not self._record and index in self._host.layouts:  # rows on their own, in the self-check
+            self._host.layouts[index].check_rows(output, self._rows, what=self._name(index))
         site = Site(index)
         if site in self._record:
             self._keep(site, self._host.layouts[index].pack(output))
@@ -194,8 +199,12 @@ class Walk:
         if parts is None or not parts.assemblies or not all(Site(index, part) in self.features for part in parts.modules) or output.is_meta:
             return
         features = {part: self.features[Site(index, part)] for part in parts.modules}
-        ways = (way for way in parts.assemblies if torch.equal(way(host.block(index), args, kwargs, features), output))
-        host.assemblies[index] = next(ways, None)
+        if host.vote is None:
+            ways = (way for way in parts.assemblies if torch.equal(way(host.block(index), args, kwargs, features), output))
+            host.assemblies[index] = next(ways, None)
+            return
+        equal = host.agreed([torch.equal(way(host.block(index), args, kwargs, features), output) for way in parts.assemblies], output)
+        host.assemblies[index] = next((way for way, good in zip(parts.assemblies, equal, strict=True) if good), None)
 
     def _keep(self, site: Site, feature: Tensor) -> None:
         feature = feature.detach()

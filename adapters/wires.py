@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
@@ -110,11 +111,19 @@ class Wires:
         self._find()
         self.install()
 
+    def _here(self) -> Walk | None:
+        """The walk under way in this thread. Another thread's calls of the same modules are none of its business."""
+        walk = self.walk
+        return walk if walk is not None and walk.thread == threading.get_ident() else None
+
     def _around_block(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return inner(*args, **kwargs) if self.walk is None else self.walk.block(index, inner, args, kwargs)
+        walk = self._here()
+        return inner(*args, **kwargs) if walk is None else walk.block(index, inner, args, kwargs)
 
     def _around_part(self, index: int, part: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return inner(*args, **kwargs) if self.walk is None else self.walk.part(index, part, inner, args, kwargs)
+        walk = self._here()
+        return inner(*args, **kwargs) if walk is None else walk.part(index, part, inner, args, kwargs)
 
     def _around_idle(self, index: int, path: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return inner(*args, **kwargs) if self.walk is None else self.walk.idle(index, path, inner, args, kwargs)
+        walk = self._here()
+        return inner(*args, **kwargs) if walk is None else walk.idle(index, path, inner, args, kwargs)

@@ -151,6 +151,11 @@ class FeatureBank:
         # A slot that a row has not reached yet is still zero, so the slots behind its oldest feature read as zero too.
         return ring[torch.arange(self._rows, device=ring.device)[:, None], slots].movedim(1, 0).to(device, dtype)
 
+    def clear(self) -> None:
+        """Let go of everything; nothing can be forecast after it."""
+        self._rings.clear()
+        self._tables.clear()
+
     def bytes_held(self) -> dict[Site, int]:
         """Return the bytes that each site's features occupy; the same from the first computed step to the last."""
         return {site: ring.nbytes for site, ring in self._rings.items()}

@@ -89,7 +89,8 @@ class PolicySpecs:
 
         Args:
             step: The step being evaluated.
-            evidence: The probed block's output, computed and forecast. Never write to it.
+            evidence: The probed block's output, computed and forecast. ``evidence.error(metric, groups=...)`` is the error of
+                the whole sample, also where several processes share its tokens. Never write to it.
 
         Returns:
             Error, answer and threshold, on the device of the evidence (do not synchronise: the session does it once);

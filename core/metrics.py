@@ -44,9 +44,7 @@ class Metric:
     finish: Callable[..., Tensor]
     additive: bool = True
 
-    def __call__(
-        self, computed: Tensor, forecast: Tensor, *, groups: Sequence[int] | None = None, vote: Callable[[Tensor], Tensor] | None = None
-    ) -> Tensor:
+    def __call__(self, computed: Tensor, forecast: Tensor, *, groups: Sequence[int] | None = None, vote: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Return the error per row, ``(R,)`` float32; rows of one group share theirs.
 
         In a gate, write ``evidence.error(metric, groups=...)``, which hands the vote on.

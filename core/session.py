@@ -110,7 +110,8 @@ class Session:
         return self._recorder.report()
 
     def finish(self) -> Report:
-        """End the run: tell the observers, and return the report."""
+        """End the run: let go of the features, tell the observers, and return the report."""
+        self._bank.clear()
         return self._recorder.finish()
 
     def evaluate(self, inputs: Any, *, index: int | None = None, timestep: float | None = None, sigma: float | None = None, computed_because: str = "") -> Any:
