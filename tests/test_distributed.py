@@ -10,16 +10,16 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from distributed.cases import CASES, OTHERS, PIPELINES, policy_of
 from hypothesis import given, settings
+from tiny import TINY
 
 import foreseer
-from distributed.cases import CASES, OTHERS, PIPELINES, policy_of
 from foreseer import ContractError, Evidence, Plan, Probe, Site, UnsupportedModelError, Verdict
 from foreseer.adapters.parallel import vote_for
 from foreseer.metrics import METRICS, Metric, metric, relative_l1
 from foreseer.trial import Trial
 from foreseer.vote import Ballot
-from tiny import TINY
 
 diffusers = pytest.importorskip("diffusers", minversion="0.36")
 WORKER = Path(__file__).parent / "distributed" / "worker.py"
@@ -230,7 +230,7 @@ def test_a_metric_that_does_not_add_up_is_refused_under_a_vote_only():
     largest = Metric("largest", lambda c, f: ((c - f).flatten(1).abs().amax(1),), lambda most: most, additive=False)
     computed, forecast = torch.zeros(2, 3), torch.ones(2, 3)
     assert largest(computed, forecast).tolist() == [1.0, 1.0]
-    with pytest.raises(ContractError, match="'largest' does not add up .* cannot vote"):
+    with pytest.raises(ContractError, match=r"'largest' does not add up .* cannot vote"):
         Evidence(Site(0), computed, forecast, lambda sums: sums).error(largest)
 
 
@@ -315,7 +315,7 @@ def test_parallelism_of_an_unknown_make_is_an_error(tiny_dit, monkeypatch):
 
 @pytest.mark.parametrize("group", ["everything", 2])
 def test_what_is_no_process_group_is_refused(group, tiny_dit):
-    with pytest.raises(ValueError, match="write 'auto', None, or a torch.distributed process group"):
+    with pytest.raises(ValueError, match=r"write 'auto', None, or a torch\.distributed process group"):
         foreseer.attach(tiny_dit, "cg_taylor", process_group=group)
 
 

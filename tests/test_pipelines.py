@@ -200,7 +200,7 @@ def raise_in_the_model(subject: Subject) -> None:
 
     def hook(*_args: Any) -> None:
         calls.append(1)
-        if len(calls) == 5:
+        if len(calls) == 3:
             raise ZeroDivisionError
 
     handles = [model.register_forward_hook(hook) for model in transformers(subject.pipe).values()]
@@ -220,12 +220,14 @@ class Laws:
 
     changes: tuple[dict[str, Any], ...]
     """The settings that are changed from call to call."""
+    both_ways: bool
+    """Whether to raise in the model where the pipeline takes callbacks, too."""
 
     def test_equal_calls_are_equal_and_counted_and_leave_nothing_behind(self, subject: Subject, policy: str) -> None:
         log, name = Log(), subject.tiny.name
         with counted(subject.pipe) as count, foreseer.attach(subject.pipe, parse_policy(policy), observers=[log]) as attached:
             outputs = [subject.call(), subject.call()]
-            sentences = attached.report.warnings
+            sentences = list(attached.report.warnings)
         assert torch.equal(*outputs)
         subject.known[policy, "{}"] = outputs[0]
         if policy == "none":
@@ -237,16 +239,18 @@ class Laws:
 
         reported = sum(report.block_rows + report.check_block_rows for report in log.reports)
         assert count.total == reported + (NOT_REPORTED.get(name, 0) if policy != "none" else 0)
+        sentences = [*sentences, *(warning for report in log.reports for warning in report.warnings)]
         assert policy == "none" or any(not report.computed.all() for report in log.reports) or "nothing was accelerated" in str(sentences)
-
-        said = downgrades([*sentences, *(warning for report in log.reports for warning in report.warnings)])
+        said = downgrades(sentences)
         assert all(DOWNGRADED.get(name, "?") in sentence for sentence in said), said
 
         assert attributes_of(subject.pipe) == subject.attributes
         assert torch.equal(subject.call(), subject.bare)
 
     def test_a_call_after_an_exception_equals_a_clean_call(self, subject: Subject, policy: str) -> None:
-        ways = [raise_in_the_model, *([raise_by_callback] if takes_callbacks(subject) else [])]
+        ways = [raise_by_callback] if takes_callbacks(subject) else []
+        if self.both_ways or not ways:
+            ways.append(raise_in_the_model)
         with foreseer.attach(subject.pipe, parse_policy(policy)):
             for way in ways:
                 with pytest.raises(ZeroDivisionError):
@@ -267,12 +271,14 @@ class Laws:
 @pytest.mark.parametrize("policy", POLICIES)
 class TestMainPipelines(Laws):
     changes = ({"steps": 7}, {"size": "large"}, {"batch": 2})
+    both_ways = True
 
 
 @pytest.mark.parametrize("subject", OTHERS, indirect=True, scope="module")
 @pytest.mark.parametrize("policy", THREE)
 class TestOtherPipelines(Laws):
-    changes = ({"steps": 6, "size": "large", "batch": 2},)
+    changes = ({"steps": 4, "size": "large", "batch": 2},)
+    both_ways = False
 
 
 @pytest.mark.parametrize("name", OTHERS)

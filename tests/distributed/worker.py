@@ -14,10 +14,10 @@ from torch import distributed, nn
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from distributed.cases import CASES, LocalErrors, policy_of
 from tiny import TINY
 
 import foreseer
+from distributed.cases import CASES, LocalErrors, policy_of
 from foreseer.adapters.parallel import GroupVote
 
 PATIENCE = timedelta(seconds=60)
