@@ -75,7 +75,8 @@ def _equal(a: Any, b: Any) -> bool:
 
 def signature_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
     """What two calls must share to have features of the same shapes: names, shapes, dtypes, flags and lists of indices, but no values of tensors."""
-    return (tuple(_signature(value) for value in args), tuple((name, _signature(kwargs[name])) for name in sorted(kwargs) if kwargs[name] is not None))
+    given = (name for name in sorted(kwargs) if kwargs[name] is not None and not (isinstance(kwargs[name], Mapping) and not kwargs[name]))
+    return (tuple(_signature(value) for value in args), tuple((name, _signature(kwargs[name])) for name in given))
 
 
 def _signature(value: Any) -> object:

@@ -25,15 +25,14 @@ class Abandoned(BaseException):
 
 
 def live_blocks(depth: int, forecast: Collection[Site], probe: Probe | None) -> list[bool]:
-    """``(L,)`` which blocks' outputs somebody needs. A block is dead if the next needed output behind it is forecast as a whole."""
+    """``(L,)`` which blocks' outputs somebody needs, the probe included. A block is dead if the next needed output behind it is forecast as a whole."""
     live = [False] * depth
     needed = OUTPUT not in forecast
     for index in reversed(range(depth)):
-        live[index] = needed
-        if not needed:
-            continue
         drafted = probe is not None and probe.on == "draft" and probe.block == index
-        needed = Site(index) not in forecast or drafted
+        live[index] = needed or drafted
+        if live[index]:
+            needed = drafted or Site(index) not in forecast
     if probe is not None and probe.on == "input":
         for index in range(probe.block + 1):
             live[index] = True

@@ -561,7 +561,7 @@ def test_dtype_changed_between_runs_gives_what_a_fresh_attachment_gives(text):
 FLOW_SCHEDULERS = {
     "UniPCMultistepScheduler": {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 2.0},
     "FlowMatchEulerDiscreteScheduler": {"use_dynamic_shifting": True, "shift": 2.0, "stochastic_sampling": True},
-    "DPMSolverMultistepScheduler": {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0},
+    "DPMSolverMultistepScheduler": {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "use_dynamic_shifting": True},
 }
 """For FLUX, whose pipeline hands sigmas to its scheduler."""
 DIFFUSION_SCHEDULERS = {"DPMSolverMultistepScheduler": {}, "DDPMScheduler": {"clip_sample": False}, "EulerDiscreteScheduler": {}, "HeunDiscreteScheduler": {}}
