@@ -15,6 +15,8 @@ __all__ = ["copies_in", "count_rows", "merge_rows", "signature_of_call", "take_r
 
 _BATCH_FREE = re.compile(r"rope|rotary|freqs|(?<!input)(?<!segment)_ids$|^indices_|img_shapes|pos_embed")
 """Names of positions in diffusers' models: no batch dimension, unless they have three dimensions or more (HiDream's ``img_ids``)."""
+_LAYERS_FIRST = ("encoder_hidden_states_llama3",)
+"""Arguments with a dimension of layers in front of the batch (HiDream)."""
 _STATE = re.compile(r"cache|past_key_values")
 """Names of what a call may write to. Rows on their own would leave their own in it."""
 _ROW_LISTS = ("", "x", "cap_feats", "hidden_states")
@@ -99,6 +101,8 @@ def take_rows(value: Any, rows: Sequence[int], total: int, *, name: str = "") ->
         raise UnsupportedModelError(f"{name} holds the state of all rows")
     if _BATCH_FREE.search(name) and not (isinstance(value, Tensor) and value.ndim >= 3):
         return type(value)(take_rows(entry, rows, total, name=name) for entry in value) if type(value) in (list, tuple) else value
+    if isinstance(value, Tensor) and name in _LAYERS_FIRST and value.ndim > 2 and value.shape[1] == total:
+        return value[:, torch.tensor(rows, device=value.device)]
     if isinstance(value, Tensor):
         return value[torch.tensor(rows, device=value.device)] if value.ndim and value.shape[0] == total else value
     if isinstance(value, dict):

@@ -385,6 +385,7 @@ PER_ROW = [
     ("WanPipeline", 0.5, 0.1),
     ("QwenImagePipeline", 0.5, 0.1),
     ("HunyuanVideoPipeline", 0.4, 0.2),
+    ("HunyuanVideoFramepackPipeline", 0.5, 0.3),  # three indices of latent frames beside three rows
 ]
 """A pipeline, and thresholds of CG-Taylor and SpeCa that part its samples."""
 
@@ -411,6 +412,29 @@ def test_rows_of_one_sample_share_one_fate(policy: str) -> None:
     assert report.run.groups == (0, 1, 2, 0, 1, 2)
     assert report.computed[:, :3].tolist() == report.computed[:, 3:].tolist()
     assert any(len(set(row)) > 1 for row in report.computed.tolist())
+
+
+def test_rows_that_are_not_where_they_seem_to_be_are_noticed() -> None:
+    """ERNIE-Image's blocks return 22 tokens x rows x width: with two rows this looks like eleven tensors folded into each."""
+    pipe = TINY["ErnieImagePipeline"].build()
+    policy, settings = "cg_taylor:threshold=0.5,warmup_steps=2", {"pipe": pipe, "steps": 6, "guidance": False}
+    together, (report,), _ = run("ErnieImagePipeline", policy, batch=2, **settings)
+    assert any("so a rejection computes the whole batch" in warning for warning in report.warnings)
+    assert report.computed[:, 0].tolist() == report.computed[:, 1].tolist()
+    for sample in range(2):
+        alone, _, _ = run("ErnieImagePipeline", policy, seed=sample, **settings)
+        torch.testing.assert_close(together[sample : sample + 1], alone, rtol=0, atol=2e-5 * together.abs().max().item())
+
+
+@pytest.mark.parametrize("target", ["modules", "last_block"])
+@pytest.mark.parametrize("block", [0, 2, 3, 4, -1])
+def test_a_draft_is_verified_at_whatever_block_is_named(block: int, target: str) -> None:
+    subject = Subject.build("FluxPipeline")
+    options = f"threshold_decay=1,warmup_steps=2,verify_block={block},target={target}"
+    assert torch.equal(subject.fresh(f"speca:threshold=0,{options}"), subject.bare), "a draft is never right to the last bit"
+    _, (report,), _ = run("FluxPipeline", f"speca:threshold=100,{options}", pipe=subject.pipe, steps=STEPS)
+    assert report.judged.tolist() == [False, False, True, True, True]
+    assert [outcome.block_rows for outcome in report.outcomes] == [6, 6, 1, 1, 1]
 
 
 STRENGTH = [name for name, tiny in TINY.items() if "3 of 4 steps are run" in tiny.notes]
