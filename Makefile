@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+# Test processes; each takes one thread.
+WORKERS ?= 2
 
 .PHONY: demo test lint types bench docs clean
 
@@ -16,7 +18,7 @@ demo: $(VENV)/.ready
 	$(BIN)/foreseer compare --out compare
 
 test: $(VENV)/.ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """Shared fixtures. Tests that need no model use `ArrayBackbone`; those that need one use the small reference DiT or a tiny random one."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from hypothesis import HealthCheck, settings
 
 settings.register_profile("foreseer", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 settings.load_profile("foreseer")
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the processes share the cores
 
 DATA = Path(__file__).parent / "data"
 

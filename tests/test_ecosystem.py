@@ -10,12 +10,12 @@ import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, add_hook_to_module
 from diffusers.hooks import apply_group_offloading
+from tiny import TINY
+from tiny.common import accepted
 from torch import nn
 from torch._dynamo.utils import counters
 
 import foreseer
-from tiny import TINY
-from tiny.common import accepted
 
 FLUX, DIT = TINY["FluxPipeline"], TINY["DiTPipeline"]
 STEPS = 6
@@ -401,7 +401,7 @@ def test_copy_of_an_attached_transformer_is_clean():
 
 
 class Int8Linear(nn.Module):
-    """A stand-in for the quantized layers of bitsandbytes, torchao and others: int8 weights, dequantized at each call. No `weight` that one could multiply by."""
+    """A stand-in for the quantized layers of bitsandbytes, torchao and others: int8 weights, dequantized at each call, and no `weight` to multiply by."""
 
     def __init__(self, linear):
         super().__init__()

@@ -10,9 +10,9 @@ import threading
 import diffusers
 import pytest
 import torch
+from tiny import TINY
 
 import foreseer
-from tiny import TINY
 
 FLUX = TINY["FluxPipeline"]
 POLICIES = [
