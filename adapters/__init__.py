@@ -1,7 +1,8 @@
 """Hosts: what evaluates the denoiser, behind `foreseer.backbone.Backbone`."""
 
 from foreseer.adapters.arrays import ArrayBackbone
-from foreseer.adapters.attach import Attachment, attach
+from foreseer.adapters.attach import attach
+from foreseer.adapters.attachment import Attachment
 from foreseer.adapters.module_backbone import Call, ModuleBackbone
 from foreseer.adapters.wires import Wires
 

@@ -2,40 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-import attrs
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from foreseer.adapters.calls import Interception, intercept
-from foreseer.adapters.loops import PipelineLoop, Place
-from foreseer.adapters.module_backbone import Call, ModuleBackbone, Rewired
-from foreseer.adapters.parallel import check_process_group, vote_for
-from foreseer.adapters.rows import copies_in, signature_of_call
+from foreseer.adapters.attachment import Attachment, refuse
+from foreseer.adapters.parallel import check_process_group
 from foreseer.adapters.wires import Wires
 from foreseer.bank import Storage
-from foreseer.errors import ContractError, OverBudgetError, UnsupportedModelError
+from foreseer.errors import UnsupportedModelError
 from foreseer.plugins import observer_hooks, policy_hooks
 from foreseer.registry import PolicySpec
 from foreseer.registry import policy as named
-from foreseer.report import Report
-from foreseer.session import Session
-from foreseer.types import Run
-from foreseer.vote import Vote
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-__all__ = ["Attachment", "attach"]
-
-_attached: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
-SIGNATURES = 6
-"""For how many kinds of call (shapes, arguments) an attachment remembers what it found out about a model."""
+__all__ = ["attach"]
 
 
 def attach(
@@ -102,7 +87,7 @@ def attach(
     policy_hooks(spec())
     observer_hooks(observers)
     for model in models.values():
-        _refuse(model)
+        refuse(model)
     wires = {name: Wires(model, blocks) for name, model in models.items()}
     return Attachment(
         None if isinstance(target, nn.Module) else target,
@@ -131,317 +116,3 @@ def _denoisers(target: Any) -> dict[str, nn.Module]:
             f"cannot attach to a {type(target).__name__}: a diffusers pipeline with a scheduler and a transformer, or a torch.nn.Module is needed{hint}"
         )
     return found
-
-
-def _refuse(model: nn.Module) -> None:
-    if model in _attached:
-        raise ContractError(f"this {type(model).__name__} has policy {_attached[model]} attached already; detach it first (leave its `with`, or call detach())")
-    if getattr(model, "is_cache_enabled", False):
-        raise UnsupportedModelError(f"a diffusers cache is enabled on this {type(model).__name__}; call its disable_cache() first")
-
-
-@attrs.define(eq=False)
-class _Stream:
-    """One session, and where it began."""
-
-    session: Session
-    backbone: ModuleBackbone
-    start: int
-    last_step: int = -1
-
-
-class Attachment:
-    """A policy on a model or pipeline. Made by `attach`; all state lives here, none on a model or its class."""
-
-    def __init__(
-        self,
-        pipeline: Any,
-        wires: Mapping[str, Wires],
-        spec: PolicySpec,
-        *,
-        streams: Literal["independent", "follow_first"],
-        observers: Sequence[object],
-        on_error: Literal["raise", "compute"],
-        storage: Storage,
-        on_over_budget: Literal["raise", "last_block"],
-        process_group: ProcessGroup | Literal["auto"] | None,
-    ) -> None:
-        self.spec = spec
-        self._pipeline = pipeline
-        self._wires = dict(wires)
-        self._storage, self._on_over_budget = storage, on_over_budget
-        self._observers, self._on_error, self._follow = tuple(observers), on_error, streams == "follow_first"
-        self._process_group = process_group
-        self._votes: dict[str, Vote | None] = {name: vote_for(wire.model, process_group) for name, wire in self._wires.items()}
-        self._backbones: dict[tuple[str, object], ModuleBackbone] = {}
-        self._streams: dict[tuple[str, str, object], _Stream] = {}
-        self._run = 0
-        self._given: dict[str, Any] | None = None
-        self._outside = 0
-        self._inert: dict[tuple[str, object], str] = {}
-        self._detached = False
-        for wire in self._wires.values():
-            wire.install()
-        self._roots: list[Interception] = [intercept(wire.model, self._around(name)) for name, wire in self._wires.items()]
-        for wire in self._wires.values():
-            _attached[wire.model] = str(spec)
-        self._loop = None if pipeline is None else PipelineLoop(pipeline, [wire.model for wire in self._wires.values()], self._reachable, self._finish)
-
-    @property
-    def model(self) -> nn.Module:
-        """The denoiser; the first where a pipeline has several."""
-        return next(iter(self._wires.values())).model
-
-    def __enter__(self) -> Attachment:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.detach()
-
-    def detach(self) -> None:
-        """Put everything back as it was, bit for bit. Ends a run that is under way; does nothing the second time."""
-        if self._detached:
-            return
-        self._detached = True
-        self._finish()
-        self._given = None
-        if self._loop is not None:
-            self._loop.restore()
-        for root in self._roots:
-            root.restore()
-        for wire in self._wires.values():
-            wire.restore()
-            _attached.pop(wire.model, None)
-        self._backbones.clear()
-
-    @contextlib.contextmanager
-    def run(
-        self,
-        *,
-        timesteps: Sequence[float] | Tensor | None = None,
-        num_steps: int | None = None,
-        sigmas: Sequence[float] | Tensor | None = None,
-        groups: Sequence[int] | int | None = None,
-        stream: str = "",
-    ) -> Iterator[Attachment]:
-        """One sampling run of a model without a pipeline: calls of the model inside are its steps.
-
-        Args:
-            timesteps: ``(T,)`` one per call of the model, in the order of the calls.
-            num_steps: Number of calls, where the timesteps are not known. Policies that need it say so.
-            sigmas: ``(T,)`` noise levels, for policies that want them.
-            groups: Which rows are one sample: ``(R,)`` labels, or the number of samples, B, if row r belongs to
-                sample r mod B (guidance by concatenation). None: every row is a sample.
-            stream: A name for the report, where several runs make up one sampling.
-
-        Raises:
-            ContractError: A run is under way already, or the model was compiled or wrapped since it was attached.
-        """
-        if self._loop is not None:
-            raise ContractError("this is attached to a pipeline, whose calls are its runs; just call the pipeline")
-        if self._detached:
-            raise ContractError("this attachment is detached; attach anew")
-        if self._given is not None:
-            raise ContractError("a run is under way already; end it before the next")
-        self._ready()
-        times = _floats(timesteps)
-        if times is not None and num_steps is not None and len(times) != num_steps:
-            raise ValueError(f"num_steps={num_steps} but timesteps has {len(times)} entries; give one of them")
-        self._begin()
-        self._given = {
-            "timesteps": times,
-            "num_steps": len(times) if times is not None else num_steps,
-            "sigmas": _floats(sigmas),
-            "groups": groups,
-            "stream": stream,
-        }
-        try:
-            yield self
-        finally:
-            self._given = None
-            self._finish()
-
-    @property
-    def reports(self) -> dict[str, Report]:
-        """The account of the run under way, or of the last one: of each stream, by its name. Empty before the first run."""
-        found: dict[str, Report] = {}
-        for (name, stream, _), entry in self._streams.items():
-            label = ": ".join(part for part in (name if len(self._wires) > 1 else "", stream) if part) or "model"
-            key, count = label, 1
-            while key in found:
-                count += 1
-                key = f"{label} #{count}"
-            found[key] = entry.session.report
-        return found
-
-    @property
-    def report(self) -> Report:
-        """The account of the run under way, or of the last one; of its first stream, where it has several.
-
-        Raises:
-            ContractError: Nothing has run yet.
-        """
-        reports = self.reports
-        if not reports:
-            raise ContractError("nothing has run yet: call the pipeline, or a model inside `with attached.run(timesteps=...):`")
-        report = next(iter(reports.values()))
-        notes = list(self._inert.values())
-        if self._outside:
-            notes.append(f"{self._outside} calls came outside of a run and were computed")
-        if len(reports) > 1:
-            notes.append(f"this is the first of {len(reports)} streams; attached.reports has {', '.join(list(reports)[1:])} too")
-        return attrs.evolve(report, warnings=(*report.warnings, *notes)) if notes else report
-
-    def _reachable(self) -> None:
-        """Check, at the start of a run, that calls still arrive."""
-        for root, (name, wire) in zip(self._roots, self._wires.items(), strict=True):
-            if not root.intact or not wire.intact:
-                raise ContractError("the model was compiled or wrapped after foreseer was attached, so its calls no longer arrive; compile first, attach last")
-            if self._pipeline is not None and getattr(self._pipeline, name) is not wire.model:
-                raise ContractError(
-                    f"the pipeline's {name} was exchanged or compiled after foreseer was attached, so its calls no longer arrive; compile first, attach last"
-                )
-
-    def _ready(self) -> None:
-        """Check that calls arrive, and follow modules that were exchanged (a LoRA loaded since)."""
-        self._reachable()
-        for wire in self._wires.values():
-            if wire.stale:
-                wire.rewire()
-                self._backbones.clear()
-        votes = {name: vote_for(wire.model, self._process_group) for name, wire in self._wires.items()}
-        if votes != self._votes:  # parallelism was enabled since: other shapes, other company
-            self._votes = votes
-            self._backbones.clear()
-
-    def _begin(self) -> None:
-        self._streams = {}
-        self._outside = 0
-        for backbone in self._backbones.values():
-            backbone.spent = 0
-
-    def _finish(self) -> None:
-        for entry in self._streams.values():
-            entry.session.finish()
-
-    def _around(self, name: str) -> Callable[..., Any]:
-        def around(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            return self._called(name, inner, args, kwargs)
-
-        return around
-
-    def _called(self, name: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        place = self._place(name, kwargs)
-        signature = signature_of_call(args, kwargs)
-        if (name, signature) in self._inert:
-            return inner(*args, **kwargs)
-        if place is None:
-            self._outside += 1
-            return inner(*args, **kwargs)
-        call = Call(inner, args, kwargs)
-        because = ""
-        if torch.is_grad_enabled() and _differentiates(self._wires[name].model, args, kwargs):
-            because = "gradients are enabled: wrap the loop in torch.no_grad()"
-        while (name, signature) not in self._inert:
-            entry = self._stream(name, place, signature, call)
-            entry.last_step = place.step
-            index = place.step - entry.start if self._loop is not None else None
-            try:
-                output = entry.session.evaluate(call, index=index, computed_because=because)
-                for note in entry.backbone.notes:  # the self-check of the first computed step may have found out more
-                    entry.session.warn(note)
-                return output
-            except Rewired:
-                # The host's sites are others than it said. Nothing is lost but one evaluation: the session begins anew.
-                del self._streams[name, place.stream, signature]
-            except OverBudgetError as error:
-                if self._on_over_budget == "raise" or not entry.backbone.without_parts(f"memory: {error}"):
-                    raise
-                del self._streams[name, place.stream, signature]
-            except UnsupportedModelError as error:
-                if self._loop is None or entry.session.report.outcomes:
-                    raise
-                # One kind of call among a pipeline's (FLUX.2 klein's first returns its keys and values): it is computed, and the report says so.
-                del self._streams[name, place.stream, signature]
-                self._inert[name, signature] = f"one kind of call is always computed: {error}"
-        return inner(*args, **kwargs)
-
-    def _place(self, name: str, kwargs: dict[str, Any]) -> Place | None:
-        if self._loop is None:
-            return None if self._given is None else Place(self._run, 0, str(self._given["stream"]))
-        place = self._loop.place(self._wires[name].model, kwargs)
-        if place is not None and place.run != self._run:
-            self._run = place.run
-            self._begin()
-            self._ready()
-        return place
-
-    def _stream(self, name: str, place: Place, signature: object, call: Call) -> _Stream:
-        key = (name, place.stream, signature)
-        if key in self._streams:
-            return self._streams[key]
-        if self._loop is None and self._streams:
-            (old,) = self._streams.values()
-            rows = old.backbone.rows(call)
-            what = f"{old.session.run.rows} rows and was called with {rows}" if rows != old.session.run.rows else "arguments of other shapes or names"
-            raise ContractError(f"this run began with {what}; give each kind of call a run of its own")
-        backbone = self._backbones.pop((name, signature), None) or ModuleBackbone(self._wires[name], self._votes[name])
-        self._backbones[name, signature] = backbone
-        while len(self._backbones) > SIGNATURES * len(self._wires):
-            del self._backbones[next(iter(self._backbones))]
-        rows = backbone.rows(call)
-        groups, start = self._groups(rows, call), 0
-        given: dict[str, Any]
-        if self._loop is None:
-            assert self._given is not None
-            given = {key: value for key, value in self._given.items() if key != "groups"}
-        else:
-            start = place.step
-            times = self._loop.timesteps()
-            given = {"timesteps": times and times[start:], "num_steps": times and max(len(times) - start, 1), "stream": place.stream}
-        run = Run(depth=backbone.depth, rows=rows, groups=groups, sites=backbone.sites, **given)
-        leader = next((s.session for (n, _, _), s in self._streams.items() if self._follow and n == name and s.session.run.rows == rows), None)
-        watched: dict[str, Any] = {"observers": self._observers, "on_error": self._on_error}
-        try:
-            session = Session(backbone, self.spec, run, **watched, storage=self._storage, leader=leader, vote=self._votes[name])
-        except ContractError as error:
-            if not self._wires[name].opaque:
-                raise
-            raise UnsupportedModelError(
-                f"{self.spec} looks at single blocks, and the model is compiled as a whole, so that only its output can be forecast: "
-                "compile its blocks instead (compile_repeated_blocks), or choose a policy that looks at the output alone: taylorseer with target='output'"
-            ) from error
-        backbone.watch(session.sites)
-        first = [row for row in range(rows) if groups[row] == groups[0]]
-        backbone.sample_rows = first if session.verifies and len(first) < rows else None
-        for note in backbone.notes:
-            session.warn(note)
-        self._streams[key] = _Stream(session, backbone, start)
-        return self._streams[key]
-
-    def _groups(self, rows: int, call: Call) -> tuple[int, ...]:
-        given = None if self._given is None else self._given["groups"]
-        if self._loop is not None:
-            given = rows // copies_in(call.args, call.kwargs, rows)
-        if given is None:
-            return tuple(range(rows))
-        if isinstance(given, int):
-            if given < 1 or rows % given:
-                raise ContractError(f"groups={given} samples do not divide the {rows} rows of the call")
-            return tuple(row % given for row in range(rows))
-        if len(given) != rows:
-            raise ContractError(f"groups has {len(given)} labels for the {rows} rows of the call; give one per row, or the number of samples")
-        return tuple(int(g) for g in given)
-
-
-def _floats(values: Sequence[float] | Tensor | None) -> tuple[float, ...] | None:
-    if values is None:
-        return None
-    listed = values.tolist() if hasattr(values, "tolist") else values
-    return tuple(float(v) for v in listed)
-
-
-def _differentiates(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether this call would build a graph: a forecast has no gradient."""
-    tensors = (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
-    return any(t.requires_grad for t in tensors) or any(p.requires_grad for p in model.parameters())
