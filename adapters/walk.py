@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from foreseer.adapters.layouts import Layout
+from foreseer.errors import UnsupportedModelError
 from foreseer.types import OUTPUT, Evidence, Probe, Site
 
 if TYPE_CHECKING:
@@ -149,10 +150,14 @@ class Walk:
         self.called.append(wire)
         if index is None or index >= self._host.depth:
             return output
-        needed = self._record and (Site(index) in self._record or not self._host.output_for_last)
-        if needed and index not in self._host.layouts:
+        if self._record and index not in self._host.layouts:
             hidden, shards = _hidden(self._host.block(index), args, kwargs), self._host.vote.processes if self._host.vote else 1
-            self._host.layouts[index] = Layout.of(output, self._rows, hidden=hidden, shards=shards, what=self._name(index))
+            try:
+                self._host.layouts[index] = Layout.of(output, self._rows, hidden=hidden, shards=shards, what=self._name(index))
+            except UnsupportedModelError:
+                # Where the model's output stands in for the last block, nobody needs to know what the others return.
+                if Site(index) in self._record or not self._host.output_for_last:
+                    raise
         elif self._live is None and not self._record and index in self._host.layouts:  # rows on their own, in the self-check
             self._host.layouts[index].check_rows(output, self._rows, what=self._name(index))
         site = Site(index)

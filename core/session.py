@@ -200,6 +200,9 @@ class Session:
         )
         if plan.probe is None:
             trial.reject_non_finite()
+        elif trial.accept is None:  # a host that did not ask has judged nothing: what was to be verified is computed
+            full = self._compute(inputs, "the host did not reach the probed block")
+            return full._replace(block_rows=first.block_rows + full.block_rows)
         rejected = [r for r, out in enumerate(trial.rejected) if out]
         done = _Done(first.output, {}, tuple(trial.rejected), first.block_rows, trial.reason(), plan, trial)
         if not rejected:

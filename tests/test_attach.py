@@ -331,6 +331,22 @@ def test_blocks_that_return_several_tensors_are_driven():
         assert not attached.report.warnings
 
 
+def test_residuals_added_outside_of_the_blocks_are_noticed_and_the_output_is_forecast_instead():
+    model = Plain().eval().requires_grad_(False)
+    calls = [(torch.ones(2, 3, 8) * (1 + 0.01 * step), torch.full((2,), float(step + 1))) for step in range(8)]
+    truth = [model(*c) for c in calls]
+    for text in ("taylorseer:target=last_block", "cg_taylor:threshold=0.5"):
+        with foreseer.attach(model, foreseer.registry.parse_policy(text)) as attached, attached.run(num_steps=8):
+            outputs = [model(*c) for c in calls]
+        assert any("its output is forecast instead" in warning for warning in attached.report.warnings)
+        assert len(attached.report.full_steps) < 8
+        assert all(torch.equal(outputs[step], truth[step]) for step in attached.report.full_steps)
+    with foreseer.attach(model, "speca", target="last_block") as attached, attached.run(num_steps=8):
+        with pytest.raises(foreseer.UnsupportedModelError, match="cannot be driven: its output changes"):
+            model(*calls[0])
+    assert torch.equal(model(*calls[0]), truth[0])
+
+
 def test_block_that_returns_something_else_is_refused_at_the_first_step():
     class Odd(nn.Module):
         def __init__(self):

@@ -199,6 +199,20 @@ def test_nan_features_of_one_row_are_rejected_and_spoil_no_other(policy):
         assert np.allclose(a[[0, 2]], b[[0, 2]], rtol=1e-12)
 
 
+def test_a_draft_that_the_host_did_not_judge_is_computed():
+    class Forgetful(ArrayBackbone):
+        def forward(self, inputs, *, probe=None, judge=None, **kwargs):
+            return super().forward(inputs, **kwargs)
+
+    host = Forgetful(world()._feature, depth=DEPTH)
+    sites = (Site(0), Site(3))
+    s = session(host, lambda: (Custom(plan=Plan(forecast=sites, probe=Probe(0)), sites=sites), taylor()))
+    outputs = drive(s, 4)
+    assert s.report.full_steps == [0, 1, 2, 3]
+    assert all(np.array_equal(a, b) for a, b in zip(outputs, bare(host, 4), strict=True))
+    assert "did not reach" in s.report.reasons[2]
+
+
 def test_rows_of_one_sample_share_one_fate():
     verdict = Verdict(torch.tensor([0.0, 9.0, 0.0, 0.0]), torch.tensor([True, False, True, True]), 1.0)
     host = world(rows=4)
