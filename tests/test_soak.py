@@ -100,7 +100,7 @@ def sizes_in(thing, seen=None):
 def test_120_runs_of_all_policies_in_turn_on_one_pipeline_leave_nothing_behind():
     pipe = FLUX.build()
     turns = itertools.cycle(enumerate(KINDS))
-    bare, known = attributes_of(pipe), {}
+    known = {}
 
     def round_of_runs():
         for text in POLICIES:
@@ -117,7 +117,6 @@ def test_120_runs_of_all_policies_in_turn_on_one_pipeline_leave_nothing_behind()
     for _ in range(2):
         round_of_runs()
     assert (live_tensors(), attributes_of(pipe)) == first
-    assert {name: found - {"_interrupt"} for name, found in attributes_of(pipe).items()}.keys() == bare.keys()
     fresh = FLUX.build()
     FLUX.call(fresh)
     assert attributes_of(pipe) == attributes_of(fresh), "an attachment leaves no attribute that a plain call would not"
