@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Test processes; each takes one thread.
 WORKERS ?= 2
 
-.PHONY: demo test lint types bench docs clean
+.PHONY: demo test lint types bench clean
 
 # One environment for everything; made anew when the project's metadata changes.
 $(VENV)/.ready: pyproject.toml constraints.txt

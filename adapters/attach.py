@@ -37,6 +37,7 @@ def attach(
     max_history_bytes: int | None = None,
     on_over_budget: Literal["raise", "last_block"] = "raise",
     process_group: ProcessGroup | Literal["auto"] | None = "auto",
+    copies: int | None = None,
     **options: Any,
 ) -> Attachment:
     """Let a policy drive a model's blocks until detached. Use it as a context manager.
@@ -60,6 +61,8 @@ def attach(
         process_group: The processes that share each sample's tokens (context or sequence parallelism) and so must decide
             alike. ``"auto"`` finds diffusers' own, at each run's start; None: each process decides for itself, right where
             each has samples of its own.
+        copies: How many rows of a pipeline's call are one sample, where it concatenates for guidance (row r belongs to sample
+            r mod R/copies); None recognises them by their equal latents. A bare model says ``groups=`` for each run.
         **options: The policy's own options.
 
     Raises:
@@ -82,6 +85,8 @@ def attach(
     if history_dtype is not None and not (isinstance(history_dtype, torch.dtype) and history_dtype.is_floating_point):
         raise ValueError(f"history_dtype={history_dtype!r} cannot hold features; write a floating point dtype, for example torch.bfloat16")
     check_process_group(process_group)
+    if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 1):
+        raise ValueError(f"copies={copies!r} is out of range; write a whole number >= 1, or None to recognise them")
     storage = Storage(history_dtype, None if history_device is None else torch.device(history_device), max_history_bytes)
     spec = named(policy, **options)
     policy_hooks(spec())
@@ -99,6 +104,7 @@ def attach(
         storage=storage,
         on_over_budget=on_over_budget,
         process_group=process_group,
+        copies=copies,
     )
 
 

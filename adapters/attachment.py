@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from foreseer.adapters.calls import Interception, intercept
 from foreseer.adapters.loops import PipelineLoop, Place
@@ -68,13 +69,14 @@ class Attachment:
         storage: Storage,
         on_over_budget: Literal["raise", "last_block"],
         process_group: ProcessGroup | Literal["auto"] | None,
+        copies: int | None,
     ) -> None:
         self.spec = spec
         self._pipeline = pipeline
         self._wires = dict(wires)
         self._storage, self._on_over_budget = storage, on_over_budget
         self._observers, self._on_error, self._follow = tuple(observers), on_error, streams == "follow_first"
-        self._process_group = process_group
+        self._process_group, self._copies = process_group, copies
         self._votes: dict[str, Vote | None] = {name: vote_for(wire.model, process_group) for name, wire in self._wires.items()}
         self._backbones: dict[tuple[str, object], ModuleBackbone] = {}
         self._streams: dict[tuple[str, str, object], _Stream] = {}
@@ -226,6 +228,7 @@ class Attachment:
     def _finish(self) -> None:
         for entry in self._streams.values():
             entry.session.finish()
+            entry.backbone.pool.clear()
 
     def _around(self, name: str) -> Callable[..., Any]:
         def around(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -302,7 +305,9 @@ class Attachment:
             times = self._loop.timesteps()
             given = {"timesteps": times and times[start:], "num_steps": times and max(len(times) - start, 1), "stream": place.stream}
         run = Run(depth=backbone.depth, rows=rows, groups=groups, sites=backbone.sites, **given)
-        leader = next((s.session for (n, _, _), s in self._streams.items() if self._follow and n == name and s.session.run.rows == rows), None)
+        leader = next(
+            (s.session for (n, _, _), s in self._streams.items() if self._follow and n == name and (s.start, s.session.run.rows) == (start, rows)), None
+        )
         watched: dict[str, Any] = {"observers": self._observers, "on_error": self._on_error}
         try:
             session = Session(backbone, self.spec, run, **watched, storage=self._storage, leader=leader, vote=self._votes[name])
@@ -324,7 +329,9 @@ class Attachment:
     def _groups(self, rows: int, call: Call) -> tuple[int, ...]:
         given = None if self._given is None else self._given["groups"]
         if self._loop is not None:
-            given = rows // copies_in(call.args, call.kwargs, rows)
+            given = rows // (self._copies or copies_in(call.args, call.kwargs, rows))
+            if self._copies and rows % self._copies:
+                raise ContractError(f"copies={self._copies} does not divide the {rows} rows of the call")
         if given is None:
             return tuple(range(rows))
         if isinstance(given, int):
@@ -345,5 +352,5 @@ def _floats(values: Sequence[float] | Tensor | None) -> tuple[float, ...] | None
 
 def _differentiates(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether this call would build a graph: a forecast has no gradient."""
-    tensors = (v for v in (*args, *kwargs.values()) if isinstance(v, Tensor))
+    tensors = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
     return any(t.requires_grad for t in tensors) or any(p.requires_grad for p in model.parameters())

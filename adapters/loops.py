@@ -175,6 +175,7 @@ class PipelineLoop:
 
     def restore(self) -> None:
         """Let go of the pipeline."""
+        self._calls.clear()
         for probe in (*self._probes, *self._contexts.values(), *([self._end] if self._end else ())):
             probe.restore()
 
@@ -211,6 +212,7 @@ class PipelineLoop:
 
     def _on_end(self, pipeline: Any) -> None:
         self._thread = None
+        self._calls.clear()
         if self.open:
             self.open = False
             self._ended()

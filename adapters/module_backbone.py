@@ -238,7 +238,7 @@ class ModuleBackbone:
         features = {site: feature for site, feature in done.features.items() if site != OUTPUT and not (self.output_for_last and site == Site(self.depth - 1))}
         if features:
             try:
-                again, _ = self._pass(inputs, None, features)
+                again, _ = self._pass(inputs, None, _Copies(features))
                 same, why = same_output(done.output, again.output), "its output changes where recorded features stand in for computed ones"
             except (ContractError, KeyboardInterrupt):
                 raise
@@ -297,6 +297,25 @@ class ModuleBackbone:
             raise UnsupportedModelError(f"{name} cannot be driven: {why}")
         self._set_order(self.order)
         return Rewired()
+
+
+class _Copies(Mapping[Site, Tensor]):
+    """Substitutes that a model may write into, copied one by one as they are reached, so that no second set of features is held."""
+
+    def __init__(self, given: Mapping[Site, Tensor]) -> None:
+        self._given = given
+
+    def __getitem__(self, site: Site) -> Tensor:
+        return self._given[site].clone()
+
+    def __contains__(self, site: object) -> bool:
+        return site in self._given
+
+    def __iter__(self) -> Iterator[Site]:
+        return iter(self._given)
+
+    def __len__(self) -> int:
+        return len(self._given)
 
 
 class _Renamed(Mapping[Site, Tensor]):

@@ -83,7 +83,7 @@ def signature_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> objec
 
 def _signature(value: Any) -> object:
     if isinstance(value, Tensor):
-        return (tuple(value.shape), value.dtype)
+        return (tuple(value.shape), value.dtype, value.device)
     if isinstance(value, (list, tuple)):
         return tuple(_signature(entry) if isinstance(entry, (Tensor, list, tuple)) else entry if isinstance(entry, int) else type(entry) for entry in value)
     if isinstance(value, Mapping):

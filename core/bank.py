@@ -136,17 +136,23 @@ class FeatureBank:
         return total.view(self._rows, *ring.shape[2:]).to(dtype)
 
     def checked(self, site: Site, draft: Tensor) -> Tensor:
-        """Return a forecast that a plugin made itself, or raise `ContractError` if it does not look like what was recorded."""
+        """Return a copy, for the model may write into it, of a forecast that a plugin made itself.
+
+        Raises:
+            ContractError: It does not look like what was recorded.
+        """
         shape, (dtype, device) = self._rings[site][:, 0].shape, self._homes[site]
         if draft.shape != shape or draft.dtype != dtype or draft.device != device:
             raise ContractError(
                 f"predict_features gave {draft.dtype} {tuple(draft.shape)} on {draft.device} for {site}; recorded is {dtype} {tuple(shape)} on {device}"
             )
-        return draft
+        return draft.clone()
 
     def features(self, site: Site) -> Tensor:
         """Return a copy of a site's features, ``(K, R, ...)``, newest first, zero where a row has fewer."""
         ring, keep, (dtype, device) = self._rings[site], self._keep[site], self._homes[site]
+        if device.type == "cuda" and ring.device.type == "cpu":  # copies into pinned memory may still be under way
+            torch.cuda.current_stream(device).synchronize()
         slots = torch.from_numpy(self._slots(keep)).to(ring.device)
         # A slot that a row has not reached yet is still zero, so the slots behind its oldest feature read as zero too.
         return ring[torch.arange(self._rows, device=ring.device)[:, None], slots].movedim(1, 0).to(device, dtype)

@@ -214,7 +214,8 @@ class Session:
             return done._replace(output=full.output, features=full.features, block_rows=first.block_rows + full.block_rows)
         # After an input probe the rejected rows resume behind the probed block: what was computed up to there stands in for it.
         kept = {site: feature[rejected] for site, feature in first.features.items()}
-        resume = {site: feature for site, feature in kept.items() if plan.probe is not None and site == Site(plan.probe.block)}
+        # A copy: the model may write into what it is given, and what is kept goes into the history.
+        resume = {site: feature.clone() for site, feature in kept.items() if plan.probe is not None and site == Site(plan.probe.block)}
         part = self._backbone.forward(inputs, rows=rejected, substitute=resume, record=self._bank.sites - kept.keys())
         return done._replace(
             output=self._backbone.merge(first.output, rejected, part.output),
@@ -229,7 +230,9 @@ class Session:
     def _follow(self, step: Step) -> Plan | None:
         """Do as the first stream did in this step, without judging again."""
         led = None if self._leader is None else self._leader._latest
-        if led is None or led.step.index != step.index or led.full:
+        if led is None or led.step.index != step.index:  # it was not called in this step
+            return self._decide(step)
+        if led.full:
             return Plan(reason="computed as the first stream was")
         return Plan(forecast=led.plan.forecast, compute=led.computed, reason="as the first stream")
 

@@ -542,3 +542,85 @@ def test_dead_attachment_frees_its_model():
     del attached, model
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize("where", ["behind the last block", "behind the first block"])
+@pytest.mark.parametrize(
+    "text", ["reuse:interval=3,target=last_block", "taylorseer:interval=3,max_order=1,target=last_block,warmup_steps=1", "cg_taylor:threshold=0.5"]
+)
+def test_a_model_that_writes_into_its_blocks_outputs_spoils_no_history(text, where):
+    """Constant input: whatever is forecast from clean features is the same in every step."""
+
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(4))
+
+        def forward(self, x):
+            for index, block in enumerate(self.blocks):
+                x = block(x)
+                if index == (3 if "last" in where else 0):
+                    x += 1.0
+            return x * 2
+
+    model, x = Model().eval().requires_grad_(False), torch.linspace(-1, 1, 8).view(2, 4)
+    truth = model(x)
+    with foreseer.attach(model, foreseer.registry.parse_policy(text)) as attached, attached.run(num_steps=9):
+        outputs = [model(x) for _ in range(9)]
+    assert len(attached.report.full_steps) < 9
+    assert all(torch.allclose(output, truth, atol=1e-6) for output in outputs)
+
+
+def test_rows_that_resume_behind_a_written_output_keep_clean_features():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(4))
+
+        def forward(self, x):
+            for index, block in enumerate(self.blocks):
+                x = block(x)
+                if not index:
+                    x += 1.0
+            return x
+
+    class Once:
+        @hookimpl
+        def setup(self, run):
+            return foreseer.Needs(sites=(Site(0), Site(3)))
+
+        @hookimpl
+        def before_step(self, step):
+            return Plan(forecast=(Site(0), Site(3)), probe=foreseer.Probe(0))
+
+        @hookimpl
+        def verify(self, step, evidence):
+            error = (evidence.computed - evidence.forecast).abs().flatten(1).sum(1)
+            refused = torch.tensor([step.index == 2, False])
+            return foreseer.Verdict(error, ~refused, 1.0)
+
+    model, x = Model().eval().requires_grad_(False), torch.linspace(-1, 1, 8).view(2, 4)
+    with foreseer.attach(model, lambda: (Once(), taylor(max_order=0))) as attached, attached.run(num_steps=6):
+        for _ in range(6):
+            model(x)
+    assert attached.report.computed[2].tolist() == [True, False]
+    assert np.nanmax(attached.report.error) < 1e-6
+
+
+def test_gradients_of_tensors_inside_of_lists_are_seen():
+    class Model(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+
+        def forward(self, xs):
+            x = torch.stack(xs)
+            for block in self.blocks:
+                x = block(x)
+            return x
+
+    model = Model().requires_grad_(False)
+    xs = [torch.ones(4, requires_grad=True), torch.ones(4, requires_grad=True)]
+    with foreseer.attach(model, "taylorseer", target="last_block") as attached, attached.run(num_steps=5):
+        assert all(model(xs).requires_grad for _ in range(5))
+    assert any("gradients are enabled" in warning for warning in attached.report.warnings)

@@ -186,6 +186,7 @@ def test_a_ready_made_forecast_must_look_like_what_was_recorded(draft: Tensor, a
     if apart:
         bank.commit(1, [0], {site: torch.ones(1, 3)})
     fine = torch.zeros(2, 3)
-    assert bank.checked(site, fine) is fine
+    assert torch.equal(bank.checked(site, fine), fine)
+    assert bank.checked(site, fine) is not fine, "the model may write into what it is given"
     with pytest.raises(ContractError, match=r"recorded is torch.float32 \(2, 3\)"):
         bank.checked(site, draft)
