@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from foreseer.adapters.arguments import differentiates, signature_of_call
 from foreseer.adapters.calls import Interception, intercept
 from foreseer.adapters.loops import PipelineLoop, Place
 from foreseer.adapters.module_backbone import Call, ModuleBackbone, Rewired
 from foreseer.adapters.parallel import vote_for
-from foreseer.adapters.rows import copies_in, signature_of_call
+from foreseer.adapters.rows import copies_in
 from foreseer.adapters.wires import Wires
 from foreseer.bank import Storage
 from foreseer.errors import ContractError, OverBudgetError, UnsupportedModelError
@@ -246,7 +246,7 @@ class Attachment:
             return inner(*args, **kwargs)
         call = Call(inner, args, kwargs)
         because = ""
-        if torch.is_grad_enabled() and _differentiates(self._wires[name].model, args, kwargs):
+        if torch.is_grad_enabled() and differentiates(self._wires[name].model, args, kwargs):
             because = "gradients are enabled: wrap the loop in torch.no_grad()"
         while (name, signature) not in self._inert:
             entry = self._stream(name, place, signature, call)
@@ -348,9 +348,3 @@ def _floats(values: Sequence[float] | Tensor | None) -> tuple[float, ...] | None
         return None
     listed = values.tolist() if hasattr(values, "tolist") else values
     return tuple(float(v) for v in listed)
-
-
-def _differentiates(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether this call would build a graph: a forecast has no gradient."""
-    tensors = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
-    return any(t.requires_grad for t in tensors) or any(p.requires_grad for p in model.parameters())

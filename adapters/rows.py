@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foreseer.errors import ContractError, UnsupportedModelError
 
-__all__ = ["copies_in", "count_rows", "merge_rows", "signature_of_call", "take_rows"]
+__all__ = ["copies_in", "count_rows", "merge_rows", "take_rows"]
 
 _BATCH_FREE = re.compile(r"rope|rotary|freqs|(?<!input)(?<!segment)_ids$|^indices_|img_shapes|pos_embed")
 """Names of positions in diffusers' models: no batch dimension, unless they have three dimensions or more (HiDream's ``img_ids``)."""
@@ -73,22 +73,6 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, Tensor):
         return torch.equal(a, b)
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def signature_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
-    """What two calls must share to have features of the same shapes: names, shapes, dtypes, flags and lists of indices, but no values of tensors."""
-    given = (name for name in sorted(kwargs) if kwargs[name] is not None and not (isinstance(kwargs[name], Mapping) and not kwargs[name]))
-    return (tuple(_signature(value) for value in args), tuple((name, _signature(kwargs[name])) for name in given))
-
-
-def _signature(value: Any) -> object:
-    if isinstance(value, Tensor):
-        return (tuple(value.shape), value.dtype, value.device)
-    if isinstance(value, (list, tuple)):
-        return tuple(_signature(entry) if isinstance(entry, (Tensor, list, tuple)) else entry if isinstance(entry, int) else type(entry) for entry in value)
-    if isinstance(value, Mapping):
-        return tuple((str(key), _signature(value[key])) for key in value)
-    return value if isinstance(value, (bool, str)) else type(value)
 
 
 def take_rows(value: Any, rows: Sequence[int], total: int, *, name: str = "") -> Any:

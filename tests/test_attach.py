@@ -544,26 +544,29 @@ def test_dead_attachment_frees_its_model():
     assert alive() is None
 
 
+class Writes(nn.Module):
+    """Adds to the output of one of its blocks in place."""
+
+    def __init__(self, behind):
+        super().__init__()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(4))
+        self.behind = behind
+
+    def forward(self, x):
+        for index, block in enumerate(self.blocks):
+            x = block(x)
+            if index == self.behind:
+                x += 1.0
+        return x * 2
+
+
 @pytest.mark.parametrize("where", ["behind the last block", "behind the first block"])
 @pytest.mark.parametrize(
     "text", ["reuse:interval=3,target=last_block", "taylorseer:interval=3,max_order=1,target=last_block,warmup_steps=1", "cg_taylor:threshold=0.5"]
 )
 def test_a_model_that_writes_into_its_blocks_outputs_spoils_no_history(text, where):
     """Constant input: whatever is forecast from clean features is the same in every step."""
-
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(4))
-
-        def forward(self, x):
-            for index, block in enumerate(self.blocks):
-                x = block(x)
-                if index == (3 if "last" in where else 0):
-                    x += 1.0
-            return x * 2
-
-    model, x = Model().eval().requires_grad_(False), torch.linspace(-1, 1, 8).view(2, 4)
+    model, x = Writes(3 if "last" in where else 0).eval().requires_grad_(False), torch.linspace(-1, 1, 8).view(2, 4)
     truth = model(x)
     with foreseer.attach(model, foreseer.registry.parse_policy(text)) as attached, attached.run(num_steps=9):
         outputs = [model(x) for _ in range(9)]
@@ -572,18 +575,6 @@ def test_a_model_that_writes_into_its_blocks_outputs_spoils_no_history(text, whe
 
 
 def test_rows_that_resume_behind_a_written_output_keep_clean_features():
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.Tanh()) for _ in range(4))
-
-        def forward(self, x):
-            for index, block in enumerate(self.blocks):
-                x = block(x)
-                if not index:
-                    x += 1.0
-            return x
-
     class Once:
         @hookimpl
         def setup(self, run):
@@ -599,7 +590,7 @@ def test_rows_that_resume_behind_a_written_output_keep_clean_features():
             refused = torch.tensor([step.index == 2, False])
             return foreseer.Verdict(error, ~refused, 1.0)
 
-    model, x = Model().eval().requires_grad_(False), torch.linspace(-1, 1, 8).view(2, 4)
+    model, x = Writes(0).eval().requires_grad_(False), torch.linspace(-1, 1, 8).view(2, 4)
     with foreseer.attach(model, lambda: (Once(), taylor(max_order=0))) as attached, attached.run(num_steps=6):
         for _ in range(6):
             model(x)

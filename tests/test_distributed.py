@@ -30,8 +30,8 @@ GROUPS = ([name for name in CASES if name.startswith("flux")], [name for name in
 
 def two_processes(folder, names):
     """Run cases in two processes; what each of them left, by case. Fails, and ends both, after PATIENCE seconds."""
-    if not (torch.distributed.is_available() and torch.distributed.is_gloo_available()):
-        pytest.skip("torch was built without gloo")
+    assert torch.distributed.is_available(), "torch was built without torch.distributed"
+    assert torch.distributed.is_gloo_available(), "torch was built without gloo, which these tests need"
     alone = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
     started, deadline = [], time.monotonic() + PATIENCE
     try:
