@@ -5,13 +5,13 @@ BIN    := $(VENV)/bin
 # Test processes; each takes one thread.
 WORKERS ?= 2
 
-.PHONY: demo test lint types bench clean
+.PHONY: demo test lint types docs bench clean
 
 # One environment for everything; made anew when the project's metadata changes.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,testing,docs,dev]'
 	touch $@
 
 demo: $(VENV)/.ready
@@ -27,8 +27,11 @@ lint: $(VENV)/.ready
 types: $(VENV)/.ready
 	$(BIN)/python .ci/types.py
 
+docs: $(VENV)/.ready
+	$(BIN)/python -m mkdocs build --strict --site-dir site
+
 bench: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info compare .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
+	rm -rf $(VENV) build dist *.egg-info compare site .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks
