@@ -14,7 +14,7 @@ from foreseer.adapters.wires import Wires
 from foreseer.bank import Storage
 from foreseer.errors import UnsupportedModelError
 from foreseer.plugins import observer_hooks, policy_hooks
-from foreseer.registry import PolicySpec
+from foreseer.registry import PolicySpec, build_observers
 from foreseer.registry import policy as named
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def attach(
         streams: Where a pipeline calls the model several times in a step (guidance in two calls): ``"independent"``
             lets each stream decide by itself; ``"follow_first"`` lets the first decide for all, as the released
             TaylorSeer and CG-Taylor code for Wan does.
-        observers: Plugins that watch the runs.
+        observers: Plugins that watch the runs, or names of installed ones (``"csvtrace:path=trace.csv"``), built once for this attachment.
         on_error: ``"raise"``, or ``"compute"`` to compute a step in which the policy raised and say so in the report.
         history_dtype: Keep features in this dtype (``torch.bfloat16`` halves what a float32 model's take); None keeps
             the model's. Forecasts are summed in float32 either way.
@@ -90,7 +90,8 @@ def attach(
     storage = Storage(history_dtype, None if history_device is None else torch.device(history_device), max_history_bytes)
     spec = named(policy, **options)
     policy_hooks(spec())
-    observer_hooks(observers)
+    watchers = build_observers(observers)
+    observer_hooks(watchers)
     for model in models.values():
         refuse(model)
     wires = {name: Wires(model, blocks) for name, model in models.items()}
@@ -99,7 +100,7 @@ def attach(
         wires,
         spec,
         streams=streams,
-        observers=observers,
+        observers=watchers,
         on_error=on_error,
         storage=storage,
         on_over_budget=on_over_budget,

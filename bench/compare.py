@@ -85,6 +85,7 @@ class CompareSettings:
         guidance: e = e_uncond + guidance * (e_cond - e_uncond).
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        observers: Observers of every policy's runs, as on the command line (``"csvtrace:path=trace.csv"``), or plugins. Built once; timed with the runs.
         out: Folder for the results; made if it is missing. Files of the same names are overwritten.
 
     Raises:
@@ -99,6 +100,7 @@ class CompareSettings:
     guidance: float = attrs.field(default=1.5, validator=_weight)
     device: str = attrs.field(default="cpu", validator=_device)
     dtype: str = attrs.field(default="float32", validator=_dtype)
+    observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
     out: Path = attrs.field(default=Path("compare"), converter=Path, validator=_folder)
 
     def specs(self) -> list[PolicySpec]:
@@ -146,7 +148,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: what ``results.json`` holds."""
-        chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in ("policies", "out"))
+        chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in ("policies", "observers", "out"))
         return {
             "settings": {"policies": [str(p) for p in self.settings.policies], **chosen},
             "samples": len(self.labels),

@@ -34,12 +34,14 @@ class Lane:
         kind: ``"full"``: the bare model with all steps. ``"policy"``: all steps, driven by a policy. ``"fewer"``: the bare model with fewer steps.
         num_steps: DDIM steps.
         spec: The policy; None for the bare model.
+        observers: Plugins that watch the policy's runs.
     """
 
     name: str
     kind: Literal["full", "policy", "fewer"]
     num_steps: int
     spec: PolicySpec | None = None
+    observers: tuple[object, ...] = ()
 
 
 FULL = "full"
@@ -124,7 +126,7 @@ def measure(model: nn.Module, lane: Lane, noise: Tensor, labels: Tensor, *, guid
         samples, seconds = _timed(model, noise, labels, timesteps, guidance, on_step)
         return Measurement(samples, seconds, (lane.num_steps,) * len(labels), lane.num_steps * _depth(model) * 2 * len(labels), None)
     # groups=B: rows r and r + B, with and without the class, are one sample
-    with attach(model, lane.spec) as attached, attached.run(timesteps=timesteps, groups=len(labels)):
+    with attach(model, lane.spec, observers=lane.observers) as attached, attached.run(timesteps=timesteps, groups=len(labels)):
         samples, seconds = _timed(model, noise, labels, timesteps, guidance, on_step)
     report = attached.report
     steps = tuple(int(n) for n in report.computed.sum(axis=0)[: len(labels)])
@@ -133,7 +135,7 @@ def measure(model: nn.Module, lane: Lane, noise: Tensor, labels: Tensor, *, guid
 
 def warm_up(model: nn.Module, lane: Lane, noise: Tensor, labels: Tensor, *, guidance: float) -> None:
     """Run a lane for a few steps, untimed. A policy that cannot drive this model fails here, before anything long has begun."""
-    measure(model, attrs.evolve(lane, num_steps=min(lane.num_steps, WARM_UP_STEPS)), noise, labels, guidance=guidance)
+    measure(model, attrs.evolve(lane, num_steps=min(lane.num_steps, WARM_UP_STEPS), observers=()), noise, labels, guidance=guidance)
 
 
 def _timed(

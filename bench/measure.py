@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from foreseer.bench.lanes import FULL, SAMPLE, Lane, Measurement, fewer_lane, labels_of, measure, noise_of, warm_up
 from foreseer.bench.quality import DigitJudge, psnr, ssim
-from foreseer.registry import PolicySpec
+from foreseer.registry import PolicySpec, build_observers
 from foreseer.report import Report
 
 if TYPE_CHECKING:
@@ -117,7 +117,8 @@ class Comparison:
         self.batches: list[range] = []
         self._model = model
         self._full = Lane(FULL, "full", settings.steps)
-        self._policies = [Lane(str(spec), "policy", settings.steps, spec) for spec in specs]
+        watchers = build_observers(settings.observers)
+        self._policies = [Lane(str(spec), "policy", settings.steps, spec, watchers) for spec in specs]
         self._fewer: dict[str, Lane] = {}
         self._done: dict[str, list[Measurement]] = {}
 

@@ -10,32 +10,37 @@ print(attached.report)
 if __name__ != "foreseer":  # the folder is called core: `import core` from a checkout would make a second, broken copy
     raise ImportError("import foreseer, not core: install the package first (pip install -e .)")
 
+from importlib import import_module as _import_module
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
-from foreseer.backbone import Backbone, Pass
-from foreseer.errors import (
-    ContractError,
-    ForeseerError,
-    OptionError,
-    OverBudgetError,
-    PluginError,
-    PolicyConflictError,
-    UnsupportedModelError,
-)
-from foreseer.hookspecs import ObserverSpecs, PolicySpecs, hookimpl
-from foreseer.loop import sample
-from foreseer.registry import PolicySpec, cite, list_plugins, policy
-from foreseer.report import Report
-from foreseer.session import Session
-from foreseer.types import OUTPUT, Evidence, History, Needs, Outcome, Plan, Probe, Run, Site, Step, Verdict, Weights
-
+# Loaded when they are first used: `foreseer policies` and `foreseer --help` then answer at once, where importing torch takes longer than they do.
 if TYPE_CHECKING:
-    from foreseer.adapters import Attachment, attach
+    from foreseer import errors, metrics, options
+    from foreseer.adapters.attach import attach
+    from foreseer.adapters.attachment import Attachment
+    from foreseer.backbone import Backbone, Pass
+    from foreseer.errors import (
+        ContractError,
+        ForeseerError,
+        OptionError,
+        OverBudgetError,
+        PluginError,
+        PolicyConflictError,
+        UnsupportedModelError,
+    )
+    from foreseer.hookspecs import ObserverSpecs, PolicySpecs, hookimpl
+    from foreseer.loop import sample
+    from foreseer.registry import PolicySpec, cite, list_plugins, policy
+    from foreseer.report import Report
+    from foreseer.session import Session
+    from foreseer.types import OUTPUT, Evidence, History, Needs, Outcome, Plan, Probe, Run, Site, Step, Verdict, Weights
+    from foreseer.versions import CONTRACT
 
 __version__ = _version("foreseer")
 
 __all__ = [
+    "CONTRACT",
     "OUTPUT",
     "Attachment",
     "Backbone",
@@ -65,17 +70,39 @@ __all__ = [
     "Weights",
     "attach",
     "cite",
+    "errors",
     "hookimpl",
     "list_plugins",
+    "metrics",
+    "options",
     "policy",
     "sample",
 ]
 
+_HOMES = {
+    "adapters": ("Attachment", "attach"),
+    "backbone": ("Backbone", "Pass"),
+    "errors": ("ContractError", "ForeseerError", "OptionError", "OverBudgetError", "PluginError", "PolicyConflictError", "UnsupportedModelError"),
+    "hookspecs": ("ObserverSpecs", "PolicySpecs", "hookimpl"),
+    "loop": ("sample",),
+    "registry": ("PolicySpec", "cite", "list_plugins", "policy"),
+    "report": ("Report",),
+    "session": ("Session",),
+    "types": ("OUTPUT", "Evidence", "History", "Needs", "Outcome", "Plan", "Probe", "Run", "Site", "Step", "Verdict", "Weights"),
+    "versions": ("CONTRACT",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+_MODULES = ("errors", "metrics", "options")
+
 
 def __getattr__(name: str) -> Any:
-    # The adapters import the engine; loading them on first use keeps the engine importable without them.
-    if name in ("attach", "Attachment"):
-        import foreseer.adapters
+    if name in _MODULES:
+        return _import_module(f"foreseer.{name}")
+    if name not in _HOME:
+        raise AttributeError(f"module 'foreseer' has no attribute {name!r}")
+    value = globals()[name] = getattr(_import_module(f"foreseer.{_HOME[name]}"), name)
+    return value
 
-        return getattr(foreseer.adapters, name)
-    raise AttributeError(f"module 'foreseer' has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,75 +1,29 @@
-"""The command line: ``foreseer policies``, ``show``, ``compare``, ``models``, ``estimate``."""
+"""The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``models``, ``estimate``."""
 
 from __future__ import annotations
 
 import inspect
 import json
-import os
-import sys
-from collections import Counter
-from collections.abc import Iterator
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import attrs
 
 from foreseer import __version__
-from foreseer.describe import describe_listing, options_of, plain, quiet, read_docstring, reflow
-from foreseer.errors import ForeseerError, OptionError
-from foreseer.registry import cite, list_plugins, load_factory, parse_policy
+from foreseer.console import Commands, Compare, Several, complain, console, table
+from foreseer.describe import describe_plugins, options_of, plain, quiet, read_docstring, reflow
+from foreseer.errors import OptionError
+from foreseer.registry import OBSERVERS, POLICIES, cite, list_plugins, load_factory, parse_policy
 
-try:
-    import typer
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-    from typer.core import TyperCommand, TyperGroup
-except ImportError as error:
-    raise SystemExit(f"foreseer: the command line needs {error.name}: pip install 'foreseer[bench]'") from None
+import typer  # isort: skip  (foreseer.console says what to install where it is missing)
+from rich.text import Text  # isort: skip
 
 __all__ = ["app", "main"]
 
 
-class _Commands(TyperGroup):
-    """Turns what foreseer raises on purpose into one line and an exit status."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except ForeseerError as error:
-            _complain(str(error))
-            raise typer.Exit(2) from None
-        except KeyboardInterrupt:
-            _complain("interrupted")
-            raise typer.Exit(130) from None
-
-
-class _Several(TyperCommand):
-    """Lets ``--policy`` take several values."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, list(_repeat("--policy", args)))
-
-
-class _Compare(TyperCommand):
-    """Lets ``--policies`` take several values, and reads the defaults that ``--help`` shows from `CompareSettings`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        return super().parse_args(ctx, list(_repeat("--policies", args)))
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        defaults = _defaults()
-        for option in self.params:
-            default = defaults.get(str(option.name))
-            if default is not None:
-                shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-                option.help = f"{option.help} Default: {shown}."  # type: ignore[attr-defined]
-        super().format_help(ctx, formatter)
-
-
 app = typer.Typer(
-    cls=_Commands,
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
@@ -97,34 +51,34 @@ def _top(
 
 
 @app.command()
-def policies(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """List the installed policies and predictors."""
-    listings = list_plugins()
-    owners = Counter(listing.name for listing in listings)
-    found = [describe_listing(listing, alone=owners[listing.name] == 1) for listing in listings]
+def policies(
+    load: Annotated[bool, typer.Option("--check", help="Import each, and say whether that works and what it is.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the installed policies, predictors and observers; imports none of them."""
+    found = describe_plugins(load=load)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
-    table = _table()
-    for heading in ("name", "role", "package", "status", "summary"):
-        table.add_column(heading, no_wrap=heading in ("name", "role"), overflow="fold")
+    shown = table("name", "kind", "package", "status", "summary", name={"no_wrap": True}, kind={"no_wrap": True})
     for entry in found:
-        style = "" if entry["status"] == "ok" else "bold red"
+        style = "" if entry["status"] in ("ok", "installed") else "bold red"
         package = f"{entry['distribution']} {entry['version']}"
-        table.add_row(*(Text(t) for t in (entry["name"], entry["role"], package)), Text(entry["status"], style=style), Text(entry["summary"]))
-    _out().print(table)
+        shown.add_row(*(Text(t) for t in (entry["name"], entry["kind"], package)), Text(entry["status"], style=style), Text(entry["summary"]))
+    console().print(shown)
 
 
 @app.command()
 def show(
-    name: Annotated[str, typer.Argument(help="A policy's name, or distribution:name where two packages bring it.")],
+    name: Annotated[str, typer.Argument(help="A plugin's name, or distribution:name where two packages bring it.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show a policy's options and its paper."""
+    """Show a plugin's options and its paper."""
+    group = _group_of(name)
     with quiet():
-        factory = load_factory(name)
+        factory = load_factory(name, group=group)
     distribution, _, short = name.rpartition(":")
-    listing = next(p for p in list_plugins() if p.name == short and distribution in ("", p.distribution))
+    listing = next(p for p in list_plugins(group) if p.name == short and distribution in ("", p.distribution))
     text, meanings = read_docstring(inspect.getdoc(factory) or "")
     summary, _, description = text.partition("\n")
     options = options_of(factory, meanings)
@@ -133,16 +87,14 @@ def show(
         facts |= {"summary": summary, "options": options, "description": description.strip(), "citation": cite(factory)}
         typer.echo(json.dumps(facts, indent=1))
         return
-    out = _out()
+    out = console()
     out.print(Text.assemble((listing.name, "bold"), f"  {listing.distribution} {listing.version}  {listing.target}"))
     out.print(Text(plain(summary)), end="\n\n")
     if options:
-        table = _table()
-        for heading in ("option", "default", "values", "meaning"):
-            table.add_column(heading, no_wrap=heading == "option", overflow="fold", ratio={"values": 2, "meaning": 5}.get(heading))
+        shown = table("option", "default", "values", "meaning", option={"no_wrap": True}, values={"ratio": 2}, meaning={"ratio": 5})
         for option in options:
-            table.add_row(*(Text(plain(str(option[key]))) for key in ("name", "default", "values", "meaning")))
-        out.print(table)
+            shown.add_row(*(Text(plain(str(option[key]))) for key in ("name", "default", "values", "meaning")))
+        out.print(shown)
     else:
         out.print("It has no options.")
     for part in (reflow(plain(description.strip())), cite(factory)):
@@ -151,7 +103,59 @@ def show(
             out.print(Text(part), soft_wrap=part.startswith("@"))
 
 
-@app.command("compare", cls=_Compare)
+@app.command(cls=Several)
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME[:OPTION=VALUE,...]", help="A policy, predictor or observer, as installed.")],
+    expect: Annotated[list[str] | None, typer.Option(metavar="CHECK=REASON", help="A check that it is known to fail, and why.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Hold a plugin to the laws of the contract. The exit status is 0 if it keeps them."""
+    from foreseer.testing import check_policy
+
+    with quiet():
+        spec = parse_policy(name, group=_group_of(name))
+        results = check_policy(spec, expected_failures=dict(_pair(e) for e in expect or ()))
+    failed = sum(r.status == "failed" for r in results)
+    if as_json:
+        typer.echo(json.dumps({"policy": str(spec), "passed": not failed, "checks": [attrs.asdict(r) for r in results]}, indent=1))
+    else:
+        shown = table("check", "status", "what was seen", check={"no_wrap": True})
+        for r in results:
+            shown.add_row(r.name, Text(r.status, style="bold red" if r.status == "failed" else ""), Text(plain(r.message if r.status != "passed" else r.law)))
+        out = console()
+        out.print(shown)
+        counts = {status: sum(r.status == status for r in results) for status in ("passed", "failed", "expected", "skipped")}
+        out.print(f"\n{spec}: " + ", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "passed"))
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def new(
+    kind: Annotated[str, typer.Argument(help="gate, predictor, schedule or observer.")],
+    name: Annotated[str, typer.Argument(help="Its name, such as my-gate.")],
+    path: Annotated[Path, typer.Option(help="Folder in which the project's own folder is made.")] = Path("."),
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files without asking.")] = False,
+) -> None:
+    """Write a plugin project: it installs, passes its tests, and is yours to change."""
+    from foreseer.scaffold import write_project
+
+    def ask(files: list[Path]) -> bool:
+        for file in files:
+            typer.echo(f"exists already: {file}")
+        return typer.confirm("Overwrite?", default=False)
+
+    written = write_project(kind, name, into=path, overwrite=True if force else ask)
+    if not written:
+        complain("nothing was written")
+        raise typer.Exit(1)
+    for file in written:
+        typer.echo(f"wrote {file}")
+    folder = path / name
+    typer.echo(f"\nNext:\n  pip install -e '{folder}[test]'\n  pytest {folder}\n  foreseer check {name}")
+
+
+@app.command("compare", cls=Compare)
 def compare_policies(
     policies: Annotated[
         list[str] | None, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="Policies to compare; several may follow one --policies.")
@@ -163,12 +167,17 @@ def compare_policies(
     guidance: Annotated[float | None, typer.Option(help="Weight of the classifier-free guidance; 1 is none.")] = None,
     device: Annotated[str | None, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")] = None,
     dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16.")] = None,
+    observers: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="Observers of every run; several may follow one --observers.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; made if it is missing.")] = None,
 ) -> None:
     """Compare policies on the bundled model."""
     given = {key: value for key, value in locals().items() if value is not None and value != []}
     for policy in policies or ():
         parse_policy(policy)  # a wrong name is told at once, before anything heavy is imported
+    for observer in observers or ():
+        parse_policy(observer, group=OBSERVERS)
     try:
         from foreseer.bench.compare import CompareSettings, compare
 
@@ -176,7 +185,7 @@ def compare_policies(
     except ModuleNotFoundError as error:
         if (error.name or "foreseer").startswith("foreseer"):
             raise
-        _complain(f"compare needs {error.name}: pip install 'foreseer[bench]'")
+        complain(f"compare needs {error.name}: pip install 'foreseer[bench]'")
         raise typer.Exit(1) from None
     if result.interrupted:
         raise KeyboardInterrupt  # what was finished is written; the exit status says that it is not all
@@ -195,14 +204,12 @@ def models(
     if as_json:
         typer.echo(json.dumps({"diffusers": diffusers, "findings": [attrs.asdict(f) for f in shown]}, indent=1))
         return
-    table = _table()
-    for heading in ("transformer", "pipeline", "guidance", "modules", "last block", "output", "rows"):
-        table.add_column(heading, overflow="fold")
+    listed = table("transformer", "pipeline", "guidance", "modules", "last block", "output", "rows")
     for f in shown:
         answers = (f.guidance, f.modules, f.last_block, f.output, f.rows) if f.pipeline else ("", "not run", "", "", "")
-        table.add_row(*map(Text, (f.transformer, f.pipeline.replace("Pipeline", ""), *answers)))
-    out = _out()
-    out.print(table)
+        listed.add_row(*map(Text, (f.transformer, f.pipeline.replace("Pipeline", ""), *answers)))
+    out = console()
+    out.print(listed)
     installed = installed_diffusers()
     other = f"; you have {installed}" if installed not in ("", diffusers) else ""
     out.print(
@@ -210,7 +217,7 @@ def models(
     )
 
 
-@app.command(cls=_Several)
+@app.command(cls=Several)
 def estimate(
     model: Annotated[str, typer.Option(help="A published model, such as flux-dev; a wrong name lists them.")],
     policy: Annotated[list[str], typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="Policies to estimate; several may follow one --policy.")],
@@ -237,48 +244,23 @@ def estimate(
         facts = ({"policy": e.policy, "bytes_held": e.bytes_held, "sites": len(e.bytes_by_site), "rows": e.rows, "streams": e.streams} for e in found)
         typer.echo(json.dumps({"model": model, "estimates": list(facts)}, indent=1))
         return
-    table = _table()
-    for heading in ("policy", "holds", "sites", "rows", "streams", "notes"):
-        table.add_column(heading, overflow="fold", justify="right" if heading in ("holds", "sites", "rows", "streams") else "left")
+    numbers: dict[str, dict[str, Any]] = {heading: {"justify": "right"} for heading in ("holds", "sites", "rows", "streams")}
+    shown = table("policy", "holds", "sites", "rows", "streams", "notes", **numbers)
     for e in found:
-        table.add_row(*map(Text, (e.policy, in_bytes(e.bytes_held), str(len(e.bytes_by_site)), str(e.rows), str(e.streams), "; ".join(e.notes))))
-    _out().print(table)
+        shown.add_row(*map(Text, (e.policy, in_bytes(e.bytes_held), str(len(e.bytes_by_site)), str(e.rows), str(e.streams), "; ".join(e.notes))))
+    console().print(shown)
 
 
-def _defaults() -> dict[str, Any]:
-    try:
-        from foreseer.bench.compare import CompareSettings
-    except ModuleNotFoundError:  # the help is worth reading without the packages of the benchmark
-        return {}
-    return {field.name: field.default for field in attrs.fields(CompareSettings)}
+def _group_of(plugin: str) -> str:
+    """The group in which a name is to be looked for: that of the observers where only they have it."""
+    name = re.sub(r":\w+=.*", "", plugin)
+    known = {group: {alias for p in list_plugins(group) for alias in (p.name, f"{p.distribution}:{p.name}")} for group in (POLICIES, OBSERVERS)}
+    return OBSERVERS if name in known[OBSERVERS] - known[POLICIES] else POLICIES
 
 
-def _repeat(option: str, args: list[str]) -> Iterator[str]:
-    """Write ``option a b`` as ``option a option b``."""
-    following = 0
-    for arg in args:
-        if arg.startswith("-"):
-            following = 1 if arg == option else 2 if arg.startswith(f"{option}=") else 0
-        elif following:
-            if following > 1:
-                yield option
-            following += 1
-        yield arg
-
-
-def _out() -> Console:
-    # A pipe has no width, and rich would take 80 columns for it.
-    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    return Console(highlight=False, markup=False, width=width)
-
-
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), collapse_padding=True, pad_edge=False)
-
-
-def _complain(message: str) -> None:
-    line = Text.assemble(("foreseer: ", "bold red"), " ".join(message.split()))
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line)
+def _pair(text: str) -> tuple[str, str]:
+    name, _, reason = text.partition("=")
+    return name, reason or "expected on the command line"
 
 
 if __name__ == "__main__":

@@ -7,14 +7,17 @@ import inspect
 import re
 import sys
 import typing
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from foreseer.errors import PluginError
 from foreseer.options import describe_option
-from foreseer.plugins import policy_hooks
-from foreseer.registry import Listing, signature_of
+from foreseer.registry import OBSERVERS, POLICIES, Listing, list_plugins, signature_of
+from foreseer.sources import module_exists
+from foreseer.versions import why_incompatible
 
-__all__ = ["describe_listing", "options_of", "plain", "quiet", "read_docstring", "reflow"]
+__all__ = ["describe_plugins", "options_of", "plain", "quiet", "read_docstring", "reflow"]
 
 
 @contextlib.contextmanager
@@ -24,34 +27,70 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def describe_listing(listing: Listing, *, alone: bool) -> dict[str, str]:
-    """One line of ``foreseer policies``. Whatever a plugin does, it must not end the listing."""
-    facts = {"name": listing.name, "role": "", "distribution": listing.distribution, "version": listing.version, "status": "ok", "summary": ""}
-    try:
-        with quiet():
-            facts["summary"] = plain(listing.summary())
-            if facts["summary"].startswith("broken: "):
-                facts["status"], facts["summary"] = facts["summary"], ""
-            else:
-                facts["role"] = _role(listing.load())
-    except (Exception, SystemExit) as error:
-        facts["status"] = f"broken: {type(error).__name__}: {error}"
+def describe_plugins(*, load: bool) -> list[dict[str, str]]:
+    """Return one line of ``foreseer policies`` for each installed plugin. Whatever a plugin does, it must not end the listing.
+
+    Args:
+        load: Import each, and say whether that works and what it is; else only what its metadata and its source tell.
+    """
+    found = []
+    for group in (POLICIES, OBSERVERS):
+        listings = list_plugins(group)
+        owners = Counter(listing.name for listing in listings)
+        found += [_line(listing, load=load, alone=owners[listing.name] == 1) for listing in listings]
+    return found
+
+
+def _line(listing: Listing, *, load: bool, alone: bool) -> dict[str, str]:
+    kind, status = listing.kind, "installed"
+    if listing.contract and (reason := why_incompatible(listing.contract)):
+        status = f"incompatible: {reason}"
+    elif not module_exists(listing.target):
+        status = f"broken: there is no module {listing.target.partition(':')[0]}"
+    elif load:
+        kind, status = _loaded(listing)
     if not alone:
         conflict = f"conflict: write {listing.distribution}:{listing.name}"
-        facts["status"] = conflict if facts["status"] == "ok" else f"{facts['status']}; {conflict}"
-    return facts
+        status = conflict if status in ("ok", "installed") else f"{status}; {conflict}"
+    return {
+        "name": listing.name,
+        "kind": kind,
+        "distribution": listing.distribution,
+        "version": listing.version,
+        "contract": listing.contract,
+        "status": status,
+        "summary": plain(listing.summary()),
+    }
 
 
-def _role(factory: Callable[..., Any]) -> str:
-    """What the factory builds with its defaults; empty where it has an option without one."""
+def _loaded(listing: Listing) -> tuple[str, str]:
+    """Import a plugin: what it is, and its status."""
+    with quiet():
+        try:
+            factory = listing.load()
+        except PluginError as error:
+            cause = error.__cause__
+            return listing.kind, f"broken: {error}" if cause is None else f"broken: {type(cause).__name__}: {cause}"
+        try:
+            return _role(listing, factory), "ok"
+        except (Exception, SystemExit) as error:
+            return listing.kind, f"broken: {error}" if isinstance(error, PluginError) else f"broken: {type(error).__name__}: {error}"
+
+
+def _role(listing: Listing, factory: Callable[..., Any]) -> str:
+    """What the factory builds with its defaults, whose hooks are checked; what its group says where it has an option without a default."""
+    from foreseer.plugins import observer_hooks, policy_hooks  # with torch: not for a listing that loads nothing
+
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     if any(p.default is p.empty and p.kind not in kinds for p in signature_of(factory).parameters.values()):
-        return ""
+        return listing.kind
     built = factory()
-    hooks = policy_hooks(built if isinstance(built, (tuple, list)) else (built,))
-    if hooks["before_step"] or hooks["verify"]:
-        return "policy"
-    return "predictor" if hooks["predict_features"] else ""
+    plugins = built if isinstance(built, (tuple, list)) else (built,)
+    if listing.kind == "observer":
+        observer_hooks(plugins)
+        return "observer"
+    hooks = policy_hooks(plugins)
+    return "predictor" if hooks["predict_features"] and not (hooks["before_step"] or hooks["verify"]) else "policy"
 
 
 def options_of(factory: Callable[..., Any], meanings: dict[str, str]) -> list[dict[str, Any]]:

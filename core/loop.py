@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 from foreseer.backbone import Backbone
-from foreseer.registry import PolicySpec
+from foreseer.registry import PolicySpec, build_observers
 from foreseer.registry import policy as named
 from foreseer.report import Report
 from foreseer.session import Session
@@ -39,7 +39,7 @@ def sample(
         update: ``(x, output, index) -> x``: the sampler's step.
         groups: ``(R,)`` sample of each row; None where every row is a sample.
         sigmas: ``(T,)`` noise levels, for policies that want them.
-        observers: Plugins that watch.
+        observers: Plugins that watch, or names of installed ones (``"csvtrace:path=trace.csv"``).
         on_error: See `foreseer.Session`.
 
     Returns:
@@ -55,7 +55,7 @@ def sample(
         sigmas=None if sigmas is None else tuple(float(s) for s in sigmas),
         sites=backbone.sites,
     )
-    session = Session(backbone, named(policy), run, observers=observers, on_error=on_error)
+    session = Session(backbone, named(policy), run, observers=build_observers(observers), on_error=on_error)
     try:
         for index, timestep in enumerate(timesteps):
             x = update(x, session.evaluate(inputs(x, timestep)), index)

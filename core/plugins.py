@@ -15,6 +15,8 @@ import pluggy
 
 from foreseer.errors import PluginError, PolicyConflictError
 from foreseer.hookspecs import ObserverSpecs, PolicySpecs
+from foreseer.registry import OBSERVERS, POLICIES, list_plugins
+from foreseer.versions import CONTRACT
 
 __all__ = ["Implementation", "Policy", "describe", "observer_hooks", "policy_hooks"]
 
@@ -115,7 +117,7 @@ def _register(specs: type, plugins: Sequence[object]) -> dict[str, list[Implemen
             manager.register(plugin, name=f"{describe(plugin)} #{number}")
             manager.check_pending()
         except pluggy.PluginValidationError as error:
-            raise PluginError(f"{describe(plugin)}: {error}. The hooks are {', '.join(known)}") from error
+            raise PluginError(f"{describe(plugin)}: {error}. The hooks are {', '.join(known)}. {_whom_to_tell(plugin)}") from error
         except (TypeError, ValueError, RuntimeError) as error:
             raise PluginError(f"{describe(plugin)} cannot be registered: {error}. Plugins are compared by identity: write @attrs.define(eq=False)") from error
         if not manager.get_hookcallers(plugin):
@@ -126,6 +128,18 @@ def _register(specs: type, plugins: Sequence[object]) -> dict[str, list[Implemen
         found = [by_plugin[id(plugin)] for plugin in plugins if id(plugin) in by_plugin]
         hooks[name] = [Implementation(describe(impl.plugin), impl.function, tuple(impl.argnames)) for impl in found]
     return hooks
+
+
+def _whom_to_tell(plugin: object) -> str:
+    """Say whose a plugin is and what it was built for: hooks and arguments that are not there may be those of another version."""
+    here = f"This foreseer has contract {CONTRACT}"
+    root = type(plugin).__module__.partition(".")[0]
+    listed = (p for group in (POLICIES, OBSERVERS) for p in list_plugins(group) if p.distribution != "foreseer")
+    owner = next((p for p in listed if p.target.partition(":")[0].partition(".")[0] == root), None)
+    if owner is None:
+        return f"{here}."
+    stated = f"says that it was built for contract {owner.contract}" if owner.contract else "does not say which it was built for"
+    return f"{here}; {owner.distribution} {owner.version} {stated}. Please tell its authors."
 
 
 def _refuse(plugin: object, known: Sequence[str]) -> None:

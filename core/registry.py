@@ -13,15 +13,30 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import attrs
 
 from foreseer.errors import OptionError, PluginError, PolicyConflictError
+from foreseer.sources import docstring_of
+from foreseer.versions import GROUP as CONTRACTS
+from foreseer.versions import contracts_stated, why_incompatible
 
-__all__ = ["OBSERVERS", "POLICIES", "Listing", "PolicySpec", "cite", "list_plugins", "load_factory", "parse_policy", "policy", "signature_of"]
+__all__ = [
+    "OBSERVERS",
+    "POLICIES",
+    "Listing",
+    "PolicySpec",
+    "build_observers",
+    "cite",
+    "list_plugins",
+    "load_factory",
+    "parse_policy",
+    "policy",
+    "signature_of",
+]
 
 POLICIES = "foreseer.policies"
 OBSERVERS = "foreseer.observers"
@@ -36,23 +51,31 @@ class Listing:
         distribution: The package that brings it, as pip knows it.
         version: That package's version.
         target: ``"module:attribute"``.
+        kind: ``"policy"`` or ``"observer"``: the group that lists it.
+        contract: The version of the contract that its package was built for; empty where it does not say.
     """
 
     name: str
     distribution: str
     version: str
     target: str
+    kind: str
+    contract: str
     _entry: EntryPoint = attrs.field(repr=False, eq=False)
 
     def load(self) -> Callable[..., Any]:
-        """Import the plugin's factory. Raises `PluginError`, naming the package, whatever went wrong inside it."""
+        """Import the plugin's factory. Raises `PluginError`, naming the package, whatever went wrong inside it, or where it is for another contract."""
+        whose = f"{self.kind} {self.name!r} of {self.distribution} {self.version}"
+        if self.contract and (reason := why_incompatible(self.contract)):
+            raise PluginError(f"{whose} cannot run: {reason}")
         try:
             factory = self._entry.load()
         except (Exception, SystemExit) as error:  # a module may even call sys.exit() when imported
+            asked = [r for r in (self._entry.dist.requires if self._entry.dist is not None else None) or () if re.match(r"foreseer\b(?![-.\w])", r)]
+            wants = f" It asks for {asked[0]!r}, and this is foreseer {_own_version()}." if asked and isinstance(error, ImportError) else ""
             raise PluginError(
-                f"policy {self.name!r} of {self.distribution} {self.version} cannot be imported from {self.target}: "
-                f"{type(error).__name__}: {error}. Please tell the authors of {self.distribution}; until it is mended, choose another policy "
-                "(`foreseer policies` lists them)"
+                f"{whose} cannot be imported from {self.target}: {type(error).__name__}: {error}.{wants} Please tell the authors of {self.distribution}; "
+                f"until it is mended, choose another {self.kind} (`foreseer policies` lists them)"
             ) from error
         if not callable(factory):
             raise PluginError(
@@ -62,12 +85,17 @@ class Listing:
         return factory  # type: ignore[no-any-return]
 
     def summary(self) -> str:
-        """First line of the factory's docstring, or ``"broken: ..."``. Imports the plugin."""
-        try:
-            return (inspect.getdoc(self.load()) or "").split("\n", 1)[0]
-        except PluginError as error:
-            cause = error.__cause__
-            return f"broken: {error}" if cause is None else f"broken: {type(cause).__name__}: {cause}"
+        """First line of the factory's docstring, read from its source; the package's own summary where there is none. Imports nothing."""
+        line = inspect.cleandoc(docstring_of(self.target)).split("\n", 1)[0]
+        if line or self._entry.dist is None:
+            return line
+        return str((self._entry.dist.metadata.get_all("Summary") or [""])[0])
+
+
+def _own_version() -> str:
+    import foreseer
+
+    return foreseer.__version__
 
 
 def list_plugins(group: str = POLICIES) -> list[Listing]:
@@ -79,14 +107,17 @@ def list_plugins(group: str = POLICIES) -> list[Listing]:
     own_only = os.environ.get("FORESEER_NO_PLUGINS", "") not in ("", "0")
     found = []
     seen = set()
-    for entry in entry_points(group=group):
+    everything = entry_points()  # reading the metadata of all packages is what takes time here, so that it is read once
+    contracts = contracts_stated(everything.select(group=CONTRACTS))
+    for entry in everything.select(group=group):
         dist = entry.dist
         name, version = (dist.name, dist.version) if dist is not None else ("unknown", "?")
         # One distribution can be on the path twice (an editable install beside its source); that is no conflict.
         if (key := (entry.name, name, entry.value)) in seen or (own_only and name != "foreseer"):
             continue
         seen.add(key)
-        found.append(Listing(entry.name, name, version, entry.value, entry))
+        kind = "observer" if group == OBSERVERS else "policy"
+        found.append(Listing(entry.name, name, version, entry.value, kind, contracts.get(name, ""), entry))
     return sorted(found, key=lambda listing: (listing.distribution != "foreseer", listing.name, listing.distribution))
 
 
@@ -98,7 +129,7 @@ def load_factory(name: str, *, group: str = POLICIES) -> Callable[..., Any]:
         group: The entry-point group.
 
     Raises:
-        PluginError: No such plugin (the message suggests close names), or it cannot be imported.
+        PluginError: No such plugin (the message suggests close names), it cannot be imported, or it is for another contract.
         PolicyConflictError: Two packages bring this name.
     """
     # Each session builds its plugins anew, and reading all installed packages' metadata takes milliseconds: what was found on this path stays found.
@@ -112,15 +143,16 @@ def _found(name: str, group: str, path: tuple[str, ...], own_only: str) -> Calla
         raise PluginError(f"{name!r} is not a name; options are keywords here, as in policy('speca', threshold=0.2), or use parse_policy()")
     listings = list_plugins(group)
     matches = [p for p in listings if p.name == short and distribution in ("", p.distribution)]
+    kind = "observer" if group == OBSERVERS else "policy"
     if not matches:
         names = sorted({p.name for p in listings})
         close = difflib.get_close_matches(short, names, n=3)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"installed: {', '.join(names) or 'none'}"
-        raise PluginError(f"no policy is named {name!r}; {hint} (`foreseer policies` lists them)")
+        raise PluginError(f"no {kind} is named {name!r}; {hint} (`foreseer policies` lists them)")
     if len(matches) > 1:
         owners = " and ".join(f"{p.distribution} {p.version} ({p.target})" for p in matches)
         choices = " or ".join(repr(f"{p.distribution}:{p.name}") for p in matches)
-        raise PolicyConflictError(f"policy {short!r} is in {owners}; write {choices}")
+        raise PolicyConflictError(f"{kind} {short!r} is in {owners}; write {choices}")
     return matches[0].load()
 
 
@@ -133,7 +165,7 @@ def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
 
 
 def check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that the factory does not take. Raises `OptionError` with the nearest name."""
+    """Refuse options that the factory does not take, and missing ones that it needs. Raises `OptionError` with the nearest name."""
     known = [p.name for p in signature_of(factory).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     for option in options:
         if option not in known:
@@ -171,7 +203,8 @@ class PolicySpec:
 
 
 def _brief(value: object) -> str:
-    return getattr(value, "__name__", None) or str(value)
+    text = str(getattr(value, "__name__", None) or value)
+    return f"({text})" if isinstance(value, str) and "," in text else text
 
 
 def policy(policy: str | Callable[..., Any] | PolicySpec, /, **options: Any) -> PolicySpec:
@@ -201,10 +234,15 @@ def policy(policy: str | Callable[..., Any] | PolicySpec, /, **options: Any) -> 
     return PolicySpec(getattr(policy, "__name__", type(policy).__name__), policy, options)
 
 
-def parse_policy(text: str) -> PolicySpec:
-    """Read a policy and its options as written on a command line: ``speca:threshold=0.2,max_order=2``.
+def parse_policy(text: str, *, group: str = POLICIES) -> PolicySpec:
+    """Read a plugin and its options as written on a command line: ``speca:threshold=0.2,max_order=2``.
 
-    Values are Python literals (``0.2``, ``None``, ``True``) or, failing that, plain words (``batch``).
+    Values are Python literals (``0.2``, ``None``, ``True``) or, failing that, plain words (``batch``). A value that has options of its own is put in
+    brackets: ``cg_taylor:predictor=(hicache:scale=0.5,max_order=2),threshold=0.1``.
+
+    Args:
+        text: The name and the options.
+        group: The entry-point group.
 
     Raises:
         PluginError, OptionError: See `policy`; also an option without ``=``.
@@ -213,18 +251,29 @@ def parse_policy(text: str) -> PolicySpec:
     if match is None:
         raise PluginError("a policy has no name; write NAME or NAME:option=value,option=value")
     options = {}
-    for pair in re.split(r",(?=\w+=)", match["options"] or ""):
+    for pair in re.split(r",(?=\w+=)(?![^(]*\))", match["options"] or ""):
         if pair:
             key, _, value = pair.partition("=")
             options[key] = _literal(value)
-    return policy(match["name"], **options)
+    return PolicySpec(match["name"], load_factory(match["name"], group=group), options)
+
+
+def build_observers(observers: Sequence[object]) -> tuple[object, ...]:
+    """Build the observers that are named, and hand on those that are there: ``("csvtrace:path=trace.csv", MyObserver())``.
+
+    Raises:
+        PluginError, OptionError: A name or an option is wrong, as for a policy.
+    """
+    if isinstance(observers, str):
+        raise PluginError(f"observers={observers!r} is one name; write a list: observers=[{observers!r}]")
+    return tuple(o for given in observers for o in (parse_policy(given, group=OBSERVERS)() if isinstance(given, str) else (given,)))
 
 
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return text
+        return text[1:-1] if re.fullmatch(r"\(.*\)", text) else text
 
 
 def cite(policy: str | Callable[..., Any] | PolicySpec) -> str:

@@ -10,13 +10,13 @@ import attrs
 from foreseer.errors import PluginError
 from foreseer.hookspecs import hookimpl
 from foreseer.plugins import Implementation, policy_hooks
-from foreseer.registry import load_factory, signature_of
+from foreseer.registry import parse_policy, signature_of
 from foreseer.types import Drafts, History, Needs, Run, Site, Step, Weights
 
 __all__ = ["BlockWise", "LinearPredictor", "PredictorLike", "predictor_from"]
 
 PredictorLike = str | Callable[..., Any]
-"""A predictor as an option: the name of an installed one, or its factory."""
+"""A predictor as an option: the name of an installed one, with options of its own if it needs any (``"hicache:scale=0.5"``), or its factory."""
 
 
 @attrs.frozen(eq=False)
@@ -86,23 +86,26 @@ class BlockWise:
 def predictor_from(predictor: PredictorLike, *, max_order: int, warmup_steps: int = 1) -> Any:
     """Build the predictor that a gate was asked to work with.
 
-    Its factory is called with those of ``max_order`` and ``warmup_steps`` that it names; one that names neither is
-    taken as configured already.
+    Its factory is called with those of ``max_order`` and ``warmup_steps`` that it names and was not given; one that
+    names neither is taken as configured already.
 
     Args:
-        predictor: Name of an installed predictor, or a factory.
+        predictor: Name of an installed predictor, with or without options, or a factory.
         max_order: Highest order.
         warmup_steps: The gate's warm-up, for predictors that ramp up with it.
 
     Raises:
         PluginError: Not installed, cannot be imported, or not a predictor.
+        OptionError: An option in its name is unknown or out of range.
     """
-    factory = load_factory(predictor) if isinstance(predictor, str) else predictor
+    spec = parse_policy(predictor) if isinstance(predictor, str) else None
+    factory = spec.factory if spec is not None else predictor
     if not callable(factory):
         raise PluginError(f"predictor={predictor!r} is not a factory; pass its name, its class, or `lambda: {type(predictor).__name__}(...)`")
     names = signature_of(factory).parameters
     offered = {"max_order": max_order, "warmup_steps": warmup_steps}
-    built = factory(**{name: value for name, value in offered.items() if name in names})
+    given = spec.options if spec is not None else {}
+    built = factory(**{**{name: value for name, value in offered.items() if name in names}, **given})
     plugins = built if isinstance(built, tuple) else (built,)
     if len(plugins) != 1 or not hasattr(plugins[0], "predict_features"):
         raise PluginError(f"predictor={predictor!r} did not build one plugin with predict_features; name a predictor, such as 'taylor'")

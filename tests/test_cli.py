@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email
 import inspect
 import json
 import subprocess
@@ -32,16 +33,19 @@ def call(*arguments: str):
 def install(monkeypatch, folder: Path, *plugins: tuple[str, str, str, str]) -> None:
     """Install plugins ``(name, target, distribution, source of its module)`` beside foreseer's own."""
     monkeypatch.syspath_prepend(str(folder))
-    own = list(registry.entry_points(group=registry.POLICIES))
+    installed = registry.entry_points()
+    own = list(installed.select(group=registry.POLICIES))
     added = []
     for name, target, distribution, source in plugins:
         module = target.partition(":")[0]
         (folder / f"{module}.py").write_text(source)
         monkeypatch.delitem(sys.modules, module, raising=False)
-        entry = SimpleNamespace(name=name, value=target, dist=SimpleNamespace(name=distribution, version="9.1"))
+        about = email.message_from_string(f"Name: {distribution}\nSummary: About {distribution}.\n")
+        entry = SimpleNamespace(name=name, value=target, dist=SimpleNamespace(name=distribution, version="9.1", requires=None, metadata=about))
         entry.load = EntryPoint(name, target, registry.POLICIES).load
         added.append(entry)
-    monkeypatch.setattr(registry, "entry_points", lambda group: [*own, *added])
+    select = lambda group: [*own, *added] if group == registry.POLICIES else installed.select(group=group)  # noqa: E731
+    monkeypatch.setattr(registry, "entry_points", lambda: SimpleNamespace(select=select))
     monkeypatch.delenv("FORESEER_NO_PLUGINS")
 
 
@@ -84,17 +88,23 @@ def test_policies_lists_what_is_installed():
     for listing in foreseer.list_plugins():
         line = lines[listing.name]
         assert f"foreseer {foreseer.__version__}" in line
-        assert " ok " in line
+        assert " installed " in line
         assert listing.summary() in line
+
+
+def test_policies_checked_are_imported_and_said_to_be_what_they_are():
+    lines = table_of(call("policies", "--check").stdout)
+    assert all(" ok " in lines[listing.name] for listing in foreseer.list_plugins())
     assert lines["speca"].split()[1] == "policy"
     assert lines["taylor"].split()[1] == "predictor"
 
 
 def test_policies_as_json():
-    entries = {e["name"]: e for e in json.loads(call("policies", "--json").stdout)}
+    assert {e["name"]: e["status"] for e in json.loads(call("policies", "--json").stdout)} == {p.name: "installed" for p in foreseer.list_plugins()}
+    entries = {e["name"]: e for e in json.loads(call("policies", "--check", "--json").stdout)}
     assert set(entries) == {p.name for p in foreseer.list_plugins()}
-    assert entries["taylor"]["role"] == "predictor"
-    assert {entries[name]["role"] for name in ("none", "reuse", "taylorseer", "cg_taylor", "speca", "speca_released")} == {"policy"}
+    assert entries["taylor"]["kind"] == "predictor"
+    assert {entries[name]["kind"] for name in ("none", "reuse", "taylorseer", "cg_taylor", "speca", "speca_released")} == {"policy"}
     assert {e["status"] for e in entries.values()} == {"ok"}
 
 
@@ -110,6 +120,9 @@ def test_a_broken_plugin_is_listed_with_its_reason(monkeypatch, tmp_path):
         ("odd", "odd_module:odd", "odd-package", GATE),
     )
     result = call("policies", "--json")
+    assert result.stderr == "", "nothing is imported unless --check is given"
+    assert {e["status"] for e in json.loads(result.stdout)} == {"installed"}
+    result = call("policies", "--check", "--json")
     assert result.exit_code == 0
     entries = {e["name"]: e for e in json.loads(result.stdout)}
     assert "hello from the plugin" in result.stderr
@@ -120,12 +133,13 @@ def test_a_broken_plugin_is_listed_with_its_reason(monkeypatch, tmp_path):
     assert "not a factory" in status["number"]
     assert status["stumbles"] == "broken: ValueError: no [luck]"
     assert "implements no hook" in status["hookless"]
-    assert (status["odd"], entries["odd"]["role"]) == ("ok", ""), "it cannot be built without its size"
+    assert (status["odd"], entries["odd"]["kind"]) == ("ok", "policy"), "it cannot be built without its size"
     assert {status[p] for p in ("none", "speca", "taylor")} == {"ok"}
 
-    table = table_of(call("policies").stdout)
+    table = table_of(call("policies", "--check").stdout)
     assert "no [luck]" in table["stumbles"]
     assert "Choose oddly [sic]." in table["odd"]
+    assert "About rotten-package." in table["number"], "without a docstring, what the package says of itself"
 
 
 def test_names_that_two_packages_bring_are_marked(monkeypatch, tmp_path):
@@ -210,6 +224,7 @@ def bench(monkeypatch):
         guidance: float = 5.5
         device: str = "cpu"
         dtype: str = "float32"
+        observers: tuple[str, ...] = attrs.field(default=(), converter=tuple)
         out: Path = Path("here")
 
     stand_in = ModuleType("foreseer.bench.compare")
@@ -234,7 +249,7 @@ def test_compare_leaves_the_defaults_to_the_settings(bench):
 def test_compare_hands_over_every_option(bench, tmp_path):
     numbers = ("--samples", "1", "--steps", "2", "--seed", "0", "--batch", "4", "--guidance", "0.5", "--device", "cuda:1", "--dtype", "bfloat16")
     assert call("compare", *numbers, "--policies", "none", "--out", str(tmp_path)).exit_code == 0
-    assert bench.calls == [bench.CompareSettings(("none",), 1, 2, 0, 4, 0.5, "cuda:1", "bfloat16", tmp_path)]
+    assert bench.calls == [bench.CompareSettings(("none",), 1, 2, 0, 4, 0.5, "cuda:1", "bfloat16", (), tmp_path)]
 
 
 @pytest.mark.parametrize(
@@ -278,6 +293,8 @@ def test_the_real_settings_have_every_option_of_the_command(monkeypatch):
     text = " ".join(call("compare", "--help").stdout.split())
     for field in attrs.fields(CompareSettings):
         assert f"--{field.name} " in text
+        if field.default == ():
+            continue
         default = " ".join(field.default) if isinstance(field.default, tuple) else field.default
         assert f"Default: {default}." in text
 
@@ -321,4 +338,4 @@ def test_the_module_runs_as_a_program():
 def test_without_typer_it_says_what_to_install():
     done = run("-c", "import sys; sys.modules['typer'] = None; from foreseer.__main__ import main; main()")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "foreseer: the command line needs typer: pip install 'foreseer[bench]'\n"
+    assert done.stderr == "foreseer: the command line needs typer: pip install 'foreseer[cli]'\n"

@@ -1,0 +1,111 @@
+"""How the command line reads what is typed and prints what is found."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import attrs
+
+from foreseer.errors import ForeseerError
+
+try:
+    import typer
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+    from typer.core import TyperCommand, TyperGroup
+except ImportError as error:
+    raise SystemExit(f"foreseer: the command line needs {error.name}: pip install 'foreseer[cli]'") from None
+
+__all__ = ["Commands", "Compare", "Several", "complain", "console", "table"]
+
+
+class Commands(TyperGroup):
+    """Turns what foreseer raises on purpose into one line and an exit status."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        try:
+            return super().invoke(ctx)
+        except ForeseerError as error:
+            complain(str(error))
+            raise typer.Exit(2) from None
+        except KeyboardInterrupt:
+            complain("interrupted")
+            raise typer.Exit(130) from None
+
+
+class Several(TyperCommand):
+    """Lets an option that may be given several times take several values at once: ``--policy a b``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Repeat the option before each of its values, as the parser wants it."""
+        for option in self.params:
+            if getattr(option, "multiple", False):
+                args = list(_repeat(option.opts[0], args))
+        return super().parse_args(ctx, args)
+
+
+class Compare(Several):
+    """Reads the defaults that ``--help`` shows from `CompareSettings`."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        defaults = _defaults()
+        for option in self.params:
+            default = defaults.get(str(option.name))
+            if default is not None and default != ():
+                shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+                option.help = f"{option.help} Default: {shown}."  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
+
+
+def _defaults() -> dict[str, Any]:
+    try:
+        from foreseer.bench.compare import CompareSettings
+    except ModuleNotFoundError:  # the help is worth reading without the packages of the benchmark
+        return {}
+    return {field.name: field.default for field in attrs.fields(CompareSettings)}
+
+
+def _repeat(option: str, args: list[str]) -> Iterator[str]:
+    """Write ``option a b`` as ``option a option b``."""
+    following = 0
+    for arg in args:
+        if arg.startswith("-"):
+            following = 1 if arg == option else 2 if arg.startswith(f"{option}=") else 0
+        elif following:
+            if following > 1:
+                yield option
+            following += 1
+        yield arg
+
+
+def console() -> Console:
+    """Where tables go."""
+    # A pipe has no width, and rich would take 80 columns for it.
+    width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
+    return Console(highlight=False, markup=False, width=width)
+
+
+def table(*headings: str, **columns: dict[str, Any]) -> Table:
+    """An empty table.
+
+    Args:
+        *headings: Its columns.
+        **columns: By heading: more arguments of rich's ``add_column``.
+    """
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    for heading in headings:
+        made.add_column(heading, overflow="fold", **columns.get(heading, {}))
+    return made
+
+
+def complain(message: str) -> None:
+    """Print one line to stderr."""
+    line = Text.assemble(("foreseer: ", "bold red"), " ".join(message.split()))
+    Console(stderr=True, highlight=False, soft_wrap=True).print(line)
