@@ -110,7 +110,16 @@ def labels_of(indices: range) -> Tensor:
     return torch.tensor([index % CLASSES for index in indices])
 
 
-def measure(model: nn.Module, lane: Lane, noise: Tensor, labels: Tensor, *, guidance: float, on_step: Callable[[int], None] | None = None) -> Measurement:
+def measure(
+    model: nn.Module,
+    lane: Lane,
+    noise: Tensor,
+    labels: Tensor,
+    *,
+    guidance: float,
+    on_step: Callable[[int], None] | None = None,
+    stop_after: int | None = None,
+) -> Measurement:
     """Sample one batch and time it.
 
     Args:
@@ -120,14 +129,15 @@ def measure(model: nn.Module, lane: Lane, noise: Tensor, labels: Tensor, *, guid
         labels: ``(B,)`` on the model's device.
         guidance: Weight of the guidance.
         on_step: Called with the step's index after each step.
+        stop_after: Steps after which to stop; the policy is told of all of them. None goes on to the end.
     """
     timesteps = ddim_timesteps(lane.num_steps)
     if lane.spec is None:
-        samples, seconds = _timed(model, noise, labels, timesteps, guidance, on_step)
+        samples, seconds = _timed(model, noise, labels, timesteps[:stop_after], guidance, on_step)
         return Measurement(samples, seconds, (lane.num_steps,) * len(labels), lane.num_steps * _depth(model) * 2 * len(labels), None)
     # groups=B: rows r and r + B, with and without the class, are one sample
     with attach(model, lane.spec, observers=lane.observers) as attached, attached.run(timesteps=timesteps, groups=len(labels)):
-        samples, seconds = _timed(model, noise, labels, timesteps, guidance, on_step)
+        samples, seconds = _timed(model, noise, labels, timesteps[:stop_after], guidance, on_step)
     report = attached.report
     steps = tuple(int(n) for n in report.computed.sum(axis=0)[: len(labels)])
     return Measurement(samples, seconds, steps, report.block_rows, report)
@@ -135,7 +145,7 @@ def measure(model: nn.Module, lane: Lane, noise: Tensor, labels: Tensor, *, guid
 
 def warm_up(model: nn.Module, lane: Lane, noise: Tensor, labels: Tensor, *, guidance: float) -> None:
     """Run a lane for a few steps, untimed. A policy that cannot drive this model fails here, before anything long has begun."""
-    measure(model, attrs.evolve(lane, num_steps=min(lane.num_steps, WARM_UP_STEPS), observers=()), noise, labels, guidance=guidance)
+    measure(model, attrs.evolve(lane, observers=()), noise, labels, guidance=guidance, stop_after=WARM_UP_STEPS)
 
 
 def _timed(

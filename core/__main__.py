@@ -112,20 +112,26 @@ def check(
     """Hold a plugin to the laws of the contract. The exit status is 0 if it keeps them."""
     from foreseer.testing import check_policy
 
-    with quiet():
-        spec = parse_policy(name, group=_group_of(name))
-        results = check_policy(spec, expected_failures=dict(_pair(e) for e in expect or ()))
+    parse_policy(name, group=_group_of(name))  # a wrong name is told as what it is
+    try:
+        with quiet():
+            results = check_policy(name, expected_failures=dict(_pair(e) for e in expect or ()))
+    except ImportError as error:
+        complain(str(error))
+        raise typer.Exit(1) from None
+    except ValueError as error:
+        raise OptionError(str(error)) from error
     failed = sum(r.status == "failed" for r in results)
     if as_json:
-        typer.echo(json.dumps({"policy": str(spec), "passed": not failed, "checks": [attrs.asdict(r) for r in results]}, indent=1))
+        typer.echo(json.dumps({"policy": name, "passed": not failed, "checks": [attrs.asdict(r) for r in results]}, indent=1))
     else:
         shown = table("check", "status", "what was seen", check={"no_wrap": True})
         for r in results:
-            shown.add_row(r.name, Text(r.status, style="bold red" if r.status == "failed" else ""), Text(plain(r.message if r.status != "passed" else r.law)))
+            shown.add_row(r.check, Text(r.status, style="bold red" if r.status == "failed" else ""), Text(plain(r.message if r.status != "passed" else r.law)))
         out = console()
         out.print(shown)
         counts = {status: sum(r.status == status for r in results) for status in ("passed", "failed", "expected", "skipped")}
-        out.print(f"\n{spec}: " + ", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "passed"))
+        out.print(f"\n{name}: " + ", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "passed"))
     if failed:
         raise typer.Exit(1)
 
@@ -135,24 +141,28 @@ def new(
     kind: Annotated[str, typer.Argument(help="gate, predictor, schedule or observer.")],
     name: Annotated[str, typer.Argument(help="Its name, such as my-gate.")],
     path: Annotated[Path, typer.Option(help="Folder in which the project's own folder is made.")] = Path("."),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files without asking.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files without asking, and take a name that is installed already.")] = False,
 ) -> None:
     """Write a plugin project: it installs, passes its tests, and is yours to change."""
-    from foreseer.scaffold import write_project
+    from foreseer.scaffold import names_for, write_project
 
     def ask(files: list[Path]) -> bool:
         for file in files:
             typer.echo(f"exists already: {file}")
         return typer.confirm("Overwrite?", default=False)
 
-    written = write_project(kind, name, into=path, overwrite=True if force else ask)
-    if not written:
-        complain("nothing was written")
-        raise typer.Exit(1)
+    names = names_for(kind, name, allow_taken=force)
+    try:
+        written = write_project(kind, name, into=path, overwrite=True if force else ask, allow_taken=force)
+    except ImportError as error:
+        complain(str(error))
+        raise typer.Exit(1) from None
     for file in written:
         typer.echo(f"wrote {file}")
-    folder = path / name
-    typer.echo(f"\nNext:\n  pip install -e '{folder}[test]'\n  pytest {folder}\n  foreseer check {name}")
+    if not written:
+        typer.echo("nothing was written")
+    folder = path / names.project
+    typer.echo(f"\nNext:\n  pip install -e '{folder}[test]'\n  pytest {folder}\n  foreseer check {names.plugin}")
 
 
 @app.command("compare", cls=Compare)

@@ -121,10 +121,11 @@ class ObserverSpecs:
         """
 
     @hookspec
-    def on_step(self, step: Step, outcome: Outcome) -> None:
+    def on_step(self, run: Run, step: Step, outcome: Outcome) -> None:
         """A step is final.
 
         Args:
+            run: Whose step it is; the object that ``on_run_start`` was told of. Streams of one sampling are runs of their own, and take turns.
             step: The step.
             outcome: What happened, row by row, on the host.
         """

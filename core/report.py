@@ -184,7 +184,7 @@ class Recorder:
         """Add a step."""
         self._begin()
         self._outcomes.append(outcome)
-        self._tell("on_step", step=step, outcome=outcome)
+        self._tell("on_step", run=self._run, step=step, outcome=outcome)
 
     def held(self, bytes_held: Mapping[Site, int]) -> None:
         """Note what the bank holds now."""

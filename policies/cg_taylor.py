@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import attrs
 import torch
@@ -30,8 +30,10 @@ class FirstBlockGate:
         decide: ``"row"``: each sample by its own error. ``"batch"``: one error over all rows, the ratio of means over
             the whole tensor, as released.
         target: What is forecast where the gate accepts.
+        verified: No forecast is used unseen.
     """
 
+    verified: ClassVar[bool] = True
     threshold: float
     warmup_steps: int
     decide: Literal["row", "batch"] = "row"

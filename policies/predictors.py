@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 
@@ -30,8 +30,10 @@ class LinearPredictor:
         max_order: Highest order; ``max_order + 1`` features are kept per site.
         exact_degree: Degree of the polynomials in the step index that are forecast exactly once enough anchors exist,
             or None where nothing is promised. The conformance kit tests it.
+        linear: A forecast is linear in the features, by construction.
     """
 
+    linear: ClassVar[bool] = True
     weights: Callable[[tuple[float, ...], float], Sequence[float]]
     max_order: int
     exact_degree: int | None = None
@@ -55,10 +57,24 @@ class BlockWise:
     Attributes:
         pairs: ``((block, predictor), ...)``; each predictor plugin implements ``setup`` and ``predict_features``.
             Blocks count from the end if negative; a `Site` stands for itself.
+        exact_degree: What both promise: the lower of their degrees, or None where one promises nothing.
+        linear: Whether both are linear.
     """
 
     pairs: tuple[tuple[int | Site, Any], ...]
     _by_site: dict[Site, dict[str, list[Implementation]]] = attrs.field(factory=dict, init=False, repr=False)
+
+    @property
+    def exact_degree(self) -> int | None:
+        """The lower of the degrees."""
+        degrees = [getattr(predictor, "exact_degree", None) for _, predictor in self.pairs]
+        promised = [degree for degree in degrees if degree is not None]
+        return min(promised) if len(promised) == len(degrees) else None
+
+    @property
+    def linear(self) -> bool:
+        """Whether both are."""
+        return all(getattr(predictor, "linear", False) for _, predictor in self.pairs)
 
     @hookimpl
     def setup(self, run: Run) -> tuple[Needs, ...]:

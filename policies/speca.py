@@ -47,6 +47,7 @@ class DraftGate:
         on_reject: Compute the rejected step itself, or accept it and compute the next one.
         verify_block: Which block is computed, counting from the end if negative.
         target: What is forecast.
+        verified: Whether no forecast is used unseen, or in spite of what was seen.
     """
 
     threshold: float
@@ -65,6 +66,11 @@ class DraftGate:
     _drafted: DraftCounter = attrs.field(factory=lambda: DraftCounter(0), init=False, repr=False)
     _groups: tuple[int, ...] = attrs.field(default=(), init=False, repr=False)
     _due: tuple[bool, ...] = attrs.field(default=(), init=False, repr=False)
+
+    @property
+    def verified(self) -> bool:
+        """From the first draft on, and acted upon in the same step."""
+        return self.min_draft_steps == 0 and self.on_reject == "recompute"
 
     @hookimpl
     def setup(self, run: Run) -> Needs:

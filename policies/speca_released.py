@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import attrs
 import torch
@@ -23,9 +23,11 @@ __all__ = ["LaggedGate", "speca_released"]
 class LaggedGate:
     """Gate: an error above the threshold makes the *next* step full. One decision for the whole batch.
 
-    Attributes: as the options of `speca_released`.
+    Attributes: as the options of `speca_released`, and
+        decide: All rows share one verdict, as released.
     """
 
+    decide: ClassVar[Literal["batch"]] = "batch"
     threshold: float
     decay: float
     floor: float

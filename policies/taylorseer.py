@@ -24,6 +24,7 @@ class Interval:
         interval: Steps from one computed step to the next, N.
         warmup_steps: Computed steps at the start, W.
         target: What is forecast in between.
+        max_draft_steps: Most forecasts in a row, N - 1.
     """
 
     interval: int
@@ -31,6 +32,11 @@ class Interval:
     target: Target = "modules"
     _sites: tuple[Site, ...] = attrs.field(default=(), init=False, repr=False)
     _drafted: DraftCounter = attrs.field(factory=lambda: DraftCounter(0), init=False, repr=False)
+
+    @property
+    def max_draft_steps(self) -> int:
+        """One less than the interval."""
+        return self.interval - 1
 
     @hookimpl
     def setup(self, run: Run) -> Needs:

@@ -3,19 +3,22 @@
 import sys
 from importlib.metadata import entry_points, files
 
-import torch
-
 import foreseer
+
+assert "torch" not in sys.modules, "import foreseer imported torch before anybody used it"
+
+import torch  # noqa: E402  (what comes before is the point)
 
 installed = {str(path) for path in files("foreseer")}
 for needed in ("foreseer/py.typed", "foreseer/policies/speca.py", "foreseer/adapters/attach.py", "foreseer/zoo/dit_digits/weights.safetensors",
                "foreseer/zoo/digits_classifier/weights.safetensors", "foreseer/bench/page.html",
-               "foreseer/adapters/models.json"):  # fmt: skip
+               "foreseer/adapters/models.json", "foreseer/testing/__init__.py", "foreseer/scaffold/__init__.py"):  # fmt: skip
     assert needed in installed, f"{needed} is not in the wheel"
 assert "site-packages" in foreseer.__file__, foreseer.__file__
-for heavy in ("diffusers", "rich", "typer", "matplotlib", "sklearn"):
+for heavy in ("diffusers", "rich", "typer", "matplotlib", "sklearn", "pytest", "hypothesis", "jinja2"):
     assert heavy not in sys.modules, f"import foreseer imported {heavy}"
 
+assert not {e.value for e in entry_points(group="pytest11") if e.value.startswith("foreseer")}, "a pytest plugin would change other people's test runs"
 assert {e.name for e in entry_points(group="foreseer.policies")} >= {"none", "reuse", "taylorseer", "cg_taylor", "speca", "speca_released"}
 
 

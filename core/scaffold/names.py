@@ -1,0 +1,107 @@
+"""What a new plugin is called: as a project, as a module, as a plugin and as a class; and which names are refused."""
+
+from __future__ import annotations
+
+import builtins
+import importlib.util
+import keyword
+import re
+import sys
+from importlib.metadata import PackageNotFoundError, distribution
+
+import attrs
+
+from foreseer.errors import OptionError
+from foreseer.registry import OBSERVERS, POLICIES, list_plugins
+
+__all__ = ["KINDS", "RESERVED", "Names", "names_for"]
+
+KINDS = ("gate", "predictor", "schedule", "observer")
+
+LONGEST = 40
+"""Characters of a name. The templates' lines hold one of this length; then what they give needs no reformatting."""
+
+PATTERN = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
+
+RESERVED = frozenset(
+    {
+        *keyword.kwlist,
+        *keyword.softkwlist,
+        *(name for name in dir(builtins) if name.islower()),
+        *("annotations", "at_least", "at_least_float", "checked", "dataclass", "drive", "field", "foreseer", "functools", "given", "hookimpl", "np"),
+        *("parametrize_policies", "predictor_from", "pytest", "relative_l1", "st"),
+    }
+)
+"""What a function in a generated module cannot be called: Python's words, and what the module has by that name already."""
+
+
+@attrs.frozen
+class Names:
+    """What one plugin is called in the places that have names.
+
+    Attributes:
+        project: The distribution and its folder, ``foreseer-my-gate``.
+        module: What is imported, ``foreseer_my_gate``.
+        plugin: The entry point and its factory, ``my_gate``: what users of foreseer write.
+        cls: The plugin's class, ``MyGate``; it ends in the kind, so that it is none of foreseer's own (``Plan``, ``Probe``).
+    """
+
+    project: str
+    module: str
+    plugin: str
+    cls: str
+
+
+def names_for(kind: str, name: str, *, allow_taken: bool = False) -> Names:
+    """Derive a plugin's names from its project's name.
+
+    Args:
+        kind: One of `KINDS`.
+        name: Small letters, digits and single hyphens, a letter first: ``"my-gate"``. A leading ``foreseer-`` belongs to
+            the project and the module, and not to the plugin: ``"foreseer-newton"`` brings the plugin ``newton``.
+        allow_taken: Whether the name may be that of something installed.
+
+    Raises:
+        OptionError: The kind is unknown, or the name cannot be used or is taken.
+    """
+    if kind not in KINDS:
+        raise OptionError(f"kind={kind!r} is unknown; write one of {', '.join(map(repr, KINDS))}")
+    if not PATTERN.fullmatch(name) or len(name) > LONGEST:
+        raise OptionError(f"name={name!r} is not a project's name; write {_suggest(kind, name)}: small letters, digits and hyphens, at most {LONGEST}")
+    short = name.removeprefix("foreseer-")
+    plugin = (short if PATTERN.fullmatch(short) else name).replace("-", "_")
+    if plugin in RESERVED:
+        raise OptionError(f"name={name!r} would make a function {plugin!r}, which is taken inside the module; write {name + '-' + kind!r}, for example")
+    if plugin.startswith("test"):
+        raise OptionError(f"name={name!r} would make a function {plugin!r}, which pytest takes for a test; write a name that does not begin with 'test'")
+    words = plugin.split("_")
+    if words[-1] != kind:
+        words.append(kind)
+    names = Names(project=name, module=name.replace("-", "_"), plugin=plugin, cls="".join(word.capitalize() for word in words))
+    owner = "" if allow_taken else _owner(names)
+    if owner:
+        raise OptionError(f"name={name!r} is taken: {owner}; write another name, or say that taken names are allowed (allow_taken=True)")
+    return names
+
+
+def _suggest(kind: str, name: str) -> str:
+    """A usable name that is near to what was written, else one that is usable."""
+    near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST].strip("-")
+    return repr(near if PATTERN.fullmatch(near) else f"my-{kind}")
+
+
+def _owner(names: Names) -> str:
+    """Say what has this name already; empty if nothing does. Imports nothing."""
+    for group, what in ((POLICIES, "policy"), (OBSERVERS, "observer")):
+        for listing in list_plugins(group):
+            if listing.name == names.plugin:
+                return f"{listing.distribution} {listing.version} brings the {what} {names.plugin!r}"
+    try:
+        return f"the package {names.project} {distribution(names.project).version} is installed"
+    except PackageNotFoundError:
+        pass
+    if names.module in sys.stdlib_module_names:
+        return f"Python itself has a module {names.module!r}"
+    spec = importlib.util.find_spec(names.module)
+    # A folder without code, such as a project's own, is a namespace package to Python: it has no origin, and it is in nobody's way.
+    return f"a module {names.module!r} is installed ({spec.origin})" if spec is not None and spec.origin is not None else ""

@@ -1,0 +1,104 @@
+"""A check: one function, one law. Its docstring gives the law in the first line, then why it matters, then a real failure that it would have caught."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from collections.abc import Callable
+from typing import Any, Literal, NoReturn
+
+import attrs
+
+from foreseer.registry import PolicySpec
+from foreseer.testing.subject import Capabilities, Subject, subject_of
+
+__all__ = ["Check", "Group", "Violation", "broken", "check_names", "decides_by_row", "law", "plans", "policies", "predicts", "verifies"]
+
+Group = Literal["package", "lifetime", "shapes", "safety", "rows", "truth", "numbers", "engine", "observer"]
+
+
+class Violation(AssertionError):  # noqa: N818  # what a policy does, rather than an error of the kit
+    """A law is broken. The message says what the policy did, what the law wants, and what to change."""
+
+
+@attrs.frozen
+class Check:
+    """One law.
+
+    Attributes:
+        name: ``"check_..."``.
+        group: Which part of the contract it belongs to.
+        law: The law, in a sentence.
+        function: Examines a `Subject`; returns what was seen, in a few words; raises `Violation`.
+        applies: Why the check says nothing about a policy of these capabilities; empty where it applies.
+    """
+
+    name: str
+    group: Group
+    law: str
+    function: Callable[[Subject], str] = attrs.field(repr=False)
+    applies: Callable[[Capabilities], str] = attrs.field(repr=False)
+
+    def __call__(self, policy: str | Callable[..., Any] | PolicySpec | Subject) -> str:
+        """Examine a policy.
+
+        Returns:
+            What was seen, in a few words.
+
+        Raises:
+            Violation: The law is broken, or the policy raised something while it was examined.
+        """
+        try:
+            subject = policy if isinstance(policy, Subject) else subject_of(policy)
+            return self.function(subject)
+        except Violation as violation:
+            raise Violation(f"{self.name}: {violation}\nThe law: {self.law}") from None
+        except Exception as error:
+            notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()) if "of Spy (" not in note)
+            name = getattr(policy, "__name__", policy.spec if isinstance(policy, Subject) else policy)
+            raise Violation(f"{self.name}: {name} raised {type(error).__name__}: {error}{notes}\nThe law: {self.law}") from error
+
+
+def law(function: Callable[[Subject], str], group: Group, applies: Callable[[Capabilities], str]) -> Check:
+    """Make a check of a function; its name and its law are the function's own."""
+    return Check(function.__name__, group, (inspect.getdoc(function) or "").split("\n", 1)[0], function, applies)
+
+
+def broken(did: str, instead: str) -> NoReturn:
+    """Raise a `Violation`: what the policy did, and what to change."""
+    raise Violation(f"{did}. {instead}")
+
+
+def policies(can: Capabilities) -> str:
+    """Applies to every policy."""
+    return "an observer decides nothing" if can.observer else ""
+
+
+def plans(can: Capabilities) -> str:
+    """Applies to what implements ``before_step``."""
+    return policies(can) or ("" if "before_step" in can.hooks else "it plans nothing: no before_step")
+
+
+def predicts(can: Capabilities) -> str:
+    """Applies to what implements ``predict_features``."""
+    return policies(can) or ("" if "predict_features" in can.hooks else "it forecasts nothing: no predict_features")
+
+
+def verifies(can: Capabilities) -> str:
+    """Applies to what implements ``verify``."""
+    return policies(can) or ("" if "verify" in can.hooks else "it judges nothing: no verify")
+
+
+def decides_by_row(can: Capabilities) -> str:
+    """Applies to gates that judge each sample by itself."""
+    return verifies(can) or ("" if can.decide == "row" else "it declares decide='batch': all rows share one verdict")
+
+
+def check_names(expected: Any, checks: tuple[Check, ...]) -> None:
+    """Refuse expected failures of checks that do not exist. Raises ValueError with the nearest name."""
+    known = [check.name for check in checks]
+    for name in expected or ():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the checks are {', '.join(known)}"
+            raise ValueError(f"expected_failures names {name!r}, which is no check; {hint}")

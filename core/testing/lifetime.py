@@ -1,0 +1,147 @@
+"""Lifetime: a run begins with nothing, leaves nothing, and holds no more at its end than at its beginning."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from foreseer.testing.check import broken, law, policies
+from foreseer.testing.plays import STEPS, Play, play, rehearse, run_of
+from foreseer.testing.reach import bytes_held
+from foreseer.testing.subject import Subject
+from foreseer.testing.worlds import Interrupted, World, mixed, noise
+
+__all__ = ["CHECKS", "check_aborted_run", "check_bounded_memory", "check_deterministic", "check_fresh_sessions"]
+
+IN_THE_PLUGIN = "Keep what changes in attributes of the plugin, made in setup or __init__: none in the module, the class, the factory, or a mutable default"
+
+
+def _where_they_part(first: Play, second: Play) -> str:
+    for a, b in zip(first.spy.outcomes, second.spy.outcomes, strict=False):
+        if a.computed != b.computed:
+            return f"at step {a.step.index} it computed the rows {a.computed}, and now {b.computed}"
+    for index in first.outputs:
+        if index in second.outputs and not torch.equal(first.outputs[index].nan_to_num(), second.outputs[index].nan_to_num()):
+            return f"the output of step {index} is another one, by up to {(first.outputs[index] - second.outputs[index]).abs().max():.3g}"
+    return "the errors, answers or costs are other ones"
+
+
+def check_fresh_sessions(subject: Subject) -> str:
+    """Two sessions of one policy do not meet: run step by step in turn, they give what they give one after the other.
+
+    Why: guidance branches, threads and a server's requests are sessions side by side.
+
+    Would have caught: cache-dit patches the class: running a second pipeline of the class overwrites the first one's statistics, and disabling both leaves
+    every later one raising AttributeError. With true guidance on Flux, both branches share one context and nothing is ever skipped.
+    """
+    for cast in range(len(subject.casts)):
+        worlds = World(mixed), World(noise)
+        apart = [play(subject, world, cast=cast) for world in worlds]
+        together = [rehearse(subject, world, cast=cast) for world in worlds]
+        for index in range(STEPS):
+            for session in together:
+                session.step(index)
+        for alone, beside in zip(apart, together, strict=True):
+            beside.session.finish()
+            if alone.trace() != beside.trace():
+                broken(f"beside another session of the same policy, {_where_they_part(alone, beside)}", IN_THE_PLUGIN)
+    return f"{2 * len(subject.casts)} pairs of runs are equal"
+
+
+def check_aborted_run(subject: Subject) -> str:
+    """A run that was interrupted leaves nothing behind: the next one is as if it had never been.
+
+    Interrupted in the middle of the model, at several steps.
+
+    Why: users press stop, and servers cancel requests.
+
+    Would have caught: in cache-dit's transformer-only mode an exception in a callback leaks the state into the next run, which then computes the steps
+    [1,0,0,0,1,1,0,0] of eight instead of the mask. vllm-omni #5882: "without the refresh, cache state leaks across requests".
+    """
+    for cast in range(len(subject.casts)):
+        before = play(subject, World(mixed), cast=cast)
+        for at in (1, 5, STEPS - 2):
+            with contextlib.suppress(Interrupted):
+                play(subject, World(mixed, fails_at=at), cast=cast)
+            after = play(subject, World(mixed), cast=cast)
+            if before.trace() != after.trace():
+                broken(f"after a run that was interrupted at step {at}, {_where_they_part(before, after)}", IN_THE_PLUGIN)
+    return f"{3 * len(subject.casts)} runs after an interrupted one are equal"
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the global random numbers for a while; the caller's come back."""
+    kept = random.getstate(), np.random.get_state()  # it is the global state that a policy must leave alone
+    with torch.random.fork_rng(devices=[]):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(kept[0])
+            np.random.set_state(kept[1])
+
+
+def _draws() -> tuple[float, float, float]:
+    """The next number of each global generator."""
+    return random.random(), float(np.random.random()), float(torch.rand(()))
+
+
+def check_deterministic(subject: Subject) -> str:
+    """The same inputs give the same bits, and no global random number is drawn.
+
+    Why: a policy that draws from the global generator changes the image even where it decides nothing, and a comparison with the bare model compares two
+    different noises.
+
+    Would have caught: a context of cache-dit's transformer-only mode lives nine calls of an eight-step run, so that requests drift by one step each: the same
+    request is 0.4% off the first time and 1.2% the fourth.
+    """
+    for cast in range(len(subject.casts)):
+        runs = []
+        for seed in (1, 2):
+            with _seeded(seed):
+                expected = _draws()
+            with _seeded(seed):
+                runs.append(play(subject, World(mixed), cast=cast))
+                for name, drawn, should in zip(("random", "numpy.random", "torch"), _draws(), expected, strict=True):
+                    if drawn != should:
+                        broken(f"a run moved the global random numbers of {name}", "Use a generator of your own, made in setup with a seed that is an option")
+        if runs[0].trace() != runs[1].trace():
+            broken(f"run a second time, {_where_they_part(*runs)}", IN_THE_PLUGIN)
+    return "the same bits, no random number drawn"
+
+
+def check_bounded_memory(subject: Subject) -> str:
+    """A policy holds no more after 80 steps than after 20.
+
+    What counts are the tensors and arrays that can be reached from its plugins, their classes and their modules.
+
+    Why: features are large. What grows by one feature a step is out of memory before the run is over, and the session's byte limit does not see it.
+
+    Would have caught: cache-dit keeps a transformer alive after ``del pipe``: three rebuilds leave three models, their wrappers nested. TaylorSeer, which keeps
+    every module's features, ran out of memory on four 80 GB GPUs (HunyuanVideo #255).
+    """
+    for cast in range(len(subject.casts)):
+        world, sizes = World(mixed), {}
+        session = rehearse(subject, world, cast=cast, run=run_of(world, num_steps=80))
+        for index in range(80):
+            session.step(index)
+            sizes[index + 1] = bytes_held(session.spy.plugins)
+        session.session.finish()
+        if sizes[80] > sizes[20]:
+            broken(f"it held {sizes[20]} bytes of tensors and arrays after 20 steps, and {sizes[80]} after 80", "Keep nothing from step to step but counters")
+    return f"{sizes[80]} bytes after 80 steps"
+
+
+CHECKS = (
+    law(check_fresh_sessions, "lifetime", policies),
+    law(check_aborted_run, "lifetime", policies),
+    law(check_deterministic, "lifetime", policies),
+    law(check_bounded_memory, "lifetime", policies),
+)

@@ -1,0 +1,209 @@
+"""Numbers: what a predictor and a gate declare about their arithmetic is true."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+from torch import Tensor
+
+from foreseer.errors import OptionError
+from foreseer.registry import PolicySpec, signature_of
+from foreseer.testing.check import broken, law, predicts, verifies
+from foreseer.testing.explore import explore, strategies
+from foreseer.testing.plays import Forecaster, play, some_rejected
+from foreseer.testing.spy import Tamper
+from foreseer.testing.subject import Capabilities, Subject, subject_of
+from foreseer.testing.worlds import Feature, World, constant, mixed, noise
+from foreseer.types import Site
+
+__all__ = ["CHECKS", "check_constant_reproduced", "check_exact_degree", "check_linearity", "check_perfect_draft_accepted", "check_threshold_monotone"]
+
+FIRST = 40
+"""Step of the first anchor: behind anybody's warm-up."""
+
+
+def _forecast(subject: Subject, feature: Feature, gaps: Sequence[int], ahead: int) -> dict[Site, Tensor] | None:
+    """Record a feature at step FIRST and after each gap, and forecast ``ahead`` steps behind the last."""
+    forecaster, step = Forecaster(subject, steps=200), FIRST
+    for gap in (0, *gaps):
+        step += gap
+        forecaster.record(step, {site: feature(site, step) for site in forecaster.sites})
+    return forecaster.forecast(step + ahead)
+
+
+def check_constant_reproduced(subject: Subject) -> str:
+    """What never changed is forecast as it was, at any spacing of the anchors, from the first anchor on.
+
+    To five digits; no entry is a number that 16 bits can hold.
+
+    Why: it is the least that a forecast can do. Whoever fails here scales, shifts or rounds every feature.
+
+    Would have caught: diffusers' TaylorSeer stores its factors in bfloat16 by default, which leaves three digits of float32 features.
+    """
+    st, seen = strategies(), [0]
+
+    @explore(st.lists(st.integers(1, 6), max_size=6), st.integers(1, 6))
+    def constants(gaps: list[int], ahead: int) -> None:
+        for site, values in (_forecast(subject, constant, gaps, ahead) or {}).items():
+            away = (values / constant(site) - 1).abs().max().item()
+            if not away <= 1e-5:
+                broken(
+                    f"a constant feature is forecast {away:.2%} off at {site}, with gaps of {gaps} steps between the anchors and {ahead} ahead",
+                    "See that the weights sum to 1, and compute in float32 or wider, whatever the features are stored in",
+                )
+        seen[0] += 1
+
+    constants()
+    return f"{seen[0]} histories"
+
+
+def check_exact_degree(subject: Subject) -> str:
+    """Polynomials in the step index are forecast exactly up to the declared ``exact_degree``, at any spacing of the anchors.
+
+    To four digits of the largest value, with as many anchors as the predictor keeps.
+
+    Why: spacing is where forecasts go wrong, and nothing else shows it: a forecast that is nearly reuse gives nearly the right image.
+
+    Would have caught: FoCa takes the difference of the last two features for the slope, without dividing by the steps between them: on a line at interval 3 it
+    is 16% off, where reuse is 8% off; its tests use consecutive anchors only. TaylorSeer of order 2 is not exact on parabolas (cache-dit, diffusers,
+    official code). Hermite polynomials taken at -k instead of +k "survived every end-to-end benchmark, because near-reuse fails safe" (hicache-pp).
+    """
+    degree = subject.can.exact_degree
+    assert degree is not None
+    st, kept, seen = strategies(), Forecaster(subject).anchors, [0]
+    gaps = st.lists(st.integers(1, 6), min_size=kept, max_size=kept + 2)
+    lower = st.lists(st.integers(-3, 3), min_size=degree, max_size=degree)
+
+    @explore(gaps, st.integers(1, 6), lower, st.sampled_from([1, -1, 2]), examples=30)
+    def polynomials(gaps: list[int], ahead: int, lower: list[int], highest: int) -> None:
+        newest = FIRST + sum(gaps)
+
+        def feature(site: Site, step: float) -> Tensor:
+            return constant(site) * sum(c * ((step - newest) / 10) ** i for i, c in enumerate([*lower, highest]))
+
+        for site, values in (_forecast(subject, feature, gaps, ahead) or {}).items():
+            truth = feature(site, newest + ahead)
+            anchors = [FIRST + sum(gaps[:n]) for n in range(len(gaps) + 1)][-kept:]
+            size = max(feature(site, step).abs().max().item() for step in (*anchors, newest + ahead))
+            away = (values - truth).abs().max().item() / (size + 1e-12)
+            if not away <= 1e-4:
+                broken(
+                    f"exact_degree={degree} is declared, and a polynomial of degree {degree} is forecast {away:.2%} off, with anchors {anchors} for step "
+                    f"{newest + ahead}",
+                    "Divide differences by the steps between their anchors, count ahead from the newest anchor, or declare a lower degree",
+                )
+        seen[0] += 1
+
+    polynomials()
+    return f"{seen[0]} polynomials of degree {degree}"
+
+
+def check_linearity(subject: Subject) -> str:
+    """Where ``linear`` is declared, the forecast of a sum is the sum of the forecasts: predict(a F + b G) = a predict(F) + b predict(G).
+
+    Why: a linear forecast is a few weights. It can be studied in float64 without a model, summed by one kernel, and kept in 16 bits.
+
+    Would have caught: cache-dit's DMD is a fit, and falls back to a Taylor sum wherever fewer than four evenly spaced anchors exist: two methods under one
+    name, of which one is linear.
+    """
+    st, seen = strategies(), [0]
+
+    @explore(st.lists(st.integers(1, 6), max_size=6), st.integers(1, 6), st.integers(-3, 3), st.sampled_from([1, -2, 3]))
+    def sums(gaps: list[int], ahead: int, a: int, b: int) -> None:
+        def feature(site: Site, step: float) -> Tensor:
+            return a * noise(site, step) + b * noise(site, step, 1)
+
+        whole = _forecast(subject, feature, gaps, ahead)
+        first, second = _forecast(subject, noise, gaps, ahead), _forecast(subject, lambda site, step: noise(site, step, 1), gaps, ahead)
+        if whole is None or first is None or second is None:
+            return
+        for site, values in whole.items():
+            parts = a * first[site] + b * second[site]
+            away = (values - parts).abs().max().item() / (values.abs().max().item() + parts.abs().max().item() + 1e-12)
+            if not away <= 1e-5:
+                broken(f"linear is declared, and the forecast of {a} F + {b} G is {away:.2%} off the sum of the forecasts", "Declare linear = False")
+        seen[0] += 1
+
+    sums()
+    return f"{seen[0]} sums"
+
+
+def check_perfect_draft_accepted(subject: Subject) -> str:
+    """A draft that is right to the last bit is accepted, unless the threshold is 0.
+
+    Why: a gate that rejects what is perfect costs its verification and saves nothing; and nobody sees it, for the images are right.
+
+    Would have caught: cache-dit never skipped a step on MiniMax-H3 (sglang #33827), and vllm-omni's cache backend was "as slow as no caching at all" (vllm-omni
+    #7335); both went unnoticed.
+    """
+    perfect = Tamper(evidence=lambda step, shown: attrs.evolve(shown, forecast=shown.computed.clone()))
+    seen = 0
+    for feature in (mixed, constant):
+        for judgement in play(subject, World(feature), tamper=perfect).spy.judgements:
+            if judgement.threshold != 0 and not all(judgement.accept):
+                broken(
+                    f"at step {judgement.step} the draft was what was computed, and verify gave errors {judgement.error} and accept={judgement.accept} "
+                    f"at threshold {judgement.threshold:.4g}",
+                    "Measure the distance of evidence.forecast to evidence.computed, and accept what is within the threshold",
+                )
+            seen += 1
+    return f"{seen} perfect drafts"
+
+
+def check_threshold_monotone(subject: Subject) -> str:
+    """A larger ``threshold`` accepts whatever a smaller one accepts.
+
+    The same evidence is judged with thresholds from a thousandth to a thousand times the policy's own.
+
+    Why: users turn this knob, and tuning searches along it.
+
+    Would have caught: Wan2GP #659, where a search for a speed-up of 2.5 returned "threshold 0.01 with gain x1.00".
+    """
+    base = subject.spec.options.get("threshold", _default(subject, "threshold"))
+    assert isinstance(base, (int, float))
+    before: tuple[float, dict[int, list[bool]]] | None = None
+    tried = 0
+    for factor in (1e-3, 0.03, 0.3, 1, 3, 30, 1000):
+        threshold = factor * base
+        try:
+            other = subject_of(PolicySpec(subject.spec.name, subject.spec.factory, {**subject.spec.options, "threshold": threshold}))
+        except OptionError:
+            continue
+        answers = {j.step: j.accept for j in play(other, World(mixed), tamper=some_rejected()).spy.judgements}
+        for step, smaller in (before[1] if before else {}).items():
+            lost = [row for row, (low, high) in enumerate(zip(smaller, answers.get(step, smaller), strict=False)) if low and not high]
+            if lost and before:
+                broken(
+                    f"at step {step}, row {lost[0]} is accepted with threshold={before[0]:g} and rejected with threshold={threshold:g}",
+                    "Accept where the error is at most the threshold; an option that works the other way round deserves another name",
+                )
+        before, tried = (threshold, answers), tried + 1
+    return f"{tried} thresholds"
+
+
+def _default(subject: Subject, option: str) -> Any:
+    parameter = signature_of(subject.spec.factory).parameters.get(option)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
+
+
+def _declares_degree(can: Capabilities) -> str:
+    return predicts(can) or ("" if can.exact_degree is not None else "it declares no exact_degree")
+
+
+def _declares_linear(can: Capabilities) -> str:
+    return predicts(can) or ("" if can.linear else "it does not declare linear = True")
+
+
+def _has_threshold(can: Capabilities) -> str:
+    return verifies(can) or ("" if "threshold" in can.options else "it has no option called threshold")
+
+
+CHECKS = (
+    law(check_constant_reproduced, "numbers", predicts),
+    law(check_exact_degree, "numbers", _declares_degree),
+    law(check_linearity, "numbers", _declares_linear),
+    law(check_perfect_draft_accepted, "numbers", verifies),
+    law(check_threshold_monotone, "numbers", _has_threshold),
+)

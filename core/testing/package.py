@@ -1,0 +1,175 @@
+"""Package: importing is free of side effects, hooks are hooks, plugins are told apart, and options are checked before a run begins."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import json
+import subprocess
+import sys
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
+
+import pluggy
+
+from foreseer.hookspecs import ObserverSpecs, PolicySpecs
+from foreseer.options import Range, describe_option
+from foreseer.plugins import observer_hooks, policy_hooks
+from foreseer.registry import PolicySpec
+from foreseer.registry import policy as named
+from foreseer.testing.check import broken, law
+from foreseer.testing.importing import SCRIPT
+from foreseer.testing.subject import Capabilities, Subject
+
+__all__ = ["CHECKS", "check_entry_point", "check_hooks_known", "check_identity", "check_options"]
+
+
+def _always(_: Capabilities) -> str:
+    return ""
+
+
+def check_entry_point(subject: Subject) -> str:
+    """Importing the plugin does nothing: no random number, no device, no global switch of torch, no environment variable, not a line of output.
+
+    Its module is imported in a new process, after torch and foreseer.
+
+    Why: a policy is imported where it is named, in the middle of somebody's program. What its import changes, it changes for the whole program.
+
+    Would have caught: Lightning adds the callbacks of every installed package to every Trainer: "to unregister the factory, simply uninstall the package".
+    Results then depend on what is installed.
+    """
+    module = getattr(subject.spec.factory, "__module__", None) or type(subject.spec.factory).__module__
+    if module in ("__main__", "builtins", "functools"):
+        return f"its factory lives in {module}, which cannot be imported"
+    try:
+        file = inspect.getsourcefile(sys.modules[module]) or ""
+    except (TypeError, KeyError):
+        file = ""
+    changed = _import_alone(module, file, tuple(sys.path))
+    if changed:
+        broken(f"importing {module} changed: {'; '.join(changed)}", "Do it in the factory or in setup, on objects of your own, or not at all")
+    return f"importing {module} changes nothing"
+
+
+@functools.lru_cache(maxsize=64)
+def _import_alone(module: str, file: str, path: tuple[str, ...]) -> tuple[str, ...]:
+    """What importing a module changed, in words. Once a process: many policies live in one module."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps({"module": module, "file": file, "path": [entry for entry in path if entry]})],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if done.returncode:
+        return (f"it cannot be imported by itself: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no message'}",)
+    return tuple(json.loads(done.stdout.splitlines()[-1]))
+
+
+def check_hooks_known(subject: Subject) -> str:
+    """It implements at least one hook, and everything that looks like a hook is one.
+
+    None is unknown or unmarked, none is a wrapper, and no argument has a default or is keyword-only.
+
+    Why: a hook that is not one is never called, and nothing says so: the policy computes everything, or accepts everything.
+
+    Would have caught: pluggy passes over a misspelt hook and over an override without its marker, and fills an argument with a default in 1.7 but not in 1.6.
+    """
+    plugins = subject.spec()
+    hooks = observer_hooks(plugins) if subject.can.observer else policy_hooks(plugins)
+    known = [name for specs in (PolicySpecs, ObserverSpecs) for name in vars(specs) if not name.startswith("_")]
+    for plugin in plugins:
+        for name, method in inspect.getmembers(type(plugin), inspect.isfunction):
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            if close and not name.startswith("_") and name not in known and not hasattr(method, "foreseer_impl"):
+                broken(f"{type(plugin).__name__}.{name} is no hook, but looks like {close[0]}", f"Call it {close[0]} and mark it with foreseer.hookimpl")
+    return ", ".join(name for name, found in hooks.items() if found)
+
+
+def check_identity(subject: Subject) -> str:
+    """Every call of the factory builds new plugins, which are told apart by identity: they register side by side, hash, and equal only themselves.
+
+    Why: a session builds plugins of its own and throws them away. That is why nothing has to be reset, and why nothing can be stale.
+
+    Would have caught: two equal ``@attrs.define`` plugins raise "already registered under a different name" in pluggy, and cannot be hashed; one that holds a
+    tensor raises "Boolean value of Tensor is ambiguous".
+    """
+    first, second = subject.spec(), subject.spec()
+    instead = "Have the factory build a new one at each call, of a class with @attrs.define(eq=False), or without __eq__"
+    for a, b in zip(first, second, strict=True):
+        name = type(a).__name__
+        if a is b:
+            broken(f"the factory returned the same {name} twice", instead)
+        try:
+            equal = bool(a == b) or a != a or hash(a) != hash(a)
+        except Exception as error:
+            broken(f"{name} cannot be compared or hashed: {type(error).__name__}: {error}", instead)
+        if equal:
+            broken(f"two {name} equal one another", instead)
+    manager = pluggy.PluginManager("foreseer")
+    for number, plugin in enumerate((*first, *second)):
+        try:
+            manager.register(plugin, name=str(number))
+        except Exception as error:
+            broken(f"two builds cannot be registered side by side: {error}", instead)
+    return f"{len(first)} new plugins at each call"
+
+
+def _outside(annotation: Any) -> list[Any]:
+    """Values that an annotation does not allow."""
+    if get_origin(annotation) is Literal:
+        return ["no_such_word", 3.25]
+    values: list[Any] = []
+    for bounds in getattr(annotation, "__metadata__", ()) if get_origin(annotation) is Annotated else ():
+        if isinstance(bounds, Range):
+            step = 1 if bounds.kind is int else 1e-6
+            edges = ((bounds.low, bounds.open_low, -step), (bounds.high, bounds.open_high, step))
+            values += [bounds.kind(edge if is_open else edge + beyond) for edge, is_open, beyond in edges if abs(edge) != float("inf")]
+            values += ["0.1", True, *([0.5] if bounds.kind is int else [])]
+    return values
+
+
+def check_options(subject: Subject) -> str:
+    """Options are refused before the run where they are wrong: by the factory, with an error that names the option.
+
+    For every option that declares a range or a list of words, values just outside and of the wrong kind are tried. A name that the factory does not know is
+    refused, and all its options are named ones: none is swallowed by ``**options``.
+
+    Why: a misspelt option that is ignored is an experiment with other numbers than the ones in its title.
+
+    Would have caught: cache-dit 1.5.3 ignores ``residual_dif_threshold=0.9`` and goes on with 0.08, takes -0.1 for "never", and finds out in the middle of the
+    run that "0.1" is text.
+    """
+    factory, tried = subject.spec.factory, 0
+    try:
+        parameters = inspect.signature(factory).parameters
+        hints = get_type_hints(vars(factory).get("__init__", factory) if isinstance(factory, type) else inspect.unwrap(factory), include_extras=True)
+    except (TypeError, ValueError, NameError):
+        return "its factory shows no signature"
+    for name, parameter in parameters.items():
+        if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            broken(f"its factory takes {parameter}: a misspelt option would be swallowed", "Name every option, keyword-only")
+        for value in _outside(hints.get(name)):
+            try:
+                PolicySpec(subject.spec.name, factory, {**subject.spec.options, name: value})
+            except (ValueError, TypeError) as error:
+                if name not in str(error):
+                    broken(f"{name}={value!r} is refused by {type(error).__name__}: {error}", "Name the option in the error")
+            else:
+                broken(f"{name}={value!r} is accepted; declared is {describe_option(hints[name])}", "Put @foreseer.options.checked above the factory")
+            tried += 1
+    try:
+        named(factory, **{**subject.spec.options, "no_such_option": 1})
+    except (ValueError, TypeError):
+        tried += 1
+    else:
+        broken("an option that does not exist is accepted", "Name every option, keyword-only")
+    return f"{tried} wrong values refused"
+
+
+CHECKS = (
+    law(check_entry_point, "package", _always),
+    law(check_hooks_known, "package", _always),
+    law(check_identity, "package", _always),
+    law(check_options, "package", _always),
+)

@@ -1,0 +1,153 @@
+"""Rows: a row of a batch gets what it would get alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from foreseer.testing.check import broken, decides_by_row, law, policies
+from foreseer.testing.plays import Play, all_rejected_in_turn, play, run_of, steps_of
+from foreseer.testing.spy import Tamper, same
+from foreseer.testing.subject import Subject
+from foreseer.testing.worlds import Feature, World, mixed, noise, replaced
+
+__all__ = ["CHECKS", "check_groups", "check_row_isolation", "check_row_permutation", "check_row_subset"]
+
+BY_ROW = (
+    "Let a row's forecast, error and answer depend on that row (and the rows of its group) only: pool with evidence.error(metric, groups=run.groups), keep "
+    "counters per row, or declare decide = 'batch'"
+)
+
+
+def _tamper(subject: Subject, labels: Sequence[int] = (0, 1, 2)) -> Tamper | None:
+    """Where all rows share one verdict on purpose, fixed verdicts take its place, and the forecasts are compared."""
+    return all_rejected_in_turn(labels) if subject.can.decide == "batch" else None
+
+
+def _compare(subject: Subject, alone: Play, other: Play, rows: Sequence[tuple[int, int]], story: str) -> int:
+    """Compare rows of two runs, ``(row of the first, row of the second)``; return how many row-steps were compared."""
+    fates = [{o.step.index: o for o in p.spy.outcomes} for p in (alone, other)]
+    verdicts = [{j.step: j for j in p.spy.judgements} for p in (alone, other)]
+    drafts = [{f.step: f for f in p.spy.forecasts} for p in (alone, other)]
+    seen = 0
+    for step in steps_of(alone, other):
+        judged = [v[step] for v in verdicts if step in v] if subject.can.decide == "row" else []
+        for a, b in rows:
+            where = f"at step {step}, row {a}"
+            if len(judged) == 2 and all(len(j.error) > max(a, b) for j in judged):
+                first, second = (judged[0].error[a], judged[0].accept[a]), (judged[1].error[b], judged[1].accept[b])
+                close = math.isclose(first[0], second[0], rel_tol=1e-5, abs_tol=1e-12) or not (math.isfinite(first[0]) or math.isfinite(second[0]))
+                if not close or first[1] != second[1]:
+                    verdict = "error {:.4g} and accept={}"
+                    broken(f"{where} got {verdict.format(*first)}, and {verdict.format(*second)} {story}", BY_ROW)
+            if step in drafts[0] and step in drafts[1]:
+                for site in drafts[0][step].values.keys() & drafts[1][step].values.keys():
+                    if not same(drafts[0][step].values[site][a], drafts[1][step].values[site][b]):
+                        broken(f"{where} got another forecast for site {site} {story}", BY_ROW)
+            fate = fates[0][step].computed[a], fates[1][step].computed[b]
+            if fate[0] != fate[1]:
+                words = ["forecast", "computed"]
+                broken(f"{where} was {words[fate[0]]}, and {words[fate[1]]} {story}", BY_ROW)
+            if not same(alone.outputs[step][a], other.outputs[step][b]):
+                broken(f"{where} came out differently {story}", BY_ROW)
+            seen += 1
+    return seen
+
+
+def check_row_isolation(subject: Subject) -> str:
+    """What one row holds changes nothing for the others.
+
+    Each row in turn is filled with NaN, then with white noise; the forecasts, errors, answers and outputs of the others must stay as they are, bit for bit.
+
+    Why: an image must not depend on what else is in the batch. Where it does, results cannot be reproduced, and one hard prompt spoils easy ones or lets
+    them through.
+
+    Would have caught: diffusers' first-block cache decides by a mean over the batch: one row of 16 that is off by 75% gives a mean of 4.7% and is
+    accepted at a threshold of 5%.
+    """
+    seen = 0
+    for cast in range(len(subject.casts)):
+        base = play(subject, World(mixed), cast=cast, tamper=_tamper(subject))
+        fillings: tuple[tuple[str, Feature | float], ...] = (("NaN", math.nan), ("white noise", lambda site, k: 100 * noise(site, k)))
+        for row in (0, 2):
+            for what, filling in fillings:
+                other = play(subject, World(replaced(mixed, row, filling)), cast=cast, tamper=_tamper(subject))
+                seen += _compare(subject, base, other, [(r, r) for r in range(3) if r != row], f"with {what} in row {row}")
+    return f"{seen} row-steps compared"
+
+
+def check_row_permutation(subject: Subject) -> str:
+    """Rows in another order get the same results, in that order.
+
+    Why: a row has no rank. A policy that looks at the first row only looks right in every test with one sample.
+
+    Would have caught: nunchaku's TeaCache in batch mode corrupted every sample but the first (nunchaku #597, #601).
+    """
+    seen = 0
+    for cast in range(len(subject.casts)):
+        order = (2, 0, 1)
+        base = play(subject, World(mixed), cast=cast, tamper=_tamper(subject))
+        other = play(subject, World(mixed, labels=order), cast=cast, tamper=_tamper(subject, order))
+        seen += _compare(subject, base, other, [(order[b], b) for b in range(3)], f"when the rows came in the order {order}")
+    return f"{seen} row-steps compared"
+
+
+def check_row_subset(subject: Subject) -> str:
+    """A row gets in a batch what it gets alone.
+
+    Why: batch size is a matter of throughput. A threshold that is divided by the number of rows, or a mean over them, makes it a matter of quality.
+
+    Would have caught: cache-dit decides once a batch: a sample that is never skipped alone at threshold 0.2 is skipped at three steps of eight beside
+    another prompt. diffusers and TeaCache decide likewise.
+    """
+    seen = 0
+    for cast in range(len(subject.casts)):
+        base = play(subject, World(mixed), cast=cast, tamper=_tamper(subject))
+        for labels in ((0,), (2,), (1, 2)):
+            other = play(subject, World(mixed, labels=labels), cast=cast, tamper=_tamper(subject, labels))
+            seen += _compare(subject, base, other, [(label, row) for row, label in enumerate(labels)], f"in a batch of the rows {labels}")
+    return f"{seen} row-steps compared"
+
+
+def check_groups(subject: Subject) -> str:
+    """Rows of one sample share one error and one answer.
+
+    With guidance, rows of one sample are spread over the batch; ``run.groups`` says which. The error is that of the whole sample.
+
+    Why: the two halves of a guidance pair are subtracted from one another and the difference is magnified. A forecast half against a computed one is an
+    error that guidance multiplies. The session merges answers, so that a gate that ignores groups is not wrong but judged by its noisier half, and it
+    behaves otherwise where the halves come in separate calls.
+
+    Would have caught: cache-dit 1.5.3 on Flux with true guidance is not told that two calls are one sample: they alternate in one context, each is
+    compared with the other, and 0 of 16 are skipped at a threshold of 0.6, silently.
+    """
+    seen = 0
+    for groups in ((5, 2, 5), (7, 7, 1)):
+        done = play(subject, World(mixed), run=run_of(World(mixed), groups=groups))
+        for judgement in done.spy.judgements:
+            for a in range(3):
+                for b in range(a):
+                    if groups[a] != groups[b] or max(a, b) >= len(judgement.error):
+                        continue
+                    errors, answers = (judgement.error[a], judgement.error[b]), (judgement.accept[a], judgement.accept[b])
+                    if answers[0] != answers[1] or not math.isclose(*errors, rel_tol=1e-5, abs_tol=1e-12):
+                        broken(
+                            f"at step {judgement.step}, rows {b} and {a} are one sample (groups {groups}) and got errors {errors[1]:.4g} and {errors[0]:.4g}, "
+                            f"accept {answers[1]} and {answers[0]}",
+                            "Write evidence.error(metric, groups=run.groups)",
+                        )
+                    seen += 1
+        for step, plan in done.spy.plans:
+            for a in range(3):
+                for b in range(a):
+                    if plan is not None and len(plan.compute) == 3 and groups[a] == groups[b] and plan.compute[a] != plan.compute[b]:
+                        broken(f"at step {step.index} the plan computes one of the rows {b} and {a}, which are one sample (groups {groups})", "Plan by group")
+    return f"{seen} pairs of rows compared"
+
+
+CHECKS = (
+    law(check_row_isolation, "rows", policies),
+    law(check_row_permutation, "rows", policies),
+    law(check_row_subset, "rows", policies),
+    law(check_groups, "rows", decides_by_row),
+)

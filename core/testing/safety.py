@@ -1,0 +1,223 @@
+"""Safety: nothing is forecast out of nothing, nothing that is not a number is accepted, and no row is forecast for ever."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import attrs
+import torch
+from torch import Tensor
+
+from foreseer.errors import ContractError, OptionError
+from foreseer.testing.check import broken, law, plans, policies, verifies
+from foreseer.testing.plays import STEPS, Play, accept_all, play, run_of, some_rejected
+from foreseer.testing.spy import Tamper
+from foreseer.testing.subject import Capabilities, Subject
+from foreseer.testing.worlds import Feature, World, constant, exponential, mixed, noise
+from foreseer.types import Evidence, Step
+
+__all__ = ["CHECKS", "check_bounded_drafting", "check_first_step_computed", "check_nan_rejected", "check_step_grid", "check_verified"]
+
+LONGEST = 16
+"""Forecasts in a row, of features that cannot be forecast, that no policy needs."""
+
+
+def check_first_step_computed(subject: Subject) -> str:
+    """Nothing is planned to be forecast before something was computed.
+
+    Why: there is nothing to forecast from. The session computes such a row whatever the plan says, so that the plan, its reason and the policy's own counters
+    tell something else than what happened.
+
+    Would have caught: cache-dit 1.5.3 in its documented transformer-only mode counts a context one call too long. From the second request on its first step
+    reuses the residual of the request before, and its summary goes on reporting the steps of the mask.
+    """
+    worlds: tuple[Feature, ...] = (mixed, constant)
+    for feature in worlds:
+        done = play(subject, World(feature), steps=3)
+        step, plan = done.spy.plans[0]
+        if plan is not None and plan.forecast and not all(plan.compute or (False,)):
+            broken(
+                f"the plan of step {step.index}, before anything was computed, forecasts {len(plan.forecast)} sites",
+                "Plan None in the first step",
+            )
+    return "the first step is computed"
+
+
+def _poison(change: Callable[[Tensor, Tensor], None]) -> Tamper:
+    """Show the policy evidence whose row 1 is changed, in every verdict."""
+
+    def evidence(_: Step, shown: Evidence) -> Evidence:
+        computed, forecast = shown.computed.clone(), shown.forecast.clone()
+        change(computed, forecast)
+        return attrs.evolve(shown, computed=computed, forecast=forecast)
+
+    return Tamper(evidence=evidence, verdict=accept_all().verdict)
+
+
+def _fill(computed: float | None, forecast: float | None, columns: slice) -> Callable[[Tensor, Tensor], None]:
+    def change(shown: Tensor, draft: Tensor) -> None:
+        if computed is not None:
+            shown[1, columns] = computed
+        if forecast is not None:
+            draft[1, columns] = forecast
+
+    return change
+
+
+def check_nan_rejected(subject: Subject) -> str:
+    """What is not a number is never accepted: where evidence is NaN or infinite, ``accept`` is False or the error is not finite.
+
+    One row of the evidence holds NaN or infinity, wholly or in one entry, on either side or on both; or the computed side is all zero, so that a relative
+    error divides by nothing.
+
+    Why: NaN compares False with everything. ``reject = error > threshold`` therefore accepts it, and one bad row spoils every step that follows.
+
+    Would have caught: diffusers' first-block cache tests ``diff > threshold``: a residual that is NaN is accepted, and so is 0/0.
+    """
+    one, every = slice(0, 1), slice(None)
+    sides: tuple[tuple[str, Callable[[float], tuple[float | None, float | None]]], ...] = (
+        ("computed", lambda bad: (bad, None)),
+        ("forecast", lambda bad: (None, bad)),
+        ("both", lambda bad: (bad, bad)),
+    )
+    cases = [
+        (f"{name} in {'one entry' if part is one else 'every entry'} of {side}", _fill(*where(value), part))
+        for value, name in ((math.nan, "NaN"), (math.inf, "infinity"))
+        for part in (one, every)
+        for side, where in sides
+    ]
+    instead = "Write accept = error <= threshold (False for NaN), leave the error as it is, and do not replace NaN (nan_to_num, clamp, masked means)"
+    seen = 0
+    for what, change in cases:
+        for j in play(subject, World(constant), tamper=_poison(change), steps=10).spy.judgements:
+            if len(j.error) == 3 and j.accept[1] and math.isfinite(j.error[1]):
+                broken(f"with {what}, verify accepted the row at step {j.step} with an error of {j.error[1]:.4g}", instead)
+            seen += 1
+    for j in play(subject, World(constant), tamper=_poison(_fill(0.0, 1e6, every)), steps=10).spy.judgements:
+        within = math.isnan(j.threshold) or not j.error or j.error[1] <= j.threshold
+        if len(j.error) == 3 and j.accept[1] and math.isfinite(j.error[1]) and within:
+            broken(f"with zeros computed and a million forecast, verify accepted the row at step {j.step} with an error of {j.error[1]:.4g}", instead)
+        seen += 1
+    return f"{seen} verdicts on bad evidence"
+
+
+def _longest(done: Play) -> tuple[int, int, int]:
+    """The longest stretch of forecasts of a row: its length, the row, the step of its end."""
+    longest, counts = (0, 0, 0), [0] * len(done.world.labels)
+    for outcome in done.spy.outcomes:
+        for row, computed in enumerate(outcome.computed):
+            counts[row] = 0 if computed else counts[row] + 1
+            longest = max(longest, (counts[row], row, outcome.step.index))
+    return longest
+
+
+def check_bounded_drafting(subject: Subject) -> str:
+    """No row is forecast for ever: at most ``max_draft_steps`` times in a row where that is declared, and not on and on where features cannot be forecast.
+
+    With white noise every row is computed again within 17 steps. Where ``max_draft_steps`` is declared, it holds even where every draft is perfect and where
+    single rows were computed in between.
+
+    Why: errors add up. A row that is never computed again has left the model.
+
+    Would have caught: cache-dit with a static mask shorter than the run forecasts every step after the mask, silently.
+    """
+    most, worst = subject.can.max_draft_steps, (0, 0, 0)
+    steps = 3 * max(LONGEST, most or 0)
+    run = run_of(World(noise), num_steps=steps)
+    for what, feature, tamper in (("white noise", noise, None), ("constant features", constant, None), ("rows rejected in turn", constant, some_rejected())):
+        bound = max(LONGEST, most or 0) if most is None else most
+        if most is None and feature is not noise:
+            continue
+        found = _longest(play(subject, World(feature), run=run, tamper=tamper, steps=steps))
+        if found[0] > bound:
+            declared = f"max_draft_steps={most} is declared" if most is not None else f"white noise cannot be forecast, and {LONGEST} is more than enough"
+            broken(
+                f"with {what}, row {found[1]} was forecast {found[0]} times in a row up to step {found[2]}; {declared}",
+                "Count per row in commit, and have Plan.compute name the rows that are due",
+            )
+        worst = max(worst, found)
+    return f"at most {worst[0]} forecasts in a row"
+
+
+def check_step_grid(subject: Subject) -> str:
+    """Steps are counted, not recognised: any grid of timesteps is run through, or refused in ``setup`` by an error that says what is missing.
+
+    Tried without a number of steps, with a single step, with timesteps that come twice (Heun), rise (Lumina), or are all the same, and with a stream that is
+    not called in every step. No forecast may become NaN where all features are numbers.
+
+    Why: Heun visits a timestep twice; in Lumina and Z-Image they rise; LTX's condition pipeline gives the same one at every call.
+
+    Would have caught: diffusers' MagCache counts steps wrongly with Wan 2.2's two transformers: its state is never reset, and calibration never ends (diffusers
+    #14025, #14027). cache-dit without ``num_inference_steps`` is never reset either: the second request has no warm-up.
+    """
+    twice = [1000.0 * (1 - (k // 2) / 12) for k in range(STEPS)]
+    grids: tuple[tuple[str, int | None, Sequence[float] | None, Sequence[int]], ...] = (
+        ("an unknown number of steps", None, None, range(STEPS)),
+        ("one step", 1, None, range(1)),
+        ("two steps", 2, None, range(2)),
+        ("timesteps that come twice", STEPS, twice, range(STEPS)),
+        ("rising timesteps", STEPS, [k / STEPS for k in range(STEPS)], range(STEPS)),
+        ("timesteps that are all the same", STEPS, [500.0] * STEPS, range(STEPS)),
+        ("a stream that is called in some steps only", STEPS, None, (0, 1, 2, 4, 5, 9, 10, 11, 12, 17, 18, 23)),
+        ("more steps than declared", 12, None, range(STEPS)),
+    )
+    refused = []
+    for cast in range(len(subject.casts)):
+        for what, number, timesteps, steps in grids:
+            world = World(exponential)
+            try:
+                done = play(subject, world, cast=cast, run=run_of(world, num_steps=number, timesteps=timesteps), steps=steps)
+            except (OptionError, ContractError) as error:
+                if not any("in setup of" in note for note in getattr(error, "__notes__", ())):
+                    broken(f"with {what}: {error}", "Refuse a run in setup, before anything was computed, or run through it")
+                if number is None and not any(word in str(error) for word in ("num_steps", "timesteps", "sigmas")):
+                    broken(f"with {what}, setup says: {error}", "Say what to give: num_steps= or timesteps=")
+                refused.append(what)
+                continue
+            for forecast in done.spy.forecasts:
+                for site, values in forecast.values.items():
+                    if not torch.isfinite(values).all():
+                        broken(f"with {what}, the forecast of {site} at step {forecast.step} is not finite", "Count steps by step.index; timesteps may repeat")
+    return "every grid" + (f"; {', '.join(dict.fromkeys(refused))} is refused in setup" if refused else "")
+
+
+def check_verified(subject: Subject) -> str:
+    """Where ``verified`` is declared, no forecast is used unseen: every row that was not computed was judged in that very step, and accepted.
+
+    Why: "verified" is what a user pays the verification for.
+
+    Would have caught: SpeCa's released code never verifies the first draft after a full step, and measures a step's error to choose what the next one does;
+    the step itself is used all the same.
+    """
+    seen = 0
+    for feature in (mixed, constant, noise):
+        done = play(subject, World(feature))
+        for outcome in done.spy.outcomes:
+            if not outcome.full and outcome.accept is None:
+                broken(
+                    f"at step {outcome.step.index} a forecast was used and nothing was judged",
+                    "Plan a probe in every step that forecasts, or declare verified = False",
+                )
+            judged = next((j for j in done.spy.judgements if j.step == outcome.step.index), None)
+            for row, computed in enumerate(outcome.computed):
+                if not computed and judged is not None and judged.error[row] > judged.threshold:
+                    broken(
+                        f"at step {outcome.step.index}, row {row} was used with an error of {judged.error[row]:.4g} over the threshold {judged.threshold:.4g}",
+                        "Reject it, or declare verified = False",
+                    )
+            seen += outcome.computed.count(False)
+    return f"{seen} forecasts used, all judged"
+
+
+def _declares_verified(can: Capabilities) -> str:
+    return policies(can) or ("" if can.verified else "it does not declare verified = True")
+
+
+CHECKS = (
+    law(check_first_step_computed, "safety", plans),
+    law(check_nan_rejected, "safety", verifies),
+    law(check_bounded_drafting, "safety", plans),
+    law(check_step_grid, "safety", policies),
+    law(check_verified, "safety", _declares_verified),
+)

@@ -1,0 +1,192 @@
+"""Shapes: what a policy returns looks as the contract says, for any model, batch, dtype and memory layout."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foreseer.errors import ContractError, OptionError
+from foreseer.testing.check import broken, law, plans, policies, predicts, verifies
+from foreseer.testing.plays import play, rehearse, run_of, some_rejected
+from foreseer.testing.spy import Forecast
+from foreseer.testing.subject import Subject
+from foreseer.testing.worlds import PARTS, World, mixed
+from foreseer.types import OUTPUT, Plan, Run, Verdict, Weights
+
+__all__ = ["CHECKS", "check_forecast_signature", "check_no_mutation", "check_plan_valid", "check_verdict_signature"]
+
+TENSORS = ((torch.float64, (0, 1, 2), True), (torch.float32, (0, 1, 2), False), (torch.bfloat16, (0, 1, 2), True), (torch.float32, (1,), True))
+"""Dtypes, rows and memory layouts that are tried."""
+
+
+def _worlds() -> list[tuple[str, World]]:
+    return [
+        (
+            f"{str(dtype).removeprefix('torch.')}, {len(labels)} rows{'' if contiguous else ', not contiguous'}",
+            World(mixed, labels=labels, dtype=dtype, contiguous=contiguous),
+        )
+        for dtype, labels, contiguous in TENSORS
+    ]
+
+
+def _as_far_as_it_goes(subject: Subject, world: World, cast: int) -> tuple[list[Forecast], ContractError | None]:
+    """What the policy answered, and the session's refusal if it refused an answer: the answer itself says more."""
+    done = rehearse(subject, world, cast=cast, tamper=some_rejected(world.labels))
+    try:
+        for index in range(12):
+            done.step(index)
+    except ContractError as refusal:
+        return done.spy.forecasts, refusal
+    finally:
+        done.session.finish()
+    return done.spy.forecasts, None
+
+
+def check_forecast_signature(subject: Subject) -> str:
+    """There is a forecast for every requested site, of the recorded shape and dtype.
+
+    Weights are float64 ``(rows, anchors)``, finite, and 0 where a row has no anchor. Tried in float64, float32 and bfloat16, with one row and with
+    features that are not contiguous.
+
+    Why: a forecast in another dtype changes the dtype of everything behind it, or its precision; one of another shape may broadcast.
+
+    Would have caught: cache-dit 1.5.3 with another batch size inside one context: the residual of one row is broadcast onto two, without an error.
+    """
+    seen = 0
+    for cast in range(len(subject.casts)):
+        for name, world in _worlds():
+            forecasts, refusal = _as_far_as_it_goes(subject, world, cast)
+            for forecast in forecasts:
+                seen += _see(forecast, name, world)
+            if refusal is not None:
+                raise refusal
+    return f"{seen} forecasts"
+
+
+def _see(forecast: Forecast, name: str, world: World) -> int:
+    where, rows = f"at step {forecast.step} ({name}) predict_features", len(world.labels)
+    if forecast.answer is None:
+        return 0
+    if not hasattr(forecast.answer, "get"):
+        broken(f"{where} gave a {type(forecast.answer).__name__}", "Return a mapping from sites to foreseer.Weights or tensors, or None")
+    dtype = world.output(0).dtype
+    for site in forecast.sites:
+        draft = forecast.answer.get(site)
+        if isinstance(draft, Weights):
+            values = draft.values
+            if not isinstance(values, np.ndarray) or values.dtype != np.float64 or values.shape != forecast.anchors.shape:
+                broken(f"{where} gave weights {getattr(values, 'dtype', type(values))} {np.shape(values)} for {site}", f"Give float64 {forecast.anchors.shape}")
+            if not np.isfinite(values).all():
+                broken(f"{where} gave weights that are not finite for {site}: {values.tolist()}", "Return None, or reuse, where there are too few anchors")
+            if (values[np.isnan(forecast.anchors)] != 0).any():
+                broken(f"{where} gave weight to anchors that are not there, for {site}: {values.tolist()}", "Give 0 where anchors are NaN")
+        elif not isinstance(draft, Tensor):
+            broken(f"{where} gave {'nothing' if draft is None else f'a {type(draft).__name__}'} for {site}", "Give a forecast for every site that is asked for")
+        elif draft.dtype != dtype or draft.shape != (rows, *world.output(0).shape[1:]):
+            shape = (rows, *world.output(0).shape[1:])
+            broken(f"{where} gave {draft.dtype} {tuple(draft.shape)} for {site}; recorded is {dtype} {shape}", "Cast back: forecast.to(features.dtype)")
+    return len(forecast.sites)
+
+
+def check_verdict_signature(subject: Subject) -> str:
+    """A verdict is one error and one answer per row: ``error (R,)`` float32, ``accept (R,)`` bool, and a threshold that is a number.
+
+    Why: a single number for a batch is what keeps a method from deciding row by row; an answer that is not a tensor makes the host wait for the device once
+    more than it has to.
+
+    Would have caught: diffusers' first-block cache decides by ``.item()`` of one mean, once a batch, and stops the host at every step.
+    """
+    seen = 0
+    instead = "Return Verdict(error, accept, threshold) with an error (R,) float32 and an accept (R,) bool, on the device of the evidence, or None"
+    for name, world in _worlds():
+        rows, judged = len(world.labels), play(subject, world, tamper=some_rejected(world.labels), steps=12).spy.judgements
+        for judgement in judged:
+            verdict, where = judgement.answer, f"at step {judgement.step} ({name}) verify"
+            if verdict is None:
+                continue
+            if not isinstance(verdict, Verdict):
+                broken(f"{where} gave a {type(verdict).__name__}", instead)
+            for what, value, dtype in (("error", verdict.error, torch.float32), ("accept", verdict.accept, torch.bool)):
+                if not isinstance(value, Tensor):
+                    broken(f"{where} gave {what} as a {type(value).__name__}", instead)
+                if value.shape != (rows,) or value.dtype != dtype:
+                    broken(f"{where} gave {what} {value.dtype} {tuple(value.shape)}", instead)
+            if any(e < 0 for e in judgement.error):
+                broken(f"{where} gave a negative error: {judgement.error}", "Errors are distances: non-negative")
+            if not isinstance(verdict.threshold, (int, float)):
+                broken(f"{where} gave a threshold that is a {type(verdict.threshold).__name__}", "Give a float: it is for the report")
+            seen += 1
+    return f"{seen} verdicts"
+
+
+def check_plan_valid(subject: Subject) -> str:
+    """A plan can be carried out, whatever the model: its sites are recorded, its probe is a block that there is, ``compute`` has R entries or none.
+
+    Tried on models of one, two and six blocks, with and without module parts, with one row and three. A policy may refuse a model in ``setup``, with an
+    error of foreseer's that says why.
+
+    Why: a policy meets models that its author has never seen.
+
+    Would have caught: the released TaylorSeer and SpeCa code has a depth of 28 and ``activated_steps = [49]`` written into it. cache-dit's default of eight
+    first blocks exceeds the blocks of FLUX.2-klein, and with four and four of six blocks it computes eight, silently wrong.
+    """
+    seen, refused = 0, []
+    shapes: tuple[tuple[int, tuple[str, ...], tuple[int, ...]], ...] = ((1, (), (0,)), (1, PARTS, (0, 1, 2)), (2, (), (0, 1, 2)), (6, PARTS, (0, 1, 2)))
+    for depth, parts, labels in shapes:
+        world = World(mixed, depth=depth, parts=parts, labels=labels)
+        where, run = f"{depth} blocks, parts {parts or 'none'}, {len(labels)} rows", run_of(world)
+        try:
+            done = play(subject, world, run=run)
+        except (OptionError, ContractError) as error:
+            if not any("in setup of" in note for note in getattr(error, "__notes__", ())):
+                broken(f"on a model of {where}: {error}", "Take depth, sites and rows from the run that setup is given; refuse a model there if you must")
+            refused.append(where)
+            continue
+        for step, plan in done.spy.plans:
+            if plan is not None:
+                _see_plan(plan, f"on a model of {where}, the plan of step {step.index}", run)
+        seen += len(done.spy.plans)
+    return f"{seen} plans" + (f"; refuses {', '.join(refused)}" if refused else "")
+
+
+def _see_plan(plan: Plan, where: str, run: Run) -> None:
+    if not isinstance(plan.forecast, tuple):
+        broken(f"{where} forecasts a {type(plan.forecast).__name__} of sites", "Give a tuple")
+    for site in plan.forecast:
+        if site not in run.sites and site != OUTPUT:
+            broken(f"{where} forecasts {site}, which the model does not have", "Choose among run.sites")
+    if plan.compute and (len(plan.compute) != run.rows or not all(isinstance(flag, (bool, np.bool_)) for flag in plan.compute)):
+        broken(f"{where} has compute={plan.compute}", f"Give {run.rows} bools, or none")
+    if plan.probe is not None and plan.forecast and plan.probe.block > max(run.depth if site == OUTPUT else site.block for site in plan.forecast):
+        broken(f"{where} probes block {plan.probe.block}, behind everything that is forecast", "Probe a block whose output is forecast")
+    if not isinstance(plan.reason, str):
+        broken(f"{where} has a reason that is a {type(plan.reason).__name__}", "Say why in a few words")
+
+
+def check_no_mutation(subject: Subject) -> str:
+    """What a policy is shown stays as it is, and so does what it has answered.
+
+    The evidence, the history and its anchors are compared before and after; so are the `Weights` that it gave, which the session keeps by identity.
+
+    Why: the probed block's output is the model's own tensor. Whoever writes to it writes into the image, and into the history.
+
+    Would have caught: cache-dit never skipped a step on MiniMax-H3, because in-place fused kernels destroyed the input that it had kept (sglang #33827).
+    """
+    for cast in range(len(subject.casts)):
+        done = play(subject, World(mixed), cast=cast, tamper=some_rejected())
+        if done.spy.written:
+            more = f" and {len(done.spy.written) - 1} more" if done.spy.written[1:] else ""
+            broken(
+                f"it wrote to {done.spy.written[0]}{more}",
+                "Work on a copy (tensor.clone(), and no method that ends in an underscore), and build new Weights for each answer",
+            )
+    return "nothing was written to"
+
+
+CHECKS = (
+    law(check_forecast_signature, "shapes", predicts),
+    law(check_verdict_signature, "shapes", verifies),
+    law(check_plan_valid, "shapes", plans),
+    law(check_no_mutation, "shapes", policies),
+)

@@ -1,0 +1,179 @@
+"""A plugin that stands between a session and a policy: it asks the policy, notes what it was asked and what it answered, and may change either.
+
+A session mends much by itself: it rejects errors that are not finite, computes rows of which nothing was recorded, merges the rows of a sample. So its
+results say little about a policy. The checks look at what the policy answers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foreseer.hookspecs import hookimpl
+from foreseer.plugins import Policy
+from foreseer.types import Drafts, Evidence, History, Needs, Outcome, Plan, Run, Site, Step, Verdict, Weights
+
+__all__ = ["Forecast", "Judgement", "Spy", "Tamper", "same", "weighted"]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Tamper:
+    """What to change on the way; None leaves it.
+
+    Attributes:
+        plan: ``(step, what the policy planned) -> what the session is told``.
+        evidence: ``(step, evidence) -> what the policy is shown``.
+        verdict: ``(step, what the policy answered) -> what the session is told``.
+    """
+
+    plan: Callable[[Step, Plan | None], Plan | None] | None = None
+    evidence: Callable[[Step, Evidence], Evidence] | None = None
+    verdict: Callable[[Step, Any], Verdict | None] | None = None
+
+
+@attrs.frozen(eq=False)
+class Forecast:
+    """One call of ``predict_features``.
+
+    Attributes:
+        step: Which step.
+        sites: What was asked for.
+        anchors: ``(R, K)`` what was there.
+        answer: As given.
+        values: What the answer comes to at each site, ``(R, ...)``; sites with an answer that is no forecast are left out.
+    """
+
+    step: int
+    sites: tuple[Site, ...]
+    anchors: NDArray[np.float64] = attrs.field(repr=False)
+    answer: Any = attrs.field(repr=False)
+    values: dict[Site, Tensor] = attrs.field(repr=False)
+
+
+@attrs.frozen(eq=False)
+class Judgement:
+    """One call of ``verify``. ``computed`` and ``forecast`` are copies of what was shown; ``answer`` is what was given."""
+
+    step: int
+    computed: Tensor = attrs.field(repr=False)
+    forecast: Tensor = attrs.field(repr=False)
+    answer: Any = attrs.field(repr=False)
+    error: list[float]
+    accept: list[bool]
+    threshold: float
+
+
+def same(first: Tensor, second: Tensor) -> bool:
+    """Whether two tensors are equal bit for bit; NaN equals NaN."""
+    return first.shape == second.shape and first.dtype == second.dtype and bool(((first == second) | (first.isnan() & second.isnan())).all())
+
+
+def weighted(answer: Weights | Tensor, site: Site, history: History) -> Tensor:
+    """What an answer comes to: the tensor itself, or the weighted sum in float64."""
+    if isinstance(answer, Tensor):
+        return answer.clone()
+    features = history.features(site)
+    weights = torch.from_numpy(answer.values.T[: len(features)].copy())
+    return (features.double() * weights.reshape(*weights.shape, *[1] * (features.dim() - 2))).sum(0)
+
+
+class Spy:
+    """See the module.
+
+    Attributes:
+        plans, forecasts, judgements, outcomes: What passed, in order.
+        shown: Tensors that the policy was shown, in the order of the steps.
+        written: What the policy wrote to, in sentences.
+    """
+
+    def __init__(self, name: str, plugins: Sequence[object], tamper: Tamper) -> None:
+        self.plugins = tuple(plugins)
+        self.plans: list[tuple[Step, Plan | None]] = []
+        self.forecasts: list[Forecast] = []
+        self.judgements: list[Judgement] = []
+        self.outcomes: list[Outcome] = []
+        self.shown: list[Tensor] = []
+        self.written: list[str] = []
+        self._policy, self._tamper = Policy(name, plugins), tamper
+        self._guarded: list[tuple[str, Tensor, Tensor, int]] = []
+        self._answered: dict[int, tuple[Weights, NDArray[np.float64]]] = {}
+
+    @hookimpl
+    def setup(self, run: Run) -> tuple[Needs, ...]:
+        """Ask every plugin."""
+        answers = [a for a in self._policy.ask("setup", run=run) if a is not None]
+        return tuple(n for a in answers for n in (a if isinstance(a, (tuple, list)) else (a,)))
+
+    @hookimpl
+    def before_step(self, step: Step) -> Plan | None:
+        """Note the plan."""
+        plan: Plan | None = self._policy.decide("before_step", step=step)
+        self.plans.append((step, plan))
+        return plan if self._tamper.plan is None else self._tamper.plan(step, plan)
+
+    @hookimpl
+    def predict_features(self, step: Step, sites: tuple[Site, ...], history: History) -> Drafts | None:
+        """Note the forecasts, and see that the history stays as it is."""
+
+        def features(site: Site) -> Tensor:
+            given = history.features(site)
+            self._guard(f"history.features({site}) at step {step.index}", given)
+            return given
+
+        anchors = history.anchors.copy()
+        answer = self._policy.decide("predict_features", step=step, sites=sites, history=History(history.anchors, features))
+        if not np.array_equal(anchors, history.anchors, equal_nan=True):
+            self.written.append(f"history.anchors at step {step.index}")
+        values = {}
+        for site in sites if answer is not None else ():
+            draft = answer.get(site) if hasattr(answer, "get") else None
+            if isinstance(draft, Weights):
+                self._see_that_it_stays(step, draft)
+            if isinstance(draft, Tensor) or (isinstance(draft, Weights) and draft.values.shape == anchors.shape):
+                values[site] = weighted(draft, site, history)
+        self.forecasts.append(Forecast(step.index, sites, anchors, answer, values))
+        return answer  # type: ignore[no-any-return]
+
+    @hookimpl
+    def verify(self, step: Step, evidence: Evidence) -> Verdict | None:
+        """Note the verdict, and see that the evidence stays as it is."""
+        if self._tamper.evidence is not None:
+            evidence = self._tamper.evidence(step, evidence)
+        computed, forecast = evidence.computed.clone(), evidence.forecast.clone()
+        self._guard(f"evidence.computed at step {step.index}", evidence.computed)
+        self._guard(f"evidence.forecast at step {step.index}", evidence.forecast)
+        answer = self._policy.decide("verify", step=step, evidence=evidence)
+        if isinstance(answer, Verdict) and isinstance(answer.error, Tensor) and isinstance(answer.accept, Tensor):
+            told = answer.error.float().flatten().tolist(), [bool(a) for a in answer.accept.flatten().tolist()], float(answer.threshold)
+        else:
+            told = [], [], float("nan")
+        self.judgements.append(Judgement(step.index, computed, forecast, answer, *told))
+        return answer if self._tamper.verdict is None else self._tamper.verdict(step, answer)
+
+    @hookimpl
+    def commit(self, step: Step, outcome: Outcome) -> None:
+        """Note the outcome, and look at what was handed out in this step once more."""
+        self.outcomes.append(outcome)
+        self._policy.ask("commit", step=step, outcome=outcome)
+        for what, tensor, copy, version in self._guarded:
+            if tensor._version != version or not same(tensor, copy):
+                self.written.append(what)
+        self._guarded.clear()
+
+    def _guard(self, what: str, tensor: Tensor) -> None:
+        copy = tensor.clone()
+        self._guarded.append((what, tensor, copy, tensor._version))
+        self.shown.append(copy)
+
+    def _see_that_it_stays(self, step: Step, draft: Weights) -> None:
+        """Weights that were given once are summed with, and kept, under their identity."""
+        known = self._answered.get(id(draft))
+        if known is not None and not np.array_equal(known[1], draft.values):
+            self.written.append(f"its own Weights of an earlier step, given again at step {step.index}")
+        self._answered[id(draft)] = (draft, np.array(draft.values))

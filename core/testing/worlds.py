@@ -1,0 +1,239 @@
+"""Toy worlds: denoisers whose features are known in closed form, so that what a policy should have answered is known too.
+
+All arithmetic is float64 and element by element, so that a row's numbers do not depend, not even in the last bit, on which rows stand beside it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from foreseer.adapters.walk import live_blocks
+from foreseer.backbone import Pass
+from foreseer.types import OUTPUT, Evidence, Probe, Site
+
+__all__ = ["DEPTH", "PARTS", "ROWS", "WIDTH", "Feature", "Interrupted", "World", "constant", "exponential", "jump", "mixed", "noise", "polynomial", "replaced"]
+
+ROWS, WIDTH, DEPTH, PARTS = 3, 8, 5, ("attn", "mlp")
+
+Feature = Callable[[Site, float], Tensor]
+"""``(site, step) -> (ROWS, WIDTH)`` float64: what the part computes at that step, for every row that there is. Never written to."""
+
+
+class Interrupted(RuntimeError):  # noqa: N818  # nothing went wrong
+    """A user pressed the stop button."""
+
+
+def _number(site: Site) -> int:
+    return 4 * site.block + (*PARTS, "block", "output").index(site.part)
+
+
+@functools.lru_cache(maxsize=256)
+def constant(site: Site, step: float = 0.0) -> Tensor:
+    """The same at every step; between 0.5 and 2.5, and no entry is a number that bfloat16 can hold."""
+    if step:
+        return constant(site)
+    return 1.5 + torch.sin(1.0 + torch.arange(ROWS * WIDTH, dtype=torch.float64).reshape(ROWS, WIDTH) + 7 * _number(site))
+
+
+@functools.lru_cache(maxsize=4096)
+def noise(site: Site, step: float, seed: int = 0) -> Tensor:
+    """White noise: nothing of one step can be told from another. Drawn from a generator of its own."""
+    generator = torch.Generator().manual_seed(1_000_003 * seed + 1009 * (int(step) + 1) + _number(site))
+    return torch.randn((ROWS, WIDTH), generator=generator, dtype=torch.float64)
+
+
+def polynomial(coefficients: Sequence[float], scale: float = 1.0) -> Feature:
+    """``sum_i c_i (step / scale)^i``, times a constant of each entry."""
+
+    def feature(site: Site, step: float) -> Tensor:
+        value = 0.0
+        for coefficient in reversed(coefficients):
+            value = value * (step / scale) + coefficient
+        return constant(site) * value
+
+    return feature
+
+
+@functools.lru_cache(maxsize=4096)
+def exponential(site: Site, step: float) -> Tensor:
+    """Each row decays at its own rate, the first slowly."""
+    rates = torch.tensor([0.002, 0.02, 0.1], dtype=torch.float64)[:, None]
+    return constant(site) * torch.exp(-rates * step)
+
+
+@functools.lru_cache(maxsize=4096)
+def mixed(site: Site, step: float) -> Tensor:
+    """A row that is easy to forecast, one in between, and one that is not: gates tell them apart."""
+    roughness = torch.tensor([1e-7, 5e-3, 0.5], dtype=torch.float64)[:, None]
+    return exponential(site, step) + roughness * noise(site, step)
+
+
+def jump(at: int) -> Feature:
+    """Constant, and from step ``at`` on another constant."""
+
+    def feature(site: Site, step: float) -> Tensor:
+        return constant(site) * (1.0 if step < at else -3.0)
+
+    return feature
+
+
+def replaced(feature: Feature, row: int, other: Feature | float) -> Feature:
+    """The same world but for one row, which another one, or a number such as NaN, fills."""
+
+    def patched(site: Site, step: float) -> Tensor:
+        values = feature(site, step).clone()
+        values[row] = other if isinstance(other, float) else other(site, step)[row]
+        return values
+
+    return patched
+
+
+class World:
+    """A denoiser given by the features of its blocks' parts; satisfies `foreseer.backbone.Backbone`. Its inputs are the step index.
+
+    A block's output is the residual stream: the sum of its parts and of all before it. Without parts, it is the block's own feature.
+
+    Args:
+        feature: What each part computes.
+        labels: Which of the rows there are make up the batch, in which order.
+        depth: Number of blocks, L.
+        parts: Names of each block's parts; empty for blocks as a whole.
+        dtype: Of the features.
+        contiguous: False lays every feature out transposed in memory.
+        columns: Which of the entries this process holds.
+        fails_at: Step at which the model raises `Interrupted`, or None.
+
+    Attributes:
+        counted: Blocks computed x rows, counted where they are computed.
+    """
+
+    separable = True
+
+    def __init__(
+        self,
+        feature: Feature,
+        *,
+        labels: Sequence[int] = (0, 1, 2),
+        depth: int = DEPTH,
+        parts: Sequence[str] = PARTS,
+        dtype: torch.dtype = torch.float64,
+        contiguous: bool = True,
+        columns: slice = slice(None),
+        fails_at: int | None = None,
+    ) -> None:
+        self.labels, self.depth, self.counted = tuple(labels), depth, 0
+        self._feature, self._parts, self._dtype = feature, tuple(parts), dtype
+        self._contiguous, self._columns, self._fails_at = contiguous, columns, fails_at
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Every block's parts, then its output."""
+        return tuple(Site(block, part) for block in range(self.depth) for part in (*self._parts, "block"))
+
+    def rows(self, inputs: int) -> int:
+        """How many rows there are."""
+        return len(self.labels)
+
+    def output(self, step: int) -> Tensor:
+        """``(R, W)`` what the denoiser computes where nothing is forecast. Not counted."""
+        stream = None
+        for block in range(self.depth):
+            stream = self._run(block, stream, step, self.labels, {}, (), {})
+        assert stream is not None
+        return stream
+
+    def forward(
+        self,
+        inputs: int,
+        *,
+        rows: Sequence[int] | None = None,
+        substitute: Mapping[Site, Tensor],
+        probe: Probe | None = None,
+        judge: Callable[[Evidence], bool] | None = None,
+        record: Collection[Site] = (),
+    ) -> Pass:
+        """See `foreseer.backbone.Backbone.forward`."""
+        if inputs == self._fails_at:
+            raise Interrupted(f"interrupted at step {inputs}")
+        if OUTPUT in substitute and probe is None:
+            return Pass(substitute[OUTPUT], {}, 0)
+        labels = self.labels if rows is None else [self.labels[row] for row in rows]
+        live, forecasting = live_blocks(self.depth, substitute, probe), bool(substitute)
+        features: dict[Site, Tensor] = {}
+        stream: Tensor | None = None
+        spent = 0
+        for block in range(self.depth):
+            probed = probe is not None and probe.block == block
+            real = not forecasting or (probe is not None and probe.on == "input" and block <= probe.block)
+            if not real and not live[block]:
+                continue
+            before, draft = stream, None if real else self._draft(block, stream, substitute)
+            if draft is None or probed:
+                spent += len(labels)
+                stream = self._run(block, before, inputs, labels, features, record, {} if real or probed else substitute)
+            if probed and probe is not None and judge is not None and stream is not None:
+                go_on = judge(Evidence(Site(block), stream, substitute[Site(block)] if draft is None else draft))
+                if not go_on and probe.on == "draft":
+                    self.counted += spent
+                    return Pass(None, {}, spent)
+                forecasting = forecasting and go_on
+                if forecasting and OUTPUT in substitute:
+                    stream = substitute[OUTPUT]
+                    break
+            if draft is not None:
+                stream = draft
+        if OUTPUT in record and stream is not None:
+            features[OUTPUT] = stream
+        self.counted += spent
+        return Pass(stream, features, spent)
+
+    def merge(self, output: Tensor, rows: Sequence[int], part: Tensor) -> Tensor:
+        """Return a copy of ``output`` with these rows replaced."""
+        merged = output.clone()
+        merged[list(rows)] = part
+        return merged
+
+    def _compute(self, site: Site, step: int, labels: Sequence[int]) -> Tensor:
+        values = self._feature(site, float(step))[list(labels)][:, self._columns].to(self._dtype)
+        return values if self._contiguous else values.t().contiguous().t()
+
+    def _run(
+        self,
+        block: int,
+        stream: Tensor | None,
+        step: int,
+        labels: Sequence[int],
+        features: dict[Site, Tensor],
+        record: Collection[Site],
+        substitute: Mapping[Site, Tensor],
+    ) -> Tensor:
+        """Compute a block, with those of its parts replaced that are substituted; what was computed goes into ``features``."""
+        sites = [Site(block, part) for part in self._parts] or [Site(block)]
+        if self._parts:
+            for site in sites:
+                made = substitute[site] if site in substitute else self._compute(site, step, labels)
+                if site in record and site not in substitute:
+                    features[site] = made
+                stream = made if stream is None else stream + made
+            stream = stream if self._parts[1:] or stream is None else stream.clone()
+        else:
+            stream = self._compute(Site(block), step, labels)
+        assert stream is not None
+        if Site(block) in record:
+            features[Site(block)] = stream
+        return stream
+
+    def _draft(self, block: int, stream: Tensor | None, substitute: Mapping[Site, Tensor]) -> Tensor | None:
+        """The block's forecast output, or None where it is not forecast as a whole."""
+        if Site(block) in substitute:
+            return substitute[Site(block)]
+        sites = [Site(block, part) for part in self._parts]
+        if not sites or not all(site in substitute for site in sites):
+            return None
+        for site in sites:
+            stream = substitute[site] if stream is None else stream + substitute[site]
+        return stream

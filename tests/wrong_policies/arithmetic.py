@@ -1,0 +1,98 @@
+"""Faults in numbers, and in the place within the engine."""
+
+from typing import Annotated
+
+from foreseer import hookimpl
+from foreseer.metrics import relative_l2
+from foreseer.options import at_least_float, checked
+from foreseer.policies import LinearPredictor
+from foreseer.testing.partners import ReferencePredictor
+from wrong_policies.parts import Gate, Predictor, caught_by, honest, line, two_points
+
+
+@caught_by("check_constant_reproduced")
+def bfloat16_inside():
+    return Predictor(lambda self, step, site, history: history.features(site)[0].bfloat16().to(history.features(site).dtype))
+
+
+@caught_by("check_exact_degree")
+def slope_without_the_interval():
+    return Predictor(lambda self, step, site, history: line(self, step, site, history, divide=False), exact_degree=1)
+
+
+@caught_by("check_exact_degree")
+def off_by_one():
+    return Predictor(lambda self, step, site, history: line(self, step, site, history, ahead=1), exact_degree=1)
+
+
+@caught_by("check_exact_degree")
+def lies_about_its_degree():
+    return LinearPredictor(lambda anchors, target: two_points(anchors[:2], target), 2, exact_degree=2)
+
+
+@caught_by("check_linearity")
+def says_linear():
+    return Predictor(lambda self, step, site, history: history.features(site)[0].clamp(-1, 1), linear=True)
+
+
+@caught_by("check_perfect_draft_accepted")
+def suspicious_of_perfection():
+    def judge(gate, step, evidence):
+        error = evidence.error(relative_l2, groups=gate.run.groups)
+        return error, (error > 0) & (error <= gate.threshold)
+
+    return Gate(judge=judge)
+
+
+@caught_by("check_threshold_monotone")
+@checked
+def the_other_way_round(*, threshold: Annotated[float, at_least_float(0.0)] = 1e-3):
+    def judge(gate, step, evidence):
+        error = evidence.error(relative_l2, groups=gate.run.groups)
+        return error, error * threshold <= 1e-4
+
+    return Gate(judge=judge, threshold=threshold)
+
+
+@caught_by("check_reject_all_is_identity")
+def centres_the_stream():
+    def judge(gate, step, evidence):
+        evidence.computed.sub_(evidence.computed.mean(1, keepdim=True))
+        return honest(gate, step, evidence)
+
+    return Gate(judge=judge)
+
+
+@caught_by("check_accounting")
+def reports_another_threshold():
+    return Gate(threshold=0.5, reported=1e-3)
+
+
+@caught_by("check_composes")
+@checked
+def ignores_the_predictor(*, predictor="taylor"):
+    return Gate(), ReferencePredictor()
+
+
+@caught_by("check_vote")
+def half_a_vote():
+    def judge(gate, step, evidence):
+        error = evidence.error(relative_l2, groups=gate.run.groups)
+        largest = (evidence.computed - evidence.forecast).abs().amax(1)
+        return error, (error <= 10) & (largest <= 0.1)
+
+    return Gate(judge=judge, threshold=10)
+
+
+@caught_by("check_observer_survives")
+def counts_down():
+    class CountsDown:
+        @hookimpl
+        def on_run_start(self, run):
+            self.left = int(run.num_steps)
+
+        @hookimpl
+        def on_step(self, step):
+            self.left -= 1
+
+    return CountsDown()
