@@ -11,6 +11,9 @@ implements:
 Each of the three decision hooks (``before_step``, ``predict_features``, ``verify``) has one provider per session. An
 *observer* is another species: it watches a run and decides nothing.
 
+What a plugin promises beyond the hooks it declares by plain attributes, and the conformance kit holds it to them (`foreseer.testing.Capabilities`):
+``exact_degree`` and ``linear`` of a predictor; ``verified``, ``max_draft_steps`` and ``decide`` of a gate or schedule.
+
 Mark each implementation with `hookimpl`. Take only the arguments you need, by name, without defaults:
 
 >>> class EveryOther:

@@ -11,7 +11,7 @@ from foreseer.errors import PluginError
 from foreseer.hookspecs import hookimpl
 from foreseer.plugins import Implementation, policy_hooks
 from foreseer.registry import parse_policy, signature_of
-from foreseer.types import Drafts, History, Needs, Run, Site, Step, Weights
+from foreseer.types import Drafts, History, Needs, Outcome, Run, Site, Step, Weights
 
 __all__ = ["BlockWise", "LinearPredictor", "PredictorLike", "predictor_from"]
 
@@ -97,6 +97,13 @@ class BlockWise:
                 return None
             drafts.update(part)
         return drafts
+
+    @hookimpl
+    def commit(self, step: Step, outcome: Outcome) -> None:
+        """Tell both, for a predictor that counts."""
+        for hooks in self._by_site.values():
+            for commit in hooks["commit"]:
+                commit({"step": step, "outcome": outcome})
 
 
 def predictor_from(predictor: PredictorLike, *, max_order: int, warmup_steps: int = 1) -> Any:

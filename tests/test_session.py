@@ -498,3 +498,29 @@ def test_gate_and_predictor_of_any_two_policies_cross():
     drive(s)
     assert 0 < len(s.report.full_steps) < 20
     assert s._bank._keep == {Site(0): 1, Site(3): 3}
+
+
+def test_two_predictors_side_by_side_both_hear_of_every_step() -> None:
+    """A predictor that counts in ``commit`` counts right under a policy of two predictors too."""
+    heard: dict[str, list[int]] = {"first": [], "last": []}
+
+    class Counting:
+        def __init__(self, name: str) -> None:
+            self.name, self.inner = name, taylor(max_order=0)
+
+        @hookimpl
+        def setup(self):
+            return self.inner.setup()
+
+        @hookimpl
+        def predict_features(self, step, sites, history):
+            return self.inner.predict_features(step, sites, history)
+
+        @hookimpl
+        def commit(self, step) -> None:
+            heard[self.name].append(step.index)
+
+    host = ArrayBackbone(lambda site, k: np.ones((2, 3)), depth=3)
+    policy = lambda: (FirstBlockGate(0.05, 2), BlockWise(((0, Counting("first")), (-1, Counting("last")))))  # noqa: E731
+    foreseer.sample(host, None, range(6), policy=policy, inputs=lambda x, k: k, update=lambda x, output, index: None)
+    assert heard == {"first": list(range(6)), "last": list(range(6))}
