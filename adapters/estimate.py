@@ -77,7 +77,9 @@ def estimate(
         **options: The policy's own options.
 
     Raises:
-        As `foreseer.attach` does.
+        PluginError: As `foreseer.attach` raises it.
+        OptionError: Likewise.
+        UnsupportedModelError: Likewise.
     """
     spec = named(policy, **options)
     wires = Wires(model, blocks)

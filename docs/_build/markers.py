@@ -1,0 +1,149 @@
+"""Generated parts of the documentation: an mkdocs hook that replaces markers when the site is built, so that nothing generated is kept and nothing goes stale.
+
+A marker is a comment alone on its line:
+
+    <!-- options: speca -->                 the options of an installed policy, as a table
+    <!-- citation: speca -->                its BibTeX
+    <!-- output: foreseer show taylor -->   a command and what it prints
+    <!-- help: compare -->                  a command's help
+    <!-- checks -->                         the laws of the conformance kit, by group
+    <!-- picture: taylorseer -->            the life of a step, see `pictures.py`
+    <!-- include: CHANGELOG.md -->          a page that lies elsewhere in the repository
+    <!-- source: docs/examples/x.py -->     a program, and what it prints
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mkdocs.exceptions import PluginError
+
+ROOT = Path(__file__).resolve().parents[2]
+MARKER = re.compile(r"^<!-- (?P<kind>options|citation|output|help|checks|picture|include|source)(?:: (?P<what>.*?))? -->$", re.MULTILINE)
+WIDTH = "96"
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Replace the markers of one page. Raises mkdocs' `PluginError`, which ends the build, naming page and marker."""
+
+    def replaced(match: re.Match[str]) -> str:
+        try:
+            return WRITERS[match["kind"]](match["what"] or "")
+        except Exception as error:
+            raise PluginError(f"{page.file.src_path}: {match[0]}: {type(error).__name__}: {error}") from error
+
+    return MARKER.sub(replaced, markdown)
+
+
+def options(name: str) -> str:
+    """A table of a factory's options."""
+    from foreseer.describe import options_of, read_docstring
+    from foreseer.registry import load_factory
+
+    factory = load_factory(name)
+    rows = options_of(factory, read_docstring(inspect.getdoc(factory) or "")[1])
+    if not rows:
+        return "It has no options."
+    lines = ["| option, default, values | meaning |", "|---|---|"]
+    for row in rows:
+        values = str(row["values"]).replace("str | Callable[..., Any]", "a name, or a factory")
+        cells = (f"`{row['name']}` = `{row['default']}`<br>{values}", str(row["meaning"]))
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def citation(name: str) -> str:
+    """BibTeX of a policy's paper."""
+    from foreseer import cite
+
+    return f"```bibtex\n{cite(name)}\n```"
+
+
+def output(command: str) -> str:
+    """A command line and what it prints now."""
+    return f"```console\n$ {command}\n{run(command)}\n```"
+
+
+def run(command: str) -> str:
+    """Run a command of foreseer in this process, without the plugins that happen to be installed."""
+    from typer.testing import CliRunner
+
+    from foreseer.__main__ import app
+
+    words = shlex.split(command)
+    if words[0] != "foreseer":
+        raise ValueError("only commands of foreseer are run")
+    result = CliRunner().invoke(app, words[1:], prog_name="foreseer", env={"COLUMNS": WIDTH, "FORESEER_NO_PLUGINS": "1"})
+    if result.exit_code != 0:
+        raise ValueError(f"exit status {result.exit_code}: {result.output}")
+    return "\n".join(line.rstrip() for line in result.stdout.strip("\n").splitlines())
+
+
+def command_help(command: str) -> str:
+    """What ``--help`` prints."""
+    return output(f"foreseer {command} --help".replace("  ", " "))
+
+
+def checks(_: str) -> str:
+    """Every check of the conformance kit: its law, then why it is one."""
+    from foreseer.testing import CHECKS
+
+    groups: dict[str, list[Any]] = {}
+    for check in CHECKS:
+        groups.setdefault(check.group, []).append(check)
+    parts = []
+    for group, members in groups.items():
+        parts.append(f"### {group}")
+        for check in members:
+            law, _, why = (inspect.getdoc(check.function) or check.law).partition("\n")
+            parts.append(f"#### `{check.name}` {{ #{check.name} }}\n\n**{law}**\n\n{why.strip()}")
+    return "\n\n".join(parts)
+
+
+def picture(name: str) -> str:
+    """An inline drawing, so that it takes the colours of the page."""
+    return sibling("pictures").draw(name)  # type: ignore[no-any-return]
+
+
+def include(path: str) -> str:
+    """A file of the repository; its links to pages of the documentation are made to fit."""
+    return (ROOT / path).read_text().replace("](docs/", "](")
+
+
+def source(path: str) -> str:
+    """A program and what it prints now, without the plugins that happen to be installed."""
+    environment = {**os.environ, "FORESEER_NO_PLUGINS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, ROOT / path], capture_output=True, text=True, env=environment, check=True)
+    return f"```python\n{(ROOT / path).read_text()}```\n\n```console\n$ python {path}\n{done.stdout}```"
+
+
+def sibling(name: str) -> Any:
+    """Import a file beside this one: mkdocs loads hooks by path, and this folder is no package."""
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    return sys.modules[name]
+
+
+WRITERS: dict[str, Callable[[str], str]] = {
+    "options": options,
+    "citation": citation,
+    "output": output,
+    "help": command_help,
+    "checks": checks,
+    "picture": picture,
+    "include": include,
+    "source": source,
+}
