@@ -1,15 +1,21 @@
-"""Laws of the weights, in float64, and the plugin through its entry point."""
+"""The conformance kit, and laws of the weights in float64."""
 
 import numpy as np
 import pytest
-from foreseer_newton import newton_weights
+from foreseer_newton import newton, newton_weights
 from hypothesis import given
 from hypothesis import strategies as st
 
 import foreseer
 from foreseer.adapters import ArrayBackbone
+from foreseer.testing import parametrize_policies
 
 anchors = st.lists(st.integers(0, 40), min_size=1, max_size=5, unique=True).map(lambda steps: tuple(map(float, sorted(steps, reverse=True))))
+
+
+@parametrize_policies([newton, foreseer.policy(newton, max_order=4)])
+def test_conformance(policy, check):
+    check(policy)
 
 
 @given(anchors, st.integers(1, 6), st.integers(0, 4))
