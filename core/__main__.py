@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import json
-import os
 import re
 import tempfile
 from pathlib import Path
@@ -112,13 +112,12 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Hold a plugin to the laws of the contract. The exit status is 0 if it keeps them."""
-    # Nobody who asks about a plugin wants a folder left behind where they stand.
-    os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(Path(tempfile.gettempdir()) / "foreseer-hypothesis"))
     from foreseer.testing import check_policy
 
     parse_policy(name, group=_group_of(name))  # a wrong name is told as what it is
     try:
-        with quiet():
+        # An observer that writes files, or hypothesis with its folder, leaves nothing behind where the user stands.
+        with quiet(), tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             results = check_policy(name, expected_failures=dict(_pair(e) for e in expect or ()))
     except ImportError as error:
         complain(str(error))

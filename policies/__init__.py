@@ -2,7 +2,7 @@
 
 from foreseer.policies.cg_taylor import FirstBlockGate, cg_taylor
 from foreseer.policies.drafting import DraftCounter, draft_needs
-from foreseer.policies.predictors import BlockWise, LinearPredictor, predictor_from
+from foreseer.policies.predictors import BlockWise, LinearPredictor, PredictorLike, predictor_from
 from foreseer.policies.speca import DraftGate, speca
 from foreseer.policies.speca_released import LaggedGate, speca_released
 from foreseer.policies.taylor import taylor, taylor_weights
@@ -17,6 +17,7 @@ __all__ = [
     "Interval",
     "LaggedGate",
     "LinearPredictor",
+    "PredictorLike",
     "cg_taylor",
     "draft_needs",
     "none",

@@ -19,8 +19,7 @@ import torch
 from foreseer import OUTPUT, Evidence, Needs, OptionError, Outcome, Plan, Probe, Run, Site, Step, Verdict, hookimpl
 from foreseer.metrics import relative_l1
 from foreseer.options import Range, at_least, checked
-from foreseer.policies import predictor_from
-from foreseer.policies.predictors import PredictorLike
+from foreseer.policies import PredictorLike, predictor_from
 
 __all__ = ["BudgetGate", "budget", "computed_steps"]
 

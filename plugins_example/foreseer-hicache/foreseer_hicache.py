@@ -86,7 +86,7 @@ def hicache(
 
     Args:
         max_order: Highest order of difference.
-        scale: The contraction s. 0.5 is the value commonly given for the paper; it was not checked against the authors' tables, so tune it.
+        scale: The contraction s. The default is ours; the paper's own value was not confirmed, so tune it.
         warmup_steps: Warm-up of the schedule that it works with, as `taylor` has it.
     """
     line = max_order >= 1 and math.isclose(2 * scale**2, 1.0, rel_tol=1e-12)
