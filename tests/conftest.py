@@ -2,6 +2,7 @@
 
 import json
 import os
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,12 @@ DATA = Path(__file__).parent / "data"
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_plugins(monkeypatch):
+    """What happens to be installed beside foreseer changes no test; those about other people's plugins take this away again."""
+    monkeypatch.setenv("FORESEER_NO_PLUGINS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -51,3 +58,27 @@ def tiny_dit():
         num_attention_heads=2, attention_head_dim=8, in_channels=1, out_channels=1, num_layers=4, sample_size=4, patch_size=1, num_embeds_ada_norm=10
     )
     return model.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="session")
+def _example_packages(tmp_path_factory):
+    """Metadata of the example plugins in one folder, as an editable install leaves it, and the folders of their code."""
+    site, path = tmp_path_factory.mktemp("site"), []
+    for folder in sorted((Path(__file__).parents[1] / "plugins_example").glob("*/")):
+        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+        info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+        groups = project["entry-points"].items()
+        (info / "entry_points.txt").write_text("".join(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items()) for group, entries in groups))
+        path.append(str(folder))
+    return [str(site), *path]
+
+
+@pytest.fixture
+def example_plugins(_example_packages, _own_plugins, monkeypatch):
+    """The plugins of ``plugins_example`` are installed, as far as this process can tell. Returns the folders, for others' ``PYTHONPATH``."""
+    monkeypatch.delenv("FORESEER_NO_PLUGINS")
+    for folder in _example_packages:
+        monkeypatch.syspath_prepend(folder)
+    return _example_packages

@@ -99,6 +99,7 @@ def commands():
     return found
 
 
+@pytest.mark.usefixtures("example_plugins")
 def test_every_command_in_the_docs_is_one_with_options_that_exist():
     import typer
 

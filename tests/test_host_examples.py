@@ -5,7 +5,6 @@ import importlib.util
 import os
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -31,26 +30,9 @@ POLICIES = (
 )
 
 
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory):
-    """The example plugins as an editable install leaves them: metadata in one folder, the code where it is. Returns the path to put in front."""
-    site, path = tmp_path_factory.mktemp("site"), []
-    for folder in sorted((EXAMPLES.parents[1] / "plugins_example").glob("*/")):
-        project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
-        info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
-        info.mkdir()
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-        groups = project["entry-points"].items()
-        (info / "entry_points.txt").write_text("".join(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items()) for group, entries in groups))
-        path.append(str(folder))
-    return [str(site), *path]
-
-
 @pytest.fixture(autouse=True)
-def _installed(plugins, monkeypatch):
-    monkeypatch.delenv("FORESEER_NO_PLUGINS", raising=False)
-    for folder in plugins:
-        monkeypatch.syspath_prepend(folder)
+def _installed(example_plugins):
+    pass
 
 
 def module(name):
@@ -107,10 +89,10 @@ def test_both_hosts_decide_alike_and_count_what_they_compute(name, groups):
 
 @pytest.mark.parametrize("own_only", ["", "1"])
 @pytest.mark.parametrize("name", ["torch_loop", "numpy_replay"])
-def test_the_examples_run_as_they_are(name, own_only, plugins):
+def test_the_examples_run_as_they_are(name, own_only, example_plugins):
     """With the example plugins, and with none."""
     told = "import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__'); print(*(m for m in ('diffusers', 'foreseer.adapters') if m in sys.modules))"
-    environment = {**os.environ, "FORESEER_NO_PLUGINS": own_only, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(plugins)}
+    environment = {**os.environ, "FORESEER_NO_PLUGINS": own_only, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(example_plugins)}
     done = subprocess.run([sys.executable, "-c", told, EXAMPLES / f"{name}.py"], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
