@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
-import re
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ from foreseer import __version__
 from foreseer.console import Commands, Compare, Several, complain, console, table
 from foreseer.describe import describe_plugins, options_of, plain, quiet, read_docstring, reflow
 from foreseer.errors import OptionError
-from foreseer.registry import OBSERVERS, POLICIES, cite, list_plugins, load_factory, parse_policy
+from foreseer.registry import OBSERVERS, cite, group_of, list_plugins, load_factory, parse_plugin, parse_policy
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
@@ -76,7 +75,7 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a plugin's options and its paper."""
-    group = _group_of(name)
+    group = group_of(name)
     with quiet():
         factory = load_factory(name, group=group)
     distribution, _, short = name.rpartition(":")
@@ -105,7 +104,7 @@ def show(
             out.print(Text(part), soft_wrap=part.startswith("@"))
 
 
-@app.command(cls=Several)
+@app.command()
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME[:OPTION=VALUE,...]", help="A policy, predictor or observer, as installed.")],
     expect: Annotated[list[str] | None, typer.Option(metavar="CHECK=REASON", help="A check that it is known to fail, and why.")] = None,
@@ -114,7 +113,7 @@ def check(
     """Hold a plugin to the laws of the contract. The exit status is 0 if it keeps them."""
     from foreseer.testing import check_policy
 
-    parse_policy(name, group=_group_of(name))  # a wrong name is told as what it is
+    parse_plugin(name)  # a wrong name is told as what it is
     try:
         # An observer that writes files, or hypothesis with its folder, leaves nothing behind where the user stands.
         with quiet(), tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
@@ -144,7 +143,8 @@ def new(
     kind: Annotated[str, typer.Argument(help="gate, predictor, schedule or observer.")],
     name: Annotated[str, typer.Argument(help="Its name, such as my-gate.")],
     path: Annotated[Path, typer.Option(help="Folder in which the project's own folder is made.")] = Path("."),
-    force: Annotated[bool, typer.Option("--force", help="Overwrite files without asking, and take a name that is installed already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files without asking.")] = False,
+    allow_taken: Annotated[bool, typer.Option("--allow-taken", help="Take a name that is installed already; your own project's, for example.")] = False,
 ) -> None:
     """Write a plugin project: it installs, passes its tests, and is yours to change."""
     from foreseer.scaffold import names_for, write_project
@@ -152,18 +152,19 @@ def new(
     def ask(files: list[Path]) -> bool:
         for file in files:
             typer.echo(f"exists already: {file}")
-        return typer.confirm("Overwrite?", default=False)
+        if not typer.confirm("Overwrite?", default=False):
+            complain("nothing was written")
+            raise typer.Exit(1)
+        return True
 
-    names = names_for(kind, name, allow_taken=force)
+    names = names_for(kind, name, allow_taken=allow_taken)
     try:
-        written = write_project(kind, name, into=path, overwrite=True if force else ask, allow_taken=force)
-    except ImportError as error:
+        written = write_project(kind, name, into=path, overwrite=True if force else ask, allow_taken=allow_taken)
+    except (ImportError, OSError) as error:
         complain(str(error))
         raise typer.Exit(1) from None
     for file in written:
         typer.echo(f"wrote {file}")
-    if not written:
-        typer.echo("nothing was written")
     folder = path / names.project
     typer.echo(f"\nNext:\n  pip install -e '{folder}[test]'\n  pytest {folder}\n  foreseer check {names.plugin}")
 
@@ -262,13 +263,6 @@ def estimate(
     for e in found:
         shown.add_row(*map(Text, (e.policy, in_bytes(e.bytes_held), str(len(e.bytes_by_site)), str(e.rows), str(e.streams), "; ".join(e.notes))))
     console().print(shown)
-
-
-def _group_of(plugin: str) -> str:
-    """The group in which a name is to be looked for: that of the observers where only they have it."""
-    name = re.sub(r":\w+=.*", "", plugin)
-    known = {group: {alias for p in list_plugins(group) for alias in (p.name, f"{p.distribution}:{p.name}")} for group in (POLICIES, OBSERVERS)}
-    return OBSERVERS if name in known[OBSERVERS] - known[POLICIES] else POLICIES
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -106,7 +106,7 @@ def options_of(factory: Callable[..., Any], meanings: dict[str, str]) -> list[di
             continue
         annotation = hints.get(p.name, p.annotation)
         values = describe_option(annotation) or ("" if annotation is p.empty else _type_name(annotation))
-        default = "required" if p.default is p.empty else repr(p.default)
+        default = "required" if p.default is p.empty else getattr(p.default, "__name__", None) or repr(p.default)
         options.append({"name": p.name, "default": default, "values": values, "meaning": meanings.get(p.name, "")})
     return options
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+import types
 from collections.abc import Callable
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from numbers import Integral, Real
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import attrs
 
@@ -48,8 +50,9 @@ class Range:
 
     def allows(self, value: object) -> bool:
         """Whether the value is of the right kind and inside the bounds."""
-        if isinstance(value, bool) or not isinstance(value, int if self.kind is int else (int, float)):
+        if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
             return False
+        value = float(value)
         above = value > self.low if self.open_low else value >= self.low
         return above and (value < self.high if self.open_high else value <= self.high)
 
@@ -68,29 +71,64 @@ fraction = Range(float, 0.0, 1.0)
 """Numbers from 0 to 1."""
 
 
+_WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}
+
+
 def describe_option(annotation: Any) -> str:
-    """Say in words what an annotated option may be; empty where the annotation says nothing."""
-    ranges = [m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Range)]
-    if ranges:
-        optional = type(None) in get_args(get_args(annotation)[0])
-        return f"{ranges[0]}{' or None' if optional else ''}"
-    if get_origin(annotation) is Literal:
-        return "one of " + ", ".join(map(repr, get_args(annotation)))
-    return ""
+    """Say in words what an annotated option may be; empty where the annotation declares no range and no choice."""
+    declared = any(_range_of(part) or get_origin(part) is Literal for part in _members(annotation))
+    return _in_words(annotation) if declared else ""
+
+
+def _members(annotation: Any) -> tuple[Any, ...]:
+    """The alternatives of a union. ``Annotated[int | None, range]`` is a range or None."""
+    limits = _range_of(annotation)
+    inner = annotation if limits is None else get_args(annotation)[0]
+    if get_origin(inner) not in (Union, types.UnionType):
+        return (annotation,)
+    parts = get_args(inner)
+    if limits is not None:
+        return tuple(part if part is type(None) else Annotated[part, limits] for part in parts)
+    return tuple(member for part in parts for member in _members(part))
+
+
+def _range_of(annotation: Any) -> Range | None:
+    return next((m for m in getattr(annotation, "__metadata__", ()) if isinstance(m, Range)), None)
+
+
+def _in_words(annotation: Any) -> str:
+    said = []
+    for part in _members(annotation):
+        limits = _range_of(part)
+        if limits is not None:
+            said.append(str(limits))
+        elif get_origin(part) is Literal:
+            said.append("one of " + ", ".join(map(repr, get_args(part))))
+        else:
+            said.append(_WORDS.get(part) or getattr(part, "__name__", None) or str(part))
+    return " or ".join(dict.fromkeys(said))
 
 
 def _allows(annotation: Any, value: object) -> bool:
-    for check in getattr(annotation, "__metadata__", ()):
-        if isinstance(check, Range):
-            optional = type(None) in get_args(get_args(annotation)[0])
-            return (value is None and optional) or check.allows(value)
-    if get_origin(annotation) is Literal:
-        return value in get_args(annotation)
-    return True
+    return any(_member_allows(part, value) for part in _members(annotation))
+
+
+def _member_allows(part: Any, value: object) -> bool:
+    limits = _range_of(part)
+    if limits is not None:
+        return limits.allows(value)
+    if get_origin(part) is Literal:
+        return any(value == choice and type(value) is type(choice) for choice in get_args(part))
+    if part is int or part is float:
+        return Range(part).allows(value)
+    if part in (bool, str, type(None)):
+        return isinstance(value, part)
+    return True  # a class of its own, a callable: the factory knows what to do with it
 
 
 def checked(factory: F) -> F:
-    """Make a policy's factory refuse options outside what its annotations declare (`Annotated[..., Range]` or `Literal`).
+    """Make a policy's factory refuse options outside what its annotations declare: ``Annotated[..., Range]``, ``Literal``, int, float, bool, str, and
+    unions of them. Other types are left to the factory.
 
     Raises:
         OptionError: At the call; names the option, the value and what to write instead.
@@ -103,8 +141,8 @@ def checked(factory: F) -> F:
         if not hints:  # at the first call: an annotation may name what its module defines further down
             hints.update(get_type_hints(factory, include_extras=True))
         for name, value in signature.bind(**options).arguments.items():
-            if not _allows(hints.get(name), value):
-                raise OptionError(f"{factory.__name__}: {name}={value!r} is out of range; write {describe_option(hints[name])}")
+            if name in hints and not _allows(hints[name], value):
+                raise OptionError(f"{factory.__name__}: {name}={value!r} is out of range; write {_in_words(hints[name])}")
         return factory(**options)
 
     return wrapper  # type: ignore[return-value]

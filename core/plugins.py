@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -117,7 +118,8 @@ def _register(specs: type, plugins: Sequence[object]) -> dict[str, list[Implemen
             manager.register(plugin, name=f"{describe(plugin)} #{number}")
             manager.check_pending()
         except pluggy.PluginValidationError as error:
-            raise PluginError(f"{describe(plugin)}: {error}. The hooks are {', '.join(known)}. {_whom_to_tell(plugin)}") from error
+            what = re.sub(r" in plugin <.*?>", "", str(error))  # an address says nothing, and the class is named already
+            raise PluginError(f"{describe(plugin)}: {what}. The hooks are {', '.join(known)}. {_whom_to_tell(plugin)}") from error
         except (TypeError, ValueError, RuntimeError) as error:
             raise PluginError(f"{describe(plugin)} cannot be registered: {error}. Plugins are compared by identity: write @attrs.define(eq=False)") from error
         if not manager.get_hookcallers(plugin):

@@ -6,7 +6,6 @@ therefore changes nobody's numbers, and a broken package hurts nobody who does n
 
 from __future__ import annotations
 
-import ast
 import difflib
 import functools
 import inspect
@@ -19,8 +18,9 @@ from typing import Any
 
 import attrs
 
-from foreseer.errors import OptionError, PluginError, PolicyConflictError
+from foreseer.errors import ForeseerError, OptionError, PluginError, PolicyConflictError
 from foreseer.sources import docstring_of
+from foreseer.spelling import read_spec
 from foreseer.versions import GROUP as CONTRACTS
 from foreseer.versions import contracts_stated, why_incompatible
 
@@ -31,8 +31,10 @@ __all__ = [
     "PolicySpec",
     "build_observers",
     "cite",
+    "group_of",
     "list_plugins",
     "load_factory",
+    "parse_plugin",
     "parse_policy",
     "policy",
     "signature_of",
@@ -140,12 +142,17 @@ def load_factory(name: str, *, group: str = POLICIES) -> Callable[..., Any]:
 def _found(name: str, group: str, path: tuple[str, ...], own_only: str) -> Callable[..., Any]:
     distribution, _, short = name.rpartition(":")
     if "=" in name:
-        raise PluginError(f"{name!r} is not a name; options are keywords here, as in policy('speca', threshold=0.2), or use parse_policy()")
+        raise PluginError(f"{name!r} is no name; here options are keywords, as in policy('speca', threshold=0.2)")
     listings = list_plugins(group)
     matches = [p for p in listings if p.name == short and distribution in ("", p.distribution)]
     kind = "observer" if group == OBSERVERS else "policy"
     if not matches:
         names = sorted({p.name for p in listings})
+        other = next((p for p in list_plugins(POLICIES if group == OBSERVERS else OBSERVERS) if p.name == short), None)
+        if other is not None:
+            raise PluginError(f"{name!r} is an {other.kind}, not a {kind}" if group == POLICIES else f"{name!r} is a {other.kind}, not an {kind}")
+        if distribution in {p.name for p in listings}:
+            raise OptionError(f"{name!r}: the option {short!r} has no value; write {distribution}:{short}=value")
         close = difflib.get_close_matches(short, names, n=3)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"installed: {', '.join(names) or 'none'}"
         raise PluginError(f"no {kind} is named {name!r}; {hint} (`foreseer policies` lists them)")
@@ -165,13 +172,17 @@ def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
 
 
 def check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that the factory does not take, and missing ones that it needs. Raises `OptionError` with the nearest name."""
-    known = [p.name for p in signature_of(factory).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    """Refuse options that the factory does not take, and the lack of one that it needs. Raises `OptionError`, with the nearest name."""
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    known = {p.name: p for p in signature_of(factory).parameters.values() if p.kind not in variable}
     for option in options:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             raise OptionError(f"policy {name!r} has no option {option!r}; {hint}its options are {', '.join(known) or 'none'}")
+    for option, parameter in known.items():
+        if parameter.default is parameter.empty and option not in options:
+            raise OptionError(f"policy {name!r} needs the option {option!r}, which has no default; write {name}:{option}=...")
 
 
 @attrs.frozen
@@ -190,7 +201,12 @@ class PolicySpec:
 
     def __attrs_post_init__(self) -> None:
         check_options(self.name, self.factory, self.options)
-        self()  # a bad value fails here, not at step 17
+        try:
+            self()  # a bad value fails here, not at step 17
+        except ForeseerError:
+            raise
+        except (TypeError, ValueError) as error:
+            raise OptionError(f"policy {str(self)!r} cannot be built: {type(error).__name__}: {error}") from error
 
     def __call__(self) -> tuple[object, ...]:
         """Build the plugins of one session."""
@@ -231,7 +247,19 @@ def policy(policy: str | Callable[..., Any] | PolicySpec, /, **options: Any) -> 
             f"{type(policy).__name__} is a plugin, and a session builds its own: pass the factory, "
             f"for example `lambda: {type(policy).__name__}(...)` or the class itself"
         )
-    return PolicySpec(getattr(policy, "__name__", type(policy).__name__), policy, options)
+    return PolicySpec(_name_of(policy), policy, options)
+
+
+def _name_of(factory: Callable[..., Any]) -> str:
+    """What a factory is called in tables. One without a name of its own, such as a lambda, is called after what it builds."""
+    name = getattr(factory, "__name__", "") or getattr(getattr(factory, "func", None), "__name__", "") or type(factory).__name__
+    if name != "<lambda>" or signature_of(factory).parameters:
+        return name
+    try:
+        built = factory()
+    except Exception:  # whoever builds it next hears of it
+        return name
+    return "+".join(type(plugin).__name__ for plugin in (built if isinstance(built, (tuple, list)) else (built,)))
 
 
 def parse_policy(text: str, *, group: str = POLICIES) -> PolicySpec:
@@ -245,17 +273,21 @@ def parse_policy(text: str, *, group: str = POLICIES) -> PolicySpec:
         group: The entry-point group.
 
     Raises:
-        PluginError, OptionError: See `policy`; also an option without ``=``.
+        PluginError, OptionError: See `policy`; also for text that is none of this.
     """
-    match = re.fullmatch(r"(?P<name>.+?)(?::(?P<options>\w+=.*))?", text.strip())
-    if match is None:
-        raise PluginError("a policy has no name; write NAME or NAME:option=value,option=value")
-    options = {}
-    for pair in re.split(r",(?=\w+=)(?![^(]*\))", match["options"] or ""):
-        if pair:
-            key, _, value = pair.partition("=")
-            options[key] = _literal(value)
-    return PolicySpec(match["name"], load_factory(match["name"], group=group), options)
+    name, options = read_spec(text)
+    return PolicySpec(name, load_factory(name, group=group), options)
+
+
+def parse_plugin(text: str) -> PolicySpec:
+    """Read a policy, or an observer where only the observers have the name; else as `parse_policy`."""
+    return parse_policy(text, group=group_of(read_spec(text)[0]))
+
+
+def group_of(name: str) -> str:
+    """The entry-point group in which a name is to be looked for: that of the observers where only they have it."""
+    known = {group: {alias for p in list_plugins(group) for alias in (p.name, f"{p.distribution}:{p.name}")} for group in (POLICIES, OBSERVERS)}
+    return OBSERVERS if name in known[OBSERVERS] - known[POLICIES] else POLICIES
 
 
 def build_observers(observers: Sequence[object]) -> tuple[object, ...]:
@@ -267,13 +299,6 @@ def build_observers(observers: Sequence[object]) -> tuple[object, ...]:
     if isinstance(observers, str):
         raise PluginError(f"observers={observers!r} is one name; write a list: observers=[{observers!r}]")
     return tuple(o for given in observers for o in (parse_policy(given, group=OBSERVERS)() if isinstance(given, str) else (given,)))
-
-
-def _literal(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text[1:-1] if re.fullmatch(r"\(.*\)", text) else text
 
 
 def cite(policy: str | Callable[..., Any] | PolicySpec) -> str:

@@ -26,6 +26,18 @@ def share_fate(flags: Sequence[bool], groups: Sequence[int] | None) -> list[bool
     return [group in flagged for group in groups]
 
 
+def _check_verdict(verdict: object, rows: int) -> None:
+    if not isinstance(verdict, Verdict):
+        raise ContractError(f"verify gave a {type(verdict).__name__}; give a foreseer.Verdict, or None to reject every row")
+    for name, tensor in (("error", verdict.error), ("accept", verdict.accept)):
+        if not isinstance(tensor, Tensor):
+            raise ContractError(f"verify gave {name} as a {type(tensor).__name__}; give a tensor of one entry per row, ({rows},)")
+        if tensor.shape != (rows,):
+            raise ContractError(f"verify gave {name} of shape {tuple(tensor.shape)}; give one entry per row, ({rows},)")
+    if verdict.accept.dtype != torch.bool:
+        raise ContractError(f"verify gave accept as {verdict.accept.dtype}; give a bool tensor, such as error < threshold")
+
+
 class LazyDrafts(Mapping[Site, Tensor]):
     """The drafts of one step. A weighted sum is formed when its site is reached, so that no second set of features is ever held."""
 
@@ -109,13 +121,12 @@ class Trial:
         verdict = self._verify(evidence if ballot is None else attrs.evolve(evidence, vote=ballot))
         rows = len(self.rejected)
         if verdict is None and ballot is not None and not ballot.cast:  # the others may have an answer, and wait for this one
-            verdict = Verdict(*evidence.computed.new_tensor([[math.inf] * rows, [0.0] * rows], dtype=torch.float32))
+            nothing = evidence.computed.new_zeros(rows, dtype=torch.bool)
+            verdict = Verdict(torch.full_like(nothing, math.inf, dtype=torch.float32), nothing)
         if verdict is None:
             accept = [False] * rows
         else:
-            for name, tensor in (("error", verdict.error), ("accept", verdict.accept)):
-                if tensor.shape != (rows,):
-                    raise ContractError(f"verify gave {name} of shape {tuple(tensor.shape)}; give one entry per row, ({rows},)")
+            _check_verdict(verdict, rows)
             answers = verdict.error.float(), verdict.accept.float()
             error, answer = torch.stack(answers if ballot is None else ballot.settle(*answers)).tolist()
             # NaN compares False with everything, so `error > threshold` alone would accept it.

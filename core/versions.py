@@ -1,8 +1,9 @@
 """The version of the contract, and what a plugin says that it was built for.
 
-The contract is what `foreseer.hookspecs` and `foreseer.types` promise to a plugin. It has a version of its own, because foreseer's says nothing about
-it: most releases leave the contract alone. A distribution states the version that its plugins were built for in its metadata, where it can be read
-without importing anything:
+The contract is what a plugin relies on: the hooks and the values that pass between (`foreseer.hookspecs`, `foreseer.types`), and what plugins are built
+from (`foreseer.options`, `foreseer.metrics`, and of `foreseer.policies` the parts `LinearPredictor`, `predictor_from`, `PredictorLike`, `DraftCounter`). It
+has a version of its own, because foreseer's says nothing about it: most releases leave the contract alone. A distribution states the version that its
+plugins were built for in its metadata, where it can be read without importing anything:
 
     [project.entry-points."foreseer.contract"]
     "1.0" = "my_plugin"
@@ -54,8 +55,8 @@ def contracts_stated(entries: Iterable[EntryPoint]) -> dict[str, str]:
         entries: The entry points of the group ``foreseer.contract``.
     """
     stated: dict[str, str] = {}
-    for entry in entries:
+    for entry in sorted(entries, key=lambda e: [int(number) for number in re.findall(r"\d+", e.name)]):
         name = entry.dist.name if entry.dist is not None else "unknown"
-        if name not in stated or why_incompatible(stated[name]):
+        if name not in stated or not why_incompatible(entry.name):
             stated[name] = entry.name
     return stated

@@ -12,6 +12,7 @@ from foreseer.hookspecs import hookimpl
 from foreseer.metrics import relative_l1
 from foreseer.options import Range, at_least, at_least_float, checked, cites
 from foreseer.policies.predictors import BlockWise, PredictorLike, predictor_from
+from foreseer.policies.taylor import taylor
 from foreseer.types import OUTPUT, Evidence, Needs, Plan, Probe, Run, Site, Step, Verdict
 
 __all__ = ["FirstBlockGate", "cg_taylor"]
@@ -85,7 +86,7 @@ def cg_taylor(
     warmup_steps: Annotated[int, Range(int, 1)] = 3,
     decide: Literal["row", "batch"] = "row",
     target: Literal["last_block", "output"] = "last_block",
-    predictor: PredictorLike = "taylor",
+    predictor: PredictorLike = taylor,
 ) -> tuple[FirstBlockGate, object]:
     """Forecast the last block, gated by the error of the first (CG-Taylor, arXiv 2508.02240).
 

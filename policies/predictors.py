@@ -10,7 +10,8 @@ import attrs
 from foreseer.errors import PluginError
 from foreseer.hookspecs import hookimpl
 from foreseer.plugins import Implementation, policy_hooks
-from foreseer.registry import parse_policy, signature_of
+from foreseer.registry import check_options, load_factory, signature_of
+from foreseer.spelling import read_spec
 from foreseer.types import Drafts, History, Needs, Outcome, Run, Site, Step, Weights
 
 __all__ = ["BlockWise", "LinearPredictor", "PredictorLike", "predictor_from"]
@@ -121,14 +122,17 @@ def predictor_from(predictor: PredictorLike, *, max_order: int, warmup_steps: in
         PluginError: Not installed, cannot be imported, or not a predictor.
         OptionError: An option in its name is unknown or out of range.
     """
-    spec = parse_policy(predictor) if isinstance(predictor, str) else None
-    factory = spec.factory if spec is not None else predictor
+    given: dict[str, Any] = {}
+    factory: Any = predictor
+    if isinstance(predictor, str):
+        name, given = read_spec(predictor)
+        factory = load_factory(name)
     if not callable(factory):
         raise PluginError(f"predictor={predictor!r} is not a factory; pass its name, its class, or `lambda: {type(predictor).__name__}(...)`")
     names = signature_of(factory).parameters
-    offered = {"max_order": max_order, "warmup_steps": warmup_steps}
-    given = spec.options if spec is not None else {}
-    built = factory(**{**{name: value for name, value in offered.items() if name in names}, **given})
+    options = {name: value for name, value in {"max_order": max_order, "warmup_steps": warmup_steps}.items() if name in names} | given
+    check_options(str(getattr(factory, "__name__", predictor)), factory, options)
+    built = factory(**options)
     plugins = built if isinstance(built, tuple) else (built,)
     if len(plugins) != 1 or not hasattr(plugins[0], "predict_features"):
         raise PluginError(f"predictor={predictor!r} did not build one plugin with predict_features; name a predictor, such as 'taylor'")

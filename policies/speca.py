@@ -16,6 +16,7 @@ from foreseer.metrics import metric as metric_named
 from foreseer.options import Range, at_least, at_least_float, checked, cites
 from foreseer.policies.drafting import DraftCounter, draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
+from foreseer.policies.taylor import taylor
 from foreseer.types import Evidence, Needs, Outcome, Plan, Probe, Run, Step, Verdict
 
 __all__ = ["CITATION", "DraftGate", "MetricName", "speca", "threshold_at"]
@@ -141,7 +142,7 @@ def speca(
     on_reject: Literal["recompute", "next_step"] = "recompute",
     verify_block: int = -1,
     target: Literal["modules", "last_block"] = "modules",
-    predictor: PredictorLike = "taylor",
+    predictor: PredictorLike = taylor,
 ) -> tuple[DraftGate, object]:
     """Draft by Taylor sums, verify at a deep block, compute what was wrong (SpeCa, arXiv 2509.11628).
 

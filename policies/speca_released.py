@@ -14,6 +14,7 @@ from foreseer.options import Range, at_least, at_least_float, checked, cites
 from foreseer.policies.drafting import draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
 from foreseer.policies.speca import CITATION, threshold_at
+from foreseer.policies.taylor import taylor
 from foreseer.types import Evidence, Needs, Outcome, Plan, Probe, Run, Step, Verdict
 
 __all__ = ["LaggedGate", "speca_released"]
@@ -105,7 +106,7 @@ def speca_released(
     min_draft_steps: Annotated[int, at_least(0)] = 2,
     max_draft_steps: Annotated[int, at_least(1)] = 5,
     metric: Literal["elementwise_l1", "elementwise_l2"] = "elementwise_l1",
-    predictor: PredictorLike = "taylor",
+    predictor: PredictorLike = taylor,
 ) -> tuple[LaggedGate, object]:
     """SpeCa as the released DiT code runs: an error above the threshold computes the next step, not this one.
 

@@ -10,6 +10,7 @@ from foreseer.hookspecs import hookimpl
 from foreseer.options import at_least, checked, cites
 from foreseer.policies.drafting import DraftCounter, Target, draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
+from foreseer.policies.taylor import taylor
 from foreseer.types import Needs, Outcome, Plan, Run, Site, Step
 
 __all__ = ["Everything", "Interval", "none", "reuse", "taylorseer"]
@@ -90,7 +91,7 @@ def reuse(
     interval: Annotated[int, at_least(1)] = 3,
     warmup_steps: Annotated[int, at_least(1)] = 1,
     target: Target = "modules",
-    predictor: PredictorLike = "taylor",
+    predictor: PredictorLike = taylor,
 ) -> tuple[Interval, object]:
     """Reuse the last computed features at a fixed interval (FORA, arXiv 2407.01425).
 
@@ -116,7 +117,7 @@ def taylorseer(
     max_order: Annotated[int, at_least(0)] = 4,
     warmup_steps: Annotated[int, at_least(1)] = 2,
     target: Target = "modules",
-    predictor: PredictorLike = "taylor",
+    predictor: PredictorLike = taylor,
 ) -> tuple[Interval, object]:
     """Compute at a fixed interval, forecast by Taylor sums in between (TaylorSeer, arXiv 2503.06923).
 

@@ -160,7 +160,8 @@ def test_show_tells_every_option_of_every_policy(name):
     parameters = inspect.signature(factory).parameters
     assert [o["name"] for o in facts["options"]] == list(parameters)
     for option in facts["options"]:
-        assert option["default"] == repr(parameters[option["name"]].default)
+        default = parameters[option["name"]].default
+        assert option["default"] == (default.__name__ if callable(default) else repr(default))
         assert option["values"]
         assert option["meaning"], f"{name}: the docstring says nothing about {option['name']}"
     assert facts["citation"] == foreseer.cite(name)

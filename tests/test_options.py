@@ -8,6 +8,7 @@ import re
 from typing import Annotated, Any, Literal, get_type_hints
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
@@ -235,3 +236,53 @@ def test_bounds_and_defaults_are_allowed(policy: str, option: str, parameter: in
         values += [bound for bound, opened in ((bounds.low, bounds.open_low), (bounds.high, bounds.open_high)) if math.isfinite(bound) and not opened]
     for value in values:
         assert foreseer.policy(policy, **{option: value}).options == {option: value}
+
+
+@checked
+def spelt(
+    *,
+    inner: Annotated[int | None, at_least(1)] = None,
+    outer: Annotated[int, at_least(1)] | None = None,
+    mixed: Annotated[float, fraction] | Literal["auto"] = "auto",
+    number: float = 0.5,
+    whole: int = 3,
+    switch: bool = True,
+    text: str = "a",
+    other: dict[str, int] | None = None,
+) -> object:
+    """Every way in which an option can be declared."""
+    return object()
+
+
+@pytest.mark.parametrize(
+    ("option", "right", "wrong", "words"),
+    [
+        ("inner", [None, 1, 7], [0, 1.5, "x", True], "a whole number >= 1 or None"),
+        ("outer", [None, 1, 7], [0, 1.5, "x", True], "a whole number >= 1 or None"),
+        ("mixed", ["auto", 0, 0.5, 1.0], [1.5, "manual", None], "a number in [0, 1] or one of 'auto'"),
+        ("number", [0, -2.5], ["abc", None, True], "a number"),
+        ("whole", [0, -2], [0.5, "3", False], "a whole number"),
+        ("switch", [True, False], ["maybe", 1, None], "True or False"),
+        ("text", ["", "b"], [3, None], "text"),
+    ],
+)
+def test_an_option_is_held_to_its_type_however_it_is_spelt(option: str, right: list[Any], wrong: list[Any], words: str) -> None:
+    """Range inside or outside of the union, choices, bare types: what is declared is what is checked, and the message says what to write."""
+    for value in right:
+        spelt(**{option: value})
+    for value in wrong:
+        with pytest.raises(OptionError, match=re.escape(f"spelt: {option}={value!r} is out of range; write {words}")):
+            spelt(**{option: value})
+
+
+def test_types_that_say_nothing_are_left_to_the_factory() -> None:
+    spelt(other={"a": 1})
+    spelt(other=[1])
+    assert describe_option(get_type_hints(inspect.unwrap(spelt), include_extras=True)["number"]) == "", "a bare type is shown as it is written"
+
+
+@pytest.mark.parametrize("value", [np.int64(3), np.float32(0.5), np.float64(0.5)])
+def test_numbers_of_numpy_are_numbers(value: Any) -> None:
+    spelt(number=value)
+    if isinstance(value, np.integer):
+        spelt(whole=value, inner=value)

@@ -25,6 +25,7 @@ import foreseer
 from foreseer import Plan, PluginError, PolicyConflictError, hookimpl, registry
 from foreseer.adapters import ArrayBackbone
 from foreseer.registry import parse_policy
+from foreseer.spelling import read_spec
 
 CHECKOUT = Path(__file__).parents[1]
 PACKAGES = Path(__file__).parent / "data" / "plugins"
@@ -141,7 +142,7 @@ def test_third_parties_can_be_hidden(install: Install, monkeypatch: pytest.Monke
         assert ("gatewise", "halves") in listed()
 
 
-@pytest.mark.parametrize(("wrong", "message"), [("specca", "did you mean 'speca'"), ("zzzz", "installed: .*taylorseer"), ("speca=1", "is not a name")])
+@pytest.mark.parametrize(("wrong", "message"), [("specca", "did you mean 'speca'"), ("zzzz", "installed: .*taylorseer"), ("speca=1", "is no name")])
 def test_an_unknown_name_is_answered_with_known_ones(wrong: str, message: str) -> None:
     with pytest.raises(PluginError, match=message):
         foreseer.policy(wrong)
@@ -369,3 +370,110 @@ def test_an_observer_is_held_to_its_own_hooks() -> None:
     """A policy's hook on an observer is a mistake, and the message lists the hooks of observers."""
     with pytest.raises(PluginError, match=r"(?s)First.*The hooks are on_run_start, on_step, on_run_end"):
         sample("none", observers=[First()])
+
+
+# --- how a plugin and its options are written
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options"),
+    [
+        ("speca", "speca", {}),
+        ("foreseer:speca:threshold=0.2", "foreseer:speca", {"threshold": 0.2}),
+        (" speca: threshold = 0.2, decide=batch,", "speca", {"threshold": 0.2, "decide": "batch"}),
+        ("a:predictor=(b:scale=0.5,predictor=(c:max_order=2)),threshold=0.1", "a", {"predictor": "b:scale=0.5,predictor=(c:max_order=2)", "threshold": 0.1}),
+        ("a:predictor=newton:max_order=2", "a", {"predictor": "newton:max_order=2"}),
+        ("a:steps=0,5,10,last=None", "a", {"steps": (0, 5, 10), "last": None}),
+        ("a:steps=(0,5),names=['x','y']", "a", {"steps": (0, 5), "names": ["x", "y"]}),
+    ],
+)
+def test_a_plugin_and_its_options_are_read_from_one_line(text: str, name: str, options: dict[str, Any]) -> None:
+    assert read_spec(text) == (name, options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "does not begin with a plugin's name"),
+        ("speca=1", "does not begin with a plugin's name"),
+        ("(taylor:max_order=2", "does not begin with a plugin's name"),
+        ("speca:threshold", r"the option 'threshold' has no value; write speca:threshold=value"),
+        ("speca:=3", "'=3' is no option; write option=value"),
+        ("speca:threshold=", "is no option"),
+        ("speca:threshold=0.2,threshold=0.3", "gives 'threshold' twice"),
+        ("cg_taylor:predictor=(taylor:max_order=2", "the brackets do not match"),
+        ("cg_taylor:predictor=taylor)", "the brackets do not match"),
+    ],
+)
+def test_a_line_that_is_none_says_what_is_wrong_with_it(text: str, message: str) -> None:
+    with pytest.raises(foreseer.ForeseerError, match=message):
+        parse_policy(text)
+
+
+def test_an_option_without_a_default_is_asked_for() -> None:
+    def needy(*, size: int) -> First:
+        return First()
+
+    with pytest.raises(foreseer.OptionError, match="policy 'needy' needs the option 'size', which has no default; write needy:size="):
+        foreseer.policy(needy)
+    assert foreseer.policy(needy, size=3).options == {"size": 3}
+
+
+def test_a_factory_that_cannot_build_says_with_what() -> None:
+    def picky(*, size: int = 3) -> First:
+        raise ValueError("no such size")
+
+    with pytest.raises(foreseer.OptionError, match="policy 'picky:size=4' cannot be built: ValueError: no such size"):
+        foreseer.policy(picky, size=4)
+
+
+def test_a_policy_without_a_name_is_called_after_what_it_builds() -> None:
+    assert foreseer.policy(lambda: (First(), OwnSetup())).name == "First+OwnSetup"
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_package_that_takes_one_of_our_names_hurts_nobody_who_does_not_write_it(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A rival ``taylor`` must not make an error of every policy that forecasts by Taylor sums and says nothing about it."""
+    info = tmp_path / "rival-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: rival\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[foreseer.policies]\n" + "".join(f"{taken} = rival:make\n" for taken in BUILT_IN))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("FORESEER_NO_PLUGINS", raising=False)
+    with pytest.raises(PolicyConflictError):
+        foreseer.policy(name)
+    assert foreseer.policy(f"foreseer:{name}")() != ()
+
+
+class _Verdicts:
+    """A gate whose verdict is what it is given."""
+
+    def __init__(self, verdict: Callable[[Any], Any]) -> None:
+        self.verdict = verdict
+
+    @hookimpl
+    def setup(self, run: Any) -> Any:
+        return foreseer.Needs(sites=(foreseer.Site(0), foreseer.Site(1)))
+
+    @hookimpl
+    def before_step(self, step: Any) -> Any:
+        return None if step.index < 1 else Plan(forecast=(foreseer.Site(0), foreseer.Site(1)), probe=foreseer.Probe(0))
+
+    @hookimpl
+    def verify(self, evidence: Any) -> Any:
+        return self.verdict(evidence.error(foreseer.metrics.relative_l1))
+
+
+@pytest.mark.parametrize(
+    ("verdict", "message"),
+    [
+        (lambda error: True, "verify gave a bool; give a foreseer.Verdict, or None"),
+        (lambda error: foreseer.Verdict(error, error + 0.3), "verify gave accept as torch.float32; give a bool tensor"),
+        (lambda error: foreseer.Verdict(error, [True, True]), "verify gave accept as a list; give a tensor"),
+        (lambda error: foreseer.Verdict(error[:1], error < 1), r"verify gave error of shape \(1,\)"),
+    ],
+)
+def test_a_verdict_that_is_none_is_refused(verdict: Any, message: str) -> None:
+    """A number is not an answer: 0.3 is true to Python."""
+    with pytest.raises(foreseer.ContractError, match=message):
+        sample(lambda: (_Verdicts(verdict), foreseer.policies.taylor()))

@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -16,15 +17,22 @@ import pluggy
 import pytest
 
 import foreseer
-from foreseer import PluginError, hookspecs, loop, plugins, session
-from foreseer.adapters import ArrayBackbone
+from foreseer import PluginError, hookspecs, loop, plugins, report, session, versions
+from foreseer.adapters import ArrayBackbone, arrays
 from foreseer.describe import describe_plugins
-from foreseer.registry import OBSERVERS, build_observers, load_factory
+from foreseer.registry import OBSERVERS, build_observers, load_factory, parse_policy
 from foreseer.versions import why_incompatible
 
 PACKAGES = Path(__file__).parent / "data" / "plugins"
-MODULES = ("tomorrows", "hasty", "blockwatch", "onlooker", "keepsake", "brokenly", "gatewise", "gatewise_rival")
-FROZEN = "feaa8a5e3b85aa5368090fdf922d80c9761f405a99c34f0e3d207c961d2dbbe9"
+MODULES = ("tomorrows", "hasty", "blockwatch", "onlooker", "brokenly", "gatewise", "gatewise_rival")
+KEPT = ("keepsake", "kept_gate", "kept_predictor", "kept_schedule", "kept_observer")
+FROZEN = {
+    "keepsake.py": "feaa8a5e3b85aa53",
+    "kept_gate.py": "7f216e158f6d35f9",
+    "kept_observer.py": "d9f72907fe1788f4",
+    "kept_predictor.py": "4e729c05e639f7b1",
+    "kept_schedule.py": "1bf28ec9bc6c1a89",
+}
 
 
 @pytest.fixture
@@ -36,7 +44,7 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
             monkeypatch.syspath_prepend(PACKAGES / folder)
 
     yield put
-    for module in MODULES:
+    for module in (*MODULES, *KEPT):
         sys.modules.pop(module, None)
 
 
@@ -55,6 +63,12 @@ def test_what_cannot_run_is_told_with_both_versions(stated: str, remedy: str) ->
     assert stated in reason
     assert foreseer.CONTRACT in reason
     assert remedy in reason
+
+
+def test_a_package_that_states_several_is_taken_at_the_highest_that_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "CONTRACT", "1.3")
+    stated = [SimpleNamespace(name=name, dist=SimpleNamespace(name="wide")) for name in ("1.10", "1.2", "9.0", "1.0")]
+    assert versions.contracts_stated(stated) == {"wide": "1.2"}  # type: ignore[arg-type]
 
 
 def statuses(*, load: bool) -> dict[str, str]:
@@ -145,8 +159,28 @@ def drive() -> tuple[foreseer.Report, list[Any], list[Any]]:
 EXPECTED_COMPUTED = [3, 3, 1, 1, 1, 3, 3, 0, 2, 1, 1, 1]
 
 
-def test_the_frozen_plugin_is_as_it_was() -> None:
-    assert hashlib.sha256((PACKAGES / "frozen" / "keepsake.py").read_bytes()).hexdigest() == FROZEN, "it is here to be left alone"
+def test_the_frozen_plugins_are_as_they_were() -> None:
+    files = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in (PACKAGES / "frozen").glob("*.py")}
+    assert files == FROZEN, "they are here to be left alone"
+
+
+@pytest.mark.parametrize(
+    ("policy", "computed"),
+    [
+        ("kept_gate:threshold=0.03", [3, 3, 1, 1, 1, 1, 1, 3, 1, 1, 1, 1]),
+        ("kept_gate:threshold=0.03,predictor=(kept_predictor)", [3, 3, 1, 1, 1, 1, 1, 3, 1, 1, 1, 1]),
+        ("kept_schedule", [3, 3, 3, 3, 0, 0, 0, 3, 0, 0, 3, 3]),
+        ("taylorseer:target=last_block,predictor=kept_predictor", [3, 3, 0, 0, 0, 3, 0, 0, 0, 3, 0, 0]),
+    ],
+)
+def test_what_foreseer_new_wrote_for_contract_1_0_does_what_it_did(install: Any, policy: str, computed: list[int]) -> None:
+    """A project of each kind, as it was generated then: made of `foreseer.options`, `foreseer.metrics` and the parts in `foreseer.policies`."""
+    install("frozen")
+    host = ArrayBackbone(smooth, depth=4)
+    options: dict[str, Any] = {"inputs": lambda x, t: int(t), "update": lambda x, out, k: None}
+    _, report = foreseer.sample(host, None, range(12), policy=parse_policy(policy), observers=["kept_observer"], **options)
+    assert report.computed.sum(1).tolist() == computed
+    assert report.warnings == ()
 
 
 def test_a_plugin_of_contract_1_0_does_what_it_did(install: Any) -> None:
@@ -164,7 +198,7 @@ def test_a_plugin_of_contract_1_0_does_what_it_did(install: Any) -> None:
 
 
 def test_a_plugin_of_contract_1_0_survives_a_later_minor(install: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """New arguments of every hook, new hooks, and new fields with defaults in every value that it is handed: it neither sees nor misses them."""
+    """New arguments of every hook, new hooks, and new fields with defaults in the values that it is handed: it neither sees nor misses them."""
     install("frozen")
     before = drive()
 
@@ -184,7 +218,7 @@ def test_a_plugin_of_contract_1_0_survives_a_later_minor(install: Any, monkeypat
     monkeypatch.setattr(plugins, "ObserverSpecs", widened(hookspecs.ObserverSpecs))
     call = plugins.Implementation.__call__
     monkeypatch.setattr(plugins.Implementation, "__call__", lambda self, values: call(self, {**values, "budget": 0.5}))
-    for home, name in ((session, "Step"), (session, "Outcome"), (session, "History"), (loop, "Run")):
+    for home, name in ((session, "Step"), (session, "Outcome"), (session, "History"), (loop, "Run"), (arrays, "Evidence"), (report, "Report")):
         old = getattr(home, name)
         monkeypatch.setattr(
             home, name, attrs.make_class(name, {"tomorrow": attrs.field(default=1.0, kw_only=True)}, bases=(old,), frozen=True, eq=name == "Step")

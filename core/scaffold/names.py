@@ -29,7 +29,7 @@ RESERVED = frozenset(
         *keyword.softkwlist,
         *(name for name in dir(builtins) if name.islower()),
         *("annotations", "at_least", "at_least_float", "checked", "dataclass", "drive", "field", "foreseer", "functools", "given", "hookimpl", "np"),
-        *("parametrize_policies", "predictor_from", "pytest", "relative_l1", "st"),
+        *("parametrize_policies", "predictor_from", "pytest", "relative_l1", "st", "taylor"),
     }
 )
 """What a function in a generated module cannot be called: Python's words, and what the module has by that name already."""
@@ -80,7 +80,7 @@ def names_for(kind: str, name: str, *, allow_taken: bool = False) -> Names:
     names = Names(project=name, module=name.replace("-", "_"), plugin=plugin, cls="".join(word.capitalize() for word in words))
     owner = "" if allow_taken else _owner(names)
     if owner:
-        raise OptionError(f"name={name!r} is taken: {owner}; write another name, or say that taken names are allowed (allow_taken=True)")
+        raise OptionError(f"name={name!r} is taken: {owner}; write another name, or allow it: allow_taken=True, --allow-taken on the command line")
     return names
 
 

@@ -19,7 +19,7 @@ import torch
 from foreseer import OUTPUT, Evidence, Needs, OptionError, Outcome, Plan, Probe, Run, Site, Step, Verdict, hookimpl
 from foreseer.metrics import relative_l1
 from foreseer.options import Range, at_least, checked
-from foreseer.policies import PredictorLike, predictor_from
+from foreseer.policies import PredictorLike, predictor_from, taylor
 
 __all__ = ["BudgetGate", "budget", "computed_steps"]
 
@@ -161,7 +161,7 @@ class BudgetGate:
 def budget(
     *,
     fraction: Annotated[float, Range(float, 0.0, 1.0, open_low=True)] = 0.35,
-    predictor: PredictorLike = "taylor",
+    predictor: PredictorLike = taylor,
     max_order: Annotated[int, at_least(0)] = 1,
     target: Literal["last_block", "output"] = "last_block",
     warmup_steps: Annotated[int, at_least(1)] = 2,
