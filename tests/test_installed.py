@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fresh import EXAMPLES, GENERATED, Fresh, fake_distributions, fresh
+from fresh import EXAMPLES, GENERATED, Fresh, fake_distributions, fresh, outside
 
 import foreseer
 
@@ -116,7 +116,7 @@ def test_fifty_packages_are_listed_and_none_is_imported(fresh: Fresh, tmp_path: 
 def test_a_taken_name_is_refused_by_the_installed_command(fresh: Fresh, tmp_path: Path) -> None:
     """An installed plugin's name cannot be made anew by accident; the message names the package, and nothing is written."""
     command = [str(fresh.foreseer), "new", "predictor", "newton", "--path", str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=tmp_path, env=outside(), capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "foreseer-newton 0.1.0 brings the policy 'newton'" in done.stderr
     assert list(tmp_path.iterdir()) == []
