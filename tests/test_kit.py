@@ -1,14 +1,17 @@
 """The conformance kit: every built-in policy keeps its laws, deviations are named and explained, and the kit has a pytest face and a plain one."""
 
 import inspect
+import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import foreseer
-from foreseer import OptionError, hookimpl, policy
+from foreseer import OptionError, Weights, hookimpl, policy
 from foreseer.testing import CHECKS, capabilities_of, check_policy, parametrize_policies
 
 LAGGED = {"check_accounting": "as released: a draft above the threshold is used all the same, and the next step is computed"}
@@ -28,12 +31,20 @@ def test_built_in(policy, check):
     check(policy)
 
 
-@parametrize_policies(["taylorseer:target=output", "cg_taylor:decide=batch,target=output", "speca:decide=batch,target=last_block,max_draft_steps=None"])
+@parametrize_policies(
+    [
+        "taylorseer:target=output",
+        "taylorseer:target=last_block",
+        "cg_taylor:target=output",
+        "cg_taylor:decide=batch",
+        "speca:decide=batch,target=last_block,max_draft_steps=None",
+    ]
+)
 def test_built_in_with_other_options(policy, check):
     check(policy)
 
 
-@parametrize_policies(["speca_released", "speca:on_reject=next_step"], expected_failures=LAGGED)
+@parametrize_policies(["speca:on_reject=next_step"], expected_failures=LAGGED)
 def test_policies_that_act_one_step_later(policy, check):
     check(policy)
 
@@ -75,11 +86,19 @@ def test_the_plain_face_tells_passed_skipped_expected_and_out_of_date_apart():
     assert results["check_accounting"].message.startswith(LAGGED["check_accounting"])
     assert results["check_identity"].status == "failed"
     assert "take it out" in results["check_identity"].message
+    assert [r.check for r in results.values() if r.status == "failed"] == ["check_identity"]
     assert results["check_groups"].status == "skipped"
     assert "decide='batch'" in results["check_groups"].message
     assert results["check_deterministic"].status == "passed"
     assert results["check_deterministic"].seconds > 0
     assert len(results) == len(CHECKS)
+
+
+def test_an_observer_may_be_named_with_its_distribution(monkeypatch):
+    monkeypatch.delenv("FORESEER_NO_PLUGINS", raising=False)
+    monkeypatch.syspath_prepend(Path(__file__).parent / "data" / "plugins" / "frozen")
+    assert capabilities_of("keepsake:diary").observer
+    assert capabilities_of("keepsake:keepsake").role == "policy"
 
 
 class OnlyCounts:
@@ -111,6 +130,17 @@ def test_an_expected_failure_of_no_check_is_refused(face):
         face({"check_nan_reject": "a typing error"})
 
 
+def test_an_expected_failure_of_a_check_that_says_nothing_about_the_policy_is_out_of_date():
+    reasons = {"check_nan_rejected": "an old one"}
+    result = next(r for r in check_policy("none", expected_failures=reasons) if r.check == "check_nan_rejected")
+    assert result.status == "failed"
+    assert "says nothing about this policy (it judges nothing" in result.message
+    assert "take it out" in result.message
+    with pytest.raises(ValueError, match=r"'check_nan_rejected' \(an old one\), which says nothing about any of these policies: take it out"):
+        parametrize_policies(["none", "taylor"], expected_failures=reasons)
+    parametrize_policies(["none", "speca"], expected_failures=reasons)
+
+
 def test_a_single_policy_is_not_a_list():
     with pytest.raises(ValueError, match=r"give a list.*\['speca'\]"):
         parametrize_policies("speca")
@@ -119,6 +149,49 @@ def test_a_single_policy_is_not_a_list():
 def test_a_policy_that_cannot_be_built_is_an_error():
     with pytest.raises(OptionError, match="interval=0"):
         check_policy("taylorseer:interval=0")
+
+
+def test_an_option_that_is_missing_is_said_in_a_sentence():
+    def fussy(*, interval):
+        return OnlyCounts()
+
+    with pytest.raises(OptionError, match=r"'fussy'.*'interval'"):
+        check_policy(fussy)
+    assert {r.status for r in check_policy(policy(fussy, interval=3))} == {"passed", "skipped"}
+
+
+class Unruly:
+    @hookimpl
+    def before_step(self, step):
+        torch.manual_seed(step.index)
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        os.environ["FOREBODING"] = "1"
+
+
+def test_what_a_policy_does_to_the_process_is_undone():
+    before = torch.get_rng_state()
+    failed = [r for r in check_policy(Unruly) if r.status == "failed"]
+    message = next(r.message for r in failed if r.check == "check_process_untouched")
+    assert "the random numbers of torch; torch's default dtype; torch's grad mode; the environment" in message
+    assert torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
+    assert torch.equal(torch.get_rng_state(), before)
+    assert "FOREBODING" not in os.environ
+
+
+class WeightsOfWholeNumbers:
+    @hookimpl
+    def predict_features(self, sites, history):
+        return dict.fromkeys(sites, Weights(np.ones(history.anchors.shape, int)))
+
+
+def test_an_answer_of_the_wrong_type_is_told_in_full_once():
+    failed = {r.check: r.message for r in check_policy(WeightsOfWholeNumbers) if r.status == "failed"}
+    assert "Give float64 (3, 1)" in failed["check_forecast_signature"]
+    assert "The law:" in failed["check_forecast_signature"]
+    assert "The law:" not in failed["check_row_subset"]
+    assert "cannot be examined before the answers are what the contract says" in failed["check_row_subset"]
 
 
 PLUGIN = """

@@ -9,8 +9,10 @@ from typing import Any, Literal, NoReturn
 
 import attrs
 
+from foreseer.errors import ContractError
 from foreseer.registry import PolicySpec
 from foreseer.testing.subject import Capabilities, Subject, subject_of
+from foreseer.testing.surroundings import kept
 
 __all__ = ["Check", "Group", "Violation", "broken", "check_names", "decides_by_row", "law", "plans", "policies", "predicts", "verifies"]
 
@@ -40,7 +42,7 @@ class Check:
     applies: Callable[[Capabilities], str] = attrs.field(repr=False)
 
     def __call__(self, policy: str | Callable[..., Any] | PolicySpec | Subject) -> str:
-        """Examine a policy.
+        """Examine a policy. Whatever it does to the process (random numbers, switches of torch, the environment) is undone.
 
         Returns:
             What was seen, in a few words.
@@ -49,10 +51,15 @@ class Check:
             Violation: The law is broken, or the policy raised something while it was examined.
         """
         try:
-            subject = policy if isinstance(policy, Subject) else subject_of(policy)
-            return self.function(subject)
+            with kept():
+                subject = policy if isinstance(policy, Subject) else subject_of(policy)
+                return self.function(subject)
         except Violation as violation:
             raise Violation(f"{self.name}: {violation}\nThe law: {self.law}") from None
+        except ContractError as error:
+            if self.group == "shapes":
+                raise Violation(f"{self.name}: {error}\nThe law: {self.law}") from error
+            raise Violation(f"{self.name}: cannot be examined before the answers are what the contract says: {error}") from error
         except Exception as error:
             notes = "".join(f"\n  {note}" for note in getattr(error, "__notes__", ()) if "of Spy (" not in note)
             name = getattr(policy, "__name__", policy.spec if isinstance(policy, Subject) else policy)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
+import time
 from collections.abc import Iterator
+from unittest import mock
 
 import numpy as np
 import torch
@@ -13,9 +16,10 @@ from foreseer.testing.check import broken, law, policies
 from foreseer.testing.plays import STEPS, Play, play, rehearse, run_of
 from foreseer.testing.reach import bytes_held
 from foreseer.testing.subject import Subject
+from foreseer.testing.surroundings import changed_since, snapshot
 from foreseer.testing.worlds import Interrupted, World, mixed, noise
 
-__all__ = ["CHECKS", "check_aborted_run", "check_bounded_memory", "check_deterministic", "check_fresh_sessions"]
+__all__ = ["CHECKS", "check_aborted_run", "check_bounded_memory", "check_deterministic", "check_fresh_sessions", "check_process_untouched"]
 
 IN_THE_PLUGIN = "Keep what changes in attributes of the plugin, made in setup or __init__: none in the module, the class, the factory, or a mutable default"
 
@@ -27,7 +31,7 @@ def _where_they_part(first: Play, second: Play) -> str:
     for index in first.outputs:
         if index in second.outputs and not torch.equal(first.outputs[index].nan_to_num(), second.outputs[index].nan_to_num()):
             return f"the output of step {index} is another one, by up to {(first.outputs[index] - second.outputs[index]).abs().max():.3g}"
-    return "the errors, answers or costs are other ones"
+    return "the errors, answers, thresholds or costs are other ones"
 
 
 def check_fresh_sessions(subject: Subject) -> str:
@@ -73,54 +77,73 @@ def check_aborted_run(subject: Subject) -> str:
     return f"{3 * len(subject.casts)} runs after an interrupted one are equal"
 
 
+CLOCKS = ("time", "monotonic", "perf_counter", "process_time")
+
+
 @contextlib.contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global random numbers for a while; the caller's come back."""
-    kept = random.getstate(), np.random.get_state()  # it is the global state that a policy must leave alone
-    with torch.random.fork_rng(devices=[]):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(kept[0])
-            np.random.set_state(kept[1])
-
-
-def _draws() -> tuple[float, float, float]:
-    """The next number of each global generator."""
-    return random.random(), float(np.random.random()), float(torch.rand(()))
+def _leaping_clocks() -> Iterator[None]:
+    """Every reading of a clock is a day later than the one before."""
+    days = itertools.count(1)
+    with contextlib.ExitStack() as stack:
+        for name in CLOCKS:
+            now = getattr(time, name)()
+            stack.enter_context(mock.patch.object(time, name, lambda now=now: now + 86_400.0 * next(days)))
+            stack.enter_context(mock.patch.object(time, f"{name}_ns", lambda now=now: int(1e9 * now) + 86_400_000_000_000 * next(days)))
+        yield
 
 
 def check_deterministic(subject: Subject) -> str:
-    """The same inputs give the same bits, and no global random number is drawn.
+    """The same inputs give the same bits, whatever the global random numbers and the clocks say.
 
-    Why: a policy that draws from the global generator changes the image even where it decides nothing, and a comparison with the bare model compares two
-    different noises.
+    The second run has other seeds, and clocks that leap a day with every reading, so that every step seems to take days.
+
+    Why: what depends on how fast the machine is can be neither repeated nor compared.
 
     Would have caught: a context of cache-dit's transformer-only mode lives nine calls of an eight-step run, so that requests drift by one step each: the same
     request is 0.4% off the first time and 1.2% the fourth.
     """
     for cast in range(len(subject.casts)):
         runs = []
-        for seed in (1, 2):
-            with _seeded(seed):
-                expected = _draws()
-            with _seeded(seed):
+        for seed, clocks in ((1, contextlib.nullcontext()), (2, _leaping_clocks())):
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+            with clocks:
                 runs.append(play(subject, World(mixed), cast=cast))
-                for name, drawn, should in zip(("random", "numpy.random", "torch"), _draws(), expected, strict=True):
-                    if drawn != should:
-                        broken(f"a run moved the global random numbers of {name}", "Use a generator of your own, made in setup with a seed that is an option")
         if runs[0].trace() != runs[1].trace():
-            broken(f"run a second time, {_where_they_part(*runs)}", IN_THE_PLUGIN)
-    return "the same bits, no random number drawn"
+            broken(
+                f"run a second time, with other global random numbers and clocks, {_where_they_part(*runs)}",
+                f"{IN_THE_PLUGIN}. Draw from a generator of your own, seeded by an option, and decide by steps rather than by seconds",
+            )
+    return "the same bits"
+
+
+def check_process_untouched(subject: Subject) -> str:
+    """A run changes nothing that the whole process shares: no global random number is drawn, no switch of torch is left, nor a variable of the environment.
+
+    Why: a policy that draws from the global generator changes the image even where it decides nothing, and a comparison with the bare model compares two
+    different noises. One that switches gradients off ends somebody's training.
+
+    Would have caught: ToCa's released code draws the scores of its ``random`` mode from the global generator (``torch.rand``), between those of the sampler.
+    In transformers, gradients that were switched off in one place stayed off, and tests of the Trainer failed (transformers #13257).
+    """
+    for cast in range(len(subject.casts)):
+        torch.set_grad_enabled(True)
+        before = snapshot()
+        play(subject, World(mixed), cast=cast)
+        changed = changed_since(before)
+        if changed:
+            broken(
+                f"a run changed {'; '.join(changed)}",
+                "Use a generator of your own, made in setup with a seed that is an option, and switch only within a with statement: with torch.no_grad()",
+            )
+    return "nothing that the process shares was changed"
 
 
 def check_bounded_memory(subject: Subject) -> str:
     """A policy holds no more after 80 steps than after 20.
 
-    What counts are the tensors and arrays that can be reached from its plugins, their classes and their modules.
+    What counts are the tensors and arrays that can be reached from its plugins, their classes, their modules and the caches in them.
 
     Why: features are large. What grows by one feature a step is out of memory before the run is over, and the session's byte limit does not see it.
 
@@ -143,5 +166,6 @@ CHECKS = (
     law(check_fresh_sessions, "lifetime", policies),
     law(check_aborted_run, "lifetime", policies),
     law(check_deterministic, "lifetime", policies),
+    law(check_process_untouched, "lifetime", policies),
     law(check_bounded_memory, "lifetime", policies),
 )

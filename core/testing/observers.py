@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import attrs
+import torch
 
 from foreseer.plugins import observer_hooks
 from foreseer.registry import PolicySpec
@@ -16,11 +17,13 @@ from foreseer.session import Session
 from foreseer.testing.check import broken, law
 from foreseer.testing.partners import ReferenceGate, ReferencePredictor, ReferenceProbe
 from foreseer.testing.plays import STEPS, run_of
+from foreseer.testing.reach import left_behind
 from foreseer.testing.subject import Capabilities, Subject
+from foreseer.testing.surroundings import changed_since, snapshot
 from foreseer.testing.worlds import Interrupted, World, mixed
 from foreseer.types import Outcome
 
-__all__ = ["CHECKS", "check_observer_survives"]
+__all__ = ["CHECKS", "check_observer_changes_nothing", "check_observer_is_its_own", "check_observer_survives"]
 
 
 def check_observer_survives(subject: Subject) -> str:
@@ -35,7 +38,7 @@ def check_observer_survives(subject: Subject) -> str:
     reports = {
         "three rows": [_report(World(mixed))],
         "one row": [_report(World(mixed, labels=(1,)))],
-        "an unknown number of steps": [_report(World(mixed), num_steps=None)],
+        "an unknown number of steps": [_report(World(mixed), known=False)],
         "an interrupted run": [_report(World(mixed, fails_at=7))],
         "a run of no step": [_report(World(mixed), steps=0)],
         "two streams in turn": [_report(World(mixed), stream="cond"), _report(World(mixed, labels=(2,)), stream="uncond")],
@@ -62,10 +65,79 @@ def check_observer_survives(subject: Subject) -> str:
     return f"told {told} times"
 
 
-def _report(world: World, *, num_steps: int | None = STEPS, steps: int = STEPS, stream: str = "") -> Report:
+def check_observer_changes_nothing(subject: Subject) -> str:
+    """A run that is watched is the run that is not: the same output, the same decisions, the same random numbers, the same switches of torch.
+
+    Why: a measurement that changes what it measures is none. One random number that an observer draws is another image.
+
+    Would have caught: Lightning runs the callbacks of every installed package in the training loop, with all that they do to it.
+    """
+    bare = _watched(())
+    torch.set_grad_enabled(True)
+    before = snapshot()
+    watched = _watched(subject.spec())
+    changed = changed_since(before)
+    if changed:
+        broken(
+            f"while it watched a run, {'; '.join(changed)} changed",
+            "Draw from a generator of your own, and switch in a with statement: with torch.no_grad()",
+        )
+    if bare != watched:
+        broken("the run that it watched came out differently", "Do nothing but look: write to nothing that the observer is told")
+    return f"{len(bare)} steps are the same"
+
+
+def check_observer_is_its_own(subject: Subject) -> str:
+    """What an observer has gathered is in that observer, and goes with it: two of a class share nothing, and nothing is left in the class or the module.
+
+    Why: two attachments have two observers, and a server has one after the other. A list that all share mixes their runs, and grows for ever.
+
+    Would have caught: running a second pipeline overwrites the first one's statistics in cache-dit, which keeps them on a class.
+    """
+    instead = "Make what it gathers in __init__ or on_run_start: no mutable default argument, no list in the class or the module"
+    first, second = subject.spec(), subject.spec()
+    before = [_shown(observer) for observer in second]
+    _watched(first)
+    if before != [_shown(observer) for observer in second]:
+        broken("a run that one observer watched is noted in another one of its class", instead)
+    sizes = []
+    for _ in range(3):
+        _watched(subject.spec())
+        sizes.append(left_behind(second))
+    if sizes[2] > sizes[1] > sizes[0]:
+        broken(f"after each run there is more in its class or module: {sizes[0]}, {sizes[1]}, {sizes[2]} entries", instead)
+    return "two observers share nothing"
+
+
+def _shown(observer: object) -> list[str]:
+    """An observer's attributes in print, those of its class among them."""
+    values = []
+    for name in dir(observer):
+        with contextlib.suppress(Exception):  # a property may need a run
+            value = None if name.startswith("__") else getattr(observer, name)
+            values.append("" if callable(value) else f"{name}={value!r}")
+    return values
+
+
+def _reference() -> PolicySpec:
+    return PolicySpec("reference", lambda: (ReferenceProbe(), ReferenceGate(), ReferencePredictor()))
+
+
+def _watched(observers: Sequence[object]) -> list[str]:
+    """What happens and comes out in each step of a session that is watched."""
+    world = World(mixed)
+    session = Session(world, _reference(), run_of(world), observers=observers)
+    outputs = [session.evaluate(index) for index in range(STEPS)]
+    steps = zip(session.finish().outcomes, outputs, strict=True)
+    return [f"{_told(attrs.evolve(outcome, seconds=0.0))} {output.tolist()}" for outcome, output in steps]
+
+
+def _report(world: World, *, known: bool = True, steps: int = STEPS, stream: str = "") -> Report:
     """What a reference policy does in a world, up to its end or an interruption."""
-    run = attrs.evolve(run_of(world, num_steps=num_steps), stream=stream)
-    session = Session(world, PolicySpec("reference", lambda: (ReferenceProbe(), ReferenceGate(), ReferencePredictor())), run)
+    run = attrs.evolve(run_of(world), stream=stream)
+    if not known:
+        run = attrs.evolve(run, num_steps=None, timesteps=None)
+    session = Session(world, _reference(), run)
     with contextlib.suppress(Interrupted):
         for index in range(steps):
             session.evaluate(index)
@@ -94,4 +166,8 @@ def _observers(can: Capabilities) -> str:
     return "" if can.observer else "it is a policy, not an observer"
 
 
-CHECKS = (law(check_observer_survives, "observer", _observers),)
+CHECKS = (
+    law(check_observer_survives, "observer", _observers),
+    law(check_observer_changes_nothing, "observer", _observers),
+    law(check_observer_is_its_own, "observer", _observers),
+)

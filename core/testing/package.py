@@ -17,11 +17,12 @@ from foreseer.options import Range, describe_option
 from foreseer.plugins import observer_hooks, policy_hooks
 from foreseer.registry import PolicySpec
 from foreseer.registry import policy as named
-from foreseer.testing.check import broken, law
+from foreseer.testing.check import broken, law, policies
+from foreseer.testing.declarations import DECLARATIONS, misdeclared
 from foreseer.testing.importing import SCRIPT
 from foreseer.testing.subject import Capabilities, Subject
 
-__all__ = ["CHECKS", "check_entry_point", "check_hooks_known", "check_identity", "check_options"]
+__all__ = ["CHECKS", "check_declarations", "check_entry_point", "check_hooks_known", "check_identity", "check_options"]
 
 
 def _always(_: Capabilities) -> str:
@@ -84,6 +85,23 @@ def check_hooks_known(subject: Subject) -> str:
             if close and not name.startswith("_") and name not in known and not hasattr(method, "foreseer_impl"):
                 broken(f"{type(plugin).__name__}.{name} is no hook, but looks like {close[0]}", f"Call it {close[0]} and mark it with foreseer.hookimpl")
     return ", ".join(name for name, found in hooks.items() if found)
+
+
+def check_declarations(subject: Subject) -> str:
+    """What it declares can be read: each declaration is a plain value of its kind, under its own name.
+
+    ``exact_degree`` and ``max_draft_steps`` are whole numbers or None, ``linear`` and ``verified`` True or False, ``decide`` "row" or "batch". What is none of
+    these counts for nothing.
+
+    Why: a declaration is what the other laws hold a policy to. One that is not read promises nothing, and nothing says so.
+
+    Would have caught: cache-dit 1.5.3 takes -0.1 for "never" and "0.1" for a number until it is compared with one, in the middle of the run.
+    """
+    for plugin in subject.spec():
+        for did, instead in misdeclared(plugin):
+            broken(did, instead)
+    made = {name: getattr(subject.can, name) for name in DECLARATIONS if getattr(subject.can, name) is not None}
+    return ", ".join(f"{name}={value!r}" for name, value in made.items())
 
 
 def check_identity(subject: Subject) -> str:
@@ -170,6 +188,7 @@ def check_options(subject: Subject) -> str:
 CHECKS = (
     law(check_entry_point, "package", _always),
     law(check_hooks_known, "package", _always),
+    law(check_declarations, "package", policies),
     law(check_identity, "package", _always),
     law(check_options, "package", _always),
 )

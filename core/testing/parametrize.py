@@ -33,7 +33,8 @@ def parametrize_policies(
         The mark.
 
     Raises:
-        ValueError: ``expected_failures`` names a check that does not exist; the message has the nearest name. Or there is no policy.
+        ValueError: ``expected_failures`` names a check that does not exist; the message has the nearest name; or one that says nothing
+            about any of these policies. Or there is no policy.
         PluginError, OptionError: There is no such policy, or it cannot be built.
         ImportError: Without pytest or hypothesis (``pip install 'foreseer[testing]'``).
 
@@ -51,7 +52,7 @@ def parametrize_policies(
     check_names(expected_failures, CHECKS)
     if isinstance(policies, str) or not policies:
         raise ValueError(f"policies={policies!r}: give a list of one or more, such as [{policies or 'my_policy'!r}]")
-    parameters = []
+    parameters, examined = [], set()
     for given in policies:
         spec = spec_of(given)
         try:
@@ -63,5 +64,9 @@ def parametrize_policies(
                 continue
             reason = (expected_failures or {}).get(check.name)
             marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError)]
+            examined.add(check.name)
             parameters.append(pytest.param(spec, check, id=f"{spec}-{check.name}", marks=marks))
+    for name, reason in (expected_failures or {}).items():
+        if name not in examined:
+            raise ValueError(f"expected_failures names {name!r} ({reason}), which says nothing about any of these policies: take it out")
     return pytest.mark.parametrize(("policy", "check"), parameters)

@@ -17,7 +17,7 @@ from foreseer.report import Report
 from foreseer.session import Session
 from foreseer.testing.spy import Spy, Tamper, weighted
 from foreseer.testing.subject import Subject
-from foreseer.testing.worlds import DEPTH, PARTS, World, constant
+from foreseer.testing.worlds import World, constant
 from foreseer.types import History, Outcome, Plan, Run, Site, Step, Verdict
 from foreseer.vote import Vote
 
@@ -47,7 +47,7 @@ class Play:
     Attributes:
         spy: What the policy was asked and answered.
         session: The session.
-        outputs: ``step -> (R, W)`` what came out.
+        outputs: ``step -> (R, ...)`` what came out.
     """
 
     spy: Spy
@@ -66,21 +66,23 @@ class Play:
 
     def trace(self) -> list[object]:
         """Everything that happened and came out, to be compared with ``==``; NaN is written as text."""
-        told = [(o.step.index, o.computed, o.accept, tuple(e if e == e else "nan" for e in o.error), o.block_rows) for o in self.spy.outcomes]
+        told = [(o.step.index, o.computed, o.accept, str((o.error, o.threshold)), o.block_rows) for o in self.spy.outcomes]
         return [*told, *(tuple("nan" if v != v else v for v in out.double().flatten().tolist()) for out in self.outputs.values())]
 
 
-def run_of(world: World, *, num_steps: int | None = STEPS, groups: Sequence[int] | None = None, timesteps: Sequence[float] | None = None) -> Run:
-    """The shape of a run in a world. Without ``timesteps`` they fall from 1000; without ``num_steps`` nothing is known of the schedule."""
+def run_of(world: World, *, num_steps: int = STEPS, groups: Sequence[int] | None = None, sigmas: bool = False) -> Run:
+    """The shape of a run in a world: timesteps fall from 1000 in equal steps. Without ``sigmas`` there are none, as with every adapter; with, they are a
+    thousandth of the timesteps.
+    """
     rows = len(world.labels)
-    known = timesteps if timesteps is not None else None if num_steps is None else [1000.0 * (1 - k / num_steps) for k in range(num_steps)]
+    timesteps = tuple(1000.0 * (1 - k / num_steps) for k in range(num_steps))
     return Run(
         depth=world.depth,
         rows=rows,
         groups=tuple(range(rows)) if groups is None else tuple(groups),
         num_steps=num_steps,
-        timesteps=None if known is None else tuple(known),
-        sigmas=None if known is None else tuple(t / 1000 for t in known),
+        timesteps=timesteps,
+        sigmas=tuple(t / 1000 for t in timesteps) if sigmas else None,
         sites=world.sites,
     )
 
@@ -176,14 +178,15 @@ class Forecaster:
 
     Args:
         subject: The policy.
+        cast: Which of the subject's casts.
         labels: Rows of the world.
         steps: Length of the run that the policy is told.
-        parts: Parts of the world's blocks.
+        sigmas: Whether the run has noise levels.
     """
 
-    def __init__(self, subject: Subject, *, cast: int = 0, labels: Sequence[int] = (0, 1, 2), steps: int = 100, parts: Sequence[str] = PARTS) -> None:
-        world = World(constant, labels=labels, depth=DEPTH, parts=parts)
-        self._run, self._spy = run_of(world, num_steps=steps), Spy(str(subject.spec), subject.casts[cast][1](), Tamper())
+    def __init__(self, subject: Subject, *, cast: int = 0, labels: Sequence[int] = (0, 1, 2), steps: int = 100, sigmas: bool = False) -> None:
+        world = World(constant, labels=labels)
+        self._run, self._spy = run_of(world, num_steps=steps, sigmas=sigmas), Spy(str(subject.spec), subject.casts[cast][1](), Tamper())
         needs = self._spy.setup(self._run)
         keep = features_to_keep(needs, self._run)
         self.anchors = max(keep.values(), default=1)
@@ -199,7 +202,8 @@ class Forecaster:
     def commit(self, step: int, computed: Sequence[bool]) -> None:
         """Tell the policy how a step ended."""
         nothing = (math.nan,) * self._run.rows
-        self._spy.commit(Step(step), Outcome(Step(step), Plan(), tuple(computed), nothing, None, math.nan, 0, 0.0, ""))
+        at = self._step(step)
+        self._spy.commit(at, Outcome(at, Plan(), tuple(computed), nothing, None, math.nan, 0, 0.0, ""))
 
     def forecast(self, step: int) -> dict[Site, Tensor] | None:
         """Return the forecast at every recorded site, ``(R, ...)``; None where the predictor is not able yet.
@@ -208,10 +212,15 @@ class Forecaster:
             ContractError: The answer leaves sites out.
         """
         history = History(self.bank.anchors, self.bank.features)
-        answer = self._spy.predict_features(Step(step), self.sites, history)
+        answer = self._spy.predict_features(self._step(step), self.sites, history)
         if answer is None:
             return None
         missing = [str(site) for site in self.sites if site not in answer]
         if missing:
             raise ContractError(f"predict_features gave no forecast for {', '.join(missing)}")
         return {site: weighted(answer[site], site, history) for site in self.sites}
+
+    def _step(self, index: int) -> Step:
+        """The step as a session tells it."""
+        timesteps, sigmas = self._run.timesteps, self._run.sigmas
+        return Step(index, None if timesteps is None else timesteps[index], None if sigmas is None else sigmas[index])

@@ -49,7 +49,8 @@ def check_policy(policy: str | Callable[..., Any] | PolicySpec, *, expected_fail
 
     Args:
         policy: A name, with options if you like (``"speca:threshold=0.2"``), a factory, or a `foreseer.PolicySpec`.
-        expected_failures: ``check -> why``: laws that the policy breaks on purpose. One that is kept after all is a failure: the reason is out of date.
+        expected_failures: ``check -> why``: laws that the policy breaks on purpose. One that is kept after all, or that says
+            nothing about this policy, is a failure: the reason is out of date.
 
     Returns:
         One result a check, in the order of `CHECKS`. A policy that fails raises nothing here; one that cannot be registered fails ``check_hooks_known``, and
@@ -79,6 +80,8 @@ def check_policy(policy: str | Callable[..., Any] | PolicySpec, *, expected_fail
             status, message = "expected", f"{reason}\n{message}"
         elif reason is not None and status == "passed":
             status, message = "failed", f"{check.name} passes, though expected_failures says that it fails ({reason}): take it out"
+        elif reason is not None and status == "skipped" and subject is not None:
+            status, message = "failed", f"{check.name} says nothing about this policy ({message}), and expected_failures names it ({reason}): take it out"
         results.append(CheckResult(check.name, check.group, status, message, check.law, time.perf_counter() - started))
     return results
 

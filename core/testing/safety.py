@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -134,44 +135,59 @@ def check_bounded_drafting(subject: Subject) -> str:
             declared = f"max_draft_steps={most} is declared" if most is not None else f"white noise cannot be forecast, and {LONGEST} is more than enough"
             broken(
                 f"with {what}, row {found[1]} was forecast {found[0]} times in a row up to step {found[2]}; {declared}",
-                "Count per row in commit, and have Plan.compute name the rows that are due",
+                "Count per row in commit, and have Plan.compute name the rows that are due"
+                + ("" if most is not None else "; or declare max_draft_steps, if so many are meant"),
             )
         worst = max(worst, found)
     return f"at most {worst[0]} forecasts in a row"
 
 
+def _falling(number: int, start: float = 1000.0) -> tuple[float, ...]:
+    return tuple(start * (1 - k / max(number - 1, 1)) for k in range(number))
+
+
+def _of(number: int) -> dict[str, Any]:
+    return {"num_steps": number, "timesteps": _falling(number)}
+
+
+GRIDS: tuple[tuple[str, dict[str, Any], Sequence[int]], ...] = (
+    ("nothing known of the schedule", {"num_steps": None, "timesteps": None}, range(STEPS)),
+    ("a number of steps and no timesteps", {"timesteps": None}, range(STEPS)),
+    ("noise levels", {"sigmas": _falling(STEPS, 14.6)}, range(STEPS)),
+    ("timesteps and noise levels from 1 to 0", {"timesteps": _falling(STEPS, 1.0), "sigmas": _falling(STEPS, 1.0)}, range(STEPS)),
+    *((f"{number} step{'s' * (number > 1)}", _of(number), range(number)) for number in (1, 2, 3, 7, 25)),
+    ("timesteps that come twice", {"timesteps": tuple(1000.0 * (1 - (k // 2) / 12) for k in range(STEPS))}, range(STEPS)),
+    ("rising timesteps", {"timesteps": tuple(k / STEPS for k in range(STEPS))}, range(STEPS)),
+    ("timesteps that are all the same", {"timesteps": (500.0,) * STEPS}, range(STEPS)),
+    ("a stream that is called in some steps only", {}, (0, 1, 2, 4, 5, 9, 10, 11, 12, 17, 18, 23)),
+    ("more steps than declared", _of(12), range(STEPS)),
+)
+"""What is tried: in words, what the run knows, which steps are evaluated. All else is as in `run_of`: timesteps, and no noise levels."""
+
+
 def check_step_grid(subject: Subject) -> str:
     """Steps are counted, not recognised: any grid of timesteps is run through, or refused in ``setup`` by an error that says what is missing.
 
-    Tried without a number of steps, with a single step, with timesteps that come twice (Heun), rise (Lumina), or are all the same, and with a stream that is
-    not called in every step. No forecast may become NaN where all features are numbers.
+    Tried with a number of steps and without, with timesteps and without, with noise levels; with one step, two, and odd numbers of them; with timesteps that
+    come twice (Heun), rise (Lumina), fall from 1 to 0 (flow matching) or are all the same; and with a stream that is not called in every step. No forecast may
+    become NaN where all features are numbers.
 
     Why: Heun visits a timestep twice; in Lumina and Z-Image they rise; LTX's condition pipeline gives the same one at every call.
 
     Would have caught: diffusers' MagCache counts steps wrongly with Wan 2.2's two transformers: its state is never reset, and calibration never ends (diffusers
     #14025, #14027). cache-dit without ``num_inference_steps`` is never reset either: the second request has no warm-up.
     """
-    twice = [1000.0 * (1 - (k // 2) / 12) for k in range(STEPS)]
-    grids: tuple[tuple[str, int | None, Sequence[float] | None, Sequence[int]], ...] = (
-        ("an unknown number of steps", None, None, range(STEPS)),
-        ("one step", 1, None, range(1)),
-        ("two steps", 2, None, range(2)),
-        ("timesteps that come twice", STEPS, twice, range(STEPS)),
-        ("rising timesteps", STEPS, [k / STEPS for k in range(STEPS)], range(STEPS)),
-        ("timesteps that are all the same", STEPS, [500.0] * STEPS, range(STEPS)),
-        ("a stream that is called in some steps only", STEPS, None, (0, 1, 2, 4, 5, 9, 10, 11, 12, 17, 18, 23)),
-        ("more steps than declared", 12, None, range(STEPS)),
-    )
     refused = []
     for cast in range(len(subject.casts)):
-        for what, number, timesteps, steps in grids:
+        for what, known, steps in GRIDS:
             world = World(exponential)
+            run = attrs.evolve(run_of(world), **known)
             try:
-                done = play(subject, world, cast=cast, run=run_of(world, num_steps=number, timesteps=timesteps), steps=steps)
+                done = play(subject, world, cast=cast, run=run, steps=steps)
             except (OptionError, ContractError) as error:
                 if not any("in setup of" in note for note in getattr(error, "__notes__", ())):
                     broken(f"with {what}: {error}", "Refuse a run in setup, before anything was computed, or run through it")
-                if number is None and not any(word in str(error) for word in ("num_steps", "timesteps", "sigmas")):
+                if run.num_steps is None and not any(word in str(error) for word in ("num_steps", "timesteps", "sigmas")):
                     broken(f"with {what}, setup says: {error}", "Say what to give: num_steps= or timesteps=")
                 refused.append(what)
                 continue

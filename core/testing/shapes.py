@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,25 +12,30 @@ from torch import Tensor
 from foreseer.errors import ContractError, OptionError
 from foreseer.testing.check import broken, law, plans, policies, predicts, verifies
 from foreseer.testing.plays import play, rehearse, run_of, some_rejected
-from foreseer.testing.spy import Forecast
-from foreseer.testing.subject import Subject
+from foreseer.testing.spy import Forecast, Spy
+from foreseer.testing.subject import Capabilities, Subject
 from foreseer.testing.worlds import PARTS, World, mixed
-from foreseer.types import OUTPUT, Plan, Run, Verdict, Weights
+from foreseer.types import OUTPUT, Evidence, History, Plan, Run, Site, Step, Verdict, Weights
 
-__all__ = ["CHECKS", "check_forecast_signature", "check_no_mutation", "check_plan_valid", "check_verdict_signature"]
+__all__ = ["CHECKS", "check_device", "check_forecast_signature", "check_no_mutation", "check_plan_valid", "check_verdict_signature"]
 
-TENSORS = ((torch.float64, (0, 1, 2), True), (torch.float32, (0, 1, 2), False), (torch.bfloat16, (0, 1, 2), True), (torch.float32, (1,), True))
-"""Dtypes, rows and memory layouts that are tried."""
+ALL, ONE = (0, 1, 2), (1,)
+TENSORS: tuple[tuple[torch.dtype, tuple[int, ...], bool, int | None], ...] = (
+    (torch.float64, ALL, True, None),
+    (torch.float32, ALL, False, 6),
+    (torch.bfloat16, ALL, True, 3),
+    (torch.float32, ONE, True, 6),
+)
+"""Dtypes, rows, whether contiguous, and tokens that are tried: as many as rows, and another number than there are rows or channels."""
 
 
 def _worlds() -> list[tuple[str, World]]:
-    return [
-        (
-            f"{str(dtype).removeprefix('torch.')}, {len(labels)} rows{'' if contiguous else ', not contiguous'}",
-            World(mixed, labels=labels, dtype=dtype, contiguous=contiguous),
-        )
-        for dtype, labels, contiguous in TENSORS
-    ]
+    worlds = []
+    for dtype, labels, contiguous, tokens in TENSORS:
+        world = World(mixed, labels=labels, dtype=dtype, contiguous=contiguous, tokens=tokens)
+        name = f"features {str(dtype).removeprefix('torch.')} {tuple(world.output(0).shape)}{'' if contiguous else ', not contiguous'}"
+        worlds.append((name, world))
+    return worlds
 
 
 def _as_far_as_it_goes(subject: Subject, world: World, cast: int) -> tuple[list[Forecast], ContractError | None]:
@@ -46,8 +54,8 @@ def _as_far_as_it_goes(subject: Subject, world: World, cast: int) -> tuple[list[
 def check_forecast_signature(subject: Subject) -> str:
     """There is a forecast for every requested site, of the recorded shape and dtype.
 
-    Weights are float64 ``(rows, anchors)``, finite, and 0 where a row has no anchor. Tried in float64, float32 and bfloat16, with one row and with
-    features that are not contiguous.
+    Weights are float64 ``(rows, anchors)``, finite, and 0 where a row has no anchor. Tried in float64, float32 and bfloat16, with features
+    ``(rows, channels)`` and ``(rows, tokens, channels)``, with one row, and with features that are not contiguous.
 
     Why: a forecast in another dtype changes the dtype of everything behind it, or its precision; one of another shape may broadcast.
 
@@ -184,9 +192,72 @@ def check_no_mutation(subject: Subject) -> str:
     return "nothing was written to"
 
 
+def check_device(subject: Subject) -> str:
+    """Answers live where the evidence and the features live, and a policy does not make the host wait for the device.
+
+    Once a run is under way, ``verify`` and ``predict_features`` are called with tensors of the device "meta", which have a shape and no numbers: as on a GPU,
+    they cannot be mixed with tensors of the CPU; and whoever reads a number fails.
+
+    Why: the kit runs on a CPU, the model does not. A tensor made without ``device=`` fails in the first judged step of the first user, and each ``.item()``
+    stops the host until the device has done all that it was given.
+
+    Would have caught: diffusers' first-block cache decides by ``.item()`` in every step; TeaCache's scripts call ``.cpu().item()`` there.
+    """
+    asked = 0
+    for cast in range(len(subject.casts)):
+        world = World(mixed, tokens=6)
+        done = rehearse(subject, world, cast=cast)
+        for index in range(12):
+            done.step(index)
+        step, like = Step(12, 500.0), torch.empty_like(world.output(0), device="meta")
+        if done.spy.judgements and "verify" in subject.can.hooks:
+            evidence = Evidence(done.spy.judgements[-1].site, like, like.clone())
+            verdict = _elsewhere(done.spy, "verify", step=step, evidence=evidence)
+            if isinstance(verdict, Verdict):
+                _see_device("verify gave error", verdict.error)
+                _see_device("verify gave accept", verdict.accept)
+            asked += 1
+        if done.spy.forecasts and "predict_features" in subject.can.hooks:
+            last = done.spy.forecasts[-1]
+            features = like.new_empty((last.anchors.shape[1], *like.shape))
+            history = History(last.anchors.copy(), functools.partial(_any_site, features))
+            for site, draft in (_elsewhere(done.spy, "predict_features", step=step, sites=last.sites, history=history) or {}).items():
+                _see_device(f"predict_features gave a forecast of {site}", draft)
+            asked += 1
+        done.session.finish()
+    return f"asked {asked} times"
+
+
+DEVICE = (
+    "Make tensors with device=evidence.computed.device, or of one that you were given: error.new_tensor(...). Read none of their numbers: no .item(), "
+    ".tolist(), .cpu(), .numpy(), and no `if` of a tensor; the session does it once, and commit is told everything on the host"
+)
+
+
+def _any_site(features: Tensor, site: Site) -> Tensor:
+    return features
+
+
+def _elsewhere(spy: Spy, hook: str, **values: Any) -> Any:
+    try:
+        return spy.policy.decide(hook, **values)
+    except Exception as error:
+        broken(f"{hook} of tensors that are not on the CPU (here: meta) raised {type(error).__name__}: {str(error).splitlines()[0][:200]}", DEVICE)
+
+
+def _see_device(what: str, answer: object) -> None:
+    if isinstance(answer, Tensor) and answer.device.type != "meta":
+        broken(f"{what} on {answer.device}, of tensors that are on meta", DEVICE)
+
+
+def _answers(can: Capabilities) -> str:
+    return policies(can) or ("" if can.hooks & {"verify", "predict_features"} else "it is shown no tensor: no verify, no predict_features")
+
+
 CHECKS = (
     law(check_forecast_signature, "shapes", predicts),
     law(check_verdict_signature, "shapes", verifies),
+    law(check_device, "shapes", _answers),
     law(check_plan_valid, "shapes", plans),
     law(check_no_mutation, "shapes", policies),
 )

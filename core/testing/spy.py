@@ -58,9 +58,10 @@ class Forecast:
 
 @attrs.frozen(eq=False)
 class Judgement:
-    """One call of ``verify``. ``computed`` and ``forecast`` are copies of what was shown; ``answer`` is what was given."""
+    """One call of ``verify``. ``computed`` and ``forecast`` are copies of what was shown at ``site``; ``answer`` is what was given."""
 
     step: int
+    site: Site
     computed: Tensor = attrs.field(repr=False)
     forecast: Tensor = attrs.field(repr=False)
     answer: Any = attrs.field(repr=False)
@@ -87,6 +88,7 @@ class Spy:
     """See the module.
 
     Attributes:
+        policy: The policy, to be asked without a note.
         plans, forecasts, judgements, outcomes: What passed, in order.
         shown: Tensors that the policy was shown, in the order of the steps.
         written: What the policy wrote to, in sentences.
@@ -100,20 +102,20 @@ class Spy:
         self.outcomes: list[Outcome] = []
         self.shown: list[Tensor] = []
         self.written: list[str] = []
-        self._policy, self._tamper = Policy(name, plugins), tamper
+        self.policy, self._tamper = Policy(name, plugins), tamper
         self._guarded: list[tuple[str, Tensor, Tensor, int]] = []
         self._answered: dict[int, tuple[Weights, NDArray[np.float64]]] = {}
 
     @hookimpl
     def setup(self, run: Run) -> tuple[Needs, ...]:
         """Ask every plugin."""
-        answers = [a for a in self._policy.ask("setup", run=run) if a is not None]
+        answers = [a for a in self.policy.ask("setup", run=run) if a is not None]
         return tuple(n for a in answers for n in (a if isinstance(a, (tuple, list)) else (a,)))
 
     @hookimpl
     def before_step(self, step: Step) -> Plan | None:
         """Note the plan."""
-        plan: Plan | None = self._policy.decide("before_step", step=step)
+        plan: Plan | None = self.policy.decide("before_step", step=step)
         self.plans.append((step, plan))
         return plan if self._tamper.plan is None else self._tamper.plan(step, plan)
 
@@ -127,7 +129,7 @@ class Spy:
             return given
 
         anchors = history.anchors.copy()
-        answer = self._policy.decide("predict_features", step=step, sites=sites, history=History(history.anchors, features))
+        answer = self.policy.decide("predict_features", step=step, sites=sites, history=History(history.anchors, features))
         if not np.array_equal(anchors, history.anchors, equal_nan=True):
             self.written.append(f"history.anchors at step {step.index}")
         values = {}
@@ -148,19 +150,19 @@ class Spy:
         computed, forecast = evidence.computed.clone(), evidence.forecast.clone()
         self._guard(f"evidence.computed at step {step.index}", evidence.computed)
         self._guard(f"evidence.forecast at step {step.index}", evidence.forecast)
-        answer = self._policy.decide("verify", step=step, evidence=evidence)
+        answer = self.policy.decide("verify", step=step, evidence=evidence)
         if isinstance(answer, Verdict) and isinstance(answer.error, Tensor) and isinstance(answer.accept, Tensor):
             told = answer.error.float().flatten().tolist(), [bool(a) for a in answer.accept.flatten().tolist()], float(answer.threshold)
         else:
             told = [], [], float("nan")
-        self.judgements.append(Judgement(step.index, computed, forecast, answer, *told))
+        self.judgements.append(Judgement(step.index, evidence.site, computed, forecast, answer, *told))
         return answer if self._tamper.verdict is None else self._tamper.verdict(step, answer)
 
     @hookimpl
     def commit(self, step: Step, outcome: Outcome) -> None:
         """Note the outcome, and look at what was handed out in this step once more."""
         self.outcomes.append(outcome)
-        self._policy.ask("commit", step=step, outcome=outcome)
+        self.policy.ask("commit", step=step, outcome=outcome)
         for what, tensor, copy, version in self._guarded:
             if tensor._version != version or not same(tensor, copy):
                 self.written.append(what)

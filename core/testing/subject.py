@@ -9,8 +9,9 @@ import attrs
 
 from foreseer.hookspecs import ObserverSpecs
 from foreseer.plugins import DECISIONS, policy_hooks
-from foreseer.registry import OBSERVERS, POLICIES, PolicySpec, list_plugins, parse_policy, signature_of
+from foreseer.registry import PolicySpec, parse_plugin, signature_of
 from foreseer.registry import policy as named
+from foreseer.testing.declarations import declared, implements
 from foreseer.testing.partners import ReferenceGate, ReferencePredictor, ReferenceProbe, ReferenceSchedule
 
 __all__ = ["Capabilities", "Subject", "capabilities_of", "subject_of"]
@@ -86,19 +87,17 @@ def subject_of(policy: str | Callable[..., Any] | PolicySpec) -> Subject:
     """
     spec = spec_of(policy)
     plugins = spec()
-    if any(_implements(plugin, OBSERVING) for plugin in plugins):
-        marked = frozenset(name for name in OBSERVING if any(_implements(plugin, (name,)) for plugin in plugins))
+    if any(implements(plugin, OBSERVING) for plugin in plugins):
+        marked = frozenset(name for name in OBSERVING if any(implements(plugin, (name,)) for plugin in plugins))
         return Subject(spec, Capabilities(hooks=marked, observer=True, options=tuple(signature_of(spec.factory).parameters)), ())
     hooks = frozenset(name for name, implementations in policy_hooks(plugins).items() if implementations)
-    predictors = [plugin for plugin in plugins if _implements(plugin, ("predict_features",))]
-    deciders = [plugin for plugin in plugins if _implements(plugin, ("before_step", "verify", "commit"))]
     can = Capabilities(
         hooks=hooks,
-        exact_degree=_declared(predictors, "exact_degree", None),
-        linear=bool(_declared(predictors, "linear", False)),
-        verified=bool(_declared(deciders, "verified", False)),
-        max_draft_steps=_declared(deciders, "max_draft_steps", None),
-        decide=str(_declared(deciders, "decide", "row")),
+        exact_degree=declared(plugins, "exact_degree", None),
+        linear=declared(plugins, "linear", False),
+        verified=declared(plugins, "verified", False),
+        max_draft_steps=declared(plugins, "max_draft_steps", None),
+        decide=declared(plugins, "decide", "row"),
         options=tuple(signature_of(spec.factory).parameters),
     )
     return Subject(spec, can, tuple(_casts(spec, hooks)))
@@ -111,12 +110,7 @@ def capabilities_of(policy: str | Callable[..., Any] | PolicySpec) -> Capabiliti
 
 def spec_of(policy: str | Callable[..., Any] | PolicySpec) -> PolicySpec:
     """Name a policy, or an observer, and its options. Raises as `subject_of` does."""
-    if isinstance(policy, str):
-        name = policy.split(":", 1)[0]
-        if name in {p.name for p in list_plugins(OBSERVERS)} - {p.name for p in list_plugins(POLICIES)}:
-            return parse_policy(policy, group=OBSERVERS)
-        return parse_policy(policy)
-    return named(policy)
+    return parse_plugin(policy) if isinstance(policy, str) else named(policy)
 
 
 def _casts(spec: PolicySpec, hooks: frozenset[str]) -> list[tuple[str, Callable[[], tuple[object, ...]]]]:
@@ -130,16 +124,3 @@ def _casts(spec: PolicySpec, hooks: frozenset[str]) -> list[tuple[str, Callable[
     if verifies:
         return [("behind a reference probe", cast(ReferenceProbe, *predictor))]
     return [("under a reference schedule", cast(ReferenceSchedule, *predictor)), ("under a reference gate", cast(ReferenceProbe, ReferenceGate, *predictor))]
-
-
-def _implements(plugin: object, hooks: tuple[str, ...]) -> bool:
-    return any(hasattr(getattr(type(plugin), name, None), "foreseer_impl") for name in hooks)
-
-
-def _declared(plugins: list[object], attribute: str, default: Any) -> Any:
-    """The first declaration; an attribute is one only where it is a plain value."""
-    for plugin in plugins:
-        value = getattr(plugin, attribute, None)
-        if value is not None and not callable(value):
-            return value
-    return default

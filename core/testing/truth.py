@@ -13,7 +13,7 @@ from foreseer.testing.plays import STEPS, Forecaster, play, some_rejected
 from foreseer.testing.reach import held
 from foreseer.testing.spy import same
 from foreseer.testing.subject import Subject
-from foreseer.testing.worlds import World, noise
+from foreseer.testing.worlds import ROWS, World, noise
 from foreseer.types import Site
 
 __all__ = ["CHECKS", "check_only_computed_is_committed", "check_ragged_anchors"]
@@ -57,7 +57,7 @@ def check_only_computed_is_committed(subject: Subject) -> str:
 
 
 def _ask_in_between(subject: Subject, cast: int) -> None:
-    asked, unasked = Forecaster(subject, cast=cast), Forecaster(subject, cast=cast)
+    asked, unasked = (Forecaster(subject, cast=cast, sigmas=True) for _ in range(2))
     for step in range(40, 40 + STEPS):
         computed = step < 44 or step % 5 == 0
         for forecaster in (asked, unasked):
@@ -79,6 +79,8 @@ def _ask_in_between(subject: Subject, cast: int) -> None:
 def check_ragged_anchors(subject: Subject) -> str:
     """Each row is forecast from its own anchors: what a batch forecasts after rows were computed at different steps is what each row's own run forecasts.
 
+    Tried with features ``(rows, tokens, channels)`` that have as many tokens as rows, and in a run with noise levels.
+
     Why: as soon as a gate decides row by row, rows have different histories. Whoever takes the first row's anchors for all is right until then.
 
     Would have caught: nunchaku's TeaCache in batch mode, which corrupted samples 1 and up and took a "batch-aware" rewrite (nunchaku #597, #601). Released
@@ -86,17 +88,20 @@ def check_ragged_anchors(subject: Subject) -> str:
     """
     st, seen = strategies(), [0]
 
+    def tokens(site: Site, step: float) -> Tensor:
+        return noise(site, step).reshape(ROWS, ROWS, -1)
+
     @explore(st.lists(st.tuples(st.integers(1, 4), st.sets(st.integers(0, 2), min_size=1)), min_size=1, max_size=7), st.integers(1, 5), examples=15)
     def rows_alone(history: list[tuple[int, set[int]]], ahead: int) -> None:
-        batch, alone = Forecaster(subject), [Forecaster(subject, labels=(row,)) for row in range(3)]
+        batch, *alone = (Forecaster(subject, labels=labels, sigmas=True) for labels in ((0, 1, 2), (0,), (1,), (2,)))
         step = 40
         for gap, computed in [(0, {0, 1, 2}), *history]:
             step += gap
             rows: Sequence[int] = sorted(computed)
-            batch.record(step, {site: noise(site, step)[list(rows)] for site in batch.sites}, None if len(rows) == 3 else rows)
+            batch.record(step, {site: tokens(site, step)[list(rows)] for site in batch.sites}, None if len(rows) == 3 else rows)
             for row, single in enumerate(alone):
                 if row in computed:
-                    single.record(step, {site: noise(site, step)[[row]] for site in single.sites})
+                    single.record(step, {site: tokens(site, step)[[row]] for site in single.sites})
                 else:
                     single.commit(step, (False,))
         together, apart = batch.forecast(step + ahead), [single.forecast(step + ahead) for single in alone]
@@ -108,7 +113,8 @@ def check_ragged_anchors(subject: Subject) -> str:
                 if not away <= 1e-9 * (1 + values.abs().max().item()):
                     anchors = batch.bank.anchors[row].tolist()
                     broken(
-                        f"row {row}, with anchors {anchors}, is forecast {away:.3g} off what it gets alone at step {step + ahead}", "Use history.anchors[row]"
+                        f"row {row}, with anchors {anchors}, is forecast {away:.3g} off what it gets alone at step {step + ahead}",
+                        "Use history.anchors[row], for features of any shape (R, ...)",
                     )
         seen[0] += 1
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import attrs
 import torch
 from torch import Tensor
 
 from foreseer.errors import ContractError
 from foreseer.testing.check import broken, law, verifies
-from foreseer.testing.plays import STEPS, Play, rehearse
+from foreseer.testing.plays import STEPS, Play, accept_all, play, rehearse
+from foreseer.testing.spy import Tamper
 from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import WIDTH, World, exponential, noise
-from foreseer.types import Site
+from foreseer.types import Evidence, Site, Step
 
 __all__ = ["CHECKS", "check_vote"]
 
@@ -73,7 +76,8 @@ def _uneven(site: Site, step: float) -> Tensor:
 def check_vote(subject: Subject) -> str:
     """Two processes that each hold half of a sample's tokens come to one verdict, or refuse in an error that says why.
 
-    The run is made twice at once, on the two halves, with an all-reduce between them that adds up.
+    The run is made twice at once, on the two halves, with an all-reduce between them that adds up. Then a gate that takes part in the vote is given the same
+    totals beside tokens of its own that are near the truth and far from it, small and large: its answers must be the same.
 
     Why: under context parallelism the next all-to-all inside the model waits for both. If one computes and the other forecasts, the run hangs. The session
     votes on the verdicts of gates that do not vote themselves; a gate that takes part of its answer from ``evidence.error`` and part from its own arithmetic
@@ -117,7 +121,36 @@ def check_vote(subject: Subject) -> str:
             if a.computed != b.computed or a.accept != b.accept:
                 broken(f"at step {a.step.index} one process accepted {a.accept} (errors {a.error}), the other {b.accept} (errors {b.error})", instead)
             judged += a.accept is not None
+        _see_that_totals_decide(subject, cast, instead)
     return f"{judged} verdicts alike"
+
+
+def _see_that_totals_decide(subject: Subject, cast: int, instead: str) -> None:
+    """Where a gate asks for totals, nothing else of the evidence may enter its answers or its plans."""
+    for total in (1e-9, 1e3):
+        first: tuple[object, str] | None = None
+        for size, off in ((1.0, 1e-6), (1.0, 0.01), (1.0, 1.0), (1.0, 100.0), (1e-3, 1.0), (1e3, 1.0)):
+            asked: list[int] = []
+
+            def totals(sums: Tensor, total: float = total, asked: list[int] = asked) -> Tensor:
+                asked.append(1)
+                values = torch.ones_like(sums)
+                values[:1] = total  # of a metric's sums the first is the numerator
+                return values
+
+            def evidence(_: Step, shown: Evidence, size: float = size, off: float = off, totals: Callable[[Tensor], Tensor] = totals) -> Evidence:
+                away = torch.linspace(-1, 1, shown.computed.numel(), dtype=shown.computed.dtype).reshape(shown.computed.shape)
+                computed = size * shown.computed
+                return attrs.evolve(shown, computed=computed, forecast=computed + size * off * away, vote=totals)
+
+            spy = play(subject, World(exponential), cast=cast, steps=8, tamper=Tamper(evidence=evidence, verdict=accept_all().verdict)).spy
+            if not asked:
+                return
+            answers = str([(j.step, j.accept, j.error) for j in spy.judgements]), str(spy.plans)
+            story = f"tokens of size {size:g} that are off by {off:g} of it"
+            if first is not None and first[0] != answers:
+                broken(f"with the same totals of all processes, its answers or plans are other ones beside {story} than beside {first[1]}", instead)
+            first = first or (answers, story)
 
 
 CHECKS = (law(check_vote, "engine", verifies),)

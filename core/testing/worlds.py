@@ -17,7 +17,7 @@ from foreseer.types import OUTPUT, Evidence, Probe, Site
 
 __all__ = ["DEPTH", "PARTS", "ROWS", "WIDTH", "Feature", "Interrupted", "World", "constant", "exponential", "jump", "mixed", "noise", "polynomial", "replaced"]
 
-ROWS, WIDTH, DEPTH, PARTS = 3, 8, 5, ("attn", "mlp")
+ROWS, WIDTH, DEPTH, PARTS = 3, 12, 5, ("attn", "mlp")
 
 Feature = Callable[[Site, float], Tensor]
 """``(site, step) -> (ROWS, WIDTH)`` float64: what the part computes at that step, for every row that there is. Never written to."""
@@ -105,6 +105,7 @@ class World:
         dtype: Of the features.
         contiguous: False lays every feature out transposed in memory.
         columns: Which of the entries this process holds.
+        tokens: Lay each row's entries out as ``(tokens, WIDTH / tokens)``, as most models do; None leaves them ``(WIDTH,)``.
         fails_at: Step at which the model raises `Interrupted`, or None.
 
     Attributes:
@@ -123,11 +124,12 @@ class World:
         dtype: torch.dtype = torch.float64,
         contiguous: bool = True,
         columns: slice = slice(None),
+        tokens: int | None = None,
         fails_at: int | None = None,
     ) -> None:
         self.labels, self.depth, self.counted = tuple(labels), depth, 0
         self._feature, self._parts, self._dtype = feature, tuple(parts), dtype
-        self._contiguous, self._columns, self._fails_at = contiguous, columns, fails_at
+        self._contiguous, self._columns, self._tokens, self._fails_at = contiguous, columns, tokens, fails_at
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -139,7 +141,7 @@ class World:
         return len(self.labels)
 
     def output(self, step: int) -> Tensor:
-        """``(R, W)`` what the denoiser computes where nothing is forecast. Not counted."""
+        """``(R, ...)`` what the denoiser computes where nothing is forecast. Not counted."""
         stream = None
         for block in range(self.depth):
             stream = self._run(block, stream, step, self.labels, {}, (), {})
@@ -182,8 +184,8 @@ class World:
                     return Pass(None, {}, spent)
                 forecasting = forecasting and go_on
                 if forecasting and OUTPUT in substitute:
-                    stream = substitute[OUTPUT]
-                    break
+                    self.counted += spent
+                    return Pass(substitute[OUTPUT], features, spent)
             if draft is not None:
                 stream = draft
         if OUTPUT in record and stream is not None:
@@ -199,7 +201,9 @@ class World:
 
     def _compute(self, site: Site, step: int, labels: Sequence[int]) -> Tensor:
         values = self._feature(site, float(step))[list(labels)][:, self._columns].to(self._dtype)
-        return values if self._contiguous else values.t().contiguous().t()
+        if self._tokens is not None:
+            values = values.reshape(len(values), self._tokens, -1)
+        return values if self._contiguous else values.movedim(0, -1).contiguous().movedim(-1, 0)
 
     def _run(
         self,

@@ -2,7 +2,7 @@
 
 import torch
 
-from foreseer import Needs, Plan, Site, Weights, hookimpl
+from foreseer import Needs, OptionError, Plan, Site, Weights, hookimpl
 from foreseer.metrics import relative_l2
 from wrong_policies.parts import Every, Gate, Predictor, caught_by, honest, line
 
@@ -172,3 +172,81 @@ def says_verified():
     policy = Every()
     policy.verified = True
     return policy
+
+
+@caught_by("check_ragged_anchors")
+def slopes_by_token():
+    """Right for features (rows, channels): with tokens, each row's step is multiplied to the tokens."""
+
+    def forecast(self, step, site, history):
+        newest, before = history.features(site)[:2]
+        anchors = torch.from_numpy(history.anchors)
+        x = ((step.index - anchors[:, 0]) / (anchors[:, 0] - anchors[:, 1])).nan_to_num(0.0) * ~anchors[:, 1].isnan()
+        return (newest + x[:, None] * (newest - before)).to(newest.dtype)
+
+    return Predictor(forecast)
+
+
+@caught_by("check_verdict_signature")
+def sum_over_one_axis():
+    def judge(gate, step, evidence):
+        error = ((evidence.forecast - evidence.computed).abs().sum(1) / evidence.computed.abs().sum(1)).float()
+        return error, error <= gate.threshold
+
+    return Gate(judge=judge)
+
+
+@caught_by("check_device")
+def tensor_of_the_cpu():
+    def judge(gate, step, evidence):
+        error = evidence.error(relative_l2, groups=gate.run.groups) * torch.ones(gate.run.rows)
+        return error, error <= gate.threshold
+
+    return Gate(judge=judge)
+
+
+@caught_by("check_device")
+def waits_for_the_device():
+    def judge(gate, step, evidence):
+        error = evidence.error(relative_l2, groups=gate.run.groups)
+        return error, torch.tensor([value <= gate.threshold for value in error.tolist()])
+
+    return Gate(judge=judge)
+
+
+@caught_by("check_device")
+def forecasts_in_numpy():
+    return Predictor(lambda self, step, site, history: torch.from_numpy(history.features(site)[0].float().numpy()).to(history.features(site).dtype))
+
+
+def _by_schedule(threshold_of, need=()):
+    """A gate whose threshold depends on what the run knows, and that refuses runs which do not know all that it names in ``need``."""
+
+    class BySchedule(Gate):
+        @hookimpl
+        def setup(self, run):
+            for name in need:
+                if getattr(run, name) is None:
+                    raise OptionError(f"give {name}=")
+            return super().setup(run)
+
+    def judge(gate, step, evidence):
+        error = evidence.error(relative_l2, groups=gate.run.groups)
+        return error, error <= threshold_of(gate.run, step)
+
+    return BySchedule(judge=judge)
+
+
+@caught_by("check_step_grid")
+def sigmas_for_granted():
+    return _by_schedule(lambda run, step: 0.05 * (0.5 + step.sigma), need=["timesteps"])
+
+
+@caught_by("check_step_grid")
+def timesteps_for_granted():
+    return _by_schedule(lambda run, step: 0.05 * (0.5 + step.timestep / 2000), need=["num_steps"])
+
+
+@caught_by("check_step_grid")
+def even_numbers_of_steps_only():
+    return _by_schedule(lambda run, step: ([0.05] * (2 * ((run.num_steps or 2000) // 2)))[step.index])

@@ -2,6 +2,8 @@
 
 from typing import Annotated
 
+import torch
+
 from foreseer import hookimpl
 from foreseer.metrics import relative_l2
 from foreseer.options import at_least_float, checked
@@ -74,14 +76,20 @@ def ignores_the_predictor(*, predictor="taylor"):
     return Gate(), ReferencePredictor()
 
 
-@caught_by("check_vote")
-def half_a_vote():
-    def judge(gate, step, evidence):
-        error = evidence.error(relative_l2, groups=gate.run.groups)
-        largest = (evidence.computed - evidence.forecast).abs().amax(1)
-        return error, (error <= 10) & (largest <= 0.1)
+def half_a_vote(largest):
+    @caught_by("check_vote")
+    def half():
+        def judge(gate, step, evidence):
+            error = evidence.error(relative_l2, groups=gate.run.groups)
+            return error, (error <= gate.threshold) & ((evidence.computed - evidence.forecast).abs().flatten(1).amax(1) <= largest)
 
-    return Gate(judge=judge, threshold=10)
+        return Gate(judge=judge)
+
+    half.__name__ = f"half_a_vote_{largest:g}"
+
+
+for limit in (0.001, 0.5, 3.0):
+    half_a_vote(limit)
 
 
 @caught_by("check_observer_survives")
@@ -96,3 +104,50 @@ def counts_down():
             self.left -= 1
 
     return CountsDown()
+
+
+@caught_by("check_observer_changes_nothing")
+def samples_at_random():
+    class SamplesAtRandom:
+        @hookimpl
+        def on_step(self, step):
+            self.noted = torch.rand(()) < 0.1
+
+    return SamplesAtRandom()
+
+
+@caught_by("check_observer_changes_nothing")
+def watches_without_gradients():
+    class WatchesWithoutGradients:
+        @hookimpl
+        def on_run_start(self, run):
+            torch.set_grad_enabled(False)
+
+    return WatchesWithoutGradients()
+
+
+SEEN = []
+
+
+@caught_by("check_observer_is_its_own")
+def album_of_the_module():
+    class AlbumOfTheModule:
+        @hookimpl
+        def on_step(self, step):
+            SEEN.append(torch.zeros(10))
+
+    return AlbumOfTheModule()
+
+
+class SharedLines:
+    def __init__(self, lines=[]):  # noqa: B006  # the fault
+        self.lines = lines
+
+    @hookimpl
+    def on_step(self, step):
+        self.lines.append(step.index)
+
+
+@caught_by("check_observer_is_its_own")
+def shared_lines():
+    return SharedLines()

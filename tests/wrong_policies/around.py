@@ -1,5 +1,7 @@
 """Faults around a policy: how it is packaged, and how long its state lives."""
 
+import functools
+import time
 from typing import Annotated
 
 import attrs
@@ -8,7 +10,8 @@ import torch
 from foreseer import Needs, Plan, Site, hookimpl
 from foreseer.metrics import relative_l2
 from foreseer.options import at_least
-from wrong_policies.parts import Every, Gate, caught_by, honest
+from foreseer.testing.partners import ReferenceSchedule
+from wrong_policies.parts import Every, Gate, caught_by, honest, secant
 
 
 @caught_by("check_hooks_known")
@@ -27,6 +30,43 @@ def override_without_marker():
             return None
 
     return Override()
+
+
+@caught_by("check_declarations")
+def misspelt_word():
+    policy = Gate()
+    policy.decide = "rows"
+    return policy
+
+
+@caught_by("check_declarations")
+def number_as_text():
+    policy = Every()
+    policy.max_draft_steps = "5"
+    return policy
+
+
+@caught_by("check_declarations")
+def yes_is_no_bool():
+    policy = Every()
+    policy.verified = "no"
+    return policy
+
+
+@caught_by("check_declarations")
+def declared_by_a_method():
+    class DeclaredByAMethod(ReferenceSchedule):
+        def max_draft_steps(self):
+            return 5
+
+    return DeclaredByAMethod()
+
+
+@caught_by("check_declarations")
+def nearly_declared():
+    policy = secant()
+    policy.exact_degre = 1
+    return policy
 
 
 @attrs.define
@@ -72,13 +112,59 @@ def global_counter():
     return Gate(judge=judge)
 
 
-@caught_by("check_deterministic")
+@caught_by("check_process_untouched")
 def draws_random_numbers():
     def judge(gate, step, evidence):
         error = evidence.error(relative_l2, groups=gate.run.groups)
         return error, error <= gate.threshold * (1 + 0 * torch.rand(()))
 
     return Gate(judge=judge)
+
+
+@caught_by("check_process_untouched")
+def gradients_off():
+    class GradientsOff(Every):
+        @hookimpl
+        def setup(self, run):
+            torch.set_grad_enabled(False)
+            return super().setup(run)
+
+    return GradientsOff()
+
+
+@caught_by("check_deterministic")
+def budget_of_seconds():
+    """Trusts more when the run has been going for long."""
+
+    class BudgetOfSeconds(Gate):
+        @hookimpl
+        def setup(self, run):
+            self.began = time.monotonic()
+            return super().setup(run)
+
+        @hookimpl
+        def verify(self, step, evidence):
+            self.threshold = self.reported = 0.05 if time.monotonic() - self.began < 30 else 0.5
+            return super().verify(step, evidence)
+
+    return BudgetOfSeconds()
+
+
+@caught_by("check_deterministic")
+def computes_after_slow_steps():
+    class ComputesAfterSlowSteps(Every):
+        slow = False
+
+        @hookimpl
+        def before_step(self, step):
+            return None if self.slow else super().before_step(step)
+
+        @hookimpl
+        def commit(self, outcome):
+            self.slow = outcome.seconds > 60
+            super().commit(outcome)
+
+    return ComputesAfterSlowSteps()
 
 
 @caught_by("check_fresh_sessions")
@@ -129,3 +215,35 @@ def growing_memory():
         return honest(gate, step, evidence)
 
     return Gate(judge=judge)
+
+
+@caught_by("check_bounded_memory")
+def cache_of_features():
+    @functools.cache
+    def size(feature):
+        return feature.abs().flatten(1).sum(1)
+
+    def judge(gate, step, evidence):
+        size(evidence.computed)
+        return honest(gate, step, evidence)
+
+    return Gate(judge=judge)
+
+
+class Notebook:
+    def __init__(self):
+        self.pages = {}
+
+
+NOTEBOOK = Notebook()
+
+
+@caught_by("check_bounded_memory")
+def notebook_of_the_module():
+    class KeepsANotebook(Gate):
+        @hookimpl
+        def verify(self, step, evidence):
+            NOTEBOOK.pages[len(NOTEBOOK.pages)] = evidence.computed - evidence.forecast
+            return super().verify(step, evidence)
+
+    return KeepsANotebook()

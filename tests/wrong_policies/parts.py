@@ -4,7 +4,7 @@ from typing import Annotated
 
 import torch
 
-from foreseer import Needs, Plan, Probe, Site, Verdict, hookimpl
+from foreseer import Needs, Plan, Probe, Site, Verdict, Weights, hookimpl
 from foreseer.metrics import relative_l2
 from foreseer.options import at_least_float, checked
 from foreseer.policies import predictor_from
@@ -68,7 +68,8 @@ def line(predictor, step, site, history, *, ahead=0, divide=True):
     anchors = torch.from_numpy(history.anchors)[:, :2]
     gap = anchors[:, 0] - anchors[:, 1] if divide else torch.ones(len(anchors))
     x = ((step.index + ahead - anchors[:, 0]) / gap).nan_to_num(0.0) * ~anchors[:, 1].isnan()
-    return (newest.double() + x[:, None] * (newest - before).double()).to(newest.dtype)
+    x = x.reshape(-1, *[1] * (newest.dim() - 1))
+    return (newest.double() + x.to(newest.device) * (newest - before).double()).to(newest.dtype)
 
 
 class Every:
@@ -137,11 +138,33 @@ def every():
     return Every()
 
 
+class SigmaLine:
+    """A line in the noise level where it is known, and in the step index where not."""
+
+    linear = True
+
+    @hookimpl
+    def setup(self, run):
+        self.run = run
+        return Needs(anchors=2)
+
+    @hookimpl
+    def predict_features(self, step, sites, history):
+        at = float if self.run.sigmas is None else lambda anchor: self.run.sigmas[int(anchor)]
+        target = step.index if self.run.sigmas is None else step.sigma
+        weights = Weights.per_row(lambda anchors, _: two_points([at(a) for a in anchors[:2]], target), history.anchors, 0.0)
+        return dict.fromkeys(sites, weights)
+
+
+def sigma_line():
+    return SigmaLine()
+
+
 def last():
     return Last()
 
 
-RIGHT = (gate, lone_gate, secant, every, last)
+RIGHT = (gate, lone_gate, secant, sigma_line, every, last)
 
 WRONG = {}
 """``factory -> the check that names its fault``."""
