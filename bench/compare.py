@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from foreseer.bench.fields import DTYPES, check_device, check_dtype, check_folder, number, whole
 from foreseer.bench.files import file_names, write_whole
 from foreseer.bench.lanes import keep_freed_memory
+from foreseer.bench.machine import facts
 from foreseer.bench.measure import Bars, Comparison, Row, finite
-from foreseer.bench.page import facts, print_table, write_page, write_table
+from foreseer.bench.page import print_table, write_page, write_table
 from foreseer.bench.pictures import draw_samples, draw_speed_quality
 from foreseer.bench.quality import FRECHET_NOTE, DigitJudge
 from foreseer.registry import PolicySpec, parse_policy
