@@ -14,7 +14,6 @@ import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any, Literal
 
 import attrs
@@ -26,7 +25,7 @@ from foreseer.errors import OptionError
 from foreseer.options import at_least, at_least_float, checked, fraction
 from foreseer.registry import signature_of
 
-__all__ = ["PEERS", "Enable", "PeerSpec", "Request", "peer_versions"]
+__all__ = ["PEERS", "Enable", "PeerSpec", "Request"]
 
 
 @attrs.frozen(eq=False)
@@ -65,7 +64,7 @@ class PeerSpec:
     options: Mapping[str, Any] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        known = list(signature_of(PEERS[self.name]).parameters)
+        known = list(signature_of(self.factory).parameters)
         for option in self.options:
             if option not in known:
                 close = difflib.get_close_matches(option, known, n=1)
@@ -73,9 +72,14 @@ class PeerSpec:
                 raise OptionError(f"peer {self.name!r} has no option {option!r}; {hint}its options are {', '.join(known)}")
         self.enable()
 
+    @property
+    def factory(self) -> Callable[..., Enable]:
+        """The function that its options are of."""
+        return PEERS[self.name]
+
     def enable(self) -> Enable:
         """Return the function that enables it on a family."""
-        return PEERS[self.name](**self.options)
+        return self.factory(**self.options)
 
     def __str__(self) -> str:
         chosen = ",".join(f"{key}={value}" for key, value in self.options.items())
@@ -126,6 +130,11 @@ def dbcache(
             chosen = cache_dit.FoCaCalibratorConfig()
         try:
             cache_dit.enable_cache(target, cache_config=config, calibrator_config=chosen)
+        except Exception:
+            with contextlib.suppress(Exception):  # half enabled: what it says now is not why it failed
+                cache_dit.disable_cache(target)
+            raise
+        try:
             yield
         finally:
             cache_dit.disable_cache(target)
@@ -258,12 +267,3 @@ PEERS: dict[str, Callable[..., Enable]] = {
     "magcache": magcache,
 }
 """By name: a function of options that returns what enables the peer for one run."""
-
-
-def peer_versions() -> dict[str, str]:
-    """Return the versions of the peers' packages that are installed."""
-    found = {}
-    for package in ("cache-dit", "diffusers"):
-        with contextlib.suppress(PackageNotFoundError):
-            found[package] = version(package)
-    return found
