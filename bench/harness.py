@@ -153,7 +153,9 @@ class _Bench:
         seconds, full_seconds = [], []
         for pair in pairs:
             for timed in (full_seconds, seconds) if pair % 2 == 0 else (seconds, full_seconds):
-                timed.append(self._timed(lane if timed is seconds else None, indices))
+                taken, again = self._timed(lane if timed is seconds else None, indices)
+                timed.append(taken)
+                attached = again or attached  # its steps' seconds are undisturbed
         self._store.keep(lane.key, number, drawn)
         reports = attached.reports if attached is not None else {}
         unit = Unit(
@@ -199,14 +201,14 @@ class _Bench:
         with enabled:
             yield None
 
-    def _timed(self, lane: LaneResult | None, indices: range) -> float:
+    def _timed(self, lane: LaneResult | None, indices: range) -> tuple[float, Attachment | None]:
         device = torch.device(self._settings.device)
-        with self._driven(lane, len(indices)):
+        with self._driven(lane, len(indices)) as attached:
             wait_for(device)
             started = time.perf_counter()
             self._draw(indices, self._steps if lane is None else lane.num_steps)
             wait_for(device)
-            return time.perf_counter() - started
+            return time.perf_counter() - started, attached
 
     def _draw(self, indices: Sequence[int], num_steps: int) -> Tensor:
         return self._family.draw(indices, seed=self._settings.seed, num_steps=num_steps, guidance=self._guidance)
