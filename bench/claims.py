@@ -1,7 +1,7 @@
 """The papers' claims, held against results: each function returns verdicts whose sentences are made of the numbers found.
 
-A verdict holds where every comparison that the results allow is for the claim beyond noise (three standard errors of the paired differences), fails where
-every one is against it or none is for it, and else is mixed. What the results do not allow to judge has no verdict.
+A claim holds where every comparison that the results allow is for it beyond noise (three standard errors of the paired differences); it fails where some are
+against it and none for it, is mixed where some are for it and others not, and open where none is beyond noise. What was not measured has no verdict.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Verdict:
         claim: Name of the function that judged.
         paper: What is claimed, and where.
         batch: Batch size that it was judged at.
-        finding: ``"holds"``, ``"fails"`` or ``"mixed"``.
+        finding: ``"holds"``, ``"fails"``, ``"mixed"`` or ``"open"``.
         sentence: What was found, in numbers.
         numbers: The numbers.
         lanes: Lanes that were compared.
@@ -39,7 +39,7 @@ class Verdict:
     claim: str
     paper: str
     batch: int
-    finding: Literal["holds", "fails", "mixed"]
+    finding: Literal["holds", "fails", "mixed", "open"]
     sentence: str
     numbers: dict[str, float]
     lanes: tuple[str, ...]
@@ -51,7 +51,7 @@ def verdicts(results: Results) -> list[Verdict]:
 
 
 def forecasting_beats_reuse(results: Results) -> Iterator[Verdict]:
-    """At equal interval, does a Taylor forecast come closer to full computation than the last feature?"""
+    """Judge whether, at equal interval, a Taylor forecast comes closer to full computation than the last feature."""
     for batch, lanes in _by_batch(results):
         schedules = [lane for lane in lanes if lane.method in ("taylorseer", "reuse")]
         found = [
@@ -64,7 +64,7 @@ def forecasting_beats_reuse(results: Results) -> Iterator[Verdict]:
 
 
 def order_one_carries_most(results: Results) -> Iterator[Verdict]:
-    """How much of what the best order gains over order 0 does order 1 gain?"""
+    """Judge how much of what the best order gains over order 0 is gained by order 1."""
     for batch, lanes in _by_batch(results):
         orders: dict[str, dict[int, LaneResult]] = {}
         for lane in lanes:
@@ -91,7 +91,7 @@ def order_one_carries_most(results: Results) -> Iterator[Verdict]:
 
 
 def first_block_gate_beats_schedule(results: Results) -> Iterator[Verdict]:
-    """At equal block-rows, does CG-Taylor come closer than a fixed schedule that forecasts the same feature?"""
+    """Judge whether, at equal block-rows, CG-Taylor comes closer than a fixed schedule that forecasts the same feature."""
     for batch, lanes in _by_batch(results):
         fixed = [lane for lane in lanes if lane.method in ("taylorseer", "reuse") and lane.options.get("target") == "last_block"]
         found = [gain_at_equal_cost(results, lane, fixed) for lane in lanes if lane.method == "cg_taylor"]
@@ -100,7 +100,7 @@ def first_block_gate_beats_schedule(results: Results) -> Iterator[Verdict]:
 
 
 def verification_beats_schedule(results: Results) -> Iterator[Verdict]:
-    """At equal block-rows, verification counted, does SpeCa come closer than a fixed schedule that forecasts the same features?"""
+    """Judge whether, at equal block-rows, verification counted, SpeCa comes closer than a fixed schedule that forecasts the same features."""
     for batch, lanes in _by_batch(results):
         fixed = [lane for lane in lanes if lane.method in ("taylorseer", "reuse") and lane.options.get("target") == "modules"]
         found = [gain_at_equal_cost(results, lane, fixed) for lane in lanes if lane.method in ("speca", "speca_released")]
@@ -109,7 +109,7 @@ def verification_beats_schedule(results: Results) -> Iterator[Verdict]:
 
 
 def verification_cost(results: Results) -> Iterator[Verdict]:
-    """What does judging a draft cost, as a share of a full step? In block-rows it is 1 / L; by the clock it is measured."""
+    """Measure what judging a draft costs, as a share of a full step, by the clock; in block-rows it is 1 / L."""
     for batch, lanes in _by_batch(results):
         unseen = [s for lane in lanes if lane.method == "taylorseer" and lane.options.get("target") == "modules" for s in _seconds(lane, "unseen")]
         for lane in (lane for lane in lanes if lane.method in ("speca", "speca_released")):
@@ -132,7 +132,7 @@ def verification_cost(results: Results) -> Iterator[Verdict]:
 
 
 def rows_beat_batches(results: Results) -> Iterator[Verdict]:
-    """At equal block-rows, do samples that decide for themselves come closer than batches that decide as one? By how much, at each batch size?"""
+    """Judge whether, at equal block-rows, samples that decide for themselves come closer than batches that decide as one, and by how much."""
     for batch, lanes in _by_batch(results):
         gated = [lane for lane in lanes if "decide" in lane.options]
         found = []
@@ -161,7 +161,7 @@ def _judged(claim: Callable[..., object], paper: str, batch: int, found: Sequenc
         return
     means = [g.mean for g in gains]
     wins, losses = sum(g.mean > 0 and g.clear for g in gains), sum(g.mean < 0 and g.clear for g in gains)
-    finding: Literal["holds", "fails", "mixed"] = "holds" if wins == len(gains) else "fails" if not wins else "mixed"
+    finding: Literal["holds", "fails", "mixed", "open"] = "holds" if wins == len(gains) else "mixed" if wins else "fails" if losses else "open"
     numbers = {"median_gain_db": float(np.median(means)), "smallest_gain_db": min(means), "largest_gain_db": max(means)}
     unclear = len(gains) - wins - losses
     yield Verdict(

@@ -65,9 +65,9 @@ def gain_at_equal_cost(results: Results, lane: LaneResult, others: Sequence[Lane
     return _gain(results, lane, [(best[below], 1 - share), (best[above], share)] if share else [(best[below], 1.0)])
 
 
-def best_at_steps(lanes: Sequence[LaneResult], steps: float, *, slack: float = 0.5) -> LaneResult | None:
-    """Return the lane with the best mean PSNR among those that computed no more than so many steps, half a step let pass; None where there is none."""
-    fitting = [lane for lane in lanes if lane.units and np.mean(lane.steps) <= steps + slack]
+def best_at_steps(lanes: Sequence[LaneResult], steps: float, *, within: float = 1.0) -> LaneResult | None:
+    """Return the lane with the best mean PSNR among those that computed as many steps, up to one more or less; None where there is none."""
+    fitting = [lane for lane in lanes if lane.units and abs(np.mean(lane.steps) - steps) <= within]
     return max(fitting, key=lambda lane: mean_of(lane, "psnr"), default=None)
 
 
