@@ -6,6 +6,7 @@ time right before or after full computation, in turns: what slows the machine do
 
 from __future__ import annotations
 
+import functools
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -65,7 +66,7 @@ class _Bench:
         self._family = load_family(settings.family, device=settings.device, dtype=settings.dtype)
         self._steps = settings.steps or self._family.num_steps
         self._guidance = self._family.guidance if settings.guidance is None else settings.guidance
-        self._judge = DigitJudge()
+        self._judge = _judge()
         with count_blocks(blocks_of(self._family)) as calls:
             self._found = self._draw([0], 2)
         self._calls_per_step = calls.steps / 2
@@ -135,7 +136,9 @@ class _Bench:
                 pairs = range(number, self._settings.repeats, len(batches)) if lane.kind != "full" else range(0)
                 try:
                     self._lanes[key] = self._unit(lane, number, indices, pairs)
-                except Exception as error:  # a lane that fails is a row that says so
+                except Exception as error:  # a lane that fails is a row that says so; without full computation there is nothing to compare with
+                    if lane.kind == "full":
+                        raise
                     self._lanes[key] = attrs.evolve(lane, error=_one_line(error))
                 if lane.kind == "peer" and (spoiled := self._restored()):
                     self._lanes[key] = attrs.evolve(self._lanes[key], error=spoiled)
@@ -229,6 +232,11 @@ class _Bench:
         self._store.folder.mkdir(exist_ok=True)
         self._results.save(self._store.folder)
         return self._results
+
+
+@functools.cache
+def _judge() -> DigitJudge:
+    return DigitJudge()
 
 
 def _reported(reports: dict[str, Report], samples: int) -> dict[str, Any]:
