@@ -122,7 +122,7 @@ class Cost:
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
-    return sdpa_flop_count(query, key, value)
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 @contextmanager

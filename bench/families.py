@@ -28,23 +28,31 @@ __all__ = ["FAMILIES", "DiTFamily", "Family", "PipelineFamily", "blocks_of", "lo
 
 
 class Family(Protocol):
-    """A model to benchmark, with everything that lanes have in common.
+    """A model to benchmark, with everything that lanes have in common."""
 
-    Attributes:
-        name: What settings call it.
-        num_steps: Denoising steps where the settings do not say.
-        guidance: Weight of the guidance where the settings do not say.
-        video: Whether a sample is a sequence of frames.
-        model: The denoiser.
-        pipeline: The diffusers pipeline around it; None where the loop is our own.
-    """
+    @property
+    def name(self) -> str:
+        """What settings call it."""
 
-    name: str
-    num_steps: int
-    guidance: float
-    video: bool
-    model: nn.Module
-    pipeline: Any
+    @property
+    def num_steps(self) -> int:
+        """Denoising steps where the settings do not say."""
+
+    @property
+    def guidance(self) -> float:
+        """Weight of the guidance where the settings do not say."""
+
+    @property
+    def video(self) -> bool:
+        """Whether a sample is a sequence of frames."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The denoiser."""
+
+    @property
+    def pipeline(self) -> Any:
+        """The diffusers pipeline around it; None where the loop is our own."""
 
     def draw(self, indices: Sequence[int], *, seed: int, num_steps: int, guidance: float) -> Tensor:
         """Sample, with whatever is attached to the model.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -104,9 +104,10 @@ class _Bench:
 
     def _plan(self, batch: int) -> list[LaneResult]:
         lanes = [LaneResult(name=FULL, kind="full", batch=batch, num_steps=self._steps)]
-        for spec in (*self._settings.lanes, *self._settings.peers):
+        specs: list[PolicySpec | PeerSpec] = [*self._settings.lanes, *self._settings.peers]
+        for spec in specs:
             options = {p.name: p.default for p in signature_of(spec.factory).parameters.values()} | dict(spec.options)
-            kind = "policy" if isinstance(spec, PolicySpec) else "peer"
+            kind: Literal["policy", "peer"] = "policy" if isinstance(spec, PolicySpec) else "peer"
             lanes.append(LaneResult(name=str(spec), kind=kind, batch=batch, num_steps=self._steps, method=spec.name, options=options))
             self._given[lanes[-1].key] = spec
         return lanes
@@ -153,7 +154,8 @@ class _Bench:
             latents = self._draw(indices, lane.num_steps)
         drawn = look_at(self._family, self._judge, latents)
         full = drawn if lane.kind == "full" else self._store.drawn((FULL, lane.batch), number)
-        seconds, full_seconds = [], []
+        seconds: list[float] = []
+        full_seconds: list[float] = []
         for pair in pairs:
             for timed in (full_seconds, seconds) if pair % 2 == 0 else (seconds, full_seconds):
                 taken, again = self._timed(lane if timed is seconds else None, indices)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import difflib
+import importlib
 import io
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -111,8 +112,7 @@ def dbcache(
 
     @contextmanager
     def enable(request: Request) -> Iterator[None]:
-        import cache_dit
-
+        cache_dit: Any = importlib.import_module("cache_dit")  # it has no types
         logging.getLogger("CACHE_DIT").setLevel(logging.ERROR)
         target = request.family.pipeline if request.family.pipeline is not None else request.family.model
         config = cache_dit.DBCacheConfig(

@@ -165,7 +165,8 @@ class DigitJudge:
     @torch.no_grad()
     def classes(self, samples: Tensor) -> Tensor:
         """Return the ``(B,)`` classes that the classifier takes ``(B, 1, 8, 8)`` samples for."""
-        return self.classifier(self._seen(samples)).argmax(1)
+        logits: Tensor = self.classifier(self._seen(samples))
+        return logits.argmax(1)
 
     def frechet_distance(self, samples: Tensor) -> float:
         """Return the `frechet_distance` of ``(N, 1, 8, 8)`` samples to the reference, N >= 2; NaN where a sample is not finite.
