@@ -77,11 +77,11 @@ def count_blocks(blocks: Sequence[nn.Module]) -> Iterator[BlockCalls]:
             handle.remove()
 
 
-class _Alive(TorchDispatchMode):
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sums the bytes of tensors' storages that were made while it was on and are still alive."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
         self._seen: weakref.WeakKeyDictionary[torch.UntypedStorage, None] = weakref.WeakKeyDictionary()
 

@@ -147,7 +147,8 @@ def _changes(old: LaneResult, new: LaneResult, paired: bool) -> list[Change]:
         enough = min(len(old.ratios), len(new.ratios)) >= TIMED_RUNS
         noise = math.hypot(_notch(old.ratios), _notch(new.ratios))
         found.append(change("speedup", *medians, medians[1] - medians[0], noise, True, enough))
-    counts = [("bytes_held", *(max(unit.bytes_held for unit in lane.units) for lane in (old, new)), 0.0)]
+    held = [max(unit.bytes_held for unit in lane.units) for lane in (old, new)]
+    counts: list[tuple[str, float, float, float]] = [("bytes_held", held[0], held[1], 0.0)]
     if {unit.number: unit.indices for unit in old.units} == {unit.number: unit.indices for unit in new.units}:
         counts.append(("block_rows", old.block_rows, new.block_rows, 0.0))
     if old.counted and new.counted:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from foreseer.adapters.attachment import Attachment
 from foreseer.bench.counting import BlockCalls, Cost, count_blocks, count_cost
-from foreseer.bench.families import blocks_of, load_family
+from foreseer.bench.families import Family, blocks_of, load_family
 from foreseer.bench.lanes import FULL, fewer_lane, keep_freed_memory, labels_of, wait_for
 from foreseer.bench.likeness import figures_of, look_at
 from foreseer.bench.machine import git_state, machine, versions
@@ -34,6 +34,9 @@ from foreseer.registry import PolicySpec, signature_of
 from foreseer.report import Report
 
 __all__ = ["run_benchmark"]
+
+CALIBRATED = 16
+"""Samples that a peer is calibrated on, where it is: the first ones."""
 
 Tell = Callable[[str, int, int], None]
 """Told what begins, how many units are done, and how many there will be as far as is known."""
@@ -63,12 +66,12 @@ class _Bench:
     def __init__(self, settings: BenchSettings, out: Path, *, restart: bool, tell: Tell) -> None:
         keep_freed_memory()
         self._settings, self._tell = settings, tell
-        self._family = load_family(settings.family, device=settings.device, dtype=settings.dtype)
+        self._family = self._load()
         self._steps = settings.steps or self._family.num_steps
         self._guidance = self._family.guidance if settings.guidance is None else settings.guidance
         self._judge = _judge()
         with count_blocks(blocks_of(self._family)) as calls:
-            self._found = self._draw([0], 2)
+            self._found = self._draw(self._family, [0], 2)
         self._calls_per_step = calls.steps / 2
         self._memory: dict[object, Any] = {}
         self._store = Store(out, restart=restart)
@@ -141,32 +144,36 @@ class _Bench:
                     if lane.kind == "full":
                         raise
                     self._lanes[key] = attrs.evolve(lane, error=_one_line(error))
-                if lane.kind == "peer" and (spoiled := self._restored()):
-                    self._lanes[key] = attrs.evolve(self._lanes[key], error=spoiled)
                 self._save()
 
     def _unit(self, lane: LaneResult, number: int, indices: range, pairs: range) -> LaneResult:
         """Draw a batch once with everything counted, and time it."""
+        # A peer gets a model of its own: one that is disabled again can leave a model that computes the same and cannot be given to the next.
+        family = self._load() if lane.kind == "peer" else self._family
+        blocks = blocks_of(family)
         with ExitStack() as stack:
-            attached = stack.enter_context(self._driven(lane, len(indices)))
-            calls = stack.enter_context(count_blocks(blocks_of(self._family)))
+            attached = stack.enter_context(self._driven(family, lane, len(indices)))
+            calls = stack.enter_context(count_blocks(blocks))
             cost = None if number else stack.enter_context(count_cost(torch.device(self._settings.device)))
-            latents = self._draw(indices, lane.num_steps)
-        drawn = look_at(self._family, self._judge, latents)
+            latents = self._draw(family, indices, lane.num_steps)
+        self._check(family, lane)
+        drawn = look_at(family, self._judge, latents)
         full = drawn if lane.kind == "full" else self._store.drawn((FULL, lane.batch), number)
         seconds: list[float] = []
         full_seconds: list[float] = []
         for pair in pairs:
             for timed in (full_seconds, seconds) if pair % 2 == 0 else (seconds, full_seconds):
-                taken, again = self._timed(lane if timed is seconds else None, indices)
+                own = timed is seconds
+                taken, again = self._timed(family if own else self._family, lane if own else None, indices)
                 timed.append(taken)
                 attached = again or attached  # its steps' seconds are undisturbed
+        self._check(family, lane)
         self._store.keep(lane.key, number, drawn)
         reports = attached.reports if attached is not None else {}
         unit = Unit(
             number=number,
             indices=tuple(indices),
-            figures=figures_of(self._family, drawn, full, labels_of(indices)),
+            figures=figures_of(family, drawn, full, labels_of(indices)),
             seconds=tuple(seconds),
             full_seconds=tuple(full_seconds),
             bytes_held=sum(sum(report.bytes_held.values()) for report in reports.values()),
@@ -192,42 +199,43 @@ class _Bench:
         return frechet_distance(features, self._judge.reference) if len(features) > 1 and bool(features.isfinite().all()) else None
 
     @contextmanager
-    def _driven(self, lane: LaneResult | None, samples: int) -> Iterator[Attachment | None]:
-        """Let a lane's policy or peer drive the model for one draw."""
+    def _driven(self, family: Family, lane: LaneResult | None, samples: int) -> Iterator[Attachment | None]:
+        """Let a lane's policy or peer drive a model for one draw."""
         given = None if lane is None else self._given.get(lane.key)
         if isinstance(given, PolicySpec):
-            with self._family.attached(given, num_steps=self._steps, samples=samples) as attached:
+            with family.attached(given, num_steps=self._steps, samples=samples) as attached:
                 yield attached
             return
-        first = range(min(self._settings.samples, 16))
+        first = range(min(self._settings.samples, CALIBRATED))
         enabled: AbstractContextManager[None] = nullcontext()
         if given is not None:
-            enabled = given.enable()(Request(self._family, self._steps, lambda: self._draw(first, self._steps), self._memory))
+            enabled = given.enable()(Request(family, self._steps, lambda: self._draw(family, first, self._steps), self._memory))
         with enabled:
             yield None
 
-    def _timed(self, lane: LaneResult | None, indices: range) -> tuple[float, Attachment | None]:
+    def _timed(self, family: Family, lane: LaneResult | None, indices: range) -> tuple[float, Attachment | None]:
         device = torch.device(self._settings.device)
-        with self._driven(lane, len(indices)) as attached:
+        with self._driven(family, lane, len(indices)) as attached:
             wait_for(device)
             started = time.perf_counter()
-            self._draw(indices, self._steps if lane is None else lane.num_steps)
+            self._draw(family, indices, self._steps if lane is None else lane.num_steps)
             wait_for(device)
             return time.perf_counter() - started, attached
 
-    def _draw(self, indices: Sequence[int], num_steps: int) -> Tensor:
-        return self._family.draw(indices, seed=self._settings.seed, num_steps=num_steps, guidance=self._guidance)
+    def _draw(self, family: Family, indices: Sequence[int], num_steps: int) -> Tensor:
+        return family.draw(indices, seed=self._settings.seed, num_steps=num_steps, guidance=self._guidance)
 
-    def _restored(self) -> str:
-        """Check that a peer left the model as it was, by one input; load the model anew where it did not, and say so."""
-        try:
-            if torch.equal(self._draw([0], 2), self._found):
-                return ""
-            said = "its output on one input is another"
-        except Exception as error:
-            said = _one_line(error)
-        self._family = load_family(self._settings.family, device=self._settings.device, dtype=self._settings.dtype)
-        return f"left the model changed after it was disabled ({said}); the model was loaded anew"
+    def _check(self, family: Family, lane: LaneResult) -> None:
+        """Raise where a peer was disabled and its model, or the one of the other lanes, is not what it was, by one input."""
+        if lane.kind != "peer":
+            return
+        for whose, model in (("its model", family), ("a model that it was never given", self._family)):
+            if not torch.equal(self._draw(model, [0], 2), self._found):
+                self._family = self._load()
+                raise RuntimeError(f"it left {whose} changed after it was disabled: the output on one input is another")
+
+    def _load(self) -> Family:
+        return load_family(self._settings.family, device=self._settings.device, dtype=self._settings.dtype)
 
     def _save(self, *, finished: bool = False) -> Results:
         self._results = attrs.evolve(self._results, lanes=tuple(self._lanes.values()), finished=finished)

@@ -1,8 +1,9 @@
 """Other libraries' caches on the same models and noises: cache-dit's DBCache, and diffusers' own caches.
 
-A peer is enabled before each batch and disabled after it, outside of what is timed, so that no run begins with another's state. What it computed is
-counted from outside (`foreseer.bench.counting`), not by its own summary. Nothing here is needed for anything else: without a peer installed its lanes
-are rows that say so.
+A peer gets a freshly loaded model for each batch, is enabled before each run and disabled after it, outside of what is timed: no run begins with
+another's state, and no lane with what another left. (After cache-dit 1.5.3 is disabled a `FluxTransformer2DModel` computes bit for bit what it did, and
+diffusers' caches fail on it all the same.) What a peer computed is counted from outside (`foreseer.bench.counting`), not by its own summary. Nothing
+here is needed for anything else: without a peer installed its lanes are rows that say so.
 """
 
 from __future__ import annotations
@@ -173,21 +174,23 @@ def diffusers_taylorseer(
         interval: ``cache_interval``.
         order: ``max_order``.
         warmup_steps: ``disable_cache_before_step``.
-        mode: ``"default"``: what it finds by itself, attention. ``"lite"``: ``use_lite_mode``, the output projection. ``"modules"``: attention and
-            feed-forward layers of every block, by ``cache_identifiers``: what the paper forecasts.
+        mode: ``"default"``: what it finds by itself, attention. ``"lite"``: ``use_lite_mode``, the output projection. ``"modules"``: what the paper
+            forecasts, by ``cache_identifiers``: attention and feed-forward layers, and of FLUX's single blocks the output of both together.
         factors_dtype: ``taylor_factors_dtype``.
     """
 
     def config(request: Request) -> object:
         from diffusers import TaylorSeerCacheConfig
 
-        every = [r".*blocks\.\d+\.(attn|attn1|attn2|ff|ffn|ff_context|proj_mlp)"]
+        modules = mode == "modules"
+        forecast = [r"(transformer_blocks|blocks)\.\d+\.(attn|attn1|attn2|ff|ffn|ff_context)", r"single_transformer_blocks\.\d+\.proj_out"]
         return TaylorSeerCacheConfig(
             cache_interval=interval,
             max_order=order,
             disable_cache_before_step=warmup_steps,
             use_lite_mode=mode == "lite",
-            cache_identifiers=every if mode == "modules" else None,
+            cache_identifiers=forecast if modules else None,
+            skip_predict_identifiers=[r"single_transformer_blocks\.\d+\.(attn|proj_mlp)"] if modules else None,
             taylor_factors_dtype=getattr(torch, factors_dtype),
         )
 

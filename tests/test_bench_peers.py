@@ -68,7 +68,7 @@ def test_a_peer_that_raises_is_a_row_with_its_error(tmp_path: Path, monkeypatch:
 
 
 def test_a_peer_that_leaves_the_model_changed_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Law: after each peer the model is checked on one input; where it is another, the row says so and a fresh one is loaded."""
+    """Law: each peer has a model of its own, which is checked on one input after it; where the output is another, the row says so."""
 
     def spoils(request: Request) -> Iterator[None]:
         yield
@@ -77,7 +77,7 @@ def test_a_peer_that_leaves_the_model_changed_spoils_nothing(tmp_path: Path, mon
     monkeypatch.setitem(module.PEERS, "spoils", peer(spoils))
     monkeypatch.setitem(module.PEERS, "idle", peer(lambda request: iter([None])))
     found = run(tmp_path, PeerSpec("spoils"), PeerSpec("idle"))
-    assert "left the model changed" in found.lane("spoils").error
+    assert "it left its model changed" in found.lane("spoils").error
     assert np.isposinf(found.lane("idle").values("psnr")).all()
     assert found.lane("idle").steps == [STEPS, STEPS]
 
