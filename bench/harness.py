@@ -150,10 +150,10 @@ class _Bench:
         """Draw a batch once with everything counted, and time it."""
         # A peer gets a model of its own: one that is disabled again can leave a model that computes the same and cannot be given to the next.
         family = self._load() if lane.kind == "peer" else self._family
-        blocks = blocks_of(family)
         with ExitStack() as stack:
+            calls = stack.enter_context(count_blocks(blocks_of(family)))
             attached = stack.enter_context(self._driven(family, lane, len(indices)))
-            calls = stack.enter_context(count_blocks(blocks))
+            calls.clear()  # a calibration is no part of the run
             cost = None if number else stack.enter_context(count_cost(torch.device(self._settings.device)))
             latents = self._draw(family, indices, lane.num_steps)
         self._check(family, lane)

@@ -14,8 +14,10 @@ import torch
 from tiny import TINY
 from tiny.common import accepted, drawn, wan_vae
 from torch import Tensor
+from typer.testing import CliRunner
 
 import foreseer.bench.families as families
+from foreseer.__main__ import app
 from foreseer.bench.counting import count_blocks, count_cost
 from foreseer.bench.families import DiTFamily, Family, PipelineFamily, blocks_of, decode_flux, decode_wan, load_family
 from foreseer.bench.harness import run_benchmark
@@ -98,11 +100,12 @@ def test_every_lane_but_full_is_timed_beside_full_computation(results: Results) 
 
 
 def test_what_is_counted_from_outside_is_what_the_report_says(tiny: DiTFamily) -> None:
-    """Law: hooks on linear layers see the block-rows that a policy's report counts, those of its self-check added."""
+    """Law: counters in linear layers see the block-rows that a policy's report counts, those of its self-check added."""
     for policy in POLICIES:
-        with tiny.attached(parse_policy(policy), num_steps=STEPS, samples=2) as attached, count_blocks(blocks_of(tiny)) as calls:
+        with count_blocks(blocks_of(tiny)) as calls, tiny.attached(parse_policy(policy), num_steps=STEPS, samples=2) as attached:
             tiny.draw([0, 1], seed=0, num_steps=STEPS, guidance=1.5)
         assert calls.block_rows == attached.report.block_rows + attached.report.check_block_rows
+        assert not any("forward" in module.__dict__ for module in tiny.model.modules())
 
 
 def test_flops_are_those_of_the_blocks_formula(tiny: DiTFamily) -> None:
@@ -247,3 +250,27 @@ def test_a_family_that_is_not_there_says_what_is() -> None:
     """Law: errors name the value and what to write."""
     with pytest.raises(OptionError, match="family='sd3' is unknown; write one of dit, flux, wan"):
         load_family("sd3", device="cpu", dtype="float32")
+
+
+SETTINGS = "family = 'dit'\nsamples = 2\nbatch = 2\nsteps = 3\nrepeats = 0\n[[lanes]]\npolicy = 'none'\n"
+
+
+def test_the_command_line_runs_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: Ctrl-C ends with status 130 and keeps what is there; other settings end with 2 and a line that says what differs."""
+    file, out = tmp_path / "small.toml", tmp_path / "out"
+    file.write_text(SETTINGS)
+    command = ["bench", "run", str(file), "--out", str(out)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "dit, 3 steps, 2 samples in batches of 2" in done.output
+    file.write_text(SETTINGS.replace("steps = 3", "steps = 4"))
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2
+    assert "steps was 3, is 4" in " ".join(refused.output.split())
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("foreseer.bench.harness.run_benchmark", interrupted)
+    assert CliRunner().invoke(app, command).exit_code == 130
+    assert Results.load(out).finished
