@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import typer
-
 from foreseer.console import complain
+
+import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 
 __all__ = ["bench"]
 

@@ -133,6 +133,13 @@ def print_results(results: Results) -> None:
     for verdict in found:
         style = {"holds": "green", "fails": "red", "mixed": "yellow", "open": ""}[verdict.finding]
         out.print(Text.assemble((f"{verdict.finding:5}  ", style), f"{verdict.paper}: {verdict.sentence}"))
+    if results.published:
+        made = table("published", "model", "numbers", "source")
+        for row in results.published:
+            numbers = ", ".join(f"{key} {value:g}" for key, value in row.items() if isinstance(value, (int, float)))
+            made.add_row(*map(Text, (str(row["method"]), str(row.get("model", "")), numbers, str(row["source"]))))
+        out.print("\nWhat was published, of other models: nothing of it compares with the tables above but its order")
+        out.print(made)
     if not results.finished:
         out.print("\nThe benchmark is not finished: the same command goes on.")
 

@@ -192,10 +192,12 @@ def test_the_command_line_prints_reports_and_differences(tmp_path: Path) -> None
     """Law: what the results say can be read in the terminal; what is not there is an error that says what to write."""
     for name, psnr in (("a", 30.0), ("b", 31.0)):
         (tmp_path / name).mkdir()
-        results(taylor(28.0, max_order=0), taylor(psnr), finished=True).save(tmp_path / name)
+        published = ({"method": "TaylorSeer N=3", "source": "the paper", "fid": 2.34},)
+        results(taylor(28.0, max_order=0), taylor(psnr), finished=True, published=published).save(tmp_path / name)
     shown = CliRunner().invoke(app, ["bench", "report", str(tmp_path / "a")])
     assert shown.exit_code == 0, shown.output
     assert "Forecasting beats reuse" in shown.output
+    assert "fid 2.34" in shown.output
     shown = CliRunner().invoke(app, ["bench", "diff", str(tmp_path / "a"), str(tmp_path / "b")])
     assert shown.exit_code == 0, shown.output
     assert "1 changed beyond noise" in shown.output
