@@ -228,7 +228,8 @@ class Results:
     def save(self, folder: Path) -> Path:
         """Write ``results.json``, whole or not at all."""
         path = folder / FILE
-        write_whole(path, json.dumps(_plain(self), indent=1, allow_nan=False) + "\n")
+        # written after every unit: indented, json would leave its fast encoder, and megabytes would take seconds
+        write_whole(path, json.dumps(_plain(self), allow_nan=False) + "\n")
         return path
 
     @classmethod
@@ -256,6 +257,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(v) for key, v in value.items()}
     if isinstance(value, (tuple, list)):
+        if set(map(type, value)) <= {float, int} and all(map(math.isfinite, value)):
+            return list(value)
         return [_plain(v) for v in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else "inf" if value > 0 else "-inf"
