@@ -57,6 +57,11 @@ def _speedup(line: Line) -> str:
     return f"{line.speedup:.2f}x" + ("" if math.isnan(low) else f" ({low:.2f}-{high:.2f})")
 
 
+def _frechet(line: Line) -> str:
+    few = len(line.lane.indices) < FRECHET_MINIMUM_SAMPLES
+    return "" if math.isnan(line.frechet) else f"{line.frechet:.2f}" + "*" * few
+
+
 COLUMNS = (
     Column("steps", "Steps that were computed, mean over the samples.", lambda line: _number(line.steps, ".1f").removesuffix(".0")),
     Column("block-rows", "Blocks evaluated x rows, over those of full computation.", lambda line: _number(line.cost, ".3f")),
@@ -77,7 +82,7 @@ COLUMNS = (
     Column("feature dist.", FIGURES["feature_distance"].note + " Mean / worst.", _both("feature_distance", ".3f"), wide=True),
     Column("latent error", FIGURES["latent_error"].note + " Mean / worst.", _both("latent_error", ".3f"), wide=True),
     Column("temporal", FIGURES["temporal_psnr"].note + " Mean / worst, dB.", _both("temporal_psnr", ".1f")),
-    Column("Frechet", FRECHET_NOTE, lambda line: _number(line.frechet, ".2f") + "*" * (len(line.lane.indices) < FRECHET_MINIMUM_SAMPLES)),
+    Column("Frechet", FRECHET_NOTE, lambda line: _frechet(line)),
     Column("accuracy", FIGURES["accuracy"].note, lambda line: _number(line.means.get("accuracy", math.nan), ".1%")),
 )
 
@@ -146,8 +151,10 @@ def print_results(results: Results) -> None:
 
 def _print_table(out: Console, results: Results, batch: int) -> None:
     lines = lines_of(results, batch)
-    shown = [column for column in COLUMNS if (not column.wide or out.width >= 150) and any(column.text(line).strip("*") for line in lines)]
-    made = table("lane", *(column.title for column in shown), **{column.title: {"justify": "right"} for column in shown})
+    shown = [column for column in COLUMNS if (not column.wide or out.width >= 150) and any(column.text(line) for line in lines)]
+    longest = max((len(line.lane.name) for line in lines), default=0)
+    names = {"lane": {"min_width": min(longest, 56 if out.width >= 150 else 34)}}
+    made = table("lane", *(column.title for column in shown), **names, **{column.title: {"justify": "right"} for column in shown})
     for line in lines:
         made.add_row(Text(line.lane.name), *(Text(column.text(line)) for column in shown), style="dim" if line.lane.kind == "fewer" else "")
     done = len(lines[0].lane.indices) if lines else 0
