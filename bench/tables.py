@@ -151,9 +151,9 @@ def print_results(results: Results) -> None:
 
 def _print_table(out: Console, results: Results, batch: int) -> None:
     lines = lines_of(results, batch)
-    shown = [column for column in COLUMNS if (not column.wide or out.width >= 150) and any(column.text(line) for line in lines)]
+    shown = [column for column in COLUMNS if (not column.wide or out.width >= 200) and any(column.text(line) for line in lines)]
     longest = max((len(line.lane.name) for line in lines), default=0)
-    names = {"lane": {"min_width": min(longest, 56 if out.width >= 150 else 34)}}
+    names = {"lane": {"min_width": min(longest, 56 if out.width >= 200 else 34)}}
     made = table("lane", *(column.title for column in shown), **names, **{column.title: {"justify": "right"} for column in shown})
     for line in lines:
         made.add_row(Text(line.lane.name), *(Text(column.text(line)) for column in shown), style="dim" if line.lane.kind == "fewer" else "")
