@@ -54,7 +54,7 @@ def _speedup(line: Line) -> str:
     if math.isnan(line.speedup):
         return ""
     low, high = line.quartiles
-    return f"{line.speedup:.2f}x" + ("" if math.isnan(low) else f" ({low:.2f}-{high:.2f})")
+    return f"{line.speedup:.2f}x" + (f" ({low:.2f}-{high:.2f})" if len(line.lane.ratios) > 1 else "")
 
 
 def _frechet(line: Line) -> str:

@@ -82,6 +82,15 @@ def test_the_share_of_order_one_is_of_the_best_order() -> None:
     assert "75 to 75 %" in verdict.sentence
 
 
+def test_settings_at_which_no_order_gains_anything_are_counted() -> None:
+    """Law: a claim is not judged from the settings that suit it."""
+    losing = [taylor(p, max_order=o, interval=5) for o, p in enumerate((30.0, 29.0, 29.5))]
+    verdict = finding(results(*(taylor(p, max_order=o) for o, p in enumerate((30.0, 33.0, 34.0))), *losing), "order_one_carries_most")
+    assert (verdict.finding, verdict.numbers["without_gain"]) == ("mixed", 1)
+    assert "at 1 of 2 settings no order gains anything" in verdict.sentence
+    assert finding(results(*losing), "order_one_carries_most").finding == "open"
+
+
 def test_a_gate_is_held_against_the_schedule_at_equal_cost() -> None:
     """Law: between two schedules each sample is interpolated; where no schedule costs more, nothing is extrapolated."""
     schedules = [taylor(20.0, 0.2, "last_block"), taylor(30.0, 0.4, "last_block"), taylor(99.0, 0.3, "modules")]
