@@ -34,7 +34,7 @@ from foreseer.registry import PolicySpec
 from foreseer.types import Run
 
 CPU, STEPS_HERE = torch.device("cpu"), 8
-TINY = Settings(scale="tiny", device="cpu", dtype="float32", steps=STEPS_HERE, repeats=2, full_steps=1)
+TINY = Settings(scale="tiny", device="cpu", dtype="float32", steps=STEPS_HERE, repeats=1, full_steps=1)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -186,7 +186,7 @@ def test_an_interruption_keeps_finished_lanes(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(suite, "lane_figures", interrupted)
     out = tmp_path / "results" / "a.json"
-    words = ["--scale", "tiny", "--device", "cpu", "--out", str(out), "--steps", "4", "--repeats", "1", "--models", "flux-dev"]
+    words = ["--scale", "tiny", "--device", "cpu", "--out", str(out), "--steps", "4", "--repeats", "2", "--models", "flux-dev"]
     words += ["--policies", "taylorseer-5", "taylorseer-5-last"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 130
