@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import attrs
-import torch
 from torch import Tensor, nn
 
+from foreseer.bench.fields import DTYPES, check_device, check_dtype, check_folder, number, whole
+from foreseer.bench.files import file_names, write_whole
 from foreseer.bench.lanes import keep_freed_memory
+from foreseer.bench.machine import facts
 from foreseer.bench.measure import Bars, Comparison, Row, finite
-from foreseer.bench.page import facts, print_table, write_page, write_table
+from foreseer.bench.page import print_table, write_page, write_table
 from foreseer.bench.pictures import draw_samples, draw_speed_quality
 from foreseer.bench.quality import FRECHET_NOTE, DigitJudge
-from foreseer.errors import OptionError
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.report import Report
 from foreseer.zoo import load_dit
@@ -30,42 +30,6 @@ __all__ = ["DEFAULT_POLICIES", "CompareSettings", "Result", "compare"]
 
 # CG-Taylor's threshold is for models whose first block changes less from step to step: with its default this small one computes everything.
 DEFAULT_POLICIES = ("reuse", "taylorseer", "taylorseer:target=last_block", "cg_taylor:threshold=0.06", "speca", "speca_released")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-def _whole(low: int, high: int | None = None) -> Any:
-    def check(settings: object, attribute: attrs.Attribute[int], value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
-            allowed = f">= {low}" if high is None else f"from {low} to {high}"
-            raise OptionError(f"{attribute.name}={value!r} is out of range; write a whole number {allowed}")
-
-    return check
-
-
-def _weight(settings: object, attribute: attrs.Attribute[float], value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 100.0:
-        raise OptionError(f"{attribute.name}={value!r} is out of range; write a number from 0 to 100 (1 means no guidance)")
-
-
-def _device(settings: object, attribute: attrs.Attribute[str], value: str) -> None:
-    try:
-        device = torch.device(value)
-    except (RuntimeError, TypeError) as error:
-        raise OptionError(f"device={value!r} is unknown; write 'cpu', or 'cuda' where there is a GPU") from error
-    if device.type not in ("cpu", "cuda"):
-        raise OptionError(f"device={value!r} cannot be timed here; write 'cpu', or 'cuda' where there is a GPU")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(f"device={value!r} is not there: {torch.cuda.device_count()} CUDA devices were found; write 'cpu'")
-
-
-def _dtype(settings: object, attribute: attrs.Attribute[str], value: str) -> None:
-    if value not in DTYPES:
-        raise OptionError(f"dtype={value!r} is unknown; write one of {', '.join(DTYPES)}")
-
-
-def _folder(settings: object, attribute: attrs.Attribute[Path], value: Path) -> None:
-    if value.exists() and not value.is_dir():
-        raise OptionError(f"out={str(value)!r} is a file; write the name of a folder, which is made if it is missing")
 
 
 def _policies(value: Any) -> tuple[str | PolicySpec, ...]:
@@ -93,15 +57,15 @@ class CompareSettings:
     """
 
     policies: tuple[str | PolicySpec, ...] = attrs.field(default=DEFAULT_POLICIES, converter=_policies)
-    samples: int = attrs.field(default=64, validator=_whole(1))
-    steps: int = attrs.field(default=50, validator=_whole(1, 1000))
-    seed: int = attrs.field(default=0, validator=_whole(0))
-    batch: int = attrs.field(default=32, validator=_whole(1))
-    guidance: float = attrs.field(default=1.5, validator=_weight)
-    device: str = attrs.field(default="cpu", validator=_device)
-    dtype: str = attrs.field(default="float32", validator=_dtype)
+    samples: int = attrs.field(default=64, validator=whole(1))
+    steps: int = attrs.field(default=50, validator=whole(1, 1000))
+    seed: int = attrs.field(default=0, validator=whole(0))
+    batch: int = attrs.field(default=32, validator=whole(1))
+    guidance: float = attrs.field(default=1.5, validator=number(0.0, 100.0, hint="1 means no guidance"))
+    device: str = attrs.field(default="cpu", validator=check_device)
+    dtype: str = attrs.field(default="float32", validator=check_dtype)
     observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
-    out: Path = attrs.field(default=Path("compare"), converter=Path, validator=_folder)
+    out: Path = attrs.field(default=Path("compare"), converter=Path, validator=check_folder)
 
     def specs(self) -> list[PolicySpec]:
         """Return the policies, read and checked; what is named twice is there once.
@@ -204,7 +168,7 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
             interrupted=interrupted,
             facts=facts(settings.device),
         )
-        _write(settings.out / "results.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
+        write_whole(settings.out / "results.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
         write_table(found, settings.out / "table.csv")
         return found
 
@@ -229,26 +193,6 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
     if show:
         print_table(found)
     return found
-
-
-def file_names(policies: Iterable[str]) -> dict[str, str]:
-    """Give each policy a file name without its ending: safe on every system, and unlike the others whatever the case of letters means there."""
-    names: dict[str, str] = {}
-    for policy in policies:
-        plain = re.sub(r"[^A-Za-z0-9.=_-]+", "_", policy).strip("._")[:80] or "policy"
-        name, count = plain, 1
-        while name.lower() in (taken.lower() for taken in names.values()):
-            count += 1
-            name = f"{plain}-{count}"
-        names[policy] = name
-    return names
-
-
-def _write(path: Path, text: str) -> None:
-    """Replace a file in one go: a crash leaves the old one whole."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
 
 
 class _Silent:

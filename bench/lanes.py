@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import attrs
@@ -18,7 +18,21 @@ from foreseer.registry import PolicySpec
 from foreseer.report import Report
 from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
 
-__all__ = ["CLASSES", "FULL", "SAMPLE", "Lane", "Measurement", "fewer_lane", "keep_freed_memory", "labels_of", "measure", "noise_of", "warm_up"]
+__all__ = [
+    "CLASSES",
+    "FULL",
+    "SAMPLE",
+    "Lane",
+    "Measurement",
+    "fewer_lane",
+    "generator_of",
+    "keep_freed_memory",
+    "labels_of",
+    "measure",
+    "noise_of",
+    "wait_for",
+    "warm_up",
+]
 
 CLASSES = 10
 SAMPLE = (1, 8, 8)
@@ -87,7 +101,7 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(trim_threshold, 2**31 - 1) and mallopt(mmap_threshold, 2**25))
 
 
-def noise_of(indices: range, *, seed: int, shape: tuple[int, ...]) -> Tensor:
+def noise_of(indices: Sequence[int], *, seed: int, shape: tuple[int, ...]) -> Tensor:
     """Return the initial noise of samples, each sample's own whatever batch it is in.
 
     Args:
@@ -98,14 +112,15 @@ def noise_of(indices: range, *, seed: int, shape: tuple[int, ...]) -> Tensor:
     Returns:
         ``(B, C, H, W)`` float32, on the CPU.
     """
-    noise = []
-    for index in indices:
-        own = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
-        noise.append(torch.randn(shape, generator=torch.Generator().manual_seed(own)))
-    return torch.stack(noise)
+    return torch.stack([torch.randn(shape, generator=generator_of(index, seed=seed)) for index in indices])
 
 
-def labels_of(indices: range) -> Tensor:
+def generator_of(index: int, *, seed: int) -> torch.Generator:
+    """Return a sample's own generator, on the CPU: what it draws depends on the two numbers only."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, index)).generate_state(1)[0]))
+
+
+def labels_of(indices: Sequence[int]) -> Tensor:
     """Return the classes of samples, ``(B,)`` int64: sample i is of class i modulo 10."""
     return torch.tensor([index % CLASSES for index in indices])
 
@@ -151,15 +166,16 @@ def warm_up(model: nn.Module, lane: Lane, noise: Tensor, labels: Tensor, *, guid
 def _timed(
     model: nn.Module, noise: Tensor, labels: Tensor, timesteps: list[int], guidance: float, on_step: Callable[[int], None] | None
 ) -> tuple[Tensor, float]:
-    _wait_for(noise.device)
+    wait_for(noise.device)
     started = time.perf_counter()
     samples = ddim_sample(model, noise, labels, timesteps, guidance=guidance, on_step=on_step)
-    _wait_for(noise.device)
+    wait_for(noise.device)
     seconds = time.perf_counter() - started
     return samples.float().cpu(), seconds
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Let an accelerator finish what was given to it."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import base64
 import csv
-import os
-import platform
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
-import torch
 
 from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
 
@@ -21,7 +17,7 @@ if TYPE_CHECKING:
     from foreseer.bench.compare import Result
     from foreseer.bench.measure import Row
 
-__all__ = ["COLUMNS", "Column", "facts", "print_table", "remarks", "write_page", "write_table"]
+__all__ = ["COLUMNS", "Column", "print_table", "remarks", "write_page", "write_table"]
 
 BUSY = 1.5
 """A speed-up that varies by more than this factor between batches was measured beside other work: on an idle machine batches differ by a few per cent."""
@@ -123,18 +119,6 @@ COLUMNS = (
     Column("seconds_per_batch", "s / batch", "Seconds of a batch, as the median over the batches.", lambda row: f"{np.median(row.seconds):.2f}"),
     Column("bytes_held", "MB held", "Most memory that recorded features occupied during a batch, in MB (1e6 bytes).", _held),
 )
-
-
-def facts(device: str) -> dict[str, str]:
-    """Return machine and versions, in words."""
-    packages = ("foreseer", "torch", "diffusers", "numpy", "scikit-learn", "scikit-image")
-    gpu = {"GPU": torch.cuda.get_device_name(device)} if torch.device(device).type == "cuda" else {}
-    return {
-        "processor": f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
-        **gpu,
-        "system": platform.platform(),
-        "versions": ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]),
-    }
 
 
 def counted(number: int, noun: str) -> str:
@@ -239,14 +223,6 @@ def write_page(result: Result, timelines: Mapping[str, Path]) -> Path:
     )
     result.page.write_text(text + "\n", encoding="utf-8")
     return result.page
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def _sections(result: Result) -> list[Row]:

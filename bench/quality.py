@@ -162,6 +162,12 @@ class DigitJudge:
         """Return the share of ``(B, 1, 8, 8)`` samples that the classifier takes for their ``(B,)`` labels."""
         return accuracy(self.classifier(self._seen(samples)), labels)
 
+    @torch.no_grad()
+    def classes(self, samples: Tensor) -> Tensor:
+        """Return the ``(B,)`` classes that the classifier takes ``(B, 1, 8, 8)`` samples for."""
+        logits: Tensor = self.classifier(self._seen(samples))
+        return logits.argmax(1)
+
     def frechet_distance(self, samples: Tensor) -> float:
         """Return the `frechet_distance` of ``(N, 1, 8, 8)`` samples to the reference, N >= 2; NaN where a sample is not finite.
 

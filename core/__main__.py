@@ -1,4 +1,4 @@
-"""The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``models``, ``estimate``."""
+"""The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``bench``, ``models``, ``estimate``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import attrs
 
 from foreseer import __version__
+from foreseer.bench.commands import bench
 from foreseer.console import Commands, Compare, Several, complain, console, table
 from foreseer.describe import describe_plugins, options_of, plain, quiet, read_docstring, reflow
 from foreseer.errors import OptionError
@@ -263,6 +264,9 @@ def estimate(
     for e in found:
         shown.add_row(*map(Text, (e.policy, in_bytes(e.bytes_held), str(len(e.bytes_by_site)), str(e.rows), str(e.streams), "; ".join(e.notes))))
     console().print(shown)
+
+
+app.add_typer(bench, name="bench")
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -1,0 +1,165 @@
+"""What one sampling costs, counted from outside of whatever drives the model: blocks that ran, FLOPs, and bytes of tensors alive at once."""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+
+__all__ = ["BlockCalls", "Cost", "count_blocks", "count_cost"]
+
+CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+
+
+@attrs.define
+class BlockCalls:
+    """How much of each block ran while it was counted.
+
+    A block that ran in part, such as one whose attention was forecast and whose feed-forward layer was computed, counts as the share of its linear
+    layers' weights that ran. Linear layers inside of norms are left out: modulation stays live under every method.
+
+    Attributes:
+        weights: For each block the weights of each of its linear layers.
+        calls: For each block how often each of them was called.
+        rows: For each block the batch entries of those calls, summed.
+    """
+
+    weights: list[list[int]]
+    calls: list[list[int]]
+    rows: list[list[int]]
+
+    @property
+    def steps(self) -> float:
+        """How often the block that ran least was run: steps that were computed to the end, times the calls that a step makes."""
+        return min(self._shares(self.calls))
+
+    @property
+    def block_rows(self) -> float:
+        """Blocks evaluated x rows."""
+        return sum(self._shares(self.rows))
+
+    def clear(self) -> None:
+        """Begin to count anew."""
+        for counts in (*self.calls, *self.rows):
+            counts[:] = [0] * len(counts)
+
+    def _shares(self, counts: list[list[int]]) -> list[float]:
+        return [sum(w * n for w, n in zip(ws, ns, strict=True)) / sum(ws) for ws, ns in zip(self.weights, counts, strict=True)]
+
+
+@contextmanager
+def count_blocks(blocks: Sequence[nn.Module]) -> Iterator[BlockCalls]:
+    """Count the calls of the linear layers of each block, by wrapping their ``forward``.
+
+    To be entered before anything is attached or enabled: what then skips a layer, whichever way, skips the counter too. (A forward hook would be called
+    where a cache returns its forecast from within the layer.)
+
+    Raises:
+        ValueError: A block has no linear layer outside of its norms.
+    """
+    layers = [[m for name, m in block.named_modules() if isinstance(m, nn.Linear) and "norm" not in name] for block in blocks]
+    for block, found in zip(blocks, layers, strict=True):
+        if not found:
+            raise ValueError(f"a {type(block).__name__} has no linear layer outside of its norms, so that nobody can see from outside whether it ran")
+    counted = BlockCalls([[m.weight.numel() for m in found] for found in layers], *([[0] * len(found) for found in layers] for _ in range(2)))
+
+    def counter(block: int, layer: int, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        @functools.wraps(forward)
+        def counting(*args: Any, **kwargs: Any) -> Tensor:
+            output = forward(*args, **kwargs)
+            counted.calls[block][layer] += 1
+            counted.rows[block][layer] += output.shape[0]
+            return output
+
+        return counting
+
+    wrapped = [m for found in layers for m in found]
+    before = [m.__dict__.get("forward") for m in wrapped]
+    for b, found in enumerate(layers):
+        for i, m in enumerate(found):
+            m.forward = counter(b, i, m.forward)  # type: ignore[method-assign]
+    try:
+        yield counted
+    finally:
+        for m, own in zip(wrapped, before, strict=True):
+            del m.forward
+            if own is not None:
+                m.forward = own  # type: ignore[method-assign]
+
+
+class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Sums the bytes of tensors' storages that were made while it was on and are still alive."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._seen: weakref.WeakKeyDictionary[torch.UntypedStorage, None] = weakref.WeakKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        old = {id(a.untyped_storage()) for a in args if isinstance(a, Tensor)}
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                if id(storage) not in old and storage not in self._seen:
+                    self._note(storage)
+        return result
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        held = storage.nbytes()
+        self._seen[storage] = None
+        self.now += held
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._drop, held).atexit = False
+
+    def _drop(self, held: int) -> None:
+        self.now -= held
+
+
+@attrs.define
+class Cost:
+    """What a sampling cost. Both are 0 until it is over.
+
+    Attributes:
+        flops: Floating point operations of matrix products, convolutions and attention (torch's counter; a multiplication and an addition are two).
+        peak_bytes: Most bytes of tensors that were made during it and alive at once; on CUDA, of the allocator beyond what was allocated before.
+        how: ``"tensors"`` or ``"cuda allocator"``.
+    """
+
+    flops: int = 0
+    peak_bytes: int = 0
+    how: str = "tensors"
+
+
+def _attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def count_cost(device: torch.device) -> Iterator[Cost]:
+    """Count FLOPs and memory. It slows what it watches down several times: time something else."""
+    cost = Cost()
+    # torch's table has the attention kernels of GPUs only
+    flops = FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: _attention})
+    if device.type == "cuda":
+        cost.how = "cuda allocator"
+        torch.cuda.synchronize(device)
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        with flops:
+            yield cost
+        cost.peak_bytes = torch.cuda.max_memory_allocated(device) - before
+    else:
+        alive = _Alive()
+        with alive, flops:
+            yield cost
+        cost.peak_bytes = alive.peak
+    cost.flops = flops.get_total_flops()

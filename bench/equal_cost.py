@@ -1,0 +1,92 @@
+"""Comparing lanes sample by sample, also where their costs differ: the other's figures are interpolated at equal cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import attrs
+import numpy as np
+
+from foreseer.bench.results import LaneResult, Results
+from foreseer.bench.summary import capped, mean_of
+
+__all__ = ["Gain", "best_at_steps", "gain", "gain_at_equal_cost"]
+
+
+@attrs.frozen(kw_only=True)
+class Gain:
+    """How much better a lane is than another, in PSNR of the same samples.
+
+    Attributes:
+        lane, over: Their names; of an interpolation, both its ends.
+        cost: Block-rows of the lane over those of full computation.
+        mean: Mean of the paired differences, dB.
+        error: Standard error of the mean.
+        share: Share of the samples that are better.
+        samples: How many pairs there are.
+    """
+
+    lane: str
+    over: tuple[str, ...]
+    cost: float
+    mean: float
+    error: float
+    share: float
+    samples: int
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is beyond noise: more than three standard errors, either way."""
+        return abs(self.mean) > 3 * self.error
+
+
+def gain(results: Results, lane: LaneResult, other: LaneResult) -> Gain | None:
+    """Return the gain of a lane over another; None where they have no finished sample in common."""
+    return _gain(results, lane, [(other, 1.0)])
+
+
+def gain_at_equal_cost(results: Results, lane: LaneResult, others: Sequence[LaneResult]) -> Gain | None:
+    """Return the gain of a lane over what others reach at its block-rows.
+
+    Of others that cost the same the best counts. Between two costs each sample's PSNR is interpolated linearly; None outside of them: nothing is
+    extrapolated.
+    """
+    cost = results.cost(lane)
+    best: dict[float, LaneResult] = {}
+    for other in others:
+        at = round(results.cost(other), 6)
+        if math.isfinite(at) and (at not in best or mean_of(other, "psnr") > mean_of(best[at], "psnr")):
+            best[at] = other
+    below, above = (max((c for c in best if c <= cost), default=None), min((c for c in best if c >= cost), default=None))
+    if below is None or above is None:
+        return None
+    share = 0.0 if above == below else (cost - below) / (above - below)
+    return _gain(results, lane, [(best[below], 1 - share), (best[above], share)] if share else [(best[below], 1.0)])
+
+
+def best_at_steps(lanes: Sequence[LaneResult], steps: float, *, within: float = 1.0) -> LaneResult | None:
+    """Return the lane with the best mean PSNR among those that computed as many steps, up to one more or less; None where there is none."""
+    fitting = [lane for lane in lanes if lane.units and abs(np.mean(lane.steps) - steps) <= within]
+    return max(fitting, key=lambda lane: mean_of(lane, "psnr"), default=None)
+
+
+def _gain(results: Results, lane: LaneResult, others: Sequence[tuple[LaneResult, float]]) -> Gain | None:
+    own, *rest = (dict(zip(found.indices, capped(found.values("psnr")), strict=True)) for found in (lane, *(other for other, _ in others)))
+    common = sorted(set(own).intersection(*rest))
+    if not common:
+        return None
+    beside = sum(weight * np.array([values[i] for i in common]) for values, (_, weight) in zip(rest, others, strict=True))
+    differences = np.array([own[i] for i in common]) - beside
+    differences = differences[np.isfinite(differences)]
+    if not len(differences):
+        return None
+    return Gain(
+        lane=lane.name,
+        over=tuple(other.name for other, _ in others),
+        cost=results.cost(lane),
+        mean=float(differences.mean()),
+        error=float(differences.std(ddof=1) / math.sqrt(len(differences))) if len(differences) > 1 else math.inf,
+        share=float((differences > 0).mean()),
+        samples=len(differences),
+    )

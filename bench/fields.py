@@ -1,0 +1,63 @@
+"""What the settings of a comparison and of a benchmark check: numbers in a range, devices, dtypes, folders."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+import torch
+
+from foreseer.errors import OptionError
+
+__all__ = ["DTYPES", "check_device", "check_dtype", "check_folder", "number", "whole"]
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
+
+
+def whole(low: int, high: int | None = None) -> Validator:
+    """Return a validator for whole numbers of at least ``low``, and at most ``high`` where it is given."""
+
+    def check(settings: object, attribute: attrs.Attribute[int], value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
+            allowed = f">= {low}" if high is None else f"from {low} to {high}"
+            raise OptionError(f"{attribute.name}={value!r} is out of range; write a whole number {allowed}")
+
+    return check
+
+
+def number(low: float, high: float, *, hint: str = "") -> Validator:
+    """Return a validator for numbers from ``low`` to ``high``; the hint goes into the message."""
+
+    def check(settings: object, attribute: attrs.Attribute[float], value: object) -> None:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+            raise OptionError(f"{attribute.name}={value!r} is out of range; write a number from {low:g} to {high:g}{f' ({hint})' if hint else ''}")
+
+    return check
+
+
+def check_device(settings: object, attribute: attrs.Attribute[str], value: str) -> None:
+    """Refuse a device that is unknown, cannot be timed here, or is not there."""
+    try:
+        device = torch.device(value)
+    except (RuntimeError, TypeError) as error:
+        raise OptionError(f"device={value!r} is unknown; write 'cpu', or 'cuda' where there is a GPU") from error
+    if device.type not in ("cpu", "cuda"):
+        raise OptionError(f"device={value!r} cannot be timed here; write 'cpu', or 'cuda' where there is a GPU")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise OptionError(f"device={value!r} is not there: {torch.cuda.device_count()} CUDA devices were found; write 'cpu'")
+
+
+def check_dtype(settings: object, attribute: attrs.Attribute[str], value: str) -> None:
+    """Refuse a name that is not in `DTYPES`."""
+    if value not in DTYPES:
+        raise OptionError(f"dtype={value!r} is unknown; write one of {', '.join(DTYPES)}")
+
+
+def check_folder(settings: object, attribute: attrs.Attribute[Path], value: Path) -> None:
+    """Refuse the name of a file."""
+    if value.exists() and not value.is_dir():
+        raise OptionError(f"out={str(value)!r} is a file; write the name of a folder, which is made if it is missing")

@@ -1,0 +1,155 @@
+"""Two laws of what forecasting may cost, measured on a model that a CPU can run: step by step, with the time inside of the blocks told apart.
+
+- *Blocks.* Where the last block is forecast, a step's time beyond the blocks that must run is at most 0.3 % of a full step.
+- *Parts.* Where every module is forecast, a forecast step takes at most 4 % of a full one, and ``max_order + 1`` features of each module are held, no more.
+
+Time is that of the processor on one thread, not of the wall: whatever else runs on the machine then counts little.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+import torch
+from torch import nn
+
+from foreseer.adapters.blocks import find_blocks
+from foreseer.bench.gpu.forced import forced
+from foreseer.bench.gpu.lanes import Lane
+from foreseer.bench.gpu.loop import Clock, Loop
+from foreseer.bench.gpu.measure import timed_run
+from foreseer.registry import PolicySpec, parse_policy
+
+__all__ = ["BLOCKS_AT_MOST", "PARTS_AT_MOST", "laws"]
+
+BLOCKS_AT_MOST = 0.003
+PARTS_AT_MOST = 0.04
+STEPS = 5
+BARE_STEPS = 2
+
+LANES = (
+    Lane("last block", parse_policy("taylorseer:interval=2,max_order=1,warmup_steps=2,target=last_block")),
+    Lane("first block as gate", PolicySpec("forced", forced, {"policy": "cg_taylor:first_order=1,warmup_steps=2", "computed": 3, "of": STEPS})),
+    Lane("modules", parse_policy("taylorseer:interval=2,max_order=1,warmup_steps=2")),
+)
+
+
+@attrs.define
+class _Inside:
+    """Seconds inside of blocks."""
+
+    seconds: float = 0.0
+
+
+class _Split(Clock):
+    """A clock that also says how much of each stretch was inside of blocks."""
+
+    def __init__(self, inside: _Inside) -> None:
+        super().__init__(torch.device("cpu"), time.process_time)
+        self._inside, self._at = inside, [0.0]
+
+    def mark(self) -> None:
+        """Mark a moment."""
+        super().mark()
+        self._at.append(self._inside.seconds)
+
+    def inside(self) -> list[float]:
+        """Return the seconds inside of blocks between the marks, and forget them."""
+        at, self._at = self._at[1:], [0.0]
+        return [b - a for a, b in itertools.pairwise(at)]
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _watched(model: nn.Module, inside: _Inside) -> Iterator[None]:
+    """Take the time of what each block does when it runs: within whatever is attached around it."""
+    blocks = [block for _, block in find_blocks(model)]
+
+    def timing(forward: Callable[..., Any]) -> Callable[..., Any]:
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            began = time.process_time()
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                inside.seconds += time.process_time() - began
+
+        return timed
+
+    for block in blocks:
+        vars(block)["forward"] = timing(block.forward)
+    try:
+        yield
+    finally:
+        for block in blocks:
+            del vars(block)["forward"]
+
+
+def laws(loop: Loop, *, repeats: int, tell: Callable[[str], object] = lambda what: None) -> dict[str, Any]:
+    """Measure both laws; every repeat has full computation and each policy once.
+
+    Args:
+        loop: A model on the CPU, for at least `STEPS` steps.
+        repeats: How many.
+        tell: Told what is under way.
+
+    Returns:
+        ``"full"``: medians over the steps of the bare model: seconds, and seconds outside of blocks. ``"steps"``: for each policy and kind of step
+        (``"computed"``, ``"forecast"``) the medians of the seconds outside of blocks and of all seconds, and both over a full step. ``"modules"``: bytes held.
+    """
+    inside = _Inside()
+    full: list[tuple[float, float]] = []
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    held: dict[str, int] = {}
+    with _one_thread(), _watched(loop.transformer, inside):
+        for repeat in range(repeats):
+            tell(f"laws: repeat {repeat + 1} of {repeats}")
+            clock = _Split(inside)
+            loop(clock, 1)
+            clock.seconds(), clock.inside()
+            loop(clock, BARE_STEPS)
+            full += list(zip(clock.seconds(), clock.inside(), strict=True))
+            for lane in LANES:
+                clock = _Split(inside)
+                run = timed_run(loop, lane, clock, device=torch.device("cpu"), clear=clock.inside)
+                report = run.reports["model"]
+                held[lane.name] = sum(report.bytes_held.values())
+                for outcome, seconds, within in zip(report.outcomes, run.seconds, clock.inside(), strict=True):
+                    found.setdefault((lane.name, "computed" if outcome.full else "forecast"), []).append((seconds, within))
+    step = statistics.median(seconds for seconds, _ in full)
+    outside = statistics.median(seconds - within for seconds, within in full)
+    return {
+        "full": {"seconds": step, "seconds_outside_of_blocks": outside, "outside_of_blocks": outside / step, "steps": len(full)},
+        "steps": [_summary(name, kind, measured, step, outside) for (name, kind), measured in found.items()],
+        "bytes_held": held,
+    }
+
+
+def _summary(name: str, kind: str, measured: list[tuple[float, float]], step: float, outside: float) -> dict[str, Any]:
+    seconds = statistics.median(s for s, _ in measured)
+    beyond = statistics.median(s - w for s, w in measured)
+    return {
+        "policy": name,
+        "kind": kind,
+        "steps": len(measured),
+        "seconds": seconds,
+        "of_full_step": seconds / step,
+        "seconds_outside_of_blocks": beyond,
+        "outside_of_blocks": beyond / step,
+        # What the bare model does outside of its blocks (embedders, head) must run too.
+        "added_by_the_policy": (beyond - outside) / step,
+    }

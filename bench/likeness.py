@@ -1,0 +1,73 @@
+"""The figures of each sample: how like it is to the same sample of full computation, and whether it is what was asked for."""
+
+from __future__ import annotations
+
+import attrs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foreseer.bench.families import Family
+from foreseer.bench.quality import SSIM_WINDOW, DigitJudge, psnr, ssim
+
+__all__ = ["Drawn", "figures_of", "look_at"]
+
+
+@attrs.frozen(eq=False)
+class Drawn:
+    """What one lane drew of one batch.
+
+    Attributes:
+        latents: ``(B, ...)`` float32 on the CPU.
+        images: ``(B, C, H, W)``, or ``(B, F, C, H, W)`` of videos; float32 on the CPU.
+        features: ``(B, D)`` classifier's features, or ``(B, F, D)``.
+        seen: ``(B,)`` or ``(B, F)`` class that the classifier sees; -1 where a picture is not finite.
+    """
+
+    latents: Tensor = attrs.field(repr=False)
+    images: Tensor = attrs.field(repr=False)
+    features: Tensor = attrs.field(repr=False)
+    seen: Tensor = attrs.field(repr=False)
+
+
+def look_at(family: Family, judge: DigitJudge, latents: Tensor) -> Drawn:
+    """Decode latents and show the pictures to the classifier."""
+    images = family.decode(latents)
+    shape = images.shape[:2] if family.video else images.shape[:1]
+    digits = family.digits(images.flatten(0, 1) if family.video else images)
+    finite = torch.isfinite(digits).flatten(1).all(1)
+    with torch.no_grad():
+        features = judge.features(digits)
+        seen = judge.classes(digits).masked_fill(~finite, -1)
+    return Drawn(latents.float().cpu(), images, features.view(*shape, -1), seen.view(shape))
+
+
+def figures_of(family: Family, own: Drawn, full: Drawn, labels: Tensor) -> dict[str, tuple[float, ...]]:
+    """Return the figures of `foreseer.bench.results.FIGURES`, each with one number per sample.
+
+    Args:
+        family: Says whether samples are videos.
+        own: What the lane drew.
+        full: What full computation drew from the same noise.
+        labels: ``(B,)`` what was asked for.
+    """
+    frames = own.images.shape[1] if family.video else 1
+    own_pictures, full_pictures = (d.images.flatten(0, 1) if family.video else d.images for d in (own, full))
+    found = {"psnr": psnr(own.images, full.images)}
+    if min(own_pictures.shape[2:]) >= SSIM_WINDOW:
+        found["ssim"] = ssim(own_pictures, full_pictures).reshape(-1, frames).mean(1)
+    found["feature_distance"] = _relative(own.features, full.features)
+    found["latent_error"] = _relative(own.latents, full.latents)
+    if family.video:
+        found["temporal_psnr"] = psnr(own.images.diff(dim=1), full.images.diff(dim=1))
+    asked = labels if own.seen.ndim == 1 else labels[:, None]
+    found["accuracy"] = (own.seen == asked).double().view(len(labels), -1).mean(1).numpy()
+    return {name: tuple(values.tolist()) for name, values in found.items()}
+
+
+def _relative(own: Tensor, full: Tensor) -> NDArray[np.float64]:
+    """``|own - full| / |full|`` of each sample; NaN where it does not exist."""
+    a, b = own.double().flatten(1), full.double().flatten(1)
+    error: NDArray[np.float64] = ((a - b).norm(dim=1) / b.norm(dim=1)).numpy()
+    return np.where(np.isfinite(error), error, np.nan)

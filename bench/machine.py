@@ -1,0 +1,75 @@
+"""What numbers were measured on: the machine, the versions, and the state of the source."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+__all__ = ["facts", "git_state", "machine", "versions"]
+
+PACKAGES = ("foreseer", "torch", "diffusers", "numpy", "scikit-learn", "scikit-image", "cache-dit")
+
+
+def facts(device: str) -> dict[str, str]:
+    """Return machine and versions, in words."""
+    return {key: value for key, value in machine(device).items() if key != "memory"} | {"versions": ", ".join(f"{k} {v}" for k, v in versions().items())}
+
+
+def machine(device: str) -> dict[str, str]:
+    """Return processor, GPU (where the device is one), system and memory, in words."""
+    gpu = {"GPU": torch.cuda.get_device_name(device)} if torch.device(device).type == "cuda" else {}
+    return {
+        "processor": f"{_processor()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads used",
+        **gpu,
+        "system": platform.platform(),
+        "memory": _memory(),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of those packages that are installed."""
+    found = {"Python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_state() -> dict[str, Any]:
+    """Return foreseer's ``commit`` and whether tracked files were ``changed`` since; empty where it is not run from a checkout."""
+    source = Path(__file__).resolve()
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(["git", "-C", str(source.parent), *arguments], capture_output=True, text=True, timeout=10)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    # An environment inside somebody else's checkout is not ours: git must know this very file.
+    if git("ls-files", "--error-unmatch", str(source)) is None or (commit := git("rev-parse", "HEAD")) is None:
+        return {}
+    return {"commit": commit, "changed": bool(git("status", "--porcelain", "--untracked-files=no"))}
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _memory() -> str:
+    try:
+        return f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.1f} GiB"
+    except (AttributeError, OSError, ValueError):
+        return "unknown"

@@ -1,0 +1,286 @@
+"""What a benchmark found, as it lies in ``results.json``: the schema, and how it is read and written.
+
+Figures per sample are lists in the order of the samples; where a figure does not exist it is None, and an infinite PSNR (the sample is the same) is
+``inf``, which the file writes as the text "inf".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import attrs
+
+from foreseer.bench.files import write_whole
+from foreseer.errors import OptionError
+
+__all__ = ["FIGURES", "FILE", "SCHEMA", "Counted", "Figure", "LaneResult", "Results", "Unit"]
+
+SCHEMA = "1.0"
+"""Version of the schema: a reader of 1.x reads every 1.y; what 2.0 writes, it refuses."""
+
+FILE = "results.json"
+T = TypeVar("T")
+
+
+@attrs.frozen
+class Figure:
+    """A figure that every sample has.
+
+    Attributes:
+        title: For tables.
+        unit: ``"dB"`` or empty.
+        higher_is_better: Which end is the worst sample.
+        note: What it is.
+    """
+
+    title: str
+    unit: str
+    higher_is_better: bool
+    note: str
+
+
+FIGURES: dict[str, Figure] = {
+    "psnr": Figure("PSNR", "dB", True, "Peak signal-to-noise ratio to the same sample of full computation; infinite where it is the same."),
+    "ssim": Figure("SSIM", "", True, "Structural similarity to the same sample of full computation; of videos the mean over frames."),
+    "feature_distance": Figure(
+        "feature dist.",
+        "",
+        False,
+        "Distance to the same sample of full computation in the features of the bundled digit classifier, |f - f_full| / |f_full|. In the manner of LPIPS; "
+        "it is not LPIPS, and compares with nothing outside these results.",
+    ),
+    "latent_error": Figure("latent error", "", False, "Error of the final latent relative to that of full computation, |x - x_full| / |x_full|."),
+    "temporal_psnr": Figure(
+        "temporal PSNR",
+        "dB",
+        True,
+        "Videos only: PSNR of the differences between consecutive frames to those of full computation, with the range of the images (2). Flicker lowers it.",
+    ),
+    "accuracy": Figure("accuracy", "", True, "Whether the classifier sees the digit that was asked for; of videos the share of frames."),
+}
+"""The figures per sample, by the name they have in `Unit.figures`."""
+
+
+@attrs.frozen(kw_only=True)
+class Unit:
+    """One lane on one batch of B samples: what is finished, or not there at all.
+
+    Attributes:
+        number: Of the batch.
+        indices: ``(B,)`` which samples.
+        steps: ``(B,)`` steps that were computed for each; a fraction where a peer computes parts of a step.
+        block_rows: Blocks evaluated x rows, over the run.
+        figures: By name, see `FIGURES`: ``(B,)`` numbers.
+        seconds: Of each timed run of the lane on this batch; empty where it was not timed.
+        full_seconds: Of full computation, right before or after each of them.
+        bytes_held: Bytes that recorded features occupied.
+        warnings: From the reports.
+    """
+
+    number: int
+    indices: tuple[int, ...]
+    steps: tuple[float, ...]
+    block_rows: float
+    figures: Mapping[str, tuple[float | None, ...]]
+    seconds: tuple[float, ...] = ()
+    full_seconds: tuple[float, ...] = ()
+    bytes_held: int = 0
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Speed-up of each timed run over its neighbour."""
+        return tuple(full / own for own, full in zip(self.seconds, self.full_seconds, strict=True))
+
+
+@attrs.frozen(kw_only=True)
+class Counted:
+    """What the first batch cost, counted in a run of its own.
+
+    Attributes:
+        flops: Floating point operations of the sampling.
+        peak_bytes: Most bytes alive at once.
+        peak_how: What was counted: ``"tensors"`` or ``"cuda allocator"``.
+    """
+
+    flops: int
+    peak_bytes: int
+    peak_how: str
+
+
+@attrs.frozen(kw_only=True)
+class LaneResult:
+    """One way of sampling.
+
+    Attributes:
+        name: Unique among the lanes of one batch size.
+        kind: ``"full"``, ``"policy"``, ``"peer"``, or ``"fewer"``: the bare model with fewer steps.
+        batch: Samples that were drawn together.
+        num_steps: Denoising steps of the loop.
+        method: Name of the policy or peer; empty for the bare model.
+        options: Its options: all of them, defaults included, so that lanes can be compared without the version that made them.
+        units: What is finished, by the batch's number.
+        counted: Cost of the first batch.
+        frechet: Frechet distance to the data over all finished samples; None for fewer than two, or where a sample is not finite.
+        reports: Of the first batch: for each stream the run's account, as `foreseer.Report.to_dict` writes it.
+        error: Where the lane failed, in one line; what was finished before stays.
+    """
+
+    name: str
+    kind: Literal["full", "policy", "peer", "fewer"]
+    batch: int
+    num_steps: int
+    method: str = ""
+    options: Mapping[str, Any] = attrs.field(factory=dict)
+    units: tuple[Unit, ...] = ()
+    counted: Counted | None = None
+    frechet: float | None = None
+    reports: Mapping[str, Mapping[str, Any]] = attrs.field(factory=dict)
+    error: str = ""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        """Name and batch size."""
+        return self.name, self.batch
+
+    def values(self, figure: str) -> list[float]:
+        """Return a figure of all finished samples, in the order of the samples; NaN where it does not exist."""
+        return [math.nan if v is None else v for unit in self.units for v in unit.figures.get(figure, (None,) * len(unit.indices))]
+
+    @property
+    def indices(self) -> list[int]:
+        """Which samples are finished."""
+        return [i for unit in self.units for i in unit.indices]
+
+    @property
+    def steps(self) -> list[float]:
+        """Steps computed for each finished sample."""
+        return [s for unit in self.units for s in unit.steps]
+
+    @property
+    def block_rows(self) -> float:
+        """Over all finished batches."""
+        return sum(unit.block_rows for unit in self.units)
+
+    @property
+    def ratios(self) -> list[float]:
+        """Measured speed-up of each timed run."""
+        return [r for unit in self.units for r in unit.ratios]
+
+
+@attrs.frozen(kw_only=True)
+class Results:
+    """A benchmark, finished or under way.
+
+    Attributes:
+        schema: Version of this schema.
+        family: What was drawn with.
+        about: A sentence for readers.
+        num_steps, seed, guidance: As they were used.
+        settings: As asked for, plain; what a resumed run must be given again.
+        machine: Processor, system, threads, memory, GPU.
+        versions: Of Python and the packages.
+        git: Commit of foreseer, and whether files were changed since; empty outside of a checkout.
+        depth: Blocks of the model.
+        lanes: In the order in which they are shown.
+        published: What papers printed.
+        finished: Whether everything that was asked for is there.
+    """
+
+    schema: str = SCHEMA
+    family: str
+    about: str = ""
+    num_steps: int
+    seed: int
+    guidance: float
+    settings: Mapping[str, Any]
+    machine: Mapping[str, str]
+    versions: Mapping[str, str]
+    git: Mapping[str, Any] = attrs.field(factory=dict)
+    depth: int
+    lanes: tuple[LaneResult, ...] = ()
+    published: tuple[Mapping[str, Any], ...] = ()
+    finished: bool = False
+
+    def lane(self, name: str, batch: int | None = None) -> LaneResult:
+        """Return a lane by its name, and its batch size where there are several. Raises KeyError."""
+        for lane in self.lanes:
+            if lane.name == name and batch in (None, lane.batch):
+                return lane
+        raise KeyError(f"no lane {name!r}; there are {', '.join(lane.name for lane in self.lanes)}")
+
+    def full(self, batch: int) -> LaneResult:
+        """Return full computation at a batch size."""
+        return next(lane for lane in self.lanes if lane.kind == "full" and lane.batch == batch)
+
+    def cost(self, lane: LaneResult) -> float:
+        """Return the block-rows of a lane over those of full computation, on the batches that the lane finished; NaN where there are none."""
+        done = {unit.number for unit in lane.units}
+        full = sum(unit.block_rows for unit in self.full(lane.batch).units if unit.number in done)
+        return lane.block_rows / full if full else math.nan
+
+    def save(self, folder: Path) -> Path:
+        """Write ``results.json``, whole or not at all."""
+        path = folder / FILE
+        # written after every unit: indented, json would leave its fast encoder, and megabytes would take seconds
+        write_whole(path, json.dumps(_plain(self), allow_nan=False) + "\n")
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Results:
+        """Read results from a folder or file.
+
+        Raises:
+            OptionError: There are none, they are not JSON, or they are of another major version of the schema.
+        """
+        file = path / FILE if path.is_dir() else path
+        try:
+            content = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OptionError(f"{str(file)!r} holds no results: {error}; write a folder that `foreseer bench run --out` made") from error
+        found = str(content.get("schema", "")) if isinstance(content, dict) else ""
+        if found.partition(".")[0] != SCHEMA.partition(".")[0]:
+            raise OptionError(f"{str(file)!r} has schema {found or 'unknown'!r}, and this foreseer reads {SCHEMA}; run the benchmark again")
+        return _structured(cls, content)
+
+
+def _plain(value: Any) -> Any:
+    """Attrs values as plain data; infinity as text, NaN as None."""
+    if attrs.has(type(value)):
+        return {field.name: _plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(v) for key, v in value.items()}
+    if isinstance(value, (tuple, list)):
+        if set(map(type, value)) <= {float, int} and all(map(math.isfinite, value)):
+            return list(value)
+        return [_plain(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def _structured(kind: type[T], content: Mapping[str, Any]) -> T:
+    """The attrs value that `_plain` wrote. Keys that a later minor version added are left out."""
+    hints = typing.get_type_hints(kind)
+    return kind(**{f.name: _value(hints[f.name], content[f.name]) for f in attrs.fields(kind) if f.name in content})  # type: ignore[arg-type]
+
+
+def _value(hint: Any, value: Any) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if value is None:
+        return None
+    if origin in (types.UnionType, typing.Union):
+        return _value(next(a for a in args if a is not type(None)), value)
+    if attrs.has(hint):
+        return _structured(hint, value)
+    if origin is tuple:
+        return tuple(_value(args[0], v) for v in value)
+    if origin is not None and isinstance(value, dict) and len(args) == 2:
+        return {key: _value(args[1], v) for key, v in value.items()}
+    return float(value) if hint is float else value

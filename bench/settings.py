@@ -1,0 +1,183 @@
+"""The settings of a benchmark: a small TOML file, checked before anything is loaded.
+
+    family = "dit"
+    samples = 1000
+    batch = 50                       # or several: [1, 4, 16]
+
+    [[lanes]]
+    policy = "taylorseer:interval=4"
+    grid = { max_order = [0, 1, 2] } # every combination is a lane
+
+    [[peers]]
+    peer = "dbcache"
+    options = { first_blocks = 1 }
+    grid = { threshold = [0.1, 0.2] }
+
+    [[published]]                    # what the paper printed, to be shown beside
+    method = "TaylorSeer N=4 O=4"
+    source = "arXiv 2503.06923"
+    speedup = 3.57
+
+Full computation is always there, and for each lane plain sampling with as many steps as it computed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from foreseer.bench.fields import check_device, check_dtype, number, whole
+from foreseer.bench.peers import PEERS, PeerSpec
+from foreseer.errors import OptionError
+from foreseer.registry import PolicySpec, parse_policy
+
+__all__ = ["BenchSettings", "read_settings"]
+
+
+def _batches(value: Any) -> Any:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def _check_batches(settings: object, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
+    if not value or len(set(value)) < len(value) or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in value):
+        raise OptionError(f"batch={list(value)!r} is out of range; write a whole number >= 1, or a list of different ones")
+
+
+def _check_guidance(settings: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None:
+        number(0.0, 100.0, hint="1 means no guidance")(settings, attribute, value)
+
+
+def _check_steps(settings: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value is not None:
+        whole(1, 1000)(settings, attribute, value)
+
+
+@attrs.frozen(kw_only=True)
+class BenchSettings:
+    """What a benchmark does.
+
+    Attributes:
+        family: One of `foreseer.bench.families.FAMILIES`.
+        about: A sentence or two for readers.
+        steps: Denoising steps of full computation; None for the family's own number.
+        samples: How many samples each lane draws.
+        batch: Samples that are drawn together. With several, every lane is measured at each.
+        seed: Of the noise. Sample i begins with the same noise in every lane.
+        guidance: Weight of the guidance; None for the family's own.
+        dtype, device: Where and in what the model computes.
+        threads: Threads of the CPU.
+        repeats: How often each lane is timed, each time next to full computation; 0 times nothing.
+        lanes: Policies with their options.
+        peers: Other libraries' caches, see `foreseer.bench.peers`.
+        published: What papers printed: for each row ``method``, ``source`` and any numbers.
+
+    Raises:
+        OptionError: A value is out of range; the message says what to write.
+    """
+
+    family: str
+    about: str = ""
+    steps: int | None = attrs.field(default=None, validator=_check_steps)
+    samples: int = attrs.field(default=32, validator=whole(1))
+    batch: tuple[int, ...] = attrs.field(default=(16,), converter=_batches, validator=_check_batches)
+    seed: int = attrs.field(default=0, validator=whole(0))
+    guidance: float | None = attrs.field(default=None, validator=_check_guidance)
+    dtype: str = attrs.field(default="float32", validator=check_dtype)
+    device: str = attrs.field(default="cpu", validator=check_device)
+    threads: int = attrs.field(default=1, validator=whole(1, 1024))
+    repeats: int = attrs.field(default=3, validator=whole(0, 1000))
+    lanes: tuple[PolicySpec, ...] = ()
+    peers: tuple[PeerSpec, ...] = ()
+    published: tuple[Mapping[str, Any], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data, with policies and peers as one would write them on the command line. What has no influence on a number is left out."""
+        plain = {field.name: getattr(self, field.name) for field in attrs.fields(BenchSettings) if field.name not in ("about", "published")}
+        return plain | {"batch": list(self.batch), "lanes": [str(lane) for lane in self.lanes], "peers": [str(peer) for peer in self.peers]}
+
+
+def read_settings(path: Path) -> BenchSettings:
+    """Read a settings file.
+
+    Raises:
+        OptionError: The file cannot be read, a key is unknown (the message names the nearest), or a value is out of range.
+        PluginError: A policy is not installed.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OptionError(f"{str(path)!r} cannot be read: {error.strerror}; write the name of a settings file, such as docs/benchmarks/speca.toml") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise OptionError(f"{str(path)!r} is not TOML: {error}") from error
+    try:
+        return _settings(content)
+    except OptionError as error:
+        raise OptionError(f"{path.name}: {error}") from error
+
+
+def _settings(content: Mapping[str, Any]) -> BenchSettings:
+    _known(content, [field.name for field in attrs.fields(BenchSettings)], "the settings")
+    if not isinstance(content.get("family"), str):
+        raise OptionError("family is missing; write family = 'dit', 'flux' or 'wan'")
+    lanes = [spec for table in _tables(content, "lanes") for spec in _lanes(table)]
+    peers = [spec for table in _tables(content, "peers") for spec in _peers(table)]
+    published = _tables(content, "published")
+    for row in published:
+        if not all(isinstance(row.get(key), str) for key in ("method", "source")):
+            raise OptionError(f"published: {row!r} has no method or no source; write method = '...', source = '...' and the numbers")
+    given = {key: value for key, value in content.items() if key not in ("lanes", "peers", "published")}
+    return BenchSettings(**given, lanes=_once(lanes), peers=_once(peers), published=tuple(published))
+
+
+def _tables(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    found = content.get(key, [])
+    if not isinstance(found, list) or not all(isinstance(table, dict) for table in found):
+        raise OptionError(f"{key}={found!r} is not a list of tables; write [[{key}]] above each")
+    return found
+
+
+def _lanes(table: Mapping[str, Any]) -> list[PolicySpec]:
+    _known(table, ["policy", "grid"], "a lane")
+    if not isinstance(table.get("policy"), str):
+        raise OptionError(f"lanes: {dict(table)!r} names no policy; write policy = 'speca:threshold=0.1'")
+    spec = parse_policy(table["policy"])
+    return [PolicySpec(spec.name, spec.factory, {**spec.options, **chosen}) for chosen in _grid(table)]
+
+
+def _peers(table: Mapping[str, Any]) -> list[PeerSpec]:
+    _known(table, ["peer", "options", "grid"], "a peer")
+    name, options = table.get("peer"), table.get("options", {})
+    if not isinstance(name, str) or name not in PEERS:
+        raise OptionError(f"peer={name!r} is unknown; {_nearest(str(name), list(PEERS))}write one of {', '.join(PEERS)}")
+    if not isinstance(options, dict):
+        raise OptionError(f"options={options!r} of peer {name!r} is not a table; write options = {{ threshold = 0.1 }}")
+    return [PeerSpec(name, {**options, **chosen}) for chosen in _grid(table)]
+
+
+def _grid(table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    grid = table.get("grid", {})
+    if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
+        raise OptionError(f"grid={grid!r} is not a table of lists; write grid = {{ threshold = [0.05, 0.1] }}")
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+
+
+def _known(table: Mapping[str, Any], names: Sequence[str], what: str) -> None:
+    for key in table:
+        if key not in names:
+            raise OptionError(f"{key!r} is no key of {what}; {_nearest(key, names)}write one of {', '.join(names)}")
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+def _once(specs: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple({str(spec): spec for spec in specs}.values())

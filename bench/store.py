@@ -1,0 +1,81 @@
+"""What a benchmark keeps on disk: ``results.json``, and beside it what was drawn. Both are written after each finished unit, whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from foreseer.bench.files import file_names, write_whole
+from foreseer.bench.likeness import Drawn
+from foreseer.bench.results import FILE, Results
+from foreseer.errors import OptionError
+
+__all__ = ["Store"]
+
+Key = tuple[str, int]
+
+
+class Store:
+    """A benchmark's folder.
+
+    Args:
+        folder: Made if it is missing.
+        restart: Throw away what is there.
+    """
+
+    def __init__(self, folder: Path, *, restart: bool = False) -> None:
+        self.folder = folder
+        if restart:
+            (folder / FILE).unlink(missing_ok=True)
+            shutil.rmtree(folder / "samples", ignore_errors=True)
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+        self._names: dict[Key, str] = {}
+
+    def resume(self, new: Results) -> Results:
+        """Return what is there, if it was begun with the same settings and versions; else ``new``.
+
+        Raises:
+            OptionError: It was begun otherwise; the message says what differs.
+        """
+        if not (self.folder / FILE).exists():
+            return new
+        old = Results.load(self.folder)
+        differing = [f"{key} was {was}, is {now}" for key, was, now in _differences(old, new)]
+        if differing:
+            raise OptionError(f"{str(self.folder)!r} holds results of other settings: {'; '.join(differing)}. Write another --out, or --restart to begin anew")
+        return old
+
+    def keep(self, lane: Key, number: int, drawn: Drawn) -> None:
+        """Write what a lane drew of a batch."""
+        content = io.BytesIO()
+        np.savez(content, latents=drawn.latents, images=drawn.images, features=drawn.features, seen=drawn.seen)
+        write_whole(self.samples(lane, number), content.getvalue())
+
+    def drawn(self, lane: Key, number: int) -> Drawn:
+        """Read what a lane drew of a batch."""
+        with np.load(self.samples(lane, number)) as found:
+            return Drawn(**{name: torch.from_numpy(found[name]) for name in ("latents", "images", "features", "seen")})
+
+    def samples(self, lane: Key, number: int) -> Path:
+        """Return where a lane's batch is kept."""
+        return self.folder / "samples" / f"{self._names[lane]}-{number:03d}.npz"
+
+    def name(self, lanes: Sequence[Key]) -> None:
+        """Give lanes their file names. A name depends on the lanes before it only, so that lanes may be added at the end."""
+        titles = {f"{batch}-{name}": (name, batch) for name, batch in lanes}
+        self._names = {titles[title]: file for title, file in file_names(titles).items()}
+
+
+def _differences(old: Results, new: Results) -> list[tuple[str, Any, Any]]:
+    def compared(results: Results) -> dict[str, Any]:
+        kept: Mapping[str, Any] = {**results.settings, **{f"version of {k}": v for k, v in results.versions.items()}}
+        return {**kept, "GPU": results.machine.get("GPU"), "processor": results.machine.get("processor"), "commit": results.git.get("commit")}
+
+    was, now = compared(old), compared(new)
+    return [(key, was.get(key), now.get(key)) for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]

@@ -1,0 +1,103 @@
+"""What the lanes of a benchmark amount to: means and worst samples, costs over those of full computation, and the gain over fewer steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import attrs
+import numpy as np
+
+from foreseer.bench.results import FIGURES, LaneResult, Results
+
+__all__ = ["SAME_PSNR", "Line", "capped", "lines_of", "mean_of", "worst_of"]
+
+SAME_PSNR = 100.0
+"""What an infinite PSNR counts as in means and differences, dB: one sample that is the same must not make a mean infinite."""
+
+
+def capped(values: Sequence[float]) -> list[float]:
+    """Return PSNRs, or any other figures, with infinity at `SAME_PSNR`."""
+    return [SAME_PSNR if math.isinf(v) and v > 0 else v for v in values]
+
+
+def mean_of(lane: LaneResult, figure: str) -> float:
+    """Return a figure's mean over the samples: infinite where all are, NaN where one does not exist."""
+    values = lane.values(figure)
+    if not values or all(math.isinf(v) for v in values):
+        return values[0] if values else math.nan
+    return float(np.mean(capped(values)))
+
+
+def worst_of(lane: LaneResult, figure: str) -> float:
+    """Return a figure of the worst sample; NaN where one does not exist."""
+    values = lane.values(figure)
+    if not values or any(math.isnan(v) for v in values):
+        return math.nan
+    return min(values) if FIGURES[figure].higher_is_better else max(values)
+
+
+@attrs.frozen(kw_only=True)
+class Line:
+    """A line of the table.
+
+    Attributes:
+        lane: What was measured.
+        steps: Mean of the computed steps; NaN where nothing was finished, as in the other numbers.
+        cost: Block-rows over those of full computation.
+        flops: FLOPs over those of full computation, on the first batch.
+        speedup: Median of the paired ratios of wall-clock time.
+        quartiles: Lower and upper quartile of them.
+        peak_bytes: Most bytes alive at once, first batch.
+        bytes_held: Most bytes that recorded features occupied in a batch.
+        means, worst: By figure.
+        frechet: Distance to the data; NaN where there is none.
+        fewer: Name of the lane of plain sampling with as many steps; empty where there is none.
+        gain: Mean PSNR less that of ``fewer``, dB; NaN where there is none.
+    """
+
+    lane: LaneResult
+    steps: float
+    cost: float
+    flops: float
+    speedup: float
+    quartiles: tuple[float, float]
+    peak_bytes: float
+    bytes_held: int
+    means: dict[str, float]
+    worst: dict[str, float]
+    frechet: float
+    fewer: str = ""
+    gain: float = math.nan
+
+
+def lines_of(results: Results, batch: int) -> list[Line]:
+    """Return the table of one batch size: full computation, policies and peers as they were given, then fewer steps by their number."""
+    lanes = [lane for lane in results.lanes if lane.batch == batch]
+    fewer = {lane.num_steps: lane for lane in lanes if lane.kind == "fewer" and lane.units}
+    ordered = [lane for lane in lanes if lane.kind != "fewer"] + [fewer[count] for count in sorted(fewer)]
+    return [_line(results, lane, fewer) for lane in ordered]
+
+
+def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> Line:
+    counted, full = lane.counted, results.full(lane.batch).counted
+    figures = [figure for figure in FIGURES if lane.units and figure in lane.units[0].figures]
+    means = {figure: mean_of(lane, figure) for figure in figures}
+    steps = float(np.mean(lane.steps)) if lane.steps else math.nan
+    beside = fewer.get(max(1, math.floor(steps + 0.5))) if lane.kind in ("policy", "peer") and lane.steps else None
+    quartiles = np.percentile(lane.ratios, [25, 75]) if lane.ratios else [math.nan, math.nan]
+    return Line(
+        lane=lane,
+        steps=steps,
+        cost=results.cost(lane),
+        flops=counted.flops / full.flops if counted and full and full.flops else math.nan,
+        speedup=1.0 if lane.kind == "full" else float(np.median(lane.ratios)) if lane.ratios else math.nan,
+        quartiles=(float(quartiles[0]), float(quartiles[1])),
+        peak_bytes=counted.peak_bytes if counted else math.nan,
+        bytes_held=max((unit.bytes_held for unit in lane.units), default=0),
+        means=means,
+        worst={figure: worst_of(lane, figure) for figure in figures},
+        frechet=math.nan if lane.frechet is None else lane.frechet,
+        fewer=beside.name if beside else "",
+        gain=means["psnr"] - mean_of(beside, "psnr") if beside else math.nan,
+    )

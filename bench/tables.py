@@ -1,0 +1,206 @@
+"""Benchmarks in the terminal: the table, peers at matched steps, the claims, and two results side by side."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import attrs
+from rich.console import Console
+from rich.text import Text
+
+from foreseer.bench.claims import verdicts
+from foreseer.bench.diff import Change, Diff
+from foreseer.bench.equal_cost import best_at_steps, gain
+from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
+from foreseer.bench.results import FIGURES, LaneResult, Results
+from foreseer.bench.summary import Line, lines_of
+from foreseer.console import console, table
+
+__all__ = ["COLUMNS", "Column", "Match", "matches", "print_diff", "print_results"]
+
+
+@attrs.frozen
+class Column:
+    """A column of the table.
+
+    Attributes:
+        title: Its head.
+        note: What it means.
+        text: How a line's cell reads; empty where there is nothing to say.
+        wide: Whether only a wide terminal shows it.
+    """
+
+    title: str
+    note: str
+    text: Callable[[Line], str]
+    wide: bool = False
+
+
+def _number(value: float, form: str) -> str:
+    return "" if math.isnan(value) else "same" if math.isinf(value) else format(value, form)
+
+
+def _both(figure: str, form: str) -> Callable[[Line], str]:
+    def text(line: Line) -> str:
+        mean, worst = (_number(found.get(figure, math.nan), form) for found in (line.means, line.worst))
+        return mean if mean == worst else f"{mean} / {worst}"
+
+    return text
+
+
+def _speedup(line: Line) -> str:
+    if math.isnan(line.speedup):
+        return ""
+    low, high = line.quartiles
+    return f"{line.speedup:.2f}x" + (f" ({low:.2f}-{high:.2f})" if len(line.lane.ratios) > 1 else "")
+
+
+def _frechet(line: Line) -> str:
+    few = len(line.lane.indices) < FRECHET_MINIMUM_SAMPLES
+    return "" if math.isnan(line.frechet) else f"{line.frechet:.2f}" + "*" * few
+
+
+COLUMNS = (
+    Column("steps", "Steps that were computed, mean over the samples.", lambda line: _number(line.steps, ".1f").removesuffix(".0")),
+    Column("block-rows", "Blocks evaluated x rows, over those of full computation.", lambda line: _number(line.cost, ".3f")),
+    Column(
+        "FLOPs", "Over those of full computation, on the first batch; what a policy checks at its first step is in it.", lambda line: _number(line.flops, ".3f")
+    ),
+    Column("speed-up", "Wall-clock, paired with full computation: median, and quartiles.", _speedup),
+    Column("peak MB", "Most bytes of tensors (CUDA: of the allocator) alive at once.", lambda line: _number(line.peak_bytes / 1e6, ".1f"), wide=True),
+    Column(
+        "held MB",
+        "Most that recorded features occupied; of peers it is not known.",
+        lambda line: f"{line.bytes_held / 1e6:.1f}" if line.bytes_held else "",
+        wide=True,
+    ),
+    Column("PSNR", FIGURES["psnr"].note + " Mean / worst sample, dB.", _both("psnr", ".1f")),
+    Column("gain", "PSNR less that of plain sampling with as many steps, dB.", lambda line: _number(line.gain, "+.1f")),
+    Column("SSIM", FIGURES["ssim"].note + " Mean / worst.", _both("ssim", ".3f"), wide=True),
+    Column("feature dist.", FIGURES["feature_distance"].note + " Mean / worst.", _both("feature_distance", ".3f"), wide=True),
+    Column("latent error", FIGURES["latent_error"].note + " Mean / worst.", _both("latent_error", ".3f"), wide=True),
+    Column("temporal", FIGURES["temporal_psnr"].note + " Mean / worst, dB.", _both("temporal_psnr", ".1f")),
+    Column("Frechet", FRECHET_NOTE, lambda line: _frechet(line)),
+    Column("accuracy", FIGURES["accuracy"].note, lambda line: _number(line.means.get("accuracy", math.nan), ".1%")),
+)
+
+
+@attrs.frozen
+class Match:
+    """A policy beside the best point of a peer's sweep that computed as many steps, one more or less let pass.
+
+    Attributes:
+        policy: The policy's lane.
+        peer: Name of the peer.
+        best: The peer's lane.
+        gain_db: Mean PSNR of the policy less that of the peer, on the same samples.
+        clear: Whether that is beyond noise.
+    """
+
+    policy: LaneResult
+    peer: str
+    best: LaneResult
+    gain_db: float
+    clear: bool
+
+
+def matches(results: Results) -> Iterator[Match]:
+    """Yield each policy beside each peer at matched numbers of computed steps. What computed everything is not matched."""
+    for batch in dict.fromkeys(lane.batch for lane in results.lanes):
+        saving = [lane for lane in results.lanes if lane.batch == batch and lane.units and not lane.error and results.cost(lane) < 1]
+        peers: dict[str, list[LaneResult]] = {}
+        for lane in saving:
+            if lane.kind == "peer":
+                kind = ", ".join([lane.method, *(str(lane.options[key]) for key in ("calibrator", "mode") if key in lane.options)])
+                peers.setdefault(kind, []).append(lane)
+        for lane in saving:
+            for kind, swept in peers.items() if lane.kind == "policy" else ():
+                best = best_at_steps(swept, sum(lane.steps) / len(lane.steps))
+                found = None if best is None else gain(results, lane, best)
+                if best is not None and found is not None:
+                    yield Match(lane, kind, best, found.mean, found.clear)
+
+
+def print_results(results: Results) -> None:
+    """Print everything that is known: a table for each batch size, failures, peers at matched steps, and the claims."""
+    out = console()
+    for batch in dict.fromkeys(lane.batch for lane in results.lanes):
+        _print_table(out, results, batch)
+    failed = [lane for lane in results.lanes if lane.error]
+    for lane in failed:
+        out.print(Text.assemble((f"{lane.name} (batch {lane.batch}): ", "bold"), (lane.error, "red")))
+    _print_matches(out, list(matches(results)))
+    found = verdicts(results)
+    if found:
+        out.print("\nThe papers' claims")
+    for verdict in found:
+        style = {"holds": "green", "fails": "red", "mixed": "yellow", "open": ""}[verdict.finding]
+        out.print(Text.assemble((f"{verdict.finding:5}  ", style), f"{verdict.paper}: {verdict.sentence}"))
+    if results.published:
+        made = table("published", "model", "numbers", "source")
+        for row in results.published:
+            numbers = ", ".join(f"{key} {value:g}" for key, value in row.items() if isinstance(value, (int, float)))
+            made.add_row(*map(Text, (str(row["method"]), str(row.get("model", "")), numbers, str(row["source"]))))
+        out.print("\nWhat was published, of other models: nothing of it compares with the tables above but its order")
+        out.print(made)
+    if not results.finished:
+        out.print("\nThe benchmark is not finished: the same command goes on.")
+
+
+def _print_table(out: Console, results: Results, batch: int) -> None:
+    lines = lines_of(results, batch)
+    shown = [column for column in COLUMNS if (not column.wide or out.width >= 200) and any(column.text(line) for line in lines)]
+    longest = max((len(line.lane.name) for line in lines), default=0)
+    names = {"lane": {"min_width": min(longest, 56 if out.width >= 200 else 34)}}
+    made = table("lane", *(column.title for column in shown), **names, **{column.title: {"justify": "right"} for column in shown})
+    for line in lines:
+        made.add_row(Text(line.lane.name), *(Text(column.text(line)) for column in shown), style="dim" if line.lane.kind == "fewer" else "")
+    done = len(lines[0].lane.indices) if lines else 0
+    out.print(f"\n{results.family}, {results.num_steps} steps, {done} samples in batches of {batch}")
+    out.print(made)
+    if any(column.title == "Frechet" for column in shown) and done < FRECHET_MINIMUM_SAMPLES:
+        out.print(f"* {done} samples are few for a Frechet distance: below {FRECHET_MINIMUM_SAMPLES} it is too high.")
+
+
+def _print_matches(out: Console, found: list[Match]) -> None:
+    if not found:
+        return
+    made = table("policy", "steps", "peer", "best point", "steps", "PSNR gain", **{"PSNR gain": {"justify": "right"}})
+    for match in found:
+        counts = [f"{sum(lane.steps) / len(lane.steps):.1f}".removesuffix(".0") for lane in (match.policy, match.best)]
+        text = f"{match.gain_db:+.1f} dB" + " (within noise)" * (not match.clear)
+        made.add_row(*map(Text, (match.policy.name, counts[0], match.peer, match.best.name, counts[1], text)))
+    out.print("\nPeers' best points at matched numbers of computed steps, one more or less let pass")
+    out.print(made)
+
+
+def print_diff(found: Diff) -> None:
+    """Print what changed between two results, and what differs besides."""
+    out = console()
+    for text in found.conditions:
+        out.print(f"differs: {text}")
+    if not found.paired:
+        out.print("The samples are not the same, so that means are compared, not pairs.")
+    for names, where in ((found.only_before, "first"), (found.only_after, "second")):
+        for name in names:
+            out.print(f"only in the {where}: {name}")
+    for name, before, after in found.errors:
+        out.print(f"{name}: {before or 'no error'} -> {after or 'no error'}")
+    changed = found.changed
+    if changed:
+        numbers: dict[str, dict[str, Any]] = {heading: {"justify": "right"} for heading in ("before", "after", "change", "noise")}
+        made = table("lane", "figure", "before", "after", "change", "noise", "", **numbers)
+        for change in changed:
+            made.add_row(*map(Text, _cells(change)))
+        out.print(made)
+    unknown = sum(change.changed is None for change in found.changes)
+    compared = f"{len(found.changes)} figures compared, {len(changed)} changed beyond noise"
+    out.print(compared + (f", {unknown} times measured too seldom to say" if unknown else ""))
+
+
+def _cells(change: Change) -> tuple[str, ...]:
+    title = FIGURES[change.figure].title if change.figure in FIGURES else change.figure
+    word = {True: "better", False: "worse", None: ""}[change.better]
+    return f"{change.lane} (batch {change.batch})", title, *(f"{v:.4g}" for v in (change.before, change.after, change.difference, change.noise)), word

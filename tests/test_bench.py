@@ -1,0 +1,276 @@
+"""The laws of `foreseer bench run`: pairing, resumption, interruption, and what full computation and doing nothing come to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from tiny import TINY
+from tiny.common import accepted, drawn, wan_vae
+from torch import Tensor
+from typer.testing import CliRunner
+
+import foreseer.bench.families as families
+from foreseer.__main__ import app
+from foreseer.bench.counting import count_blocks, count_cost
+from foreseer.bench.families import DiTFamily, Family, PipelineFamily, blocks_of, decode_flux, decode_wan, load_family
+from foreseer.bench.harness import run_benchmark
+from foreseer.bench.results import FILE, Results
+from foreseer.bench.settings import BenchSettings
+from foreseer.bench.summary import lines_of
+from foreseer.errors import OptionError
+from foreseer.registry import parse_policy
+from foreseer.zoo.dit import CONFIG, build
+
+POLICIES = ("none", "taylorseer:interval=2,warmup_steps=1,max_order=1", "speca:threshold=0.5,warmup_steps=1")
+DEPTH, STEPS = 3, 6
+
+
+@pytest.fixture(scope="module")
+def tiny() -> DiTFamily:
+    torch.manual_seed(0)
+    model = build({**CONFIG, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": DEPTH})
+    return DiTFamily(model=model.eval().requires_grad_(False))
+
+
+@pytest.fixture(autouse=True)
+def small_families(tiny: DiTFamily, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setitem(families.FAMILIES, "dit", lambda device, dtype: tiny)
+    yield
+    torch.set_num_threads(threads)
+
+
+def settings(**changes: Any) -> BenchSettings:
+    given: dict[str, Any] = {"family": "dit", "samples": 3, "batch": 2, "steps": STEPS, "repeats": 2, "lanes": [parse_policy(p) for p in POLICIES]}
+    return BenchSettings(**{**given, **changes, "lanes": tuple({**given, **changes}["lanes"])})
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, tiny: DiTFamily) -> Results:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(families.FAMILIES, "dit", lambda device, dtype: tiny)
+        return run_benchmark(settings(), tmp_path_factory.mktemp("bench"))
+
+
+def without_times(folder: Path) -> Any:
+    content = json.loads((folder / FILE).read_text())
+    for lane in content["lanes"]:
+        for unit in lane["units"]:
+            unit["seconds"], unit["full_seconds"] = len(unit["seconds"]), len(unit["full_seconds"])
+        for report in lane["reports"].values():
+            for step in report["steps"]:
+                del step["seconds"]
+    return content
+
+
+def test_policy_none_is_full_computation(results: Results) -> None:
+    """Law: doing nothing is bit for bit full computation, and costs as much."""
+    full, none = results.full(2), results.lane("none")
+    assert np.isposinf(none.values("psnr")).all()
+    assert not any(none.values("latent_error"))
+    assert results.cost(none) == 1.0
+    assert none.steps == [STEPS] * 3
+    assert none.counted == full.counted
+    assert none.frechet == full.frechet
+
+
+def test_fewer_steps_stand_beside_every_lane(results: Results) -> None:
+    """Law: each lane that saved steps has a lane of plain sampling with as many beside it."""
+    for line in lines_of(results, 2):
+        if line.lane.kind == "policy" and round(line.steps) < STEPS:
+            beside = results.lane(line.fewer)
+            assert beside.num_steps == int(line.steps + 0.5)
+            assert beside.steps == [beside.num_steps] * 3
+            assert np.isfinite(line.gain)
+
+
+def test_every_lane_but_full_is_timed_beside_full_computation(results: Results) -> None:
+    """Law: a lane has as many pairs as the settings say, over all its batches."""
+    for lane in results.lanes:
+        pairs = sum(len(unit.seconds) for unit in lane.units)
+        assert pairs == sum(len(unit.full_seconds) for unit in lane.units) == (0 if lane.kind == "full" else 2)
+
+
+def test_what_is_counted_from_outside_is_what_the_report_says(tiny: DiTFamily) -> None:
+    """Law: counters in linear layers see the block-rows that a policy's report counts, those of its self-check added."""
+    for policy in POLICIES:
+        with count_blocks(blocks_of(tiny)) as calls, tiny.attached(parse_policy(policy), num_steps=STEPS, samples=2) as attached:
+            tiny.draw([0, 1], seed=0, num_steps=STEPS, guidance=1.5)
+        assert calls.block_rows == attached.report.block_rows + attached.report.check_block_rows
+        assert not any("forward" in module.__dict__ for module in tiny.model.modules())
+
+
+def test_flops_are_those_of_the_blocks_formula(tiny: DiTFamily) -> None:
+    """Law: what torch counts is twice the multiplications of every linear layer, attention and the patch embedding."""
+    rows, tokens, width, heads = 2, 64, 32, 2
+    with count_cost(torch.device("cpu")) as cost:
+        tiny.draw([0], seed=0, num_steps=1, guidance=1.5)
+    linear = sum(2 * m.weight.numel() * (tokens if per_token(name) else 1) for name, m in tiny.model.named_modules() if isinstance(m, torch.nn.Linear))
+    attention = DEPTH * heads * 2 * (2 * tokens * tokens * (width // heads))
+    # diffusers reads the first block's embedder once more, for the head
+    again = sum(2 * m.weight.numel() for m in tiny.model.transformer_blocks[0].norm1.emb.modules() if isinstance(m, torch.nn.Linear))
+    assert cost.flops == rows * (linear + attention + 2 * tokens * width + again)
+    assert cost.peak_bytes > 0
+
+
+def per_token(name: str) -> bool:
+    return name == "proj_out_2" or (name.startswith("transformer_blocks") and "norm" not in name)
+
+
+@pytest.mark.parametrize("batches", [(1, 4), (2, 3)])
+def test_a_sample_begins_with_its_own_noise_whatever_the_batch(batches: tuple[int, int], tiny: DiTFamily) -> None:
+    """Law: pairing. Noise and condition depend on index and seed only."""
+    found = [torch.cat([tiny.draw(range(i, min(i + b, 4)), seed=3, num_steps=2, guidance=1.5) for i in range(0, 4, b)]) for b in batches]
+    assert torch.allclose(*found, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(found[0], tiny.draw(range(4), seed=4, num_steps=2, guidance=1.5), rtol=0.1)
+
+
+def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path) -> None:
+    """Law: stopped after any unit and started again, the file is that of a run without a stop, times excepted."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    chosen = settings(steps=3, repeats=1, lanes=[parse_policy("taylorseer:interval=2,warmup_steps=1")])
+    run_benchmark(chosen, whole)
+    units = []
+
+    def stop_at_third(what: str, done: int, total: int) -> None:
+        units.append(what)
+        if len(units) in (1, 4, 7):
+            raise KeyboardInterrupt
+
+    stops = 0
+    while True:
+        try:
+            run_benchmark(chosen, parts, tell=stop_at_third)
+            break
+        except KeyboardInterrupt:
+            stops += 1
+            if (parts / FILE).exists():
+                assert sum(len(lane.units) for lane in Results.load(parts).lanes) == len(units) - stops
+                assert not Results.load(parts).finished
+    assert stops == 3
+    assert without_times(parts) == without_times(whole)
+    assert not list(parts.rglob("*.part"))
+
+
+def test_a_finished_run_is_read_and_not_repeated(tmp_path: Path) -> None:
+    """Law: the same command on finished results computes nothing and changes nothing."""
+    chosen = settings(repeats=0, lanes=[parse_policy("none")])
+    done = run_benchmark(chosen, tmp_path)
+    told: list[str] = []
+    assert run_benchmark(chosen, tmp_path, tell=lambda what, *_: told.append(what)) == done
+    assert not told
+    assert Results.load(tmp_path) == done
+
+
+def test_changed_settings_are_refused_with_what_differs(tmp_path: Path) -> None:
+    """Law: results of different settings never mix; --restart begins anew."""
+    run_benchmark(settings(repeats=0, lanes=[]), tmp_path)
+    with pytest.raises(OptionError, match=r"seed was 0, is 1.*--restart"):
+        run_benchmark(settings(repeats=0, lanes=[], seed=1), tmp_path)
+    assert run_benchmark(settings(repeats=0, lanes=[], seed=1), tmp_path, restart=True).seed == 1
+
+
+def test_a_policy_that_fails_is_a_row_with_its_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: one lane's failure costs the others nothing."""
+    lanes = [parse_policy("speca:verify_block=7"), parse_policy("none")]  # this model has three blocks
+    found = run_benchmark(settings(repeats=0, lanes=lanes), tmp_path)
+    assert "verify_block=7" in found.lane("speca:verify_block=7").error
+    assert found.lane("none").indices == [0, 1, 2]
+    assert found.finished
+
+
+def test_several_batch_sizes_are_lanes_of_their_own(tmp_path: Path) -> None:
+    """Law: at each batch size a lane is compared with full computation at that size."""
+    found = run_benchmark(settings(repeats=0, batch=[1, 3], lanes=[parse_policy("none")]), tmp_path)
+    assert [(lane.name, lane.batch) for lane in found.lanes] == [("full", 1), ("none", 1), ("full", 3), ("none", 3)]
+    assert all(np.isposinf(found.lane("none", batch).values("psnr")).all() for batch in (1, 3))
+
+
+def test_results_of_another_major_schema_are_refused(tmp_path: Path, results: Results) -> None:
+    """Law: a file is read as what it is, or not at all; keys of later minor versions are left out."""
+    results.save(tmp_path)
+    content = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps({**content, "schema": "1.9", "novelty": 1}))
+    assert attrs.evolve(Results.load(tmp_path), schema=results.schema) == results
+    (tmp_path / FILE).write_text(json.dumps({**content, "schema": "2.0"}))
+    with pytest.raises(OptionError, match=r"schema '2\.0'"):
+        Results.load(tmp_path)
+
+
+def flux_family() -> Family:
+    pipe = TINY["FluxPipeline"].build()
+    pipe.default_sample_size = 8
+
+    def arguments(indices: Any, guidance: float) -> dict[str, Any]:
+        text: Tensor = torch.stack([drawn(str(i), 6, 16) for i in indices])
+        return {"prompt_embeds": text, "pooled_prompt_embeds": text[:, 0], "guidance_scale": guidance}
+
+    return PipelineFamily(name="flux", pipeline=pipe, arguments=arguments, decoder=decode_flux)
+
+
+def wan_family() -> Family:
+    pipe = TINY["WanPipeline"].build()
+    pipe.vae = wan_vae(pipe.transformer.config.in_channels)
+
+    def arguments(indices: Any, guidance: float) -> dict[str, Any]:
+        width = pipe.transformer.config.text_dim
+        text: Tensor = torch.stack([drawn(str(i), 6, width) for i in indices])
+        shape = {"height": 16, "width": 16, "num_frames": 5}
+        return {"prompt_embeds": text, "negative_prompt_embeds": torch.zeros_like(text), "guidance_scale": guidance, **shape}
+
+    return PipelineFamily(name="wan", pipeline=pipe, arguments=arguments, decoder=decode_wan, guidance=3.0, video=True)
+
+
+@pytest.mark.parametrize("made", [flux_family, wan_family])
+def test_pipelines_keep_the_same_laws(made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: with guidance in one call or in two, images or videos: doing nothing is full computation, and a schedule costs its share."""
+    family = made()
+    monkeypatch.setitem(families.FAMILIES, "dit", lambda device, dtype: family)
+    lanes = [parse_policy("none"), parse_policy("taylorseer:interval=2,warmup_steps=1")]
+    with accepted():
+        found = run_benchmark(settings(samples=2, steps=4, repeats=1, lanes=lanes), tmp_path)
+    none, schedule = found.lane("none"), found.lane(str(lanes[1]))
+    assert np.isposinf(none.values("psnr")).all()
+    assert found.cost(schedule) == pytest.approx(0.5)
+    assert schedule.steps == [2.0, 2.0]
+    assert found.lane("full, 2 steps").steps == [2.0, 2.0]
+    assert ("temporal_psnr" in schedule.units[0].figures) == family.video
+    assert len(schedule.reports) == (2 if family.video else 1)
+
+
+def test_a_family_that_is_not_there_says_what_is() -> None:
+    """Law: errors name the value and what to write."""
+    with pytest.raises(OptionError, match="family='sd3' is unknown; write one of dit, flux, wan"):
+        load_family("sd3", device="cpu", dtype="float32")
+
+
+SETTINGS = "family = 'dit'\nsamples = 2\nbatch = 2\nsteps = 3\nrepeats = 0\n[[lanes]]\npolicy = 'none'\n"
+
+
+def test_the_command_line_runs_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: Ctrl-C ends with status 130 and keeps what is there; other settings end with 2 and a line that says what differs."""
+    file, out = tmp_path / "small.toml", tmp_path / "out"
+    file.write_text(SETTINGS)
+    command = ["bench", "run", str(file), "--out", str(out)]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.output
+    assert "dit, 3 steps, 2 samples in batches of 2" in done.output
+    file.write_text(SETTINGS.replace("steps = 3", "steps = 4"))
+    refused = CliRunner().invoke(app, command)
+    assert refused.exit_code == 2
+    assert "steps was 3, is 4" in " ".join(refused.output.split())
+
+    def interrupted(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("foreseer.bench.harness.run_benchmark", interrupted)
+    assert CliRunner().invoke(app, command).exit_code == 130
+    assert Results.load(out).finished

@@ -1,0 +1,215 @@
+"""The laws of summaries, claims and differences, on results made by hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from foreseer.__main__ import app
+from foreseer.bench.claims import verdicts
+from foreseer.bench.diff import diff
+from foreseer.bench.equal_cost import best_at_steps, gain, gain_at_equal_cost
+from foreseer.bench.results import Counted, LaneResult, Results, Unit
+from foreseer.bench.summary import SAME_PSNR, lines_of
+from foreseer.bench.tables import matches
+
+SAMPLES, STEPS, DEPTH = 8, 10, 4
+SPREAD = np.linspace(-1, 1, SAMPLES)
+
+
+def lane(name: str, psnr: float | Sequence[float], cost: float = 1.0, *, kind: Any = "policy", method: str = "", **more: Any) -> LaneResult:
+    """A lane whose samples' PSNRs lie around a mean, at a share of the block-rows of full computation."""
+    values = tuple(float(v) for v in (psnr if isinstance(psnr, (tuple, list)) else psnr + SPREAD))
+    figures: Mapping[str, Any] = {"psnr": values, "accuracy": (1.0,) * SAMPLES}
+    times = {key: tuple(more.pop(key)) for key in ("seconds", "full_seconds") if key in more}
+    unit = Unit(
+        number=0,
+        indices=tuple(range(SAMPLES)),
+        steps=(cost * STEPS,) * SAMPLES,
+        block_rows=cost * STEPS * DEPTH * SAMPLES,
+        figures=figures,
+        **times,
+    )
+    counted = Counted(flops=int(cost * 1e9), peak_bytes=1000, peak_how="tensors")
+    return LaneResult(name=name, kind=kind, batch=SAMPLES, num_steps=STEPS, method=method, units=(unit,), counted=counted, **more)
+
+
+def results(*lanes: LaneResult, **more: Any) -> Results:
+    full = lane("full", (math.inf,) * SAMPLES, kind="full")
+    given: dict[str, Any] = {"family": "dit", "num_steps": STEPS, "seed": 0, "guidance": 1.5, "settings": {}, "machine": {}, "versions": {}, "depth": DEPTH}
+    return Results(**{**given, **more}, lanes=(full, *lanes))
+
+
+def taylor(psnr: float, cost: float = 0.3, target: str = "modules", **options: Any) -> LaneResult:
+    return lane(f"taylorseer:{cost},{target},{options}", psnr, cost, method="taylorseer", options={"interval": 3, "max_order": 1, "target": target, **options})
+
+
+def finding(found: Results, claim: str) -> Any:
+    (verdict,) = (v for v in verdicts(found) if v.claim == claim)
+    assert all(f"{v:+.2f}" in verdict.sentence for k, v in verdict.numbers.items() if k.endswith("_db"))
+    return verdict
+
+
+def test_what_was_not_measured_has_no_verdict() -> None:
+    """Law: claims are judged from what is there, or not at all."""
+    assert not verdicts(results())
+    assert not verdicts(results(lane("speca", 30, 0.4, method="speca", options={"decide": "row"})))
+
+
+@pytest.mark.parametrize(("psnr", "expected"), [(33.0, "holds"), (27.0, "fails"), (30.0, "open")])
+def test_forecasting_is_held_against_reuse_at_equal_interval(psnr: float, expected: str) -> None:
+    """Law: only lanes that differ in the order are compared."""
+    found = results(taylor(30.0, max_order=0), taylor(psnr, max_order=1), taylor(50.0, max_order=1, interval=2))
+    verdict = finding(found, "forecasting_beats_reuse")
+    assert verdict.finding == expected
+    assert verdict.numbers["comparisons"] == 1
+    assert verdict.numbers["median_gain_db"] == pytest.approx(psnr - 30)
+
+
+def test_the_share_of_order_one_is_of_the_best_order() -> None:
+    """Law: share = (order 1 - order 0) / (best - order 0)."""
+    verdict = finding(results(*(taylor(p, max_order=o) for o, p in enumerate((30.0, 33.0, 34.0)))), "order_one_carries_most")
+    assert verdict.numbers["lowest_share"] == pytest.approx(0.75)
+    assert "75 to 75 %" in verdict.sentence
+
+
+def test_settings_at_which_no_order_gains_anything_are_counted() -> None:
+    """Law: a claim is not judged from the settings that suit it."""
+    losing = [taylor(p, max_order=o, interval=5) for o, p in enumerate((30.0, 29.0, 29.5))]
+    verdict = finding(results(*(taylor(p, max_order=o) for o, p in enumerate((30.0, 33.0, 34.0))), *losing), "order_one_carries_most")
+    assert (verdict.finding, verdict.numbers["without_gain"]) == ("mixed", 1)
+    assert "at 1 of 2 settings no order gains anything" in verdict.sentence
+    assert finding(results(*losing), "order_one_carries_most").finding == "open"
+
+
+def test_a_gate_is_held_against_the_schedule_at_equal_cost() -> None:
+    """Law: between two schedules each sample is interpolated; where no schedule costs more, nothing is extrapolated."""
+    schedules = [taylor(20.0, 0.2, "last_block"), taylor(30.0, 0.4, "last_block"), taylor(99.0, 0.3, "modules")]
+    gate = lane("cg_taylor", 27.0, 0.3, method="cg_taylor", options={"decide": "row"})
+    verdict = finding(results(*schedules, gate), "first_block_gate_beats_schedule")
+    assert (verdict.finding, verdict.numbers["median_gain_db"]) == ("holds", pytest.approx(2.0))
+    dear = lane("cg_taylor", 27.0, 0.5, method="cg_taylor", options={"decide": "row"})
+    assert gain_at_equal_cost(results(), dear, schedules) is None
+
+
+def test_rows_are_held_against_batches_of_the_same_policy() -> None:
+    """Law: thresholds may differ, since costs are made equal; no other option may."""
+    options = {"threshold": 0.1, "max_order": 1}
+    batch = [lane(f"b{c}", p, c, method="speca", options={**options, "decide": "batch", "threshold": c}) for c, p in ((0.2, 20.0), (0.4, 30.0))]
+    other = lane("other", 50.0, 0.3, method="speca", options={**options, "decide": "batch", "max_order": 4})
+    row = lane("row", 26.0, 0.3, method="speca", options={**options, "decide": "row"})
+    assert finding(results(*batch, other, row), "rows_beat_batches").numbers["median_gain_db"] == pytest.approx(1.0)
+
+
+def test_the_cost_of_verification_is_read_from_the_steps() -> None:
+    """Law: an accepted step less one that was forecast unseen, over a full step; the first step does not count."""
+
+    def step(computed: bool, accept: bool | None, seconds: float) -> dict[str, Any]:
+        return {"computed": [computed], "accept": None if accept is None else [accept], "seconds": seconds}
+
+    steps = [step(True, None, 9.0), step(True, None, 1.0), step(False, True, 0.15), step(False, None, 0.1), step(True, False, 5.0)]
+    verdict = finding(results(lane("speca", 30, 0.4, method="speca", reports={"model": {"steps": steps}})), "verification_cost")
+    assert verdict.numbers["share_of_seconds"] == pytest.approx(0.05)
+    assert verdict.numbers["share_of_blocks"] == 1 / DEPTH
+    assert verdict.finding == "fails"
+
+
+@given(st.lists(st.floats(5, 60), min_size=SAMPLES, max_size=SAMPLES))
+def test_a_gain_over_itself_is_nothing(psnr: list[float]) -> None:
+    """Law: pairing is by sample, and a lane gains nothing over itself."""
+    one = lane("one", psnr, 0.5)
+    found = gain(results(), one, one)
+    assert found is not None
+    assert (found.mean, found.error, found.share, found.clear) == (0.0, 0.0, 0.0, False)
+
+
+def test_one_sample_that_is_the_same_makes_no_mean_infinite() -> None:
+    """Law: in means an infinite PSNR counts as so many dB; a lane that is the same everywhere stays infinite."""
+    full, some = lines_of(results(lane("some", [math.inf] + [30.0] * (SAMPLES - 1), 0.5)), SAMPLES)
+    assert math.isinf(full.means["psnr"])
+    assert some.means["psnr"] == pytest.approx((SAME_PSNR + 30 * (SAMPLES - 1)) / SAMPLES)
+    assert some.worst["psnr"] == 30.0
+
+
+def test_peers_are_matched_at_as_many_steps() -> None:
+    """Law: of a peer's sweep the best point counts that computed as many steps, one more or less let pass; what failed does not."""
+    swept = [lane(f"dbcache:{c}", p, c, kind="peer", method="dbcache") for c, p in ((0.3, 20.0), (0.4, 25.0), (0.5, 24.0), (0.7, 60.0))]
+    broken = attrs.evolve(lane("dbcache:broken", 90.0, 0.4, kind="peer", method="dbcache"), error="RuntimeError: no")
+    (match,) = matches(results(taylor(28.0, 0.4), *swept, broken))
+    assert match.best.name == "dbcache:0.4"
+    assert match.gain_db == pytest.approx(3.0)
+    assert best_at_steps(swept, 1.0) is None
+
+
+def test_equal_results_differ_in_nothing() -> None:
+    """Law: no change where there is none."""
+    found = results(lane("timed", 30.0, seconds=[1.0, 1.1, 1.0], full_seconds=[2.0, 2.0, 2.1]))
+    said = diff(found, found)
+    assert said.changes
+    assert not said.changed
+    assert (said.conditions, said.only_before, said.only_after, said.errors) == ((), (), (), ())
+
+
+@given(st.floats(0.01, 5), st.booleans())
+def test_a_planted_change_is_found(size: float, better: bool) -> None:
+    """Law: a shift of every sample is beyond noise whatever the samples' spread, since they are paired; its sign says whether it is better."""
+    before, after = results(taylor(30.0)), results(attrs.evolve(taylor(30.0 + (size if better else -size))))
+    (change,) = (c for c in diff(before, after).changed if c.figure == "psnr")
+    assert change.better is better
+    assert change.difference == pytest.approx(size if better else -size)
+
+
+def test_without_pairs_a_shift_within_the_spread_is_noise() -> None:
+    """Law: other samples are compared by their means, with both standard errors."""
+    before, near, far = (results(taylor(p), seed=s) for s, p in enumerate((30.0, 30.3, 35.0)))
+    assert not diff(before, near).changed
+    assert [c.figure for c in diff(before, far).changed] == ["psnr"]
+    assert "seed: 0 -> 1" in diff(before, near).conditions
+
+
+def test_times_are_held_against_their_spread() -> None:
+    """Law: a change of the median within the notches is noise, and with fewer than three runs nobody can say."""
+
+    def timed(*ratios: float) -> Results:
+        return results(lane("timed", 30.0, seconds=[1.0] * len(ratios), full_seconds=ratios))
+
+    assert not diff(timed(2.0, 2.1, 1.9), timed(2.05, 2.15, 1.95)).changed
+    (change,) = diff(timed(2.0, 2.01, 1.99), timed(2.5, 2.51, 2.49)).changed
+    assert (change.figure, change.better) == ("speedup", True)
+    (unknown,) = (c for c in diff(timed(2.0, 2.0), timed(9.0, 9.0)).changes if c.figure == "speedup")
+    assert unknown.changed is None
+
+
+def test_lanes_that_come_go_or_fail_are_told() -> None:
+    """Law: a diff is silent about no lane."""
+    failing = LaneResult(name="magcache", kind="peer", batch=SAMPLES, num_steps=STEPS, error="ValueError: no")
+    said = diff(results(taylor(30.0), failing), results(lane("new", 1.0), attrs.evolve(failing, error="")))
+    assert (len(said.only_before), said.only_after) == (1, (f"new (batch {SAMPLES})",))
+    assert said.errors == ((f"magcache (batch {SAMPLES})", "ValueError: no", ""),)
+
+
+def test_the_command_line_prints_reports_and_differences(tmp_path: Path) -> None:
+    """Law: what the results say can be read in the terminal; what is not there is an error that says what to write."""
+    for name, psnr in (("a", 30.0), ("b", 31.0)):
+        (tmp_path / name).mkdir()
+        published = ({"method": "TaylorSeer N=3", "source": "the paper", "fid": 2.34},)
+        results(taylor(28.0, max_order=0), taylor(psnr), finished=True, published=published).save(tmp_path / name)
+    shown = CliRunner().invoke(app, ["bench", "report", str(tmp_path / "a")])
+    assert shown.exit_code == 0, shown.output
+    assert "Forecasting beats reuse" in shown.output
+    assert "fid 2.34" in shown.output
+    shown = CliRunner().invoke(app, ["bench", "diff", str(tmp_path / "a"), str(tmp_path / "b")])
+    assert shown.exit_code == 0, shown.output
+    assert "1 changed beyond noise" in shown.output
+    refused = CliRunner().invoke(app, ["bench", "report", str(tmp_path)])
+    assert refused.exit_code == 2
+    assert "bench run --out" in " ".join(refused.output.split())
