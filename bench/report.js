@@ -27,7 +27,7 @@ function traces(batch, x, y, top) {
   const made = [];
   const front = (batch.fronts[`${x} ${y}`] || []).map(index => points[index]);
   if (front.length > 1) {
-    made.push({ name: "Pareto front", type: "scatter", mode: "lines", line: { color: color("--soft"), width: 1.5, dash: "dot" }, hoverinfo: "skip",
+    made.push({ name: "Pareto front", type: "scatter", mode: "lines", line: { color: color("--soft"), width: 1.5, dash: "dot", shape: axis(data.across, x).lower ? "hv" : "vh" }, hoverinfo: "skip",
       x: front.map(point => point.x), y: front.map(point => point.y) });
   }
   const fewer = drawn.filter(point => point.kind === "fewer").sort((a, b) => a.x - b.x);
@@ -63,20 +63,21 @@ function draw(printed = false) {
   const across = axis(data.across, x), up = axis(data.up, y);
   const better = one => one.lower ? "lower is better" : "higher is better";
   const layout = {
-    autosize: !printed, ...(printed ? { width: PRINTED, height: 470 } : { height: element("plot").clientHeight }),
+    autosize: !printed, ...(printed ? { width: PRINTED, height: 400 } : { height: element("plot").clientHeight }),
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", showlegend: true,
     font: { family: "system-ui, -apple-system, Segoe UI, Roboto, Liberation Sans, sans-serif", size: narrow || printed ? 11 : 13, color: printed ? "#000" : color("--ink") },
     margin: { l: narrow ? 44 : 62, r: 12, t: 12, b: 48 },
     legend: { orientation: "h", y: -0.16, yanchor: "top", x: 0, itemwidth: 30 },
     hoverlabel: { align: "left", bgcolor: "#ffffff", bordercolor: "#5c666e", font: { color: "#1d2327", size: narrow ? 11 : 12 } },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: color("--soft"), activecolor: color("--ink") },
     xaxis: { title: { text: narrow ? across.title : `${across.title}, ${better(across)}`, standoff: 8 }, gridcolor: color("--line"), zeroline: false, automargin: true },
     yaxis: { title: { text: narrow ? up.title : `${up.title}, ${better(up)}`, standoff: 6 }, gridcolor: color("--line"), zeroline: false, automargin: true },
     shapes: same.length ? [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: top, y1: top, layer: "below", line: { color: color("--grey"), width: 1, dash: "dash" } }] : [],
-    annotations: same.length ? [{ xref: "paper", x: 0, xanchor: "left", y: top, yanchor: "bottom", showarrow: false, text: "the same as full computation" }] : [],
+    annotations: same.length ? [{ xref: "paper", x: 0, xanchor: "left", y: top, yanchor: "bottom", showarrow: false, text: "the same as full computation", xshift: 4 }] : [],
   };
   element("note").textContent = "Nothing reaches what the Pareto front joins on both axes and beats it on one. Above the line of fewer steps a policy pays; shapes without filling are peers."
     + (x === "speedup" ? " Bars across are quartiles." : "");
-  return Plotly.react("plot", traces(batch, x, y, top), layout, { responsive: !printed, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+  return Plotly.react("plot", traces(batch, x, y, top), layout, { responsive: !printed, displaylogo: false, displayModeBar: narrow || printed ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
 }
 
 function choose(point) {

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -54,6 +55,7 @@ def write_page(results: Results, folder: Path) -> Path:
 
     here = files("foreseer.bench")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["breakable"] = _breakable
     batches = list(dict.fromkeys(lane.batch for lane in results.lanes))
     data = {"across": _axes(ACROSS), "up": _axes(UP), "batches": {str(batch): points_of(results, batch) for batch in batches}}
     text = environment.from_string((here / "report.html").read_text(encoding="utf-8")).render(
@@ -74,6 +76,13 @@ def write_page(results: Results, folder: Path) -> Path:
     path = folder / PAGE
     write_whole(path, text)
     return path
+
+
+def _breakable(name: str) -> str:
+    """A lane's name that a narrow column breaks after its commas, escaped."""
+    import markupsafe
+
+    return markupsafe.Markup("<wbr>").join(re.split(r"(?<=[,:;])", name))
 
 
 def _axes(axes: Sequence[Any]) -> list[dict[str, Any]]:

@@ -125,16 +125,16 @@ def _point(results: Results, line: Line) -> dict[str, Any]:
 
 
 def _label(line: Line, settings: dict[str, str]) -> str:
-    """The hover label: name, numbers, settings. Lines are broken here: plotly does not, and a phone is narrow."""
+    """The hover label: name, numbers, settings. Lines are broken here: plotly does not, and a phone is narrow. It knows no escaped quotes."""
     psnr = {"mean": line.means.get("psnr", math.nan), "worst": line.worst.get("psnr", math.nan)}
     known = {key: "same" if math.isinf(value) else f"{value:.1f}" for key, value in psnr.items() if not math.isnan(value)}
     numbers = [f"{line.steps:.1f} steps".replace(".0 ", " "), f"block-rows {line.cost:.3f}"]
     numbers += [f"{line.speedup:.2f}x"] if math.isfinite(line.speedup) else []
     parts = [
-        [f"<b>{html.escape(text)}</b>" for text in _broken(line.lane.name)],
-        [html.escape(", ".join(numbers))],
+        [f"<b>{html.escape(text, quote=False)}</b>" for text in _broken(line.lane.name)],
+        [", ".join(numbers)],
         ["PSNR " + ", ".join(f"{key} {text}" for key, text in known.items())] if known else [],
-        [html.escape(text) for text in _broken(", ".join(f"{key}={value}" for key, value in settings.items()))],
+        [html.escape(text, quote=False) for text in _broken(", ".join(f"{key}={value}" for key, value in settings.items()))],
     ]
     return "<br>".join(text for part in parts for text in part)
 
