@@ -36,13 +36,14 @@ function traces(batch, x, y, top) {
   }
   const full = drawn.filter(point => point.kind === "full");
   if (full.length) made.push(trace("full", full, { size: 15, symbol: "star", color: color("--ink") }));
+  // of all lanes, so that a shape stays its method's whatever the axes leave out
+  const sweeps = kind => [...new Set(batch.points.filter(point => point.kind === kind).map(point => point.sweep))];
+  const policies = sweeps("policy").length;
   for (const kind of ["policy", "peer"]) {
-    // of all lanes, so that a shape stays its method's whatever the axes leave out
-    const sweeps = [...new Set(batch.points.filter(point => point.kind === kind).map(point => point.sweep))];
-    sweeps.forEach((sweep, index) => {
+    sweeps(kind).forEach((sweep, index) => {
       const shown = drawn.filter(point => point.kind === kind && point.sweep === sweep);
       if (!shown.length) return;
-      const place = index + (kind === "peer" ? 3 : 0);
+      const place = index + (kind === "peer" ? policies : 0);
       const symbol = SHAPES[place % SHAPES.length] + (kind === "peer" ? "-open" : "");
       const bars = x === "speedup" && shown.every(point => typeof point.quartiles[0] === "number");
       made.push(trace(kind === "peer" ? `${sweep} (peer)` : sweep, shown,
@@ -61,13 +62,17 @@ function draw(printed = false) {
   const top = Math.max(...ys) + 0.14 * spread;
   const narrow = !printed && element("plot").clientWidth < 600;
   const across = axis(data.across, x), up = axis(data.up, y);
+  const made = traces(batch, x, y, top);
+  // the legend is below: more of it makes the picture higher, not its axes lower
+  const area = printed ? 270 : narrow ? 320 : 440, below = 60;
+  const height = area + below + 20 * (narrow ? made.length : Math.ceil(made.length / 4)) + 12;
   const better = one => one.lower ? "lower is better" : "higher is better";
   const layout = {
-    autosize: !printed, ...(printed ? { width: PRINTED, height: 400 } : { height: element("plot").clientHeight }),
+    autosize: !printed, height, ...(printed ? { width: PRINTED } : {}),
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest", showlegend: true,
     font: { family: "system-ui, -apple-system, Segoe UI, Roboto, Liberation Sans, sans-serif", size: narrow || printed ? 11 : 13, color: printed ? "#000" : color("--ink") },
     margin: { l: narrow ? 44 : 62, r: 12, t: 12, b: 48 },
-    legend: { orientation: "h", y: -0.16, yanchor: "top", x: 0, itemwidth: 30 },
+    legend: { orientation: "h", y: -below / area, yanchor: "top", x: 0, itemwidth: 30 },
     hoverlabel: { align: "left", bgcolor: "#ffffff", bordercolor: "#5c666e", font: { color: "#1d2327", size: narrow ? 11 : 12 } },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: color("--soft"), activecolor: color("--ink") },
     xaxis: { title: { text: narrow ? across.title : `${across.title}, ${better(across)}`, standoff: 8 }, gridcolor: color("--line"), zeroline: false, automargin: true },
@@ -77,7 +82,7 @@ function draw(printed = false) {
   };
   element("note").textContent = "Nothing reaches what the Pareto front joins on both axes and beats it on one. Above the line of fewer steps a policy pays; shapes without filling are peers."
     + (x === "speedup" ? " Bars across are quartiles." : "");
-  return Plotly.react("plot", traces(batch, x, y, top), layout, { responsive: !printed, displaylogo: false, displayModeBar: narrow || printed ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
+  return Plotly.react("plot", made, layout, { responsive: !printed, displaylogo: false, displayModeBar: narrow || printed ? false : "hover", modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] });
 }
 
 function choose(point) {

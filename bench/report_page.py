@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,8 @@ import numpy as np
 from foreseer.bench.claims import Verdict, verdicts
 from foreseer.bench.equal_cost import sweep_of
 from foreseer.bench.files import write_whole
-from foreseer.bench.pictures import AMPLIFY
 from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES
-from foreseer.bench.report_pictures import FATES, differences, fates_of, samples, timeline
+from foreseer.bench.report_pictures import AMPLIFY, FATES, differences, fates_of, samples, timeline
 from foreseer.bench.report_points import ACROSS, UP, plain, points_of
 from foreseer.bench.results import FIGURES, LaneResult, Results
 from foreseer.bench.sentences import summaries
@@ -57,14 +56,15 @@ def write_page(results: Results, folder: Path) -> Path:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["breakable"] = _breakable
     batches = list(dict.fromkeys(lane.batch for lane in results.lanes))
-    data = {"across": _axes(ACROSS), "up": _axes(UP), "batches": {str(batch): points_of(results, batch) for batch in batches}}
+    points = {batch: points_of(results, batch) for batch in batches}
+    data = {"across": _axes(ACROSS), "up": _axes(UP), "batches": points}
     text = environment.from_string((here / "report.html").read_text(encoding="utf-8")).render(
         results=results,
         style=(here / "report.css").read_text(encoding="utf-8"),
         script=(here / "report.js").read_text(encoding="utf-8"),
         plotly=get_plotlyjs(),
         data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
-        sections=[_section(results, folder, batch) for batch in batches],
+        sections=[_section(results, folder, batch, points[batch]) for batch in batches],
         claims=_claims(results),
         failed=[lane for lane in results.lanes if lane.error],
         published=[(row, _numbers(row)) for row in results.published],
@@ -89,12 +89,11 @@ def _axes(axes: Sequence[Any]) -> list[dict[str, Any]]:
     return [{"key": axis.key, "title": axis.title, "lower": axis.lower_is_better} for axis in axes]
 
 
-def _section(results: Results, folder: Path, batch: int) -> dict[str, Any]:
-    """Everything about one batch size."""
+def _section(results: Results, folder: Path, batch: int, points: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything about one batch size, but its points, of which those on the front are shown first."""
     lines = [line for line in lines_of(results, batch) if line.lane.units]
     found = summaries(results, batch)
     chosen = {summary.lane for summary in found} | {line.lane.name for line in lines if line.lane.kind == "full"}
-    points = points_of(results, batch)
     chosen |= {points["points"][i]["name"] for i in points["fronts"].get("cost psnr_mean", ())}
     grid = list(_pictures(results, folder, lines, batch))
     timelines = [_timeline(line, stream, report) for line in lines for stream, report in line.lane.reports.items()]

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreseer.bench.pictures import AMPLIFY
-
-__all__ = ["FATES", "differences", "fates_of", "inlined", "samples", "timeline"]
+__all__ = ["AMPLIFY", "FATES", "differences", "fates_of", "inlined", "samples", "timeline"]
 
 Bytes = NDArray[np.uint8]
+
+AMPLIFY = 4.0
+"""Differences are shown this many times as strong as the samples: at 30 dB they are 6 % of them, and could not be seen."""
 
 FATES = {"computed": "#0072b2", "rejected and computed": "#d55e00", "accepted": "#56b4e9", "forecast unseen": ""}
 """What becomes of a row in a step, and its colour in timelines; empty: none, the page shows through, so that it fits light and dark."""

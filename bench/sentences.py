@@ -102,7 +102,7 @@ def _summary(results: Results, batch: int, method: str, lines: Sequence[Line]) -
     gains = [(found, line) for line in lines if (found := beside(results, line).fewer) is not None]
     best = max(gains, key=lambda pair: pair[0].mean)[1] if gains else max(lines, key=lambda line: line.means.get("psnr", -math.inf))
     above, below = (sum(found.clear and sign * found.mean > 0 for found, _ in gains) for sign in (1, -1))
-    others = f" Of {len(gains)} settings of {method}, {above} come closer than fewer steps beyond noise, {below} less close." if len(gains) > 1 else ""
+    others = f" Settings of {method} that come closer than fewer steps beyond noise: {above} of {len(gains)}; less close: {below}." if len(gains) > 1 else ""
     return Summary(method=method, batch=batch, lane=best.lane.name, sentence=sentence_of(results, best) + others)
 
 

@@ -190,7 +190,7 @@ def test_a_summary_counts_all_settings_of_its_policy() -> None:
     found = {summary.method: summary for summary in summaries(made(), SAMPLES)}
     assert set(found) == {"taylorseer", "speca", "evil"}  # none saved nothing
     assert found["taylorseer"].lane == "taylorseer:interval=3"
-    assert found["taylorseer"].sentence.endswith("Of 2 settings of taylorseer, 1 come closer than fewer steps beyond noise, 1 less close.")
+    assert found["taylorseer"].sentence.endswith("Settings of taylorseer that come closer than fewer steps beyond noise: 1 of 2; less close: 1.")
     assert "below fewer steps" in found["evil"].sentence
 
 

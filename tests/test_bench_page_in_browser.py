@@ -189,6 +189,7 @@ def test_it_prints(tab: Page, written: Path, dark: bool) -> None:
         assert tag == "TABLE" or tall < height, tag
     whole = "[...document.querySelectorAll('figure, .verdict, .bar, tr')].every(e => getComputedStyle(e).breakInside === 'avoid')"
     assert tab.run(whole)
+    assert tab.run("[...document.querySelectorAll('thead button')].every(e => getComputedStyle(e).display === 'contents')")  # else no sheet repeats the head
 
 
 def test_batch_sizes_are_chosen(tab: Page, tmp_path: Path) -> None:
