@@ -28,12 +28,19 @@ def tab() -> Iterator[Page]:
         yield page
 
 
-@pytest.fixture(scope="module", params=["images", "videos"])
-def written(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page")
-    results = made()
-    keep_samples(results, folder, (1, 8, 8) if request.param == "images" else (5, 3, 24, 24))
-    return write_page(results, folder)
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder, results = tmp_path_factory.mktemp("page"), made()
+    found = {}
+    for kind, shape in (("images", (1, 8, 8)), ("videos", (5, 3, 24, 24))):
+        keep_samples(results, folder / kind, shape)
+        found[kind] = write_page(results, folder / kind)
+    return found
+
+
+@pytest.fixture
+def written(pages: dict[str, Path]) -> Path:
+    return pages["images"]
 
 
 @pytest.fixture(autouse=True)
@@ -49,9 +56,10 @@ def quiet(tab: Page) -> Iterator[None]:
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("width", [1400, 390])
-def test_it_opens_from_disk_and_fits(tab: Page, written: Path, width: int, dark: bool) -> None:
+@pytest.mark.parametrize("kind", ["images", "videos"])
+def test_it_opens_from_disk_and_fits(tab: Page, pages: dict[str, Path], kind: str, width: int, dark: bool) -> None:
     """Law: at the width of a desk and of a phone, light and dark: every picture is there, nothing is wider than the window, and text can be read."""
-    tab.open(written, width=width, dark=dark)
+    tab.open(pages[kind], width=width, dark=dark)
     assert tab.run("document.title").startswith("foreseer bench: dit")
     assert tab.run("document.documentElement.scrollWidth") <= width
     assert tab.run("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
@@ -166,10 +174,10 @@ def test_the_same_is_the_best_of_a_column(tab: Page, written: Path) -> None:
     assert {name for name, _ in found[:2]} == {"full", "none"}
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_it_prints(tab: Page, written: Path, dark: bool) -> None:
+@pytest.mark.parametrize(("kind", "dark"), [("images", False), ("videos", True)])
+def test_it_prints(tab: Page, pages: dict[str, Path], kind: str, dark: bool) -> None:
     """Law: on white, several sheets, the picture drawn for paper; nothing is wider than the sheet, and no figure is higher."""
-    tab.open(written, dark=dark)
+    tab.open(pages[kind], dark=dark)
     tab.run("addEventListener('beforeprint', () => { window.drawn = document.querySelector('#plot .main-svg').getBoundingClientRect().width; })")
     pdf = base64.b64decode(tab.call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"])
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 1
@@ -177,7 +185,7 @@ def test_it_prints(tab: Page, written: Path, dark: bool) -> None:
     assert 0 < tab.run("window.drawn") <= width
     assert tab.run("document.querySelector('#plot .main-svg').getBoundingClientRect().width > 700")  # and for the window again
 
-    tab.open(written, width=width, height=height, dark=dark, print_media=True)
+    tab.open(pages[kind], width=width, height=height, dark=dark, print_media=True)
     tab.run("dispatchEvent(new Event('beforeprint'))")
     tab.settle()
     assert tab.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
