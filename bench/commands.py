@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,15 +64,13 @@ def diff(
 def report(folder: Annotated[Path, typer.Argument(help="Folder of results.")]) -> None:
     """Print the tables of results, finished or not, and write their page."""
     with _packages():
+        from foreseer.bench.report_page import write_page
         from foreseer.bench.results import Results
         from foreseer.bench.tables import print_results
 
         results = Results.load(folder)
         print_results(results)
-        # The page is a module of its own; results can be read without it.
-        if importlib.util.find_spec("foreseer.bench.report_page") is not None:
-            written = importlib.import_module("foreseer.bench.report_page").write_page(results, folder)
-            typer.echo(f"page: {written}")
+        typer.echo(f"page: {write_page(results, folder)}")
 
 
 @contextmanager

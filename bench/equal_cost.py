@@ -11,7 +11,7 @@ import numpy as np
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.summary import capped, mean_of
 
-__all__ = ["Gain", "best_at_steps", "gain", "gain_at_equal_cost"]
+__all__ = ["Gain", "best_at_steps", "gain", "gain_at_equal_cost", "sweep_of"]
 
 
 @attrs.frozen(kw_only=True)
@@ -63,6 +63,12 @@ def gain_at_equal_cost(results: Results, lane: LaneResult, others: Sequence[Lane
         return None
     share = 0.0 if above == below else (cost - below) / (above - below)
     return _gain(results, lane, [(best[below], 1 - share), (best[above], share)] if share else [(best[below], 1.0)])
+
+
+def sweep_of(lane: LaneResult) -> str:
+    """Return what a lane is one setting of: its method, of a peer with the calibrator or mode that makes another method of it."""
+    kinds = ("calibrator", "mode") if lane.kind == "peer" else ()
+    return ", ".join([lane.method, *(str(lane.options[key]) for key in kinds if lane.options.get(key, "none") not in ("none", "default"))])
 
 
 def best_at_steps(lanes: Sequence[LaneResult], steps: float, *, within: float = 1.0) -> LaneResult | None:

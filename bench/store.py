@@ -25,7 +25,7 @@ class Store:
     """A benchmark's folder.
 
     Args:
-        folder: Made if it is missing.
+        folder: Made with the first thing that is kept in it; nothing is written for reading.
         restart: Throw away what is there.
     """
 
@@ -34,7 +34,6 @@ class Store:
         if restart:
             (folder / FILE).unlink(missing_ok=True)
             shutil.rmtree(folder / "samples", ignore_errors=True)
-        (folder / "samples").mkdir(parents=True, exist_ok=True)
         self._names: dict[Key, str] = {}
 
     def resume(self, new: Results) -> Results:
@@ -55,7 +54,9 @@ class Store:
         """Write what a lane drew of a batch."""
         content = io.BytesIO()
         np.savez(content, latents=drawn.latents, images=drawn.images, features=drawn.features, seen=drawn.seen)
-        write_whole(self.samples(lane, number), content.getvalue())
+        path = self.samples(lane, number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, content.getvalue())
 
     def drawn(self, lane: Key, number: int) -> Drawn:
         """Read what a lane drew of a batch."""

@@ -12,13 +12,13 @@ from rich.text import Text
 
 from foreseer.bench.claims import verdicts
 from foreseer.bench.diff import Change, Diff
-from foreseer.bench.equal_cost import best_at_steps, gain
+from foreseer.bench.equal_cost import best_at_steps, gain, sweep_of
 from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
 from foreseer.bench.results import FIGURES, LaneResult, Results
 from foreseer.bench.summary import Line, lines_of
 from foreseer.console import console, table
 
-__all__ = ["COLUMNS", "Column", "Match", "matches", "print_diff", "print_results"]
+__all__ = ["COLUMNS", "Column", "Match", "matches", "number_text", "print_diff", "print_results"]
 
 
 @attrs.frozen
@@ -28,26 +28,36 @@ class Column:
     Attributes:
         title: Its head.
         note: What it means.
+        value: A line's number; NaN where there is none.
         text: How a line's cell reads; empty where there is nothing to say.
         wide: Whether only a wide terminal shows it.
+        figure: Name of the figure whose mean and worst sample it shows; empty for other columns.
     """
 
     title: str
     note: str
+    value: Callable[[Line], float]
     text: Callable[[Line], str]
     wide: bool = False
+    figure: str = ""
 
 
-def _number(value: float, form: str) -> str:
+def number_text(value: float, form: str) -> str:
+    """Return a number as tables show it: nothing where there is none, and "same" for the PSNR of what is the same."""
     return "" if math.isnan(value) else "same" if math.isinf(value) else format(value, form)
 
 
-def _both(figure: str, form: str) -> Callable[[Line], str]:
+def _plain(title: str, note: str, value: Callable[[Line], float], form: str, **more: Any) -> Column:
+    return Column(title, note, value, lambda line: number_text(value(line), form), **more)
+
+
+def _figure(title: str, figure: str, form: str, *, unit: str = "", wide: bool = False) -> Column:
     def text(line: Line) -> str:
-        mean, worst = (_number(found.get(figure, math.nan), form) for found in (line.means, line.worst))
+        mean, worst = (number_text(found.get(figure, math.nan), form) for found in (line.means, line.worst))
         return mean if mean == worst else f"{mean} / {worst}"
 
-    return text
+    note = f"{FIGURES[figure].note} Mean / worst{unit}."
+    return Column(title, note, lambda line: line.means.get(figure, math.nan), text, wide, figure)
 
 
 def _speedup(line: Line) -> str:
@@ -62,28 +72,27 @@ def _frechet(line: Line) -> str:
     return "" if math.isnan(line.frechet) else f"{line.frechet:.2f}" + "*" * few
 
 
+def _held(line: Line) -> float:
+    return line.bytes_held / 1e6 if line.bytes_held else math.nan
+
+
 COLUMNS = (
-    Column("steps", "Steps that were computed, mean over the samples.", lambda line: _number(line.steps, ".1f").removesuffix(".0")),
-    Column("block-rows", "Blocks evaluated x rows, over those of full computation.", lambda line: _number(line.cost, ".3f")),
     Column(
-        "FLOPs", "Over those of full computation, on the first batch; what a policy checks at its first step is in it.", lambda line: _number(line.flops, ".3f")
+        "steps", "Steps that were computed, mean over the samples.", lambda line: line.steps, lambda line: number_text(line.steps, ".1f").removesuffix(".0")
     ),
-    Column("speed-up", "Wall-clock, paired with full computation: median, and quartiles.", _speedup),
-    Column("peak MB", "Most bytes of tensors (CUDA: of the allocator) alive at once.", lambda line: _number(line.peak_bytes / 1e6, ".1f"), wide=True),
-    Column(
-        "held MB",
-        "Most that recorded features occupied; of peers it is not known.",
-        lambda line: f"{line.bytes_held / 1e6:.1f}" if line.bytes_held else "",
-        wide=True,
-    ),
-    Column("PSNR", FIGURES["psnr"].note + " Mean / worst sample, dB.", _both("psnr", ".1f")),
-    Column("gain", "PSNR less that of plain sampling with as many steps, dB.", lambda line: _number(line.gain, "+.1f")),
-    Column("SSIM", FIGURES["ssim"].note + " Mean / worst.", _both("ssim", ".3f"), wide=True),
-    Column("feature dist.", FIGURES["feature_distance"].note + " Mean / worst.", _both("feature_distance", ".3f"), wide=True),
-    Column("latent error", FIGURES["latent_error"].note + " Mean / worst.", _both("latent_error", ".3f"), wide=True),
-    Column("temporal", FIGURES["temporal_psnr"].note + " Mean / worst, dB.", _both("temporal_psnr", ".1f")),
-    Column("Frechet", FRECHET_NOTE, lambda line: _frechet(line)),
-    Column("accuracy", FIGURES["accuracy"].note, lambda line: _number(line.means.get("accuracy", math.nan), ".1%")),
+    _plain("block-rows", "Blocks evaluated x rows, over those of full computation.", lambda line: line.cost, ".3f"),
+    _plain("FLOPs", "Over those of full computation, on the first batch; what a policy checks at its first step is in it.", lambda line: line.flops, ".3f"),
+    Column("speed-up", "Wall-clock, paired with full computation: median, and quartiles.", lambda line: line.speedup, _speedup),
+    _plain("peak MB", "Most bytes of tensors (CUDA: of the allocator) alive at once.", lambda line: line.peak_bytes / 1e6, ".1f", wide=True),
+    _plain("held MB", "Most that recorded features occupied; of peers it is not known.", _held, ".1f", wide=True),
+    _figure("PSNR", "psnr", ".1f", unit=" sample, dB"),
+    _plain("gain", "PSNR less that of plain sampling with as many steps, dB.", lambda line: line.gain, "+.1f"),
+    _figure("SSIM", "ssim", ".3f", wide=True),
+    _figure("feature dist.", "feature_distance", ".3f", wide=True),
+    _figure("latent error", "latent_error", ".3f", wide=True),
+    _figure("temporal", "temporal_psnr", ".1f", unit=", dB"),
+    Column("Frechet", FRECHET_NOTE, lambda line: line.frechet, _frechet),
+    _plain("accuracy", FIGURES["accuracy"].note, lambda line: line.means.get("accuracy", math.nan), ".1%"),
 )
 
 
@@ -113,8 +122,7 @@ def matches(results: Results) -> Iterator[Match]:
         peers: dict[str, list[LaneResult]] = {}
         for lane in saving:
             if lane.kind == "peer":
-                kind = ", ".join([lane.method, *(str(lane.options[key]) for key in ("calibrator", "mode") if key in lane.options)])
-                peers.setdefault(kind, []).append(lane)
+                peers.setdefault(sweep_of(lane), []).append(lane)
         for lane in saving:
             for kind, swept in peers.items() if lane.kind == "policy" else ():
                 best = best_at_steps(swept, sum(lane.steps) / len(lane.steps))

@@ -1,0 +1,125 @@
+"""What the numbers of a lane say, in sentences: how close it comes, what it costs, and whether fewer steps or a peer come closer at that cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import attrs
+
+from foreseer.bench.equal_cost import Gain, gain, gain_at_equal_cost, sweep_of
+from foreseer.bench.results import LaneResult, Results
+from foreseer.bench.summary import Line, lines_of
+
+__all__ = ["Beside", "Summary", "beside", "sentence_of", "summaries"]
+
+
+@attrs.frozen(kw_only=True)
+class Beside:
+    """A lane beside what it must beat.
+
+    Attributes:
+        fewer: Over plain sampling with fewer steps; None where it cannot be compared.
+        equal_cost: Whether ``fewer`` is at equal block-rows; else it is at as many steps, rounded.
+        peer: Over that peer which comes closest at equal block-rows; None where no peer was measured on both sides of them.
+    """
+
+    fewer: Gain | None
+    equal_cost: bool
+    peer: Gain | None
+
+
+@attrs.frozen(kw_only=True)
+class Summary:
+    """A policy in one sentence, or two.
+
+    Attributes:
+        method: Which policy.
+        batch: Batch size.
+        lane: Its setting that gains most over fewer steps; where none can be compared, the one with the best mean PSNR.
+        sentence: About that lane, and how many of the other settings gain anything.
+    """
+
+    method: str
+    batch: int
+    lane: str
+    sentence: str
+
+
+def beside(results: Results, line: Line) -> Beside:
+    """Hold a lane against fewer steps and against peers, both at its block-rows."""
+    lane = line.lane
+    others = [other for other in results.lanes if other.batch == lane.batch and other.units and not other.error and other is not lane]
+    fewer = [other for other in others if other.kind == "fewer"]
+    over_fewer = gain_at_equal_cost(results, lane, fewer)
+    as_many = next((other for other in fewer if other.name == line.fewer), None)
+    sweeps: dict[str, list[LaneResult]] = {}
+    for other in others:
+        if other.kind == "peer":
+            sweeps.setdefault(sweep_of(other), []).append(other)
+    over_peers = [found for sweep in sweeps.values() if (found := gain_at_equal_cost(results, lane, sweep)) is not None]
+    return Beside(
+        fewer=over_fewer or (gain(results, lane, as_many) if as_many is not None else None),
+        equal_cost=over_fewer is not None,
+        peer=min(over_peers, key=lambda found: found.mean, default=None),
+    )
+
+
+def sentence_of(results: Results, line: Line) -> str:
+    """Say in numbers what a lane reaches, what it costs, and what comes closer at that cost. Empty where nothing was finished."""
+    lane = line.lane
+    if not lane.units:
+        return ""
+    count = len(lane.indices)
+    total = results.full(lane.batch).num_steps
+    costs = [f"{line.cost:.2f} of the block-rows"] + ([f"{line.speedup:.2f}x by the clock"] if math.isfinite(line.speedup) else [])
+    head = f"{lane.name} computes {_short(line.steps)} of {total} steps ({', '.join(costs)})"
+    mean, worst = line.means.get("psnr", math.nan), line.worst.get("psnr", math.nan)
+    if math.isinf(mean):
+        return f"{head} and draws what full computation draws, in every sample."
+    reached = "has samples whose PSNR does not exist" if math.isnan(mean) else f"reaches {mean:.1f} dB in the mean and {_decibel(worst)} in the worst sample"
+    sentence = f"{head} and {reached}{f' of {count}' if math.isfinite(mean) else ''}."
+    found = beside(results, line) if lane.kind in ("policy", "peer") and line.cost < 1 else Beside(fewer=None, equal_cost=False, peer=None)
+    parts = []
+    if found.fewer is not None:
+        at = "at equal block-rows" if found.equal_cost else "at as many steps"
+        parts.append(f"{_held_against(found.fewer, f'fewer steps {at}')}")
+    if found.peer is not None and lane.kind == "policy":
+        parts.append(f"{_held_against(found.peer, f'the best peer at that cost, {_ends(found.peer)}')}")
+    return f"{sentence} It is {', and '.join(parts)}." if parts else sentence
+
+
+def summaries(results: Results, batch: int) -> list[Summary]:
+    """Return a summary of each policy that saved steps, in the order of the lanes."""
+    methods: dict[str, list[Line]] = {}
+    for line in lines_of(results, batch):
+        if line.lane.kind == "policy" and line.lane.units and line.cost < 1:
+            methods.setdefault(line.lane.method, []).append(line)
+    return [_summary(results, batch, method, lines) for method, lines in methods.items()]
+
+
+def _summary(results: Results, batch: int, method: str, lines: Sequence[Line]) -> Summary:
+    gains = [(found, line) for line in lines if (found := beside(results, line).fewer) is not None]
+    best = max(gains, key=lambda pair: pair[0].mean)[1] if gains else max(lines, key=lambda line: line.means.get("psnr", -math.inf))
+    above, below = (sum(found.clear and sign * found.mean > 0 for found, _ in gains) for sign in (1, -1))
+    others = f" Settings of {method} that come closer than fewer steps beyond noise: {above} of {len(gains)}; less close: {below}." if len(gains) > 1 else ""
+    return Summary(method=method, batch=batch, lane=best.lane.name, sentence=sentence_of(results, best) + others)
+
+
+def _held_against(found: Gain, whom: str) -> str:
+    if not found.clear:
+        return f"within noise of {whom} ({found.mean:+.1f} dB)"
+    better = round(found.share * found.samples)
+    return f"{abs(found.mean):.1f} dB {'above' if found.mean > 0 else 'below'} {whom} (better on {better} of {found.samples} samples)"
+
+
+def _ends(found: Gain) -> str:
+    return found.over[0] if len(found.over) == 1 else f"between {found.over[0]} and {found.over[1]}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.1f}".removesuffix(".0")
+
+
+def _decibel(value: float) -> str:
+    return "the same" if math.isinf(value) else f"{value:.1f} dB"
