@@ -271,6 +271,9 @@ def test_card_of_a_tiny_model(tmp_path, capsys):
     assert figures["frechet"]["samples_to_train"] > figures["frechet"]["held_out_to_train"] > 0
     assert f"{figures['bytes'] / 1e6:.2f} MB" in text
     assert "20 samples" in text
+    tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
+    assert len(tables) == 3
+    assert all(len({line.count("|") for line in table.splitlines()}) == 1 for table in tables)
     for picture in ("curve.png", "samples.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 
 if TYPE_CHECKING:
-    from diffusers import DiTTransformer2DModel
+    from diffusers import DiTTransformer2DModel, FluxPipeline, WanPipeline
 
     from foreseer.zoo.classifier import DigitClassifier
 
-__all__ = ["ZOO", "load_classifier", "load_dit"]
+__all__ = ["ZOO", "load_classifier", "load_dit", "load_flux", "load_wan"]
 
 ZOO = Path(__file__).parent
 """Where the weights lie."""
+
+Model = TypeVar("Model", bound=torch.nn.Module)
 
 
 def load_dit(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> DiTTransformer2DModel:
@@ -46,3 +48,46 @@ def load_classifier(*, device: str | torch.device = "cpu") -> DigitClassifier:
     from foreseer.zoo.classifier import load_weights
 
     return load_weights(ZOO / "digits_classifier").to(device).eval()
+
+
+def load_flux(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> FluxPipeline:
+    """Load the FLUX-shaped model of handwritten digits, in a real `FluxPipeline`, in eval mode.
+
+    `pipe("7")` draws a 16x16 grey image. A prompt names one digit, as a numeral or a word ("a seven"); the empty prompt stands for any digit. Guidance is an
+    input of the transformer (distilled, 1 to 5). The transformer is a `FluxTransformer2DModel` of 4 double and 8 single blocks. The rest are stand-ins, named
+    for what they are: a `DigitTable` of trained embeddings for both text encoders, a `DigitTokenizer`, and a `PixelImage` for the VAE, whose latents are the
+    pixels: ``(B, 1, 16, 16)``, packed to ``(B, 64, 4)``. See ``zoo/flux_digits/card.md``.
+
+    Raises:
+        ImportError: Without diffusers (``pip install 'foreseer[diffusers]'``).
+    """
+    from foreseer.zoo import flux
+    from foreseer.zoo.storing import read_config
+
+    folder = ZOO / "flux_digits"
+    return flux.pipeline(_moved(flux.load_model(folder), device, dtype), read_config(folder))
+
+
+def load_wan(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> WanPipeline:
+    """Load the Wan-shaped model of moving digits, in a real `WanPipeline`, in eval mode.
+
+    ``pipe("7", height=16, width=16, num_frames=9, max_sequence_length=2)`` makes a grey video of 9 frames. Prompts are as in `load_flux`. Guidance is true
+    guidance: two calls a step. The transformer is a `WanTransformer3DModel` of 8 blocks. The rest are stand-ins, named for what they are: a `DigitTable` of
+    trained embeddings for the text encoder, a `DigitTokenizer`, and a `FoldedVideo` for the VAE, whose latents are the pixels, 2x2 of them in two frames to a
+    latent of 8 channels: ``(B, 8, 5, 8, 8)``, or 80 tokens. A longer ``max_sequence_length`` repeats the two vectors of a prompt: the same video, and a
+    slower one. See ``zoo/wan_digits/card.md``.
+
+    Raises:
+        ImportError: Without diffusers (``pip install 'foreseer[diffusers]'``).
+    """
+    from foreseer.zoo import wan
+    from foreseer.zoo.storing import read_config
+
+    folder = ZOO / "wan_digits"
+    return wan.pipeline(_moved(wan.load_model(folder), device, dtype), read_config(folder))
+
+
+def _moved(model: Model, device: str | torch.device, dtype: torch.dtype) -> Model:
+    # diffusers' own `to` warns about layers to keep in float32; here every layer takes the dtype that was asked for
+    torch.nn.Module.to(model, device, dtype)
+    return model.requires_grad_(False)

@@ -21,7 +21,7 @@ from torch import Tensor
 from foreseer.bench.quality import FRECHET_NOTE, DigitJudge, frechet_distance
 from foreseer.timeline import STYLE
 from foreseer.zoo import ddim, dit
-from foreseer.zoo.digits import load_digits
+from foreseer.zoo.digits import SOURCE, load_digits
 
 CLASSES = 10
 SHOWN = 8  # samples of each class in the picture
@@ -216,13 +216,16 @@ A class-conditional diffusion transformer, diffusers' `DiTTransformer2DModel` wi
 that draws 8x8 digits. It ships with foreseer so that everything can be tried and tested without a download and
 without an accelerator. It is small: how a policy fares on it says little of how it fares on a large model.
 
-| | | |---|---| | Input | noisy images `(B, 1, 8, 8)` in [-1, 1], timesteps 0..999, classes 0..9 ({dit.NULL_CLASS}: no
-class) | | Output | the noise, `(B, 1, 8, 8)` | | Schedule | linear beta from 1e-4 to 0.02, 1000 timesteps | |
-Parameters | {figures["parameters"]:,} as loaded, {figures["stored_parameters"]:,} stored: all blocks share a
-conditioning embedder and an adaLN matrix | | File | `weights.safetensors`, float16, {figures["bytes"] / 1e6:.2f} MB |
-| Recipe | `{recipe}` | | Trained | {figures["train_steps"]:,} steps, {figures["train_seconds"] / 60:.0f} minutes by
-the clock | | Final loss | {figures["train_loss"]:.4f} on training images, {figures["held_out_loss"]:.4f} on held-out
-images with the averaged weights |
+| | |
+|---|---|
+| Input | noisy images `(B, 1, 8, 8)` in [-1, 1], timesteps 0..999, classes 0..9 ({dit.NULL_CLASS}: no class) |
+| Output | the noise, `(B, 1, 8, 8)` |
+| Schedule | linear beta from 1e-4 to 0.02, 1000 timesteps |
+| Parameters | {figures["parameters"]:,} as loaded, {figures["stored_parameters"]:,} stored: all blocks share a conditioning embedder and an adaLN matrix |
+| File | `weights.safetensors`, float16, {figures["bytes"] / 1e6:.2f} MB |
+| Recipe | `{recipe}` |
+| Trained | {figures["train_steps"]:,} steps, {figures["train_seconds"] / 60:.0f} minutes by the clock |
+| Final loss | {figures["train_loss"]:.4f} on training images, {figures["held_out_loss"]:.4f} on held-out images with the averaged weights |
 
 ![Training and held-out loss](curve.png)
 
@@ -236,11 +239,12 @@ to [-1, 1].
 foreseer's digit classifier (`../digits_classifier/card.md`) takes {figures["accuracy"]:.1%} of them for the digit
 that was asked for ({weakest}).
 
-| Frechet distance | of | to | |---:|---|---| | {far["samples_to_train"]:.2f} | {figures["samples"]} samples | the
-{figures["train_images"]:,} training images | | {far["samples_to_held_out"]:.2f} | {figures["samples"]} samples | the
-{figures["held_out_images"]} held-out images | | {far["as_many_samples_as_held_out_to_train"]:.2f} | {fewer} samples,
-mean of {DRAWS} draws | the {figures["train_images"]:,} training images | | {far["held_out_to_train"]:.2f} | the
-{figures["held_out_images"]} held-out images | the {figures["train_images"]:,} training images |
+| Frechet distance | of | to |
+|---:|---|---|
+| {far["samples_to_train"]:.2f} | {figures["samples"]} samples | the {figures["train_images"]:,} training images |
+| {far["samples_to_held_out"]:.2f} | {figures["samples"]} samples | the {figures["held_out_images"]} held-out images |
+| {far["as_many_samples_as_held_out_to_train"]:.2f} | {fewer} samples, mean of {DRAWS} draws | the {figures["train_images"]:,} training images |
+| {far["held_out_to_train"]:.2f} | the {figures["held_out_images"]} held-out images | the {figures["train_images"]:,} training images |
 
 The last line is what real images reach, and the line above it is measured with as many images.
 {FRECHET_NOTE}
@@ -264,10 +268,7 @@ nothing comes to, give or take {near["train_share_error"]:.1%} (one standard err
 
 ## Data
 
-Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, 1998, UCI Machine Learning Repository
-(https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits), its test part of 1,797 images, as
-it comes inside scikit-learn. Licence of the data: CC BY 4.0. {figures["train_images"]:,} images were trained on;
-{figures["held_out_images"]} were held out.
+{SOURCE} {figures["train_images"]:,} images were trained on; {figures["held_out_images"]} were held out.
 """)
 
 

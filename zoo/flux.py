@@ -1,0 +1,127 @@
+"""The bundled FLUX-shaped model of handwritten digits, in diffusers' own classes.
+
+`FluxDigits` is what is trained: a `FluxTransformer2DModel` and the table of embeddings in place of its text encoders. `pipeline` puts both, with the other
+stand-ins, into a `FluxPipeline`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from foreseer.zoo.standins import DigitTable, DigitTokenizer, PixelImage
+from foreseer.zoo.storing import load, read_config
+
+if TYPE_CHECKING:
+    from diffusers import FluxPipeline
+
+__all__ = ["CONFIG", "SIDE", "FluxDigits", "load_model", "pipeline", "shrink", "upscale"]
+
+SIDE = 16
+"""Height and width of the images, pixels."""
+
+CONFIG: dict[str, Any] = {
+    "transformer": {
+        "in_channels": 4,
+        "num_layers": 4,
+        "num_single_layers": 8,
+        "attention_head_dim": 32,
+        "num_attention_heads": 3,
+        "joint_attention_dim": 32,
+        "pooled_projection_dim": 32,
+        "guidance_embeds": True,
+        "axes_dims_rope": [4, 14, 14],
+    },
+    "text": {"length": 4, "width": 32, "pooled": 32},
+    "vae": {"shift": -0.375, "scale": 1.4},
+    # as in FLUX.1-dev; 64 tokens come to a shift of exp(0.47) = 1.6
+    "scheduler": {"use_dynamic_shifting": True, "shift": 3.0, "base_shift": 0.5, "max_shift": 1.15, "base_image_seq_len": 256, "max_image_seq_len": 4096},
+}
+
+
+def upscale(digits: Tensor) -> Tensor:
+    """Return ``(B, 1, 16, 16)`` images of ``(B, 1, 8, 8)`` digits in [-1, 1]."""
+    return F.interpolate(digits, size=SIDE, mode="bicubic", align_corners=False).clamp(-1, 1)
+
+
+def shrink(images: Tensor) -> Tensor:
+    """Return the ``(B, 1, 8, 8)`` digits of ``(B, 1, 16, 16)`` images, as the digit classifier takes them: means of 2x2 pixels."""
+    return F.avg_pool2d(images, 2)
+
+
+class FluxDigits(nn.Module):
+    """The transformer and its table of embeddings, called on images instead of packed tokens.
+
+    Args:
+        config: As `CONFIG`.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        from diffusers import FluxTransformer2DModel
+
+        super().__init__()
+        self.transformer = FluxTransformer2DModel(**config["transformer"])
+        self.text = DigitTable(**config["text"])
+        self.tokenizer = DigitTokenizer(config["text"]["length"])
+
+    def start_as_identity(self) -> None:
+        """adaLN-zero: every block starts as the identity and the output as zero."""
+        network = self.transformer
+        layers = [network.proj_out, network.norm_out.linear]
+        layers += [layer for block in network.transformer_blocks for layer in (block.norm1.linear, block.norm1_context.linear)]
+        layers += [block.norm.linear for block in network.single_transformer_blocks]
+        for layer in layers:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, latents: Tensor, sigmas: Tensor, digits: Tensor, guidance: Tensor) -> Tensor:
+        """Return the velocity, like the latents.
+
+        Args:
+            latents: ``(B, 1, H, W)``, H and W even.
+            sigmas: ``(B,)`` noise levels in [0, 1].
+            digits: ``(B,)`` classes, 10 for none.
+            guidance: ``(B,)`` guidance scales.
+        """
+        batch, _, height, width = latents.shape
+        rows, columns = height // 2, width // 2
+        tokens = latents.view(batch, rows, 2, columns, 2).permute(0, 1, 3, 2, 4).reshape(batch, rows * columns, 4)
+        places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(latents)
+        encoding = self.text(self.tokenizer.ids(digits))
+        velocity: Tensor = self.transformer(
+            hidden_states=tokens,
+            timestep=sigmas,
+            guidance=guidance,
+            pooled_projections=encoding.pooler_output,
+            encoder_hidden_states=encoding.last_hidden_state,
+            txt_ids=latents.new_zeros(self.text.length, 3),
+            img_ids=F.pad(places, (1, 0)),
+            return_dict=False,
+        )[0]
+        return velocity.view(batch, rows, columns, 2, 2).permute(0, 1, 3, 2, 4).reshape(latents.shape)
+
+
+def load_model(folder: Path) -> FluxDigits:
+    """Build the model that the recipe wrote: float32, on the CPU, in eval mode."""
+    return load(FluxDigits(read_config(folder)), folder)
+
+
+def pipeline(model: FluxDigits, config: dict[str, Any]) -> FluxPipeline:
+    """Put the model into a `FluxPipeline`, which draws 16x16 images unless it is told otherwise."""
+    from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
+
+    pipe = FluxPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(**config["scheduler"]),
+        vae=PixelImage(**config["vae"]).to(model.text.device, model.text.dtype),
+        text_encoder=model.text,
+        tokenizer=model.tokenizer,
+        text_encoder_2=model.text,
+        tokenizer_2=model.tokenizer,
+        transformer=model.transformer,
+    )
+    pipe.default_sample_size = SIDE
+    return pipe

@@ -1,0 +1,98 @@
+"""The bundled Wan-shaped model of moving handwritten digits, in diffusers' own classes.
+
+`WanDigits` is what is trained: a `WanTransformer3DModel` and the table of embeddings in place of its text encoder. `pipeline` puts both, with the other
+stand-ins, into a `WanPipeline`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from foreseer.zoo.standins import DigitTable, DigitTokenizer, FoldedVideo
+from foreseer.zoo.storing import load, read_config
+
+if TYPE_CHECKING:
+    from diffusers import WanPipeline
+
+__all__ = ["CONFIG", "TRAIN_TIMESTEPS", "WanDigits", "load_model", "pipeline"]
+
+TRAIN_TIMESTEPS = 1000
+"""What a noise level is multiplied by before the transformer sees it."""
+
+CONFIG: dict[str, Any] = {
+    "transformer": {
+        "patch_size": [1, 2, 2],
+        "num_attention_heads": 3,
+        "attention_head_dim": 32,
+        "in_channels": 8,
+        "out_channels": 8,
+        "text_dim": 32,
+        "freq_dim": 64,
+        "ffn_dim": 384,
+        "num_layers": 8,
+        "rope_max_seq_len": 32,
+    },
+    "text": {"length": 2, "width": 32},
+    "vae": {"mean": -0.65, "std": 0.577},
+    # as in Wan 2.1 for small frames
+    "scheduler": {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": 3.0},
+}
+
+
+class WanDigits(nn.Module):
+    """The transformer and its table of embeddings.
+
+    Args:
+        config: As `CONFIG`.
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        from diffusers import WanTransformer3DModel
+
+        super().__init__()
+        self.transformer = WanTransformer3DModel(**config["transformer"])
+        self.text = DigitTable(**config["text"])
+        self.tokenizer = DigitTokenizer(config["text"]["length"], repeat=True)
+
+    def start_as_identity(self) -> None:
+        """adaLN-zero: every block starts as the identity and the output as zero."""
+        network = self.transformer
+        layers = [network.proj_out, network.condition_embedder.time_proj, *(block.attn2.to_out[0] for block in network.blocks)]
+        for layer in layers:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+        for block in network.blocks:
+            nn.init.zeros_(block.scale_shift_table)
+
+    def forward(self, latents: Tensor, sigmas: Tensor, digits: Tensor) -> Tensor:
+        """Return the velocity, like the latents.
+
+        Args:
+            latents: ``(B, 8, F, H, W)``, H and W even.
+            sigmas: ``(B,)`` noise levels in [0, 1].
+            digits: ``(B,)`` classes, 10 for none.
+        """
+        text = self.text(self.tokenizer.ids(digits)).last_hidden_state
+        velocity: Tensor = self.transformer(latents, sigmas * TRAIN_TIMESTEPS, text, return_dict=False)[0]
+        return velocity
+
+
+def load_model(folder: Path) -> WanDigits:
+    """Build the model that the recipe wrote: float32, on the CPU, in eval mode."""
+    return load(WanDigits(read_config(folder)), folder)
+
+
+def pipeline(model: WanDigits, config: dict[str, Any]) -> WanPipeline:
+    """Put the model into a `WanPipeline`."""
+    from diffusers import UniPCMultistepScheduler, WanPipeline
+
+    return WanPipeline(
+        tokenizer=model.tokenizer,
+        text_encoder=model.text,
+        vae=FoldedVideo(**config["vae"]).to(model.text.device, model.text.dtype),
+        scheduler=UniPCMultistepScheduler(**config["scheduler"]),
+        transformer=model.transformer,
+    )
