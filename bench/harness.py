@@ -109,7 +109,8 @@ class _Bench:
         lanes = [LaneResult(name=FULL, kind="full", batch=batch, num_steps=self._steps)]
         specs: list[PolicySpec | PeerSpec] = [*self._settings.lanes, *self._settings.peers]
         for spec in specs:
-            options = {p.name: p.default for p in signature_of(spec.factory).parameters.values()} | dict(spec.options)
+            chosen = {p.name: p.default for p in signature_of(spec.factory).parameters.values()} | dict(spec.options)
+            options = {name: getattr(value, "__name__", str(value)) if callable(value) else value for name, value in chosen.items()}
             kind: Literal["policy", "peer"] = "policy" if isinstance(spec, PolicySpec) else "peer"
             lanes.append(LaneResult(name=str(spec), kind=kind, batch=batch, num_steps=self._steps, method=spec.name, options=options))
             self._given[lanes[-1].key] = spec

@@ -104,7 +104,6 @@ def test_caches_of_diffusers_are_counted_from_outside(spec: PeerSpec, steps: flo
 
 def test_dbcache_is_counted_from_outside(tmp_path: Path) -> None:
     """Law: as above; the first block always runs, so that block-rows are more than steps."""
-    pytest.importorskip("cache_dit")
     specs = [PeerSpec("dbcache", {"threshold": 1e6, "first_blocks": 1, "warmup_steps": 2, "calibrator": c}) for c in ("none", "taylorseer", "foca")]
     found = run(tmp_path, *specs)
     for spec in specs:
