@@ -328,7 +328,7 @@ FLOORS = {
     "taylorseer:interval=4,max_order=1": 28,
     "taylorseer:interval=4,max_order=1,target=last_block": 28,
     "cg_taylor:threshold=0.1": 28,
-    "speca": 35,
+    "speca:threshold=0.3": 28,
 }
 """dB against full computation, at 20 steps."""
 
