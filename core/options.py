@@ -52,9 +52,9 @@ class Range:
         """Whether the value is of the right kind and inside the bounds."""
         if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
             return False
-        value = float(value)
-        above = value > self.low if self.open_low else value >= self.low
-        return above and (value < self.high if self.open_high else value <= self.high)
+        number: Any = value  # compared as it is: a whole number may be larger than any float
+        above = number > self.low if self.open_low else number >= self.low
+        return bool(above and (number < self.high if self.open_high else number <= self.high))
 
 
 def at_least(low: int) -> Range:

@@ -261,7 +261,7 @@ def spelt(
         ("outer", [None, 1, 7], [0, 1.5, "x", True], "a whole number >= 1 or None"),
         ("mixed", ["auto", 0, 0.5, 1.0], [1.5, "manual", None], "a number in [0, 1] or one of 'auto'"),
         ("number", [0, -2.5], ["abc", None, True], "a number"),
-        ("whole", [0, -2], [0.5, "3", False], "a whole number"),
+        ("whole", [0, -2, 10**400], [0.5, "3", False], "a whole number"),
         ("switch", [True, False], ["maybe", 1, None], "True or False"),
         ("text", ["", "b"], [3, None], "text"),
     ],
