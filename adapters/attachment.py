@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from foreseer.adapters.arguments import differentiates, signature_of_call
 from foreseer.adapters.calls import Interception, intercept
+from foreseer.adapters.identity import identity_of
 from foreseer.adapters.loops import PipelineLoop, Place
 from foreseer.adapters.module_backbone import Call, ModuleBackbone, Rewired
 from foreseer.adapters.parallel import vote_for
@@ -304,7 +305,8 @@ class Attachment:
             start = place.step
             times = self._loop.timesteps()
             given = {"timesteps": times and times[start:], "num_steps": times and max(len(times) - start, 1), "stream": place.stream}
-        run = Run(depth=backbone.depth, rows=rows, groups=groups, sites=backbone.sites, **given)
+        which = {"model": identity_of(self._wires[name].model), "scheduler": "" if self._pipeline is None else identity_of(self._pipeline.scheduler)}
+        run = Run(depth=backbone.depth, rows=rows, groups=groups, sites=backbone.sites, **which, **given)
         leader = next(
             (s.session for (n, _, _), s in self._streams.items() if self._follow and n == name and (s.start, s.session.run.rows) == (start, rows)), None
         )

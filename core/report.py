@@ -210,15 +210,30 @@ class Recorder:
             self._tell("on_run_end", report=self.report())
         return self.report()
 
-    def _tell(self, hook: str, **values: Any) -> None:
+    def listens(self, hook: str) -> bool:
+        """Whether any observer implements the hook."""
+        return bool(self._listeners[hook])
+
+    def ask(self, hook: str, **values: Any) -> list[Any]:
+        """Ask the observers. Returns the answers of those that gave one."""
+        return [answer for answer in self._tell(hook, **values) if answer is not None]
+
+    def see(self, hook: str, **values: Any) -> None:
+        """Show the observers something of the step that is about to be recorded."""
+        self._begin()
+        self._tell(hook, **values)
+
+    def _tell(self, hook: str, **values: Any) -> list[Any]:
+        answers = []
         for listener in tuple(self._listeners[hook]):
             try:
-                listener(values)
+                answers.append(listener(values))
             except Exception as error:
                 log.exception("observer %s failed in %s and was dropped", listener.owner, hook)
                 self.warn(f"observer {listener.owner} was dropped: {hook} raised {type(error).__name__}: {error}")
                 for others in self._listeners.values():
                     others[:] = [other for other in others if other.owner != listener.owner]
+        return answers
 
 
 def _nothing_gained(outcomes: Sequence[Outcome], run: Run, finished: bool) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from foreseer.plugins import Policy
 from foreseer.registry import PolicySpec
 from foreseer.report import Recorder, Report
 from foreseer.trial import LazyDrafts, Trial, share_fate
-from foreseer.types import Evidence, History, Outcome, Plan, Run, Site, Step, Verdict
+from foreseer.types import OUTPUT, Evidence, History, Outcome, Plan, Run, Site, Step, Verdict
 from foreseer.vote import Vote
 
 __all__ = ["Session"]
@@ -84,6 +84,7 @@ class Session:
         answers = [a for a in self._policy.ask("setup", run=run) if a is not None]
         needs = [n for a in answers for n in (a if isinstance(a, (tuple, list)) else (a,))]
         self._bank = FeatureBank(features_to_keep(needs, run), run.rows, storage)
+        self._recorded = self._bank.sites | self._wanted()
         self._groups = run.groups if len(set(run.groups)) < run.rows else None
         self._index = 0
         for n in needs:
@@ -92,8 +93,8 @@ class Session:
 
     @property
     def sites(self) -> frozenset[Site]:
-        """The sites that are recorded."""
-        return self._bank.sites
+        """The sites that are recorded: what the policy needs, and what observers want to see."""
+        return self._recorded
 
     @property
     def verifies(self) -> bool:
@@ -146,9 +147,10 @@ class Session:
             if not (self._tolerant and self._policy.fault):
                 raise
             done = self._compute(inputs, self._excuse())
-        full = all(done.computed)
-        if full or any(done.computed):
-            self._bank.commit(index, None if full else [r for r, c in enumerate(done.computed) if c], done.features)
+        shadow, spent = self._shadow(step, inputs, done)
+        rows = tuple(r for r, computed in enumerate(done.computed) if computed)
+        if rows:
+            self._bank.commit(index, None if len(rows) == run.rows else rows, done.features)
             self._recorder.held(self._bank.bytes_held())
         outcome = Outcome(
             step,
@@ -158,11 +160,15 @@ class Session:
             done.trial.accept if done.trial else None,
             done.trial.threshold if done.trial else float("nan"),
             done.block_rows,
-            time.perf_counter() - started,
+            time.perf_counter() - started - spent,
             done.reason,
         )
         self._index += 1
         self._latest = outcome
+        if rows and self._watched:
+            self._recorder.see("on_features", run=run, step=step, rows=rows, features=done.features)
+        if shadow is not None:
+            self._recorder.see("on_shadow", run=run, step=step, outcome=outcome, **shadow)
         self._recorder.record(step, outcome)
         try:
             self._policy.ask("commit", step=step, outcome=outcome)
@@ -196,7 +202,7 @@ class Session:
             substitute=drafts,
             probe=plan.probe,
             judge=trial.judge if plan.probe else None,
-            record=self._bank.sites if on_input else (),
+            record=self._recorded if on_input else (),
         )
         if plan.probe is None:
             trial.reject_non_finite()
@@ -213,15 +219,39 @@ class Session:
             full = self._compute(inputs, done.reason)
             return done._replace(output=full.output, features=full.features, block_rows=first.block_rows + full.block_rows)
         # After an input probe the rejected rows resume behind the probed block: what was computed up to there stands in for it.
-        kept = {site: feature[rejected] for site, feature in first.features.items()}
+        kept = {site: feature[rejected] for site, feature in first.features.items() if plan.probe is not None and 0 <= site.block <= plan.probe.block}
         # A copy: the model may write into what it is given, and what is kept goes into the history.
         resume = {site: feature.clone() for site, feature in kept.items() if plan.probe is not None and site == Site(plan.probe.block)}
-        part = self._backbone.forward(inputs, rows=rejected, substitute=resume, record=self._bank.sites - kept.keys())
+        part = self._backbone.forward(inputs, rows=rejected, substitute=resume, record=self._recorded - kept.keys())
         return done._replace(
             output=self._backbone.merge(first.output, rejected, part.output),
             features={**part.features, **kept},
             block_rows=first.block_rows + part.block_rows,
         )
+
+    def _shadow(self, step: Step, inputs: Any, done: _Done) -> tuple[dict[str, Any] | None, float]:
+        """Compute a step with forecasts as well, if an observer wants to compare. Returns what to show it, and the seconds that it took."""
+        if done.trial is None or not self._recorder.listens("shadow") or True not in self._recorder.ask("shadow", run=self.run, step=step):
+            return None, 0.0
+        started = time.perf_counter()
+        drafts = {site: done.trial.drafts[site] for site in done.plan.forecast}
+        output, features = done.output, done.features
+        if not all(done.computed):
+            real = self._backbone.forward(inputs, substitute={}, record=self._recorded)
+            self._recorder.check_block_rows += real.block_rows + real.check_block_rows
+            output, features = real.output, real.features
+        shown = {"drafts": drafts, "features": features, "output": done.output, "computed": output}
+        return shown, time.perf_counter() - started
+
+    def _wanted(self) -> frozenset[Site]:
+        """Sites that observers want to see."""
+        answers = self._recorder.ask("features_wanted", run=self.run)
+        self._watched = bool(answers) and self._recorder.listens("on_features")
+        asked = dict.fromkeys(site for answer in answers for site in answer)
+        missing = [site for site in asked if site not in self.run.sites and site != OUTPUT]
+        if missing:
+            self._recorder.warn(f"observers asked for features that this model does not have: {', '.join(map(str, missing))}")
+        return frozenset(asked) - frozenset(missing)
 
     def _decide(self, step: Step) -> Plan | None:
         plan: Plan | None = self._policy.decide("before_step", lambda p: check_plan(p, self.run, self._bank.sites), step=step)
@@ -238,7 +268,7 @@ class Session:
 
     def _compute(self, inputs: Any, reason: str) -> _Done:
         """Compute every row: the plain forward, nothing gathered."""
-        done = self._backbone.forward(inputs, substitute={}, record=self._bank.sites)
+        done = self._backbone.forward(inputs, substitute={}, record=self._recorded)
         self._recorder.check_block_rows += done.check_block_rows
         return _Done(done.output, done.features, (True,) * self.run.rows, done.block_rows, reason)
 

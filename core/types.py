@@ -57,6 +57,8 @@ class Run:
         sigmas: ``(T,)`` noise levels, or None.
         sites: Every site that the host can record and forecast, in execution order.
         stream: Which of several calls per step this run follows (``"cond"``, ``"uncond"``); empty where there is one.
+        model: Which model it is, as its host says: class and hash of the configuration; empty where it does not say.
+        scheduler: Which scheduler steps it, likewise; empty for a loop of the caller's own.
     """
 
     depth: int
@@ -67,6 +69,8 @@ class Run:
     sigmas: tuple[float, ...] | None = None
     sites: tuple[Site, ...] = ()
     stream: str = ""
+    model: str = ""
+    scheduler: str = ""
 
 
 @attrs.frozen

@@ -11,6 +11,7 @@ import foreseer
 from foreseer import Evidence, Needs, Plan, Probe, Run, Site, Verdict, Weights, hookimpl
 from foreseer.adapters import ArrayBackbone
 from foreseer.policies import BlockWise, FirstBlockGate, LinearPredictor, taylor
+from foreseer.registry import parse_policy
 
 ROWS, DEPTH = 3, 4
 
@@ -40,7 +41,8 @@ def world(rows=ROWS, depth=DEPTH, parts=()):
 
 def session(host, policy, *, steps=20, groups=None, rows=ROWS, **kwargs):
     run = Run(host.depth, rows, tuple(range(rows)) if groups is None else groups, steps, None, None, host.sites)
-    return foreseer.Session(host, foreseer.policy(policy), run, **kwargs)
+    spec = parse_policy(policy) if isinstance(policy, str) else foreseer.policy(policy)
+    return foreseer.Session(host, spec, run, **kwargs)
 
 
 def drive(s, steps=20):
@@ -524,3 +526,98 @@ def test_two_predictors_side_by_side_both_hear_of_every_step() -> None:
     policy = lambda: (FirstBlockGate(0.05, 2), BlockWise(((0, Counting("first")), (-1, Counting("last")))))  # noqa: E731
     foreseer.sample(host, None, range(6), policy=policy, inputs=lambda x, k: k, update=lambda x, output, index: None)
     assert heard == {"first": list(range(6)), "last": list(range(6))}
+
+
+@attrs.define(eq=False)
+class Looker:
+    """An observer that keeps what it is shown."""
+
+    wanted: tuple = ()
+    shadowed: object = None
+    features: dict = attrs.field(factory=dict)
+    shadows: list = attrs.field(factory=list)
+
+    @hookimpl
+    def features_wanted(self, run):
+        return self.wanted
+
+    @hookimpl
+    def on_features(self, step, rows, features):
+        self.features[step.index] = (rows, {site: features[site].clone() for site in self.wanted if site in features})
+
+    @hookimpl
+    def shadow(self, step):
+        return self.shadowed is None or step.index in self.shadowed
+
+    @hookimpl
+    def on_shadow(self, step, outcome, drafts, features, output, computed):
+        self.shadows.append((step.index, outcome, dict(drafts), dict(features), output, computed))
+
+
+GATES = ["none", "taylorseer:interval=3", "cg_taylor:threshold=0.05", "cg_taylor:threshold=0.05,target=output", "speca:threshold=0.2"]
+
+
+@pytest.mark.parametrize("policy", GATES)
+@pytest.mark.parametrize("parts", [(), ("attn", "mlp")])
+def test_observers_see_every_computed_row_and_change_nothing(policy, parts):
+    if policy.startswith(("taylorseer", "speca")) and not parts:
+        policy += ",target=last_block"
+    looker = Looker(wanted=(Site(0), Site(2), Site(DEPTH - 1), foreseer.OUTPUT), shadowed=())
+    host = world(parts=parts)
+    plain = session(host, policy)
+    alone = drive(plain)
+    watched = session(host, policy, observers=[looker])
+    assert all(np.array_equal(a, b) for a, b in zip(alone, drive(watched), strict=True))
+    assert (plain.report.computed == watched.report.computed).all()
+    assert plain.report.bytes_held == watched.report.bytes_held
+    for t, computed in enumerate(watched.report.computed):
+        assert (t in looker.features) == bool(computed.any())
+        if t in looker.features:
+            rows, seen = looker.features[t]
+            assert rows == tuple(np.flatnonzero(computed))
+            real = host.forward(t, substitute={}, record=looker.wanted).features
+            for site in looker.wanted:
+                assert torch.equal(seen[site], real[site][list(rows)]), (t, site)
+
+
+@pytest.mark.parametrize("policy", [p for p in GATES if p != "none"])
+def test_a_shadow_is_the_truth_and_costs_the_run_nothing(policy):
+    looker = Looker()
+    host = world(parts=("attn", "mlp"))
+    alone = session(host, policy)
+    outputs = drive(alone)
+    watched = session(host, policy, observers=[looker])
+    assert all(np.array_equal(a, b) for a, b in zip(outputs, drive(watched), strict=True))
+    assert alone.report.block_rows == watched.report.block_rows
+    forecast = [o for o in watched.report.outcomes if o.plan.forecast]
+    assert [index for index, *_ in looker.shadows] == [o.step.index for o in forecast]
+    extra = sum(DEPTH * ROWS for o in forecast if not o.full)
+    assert watched.report.check_block_rows - alone.report.check_block_rows == extra > 0
+    for index, outcome, drafts, features, output, computed in looker.shadows:
+        real = host.forward(index, substitute={}, record=drafts).features
+        assert np.array_equal(output, outputs[index])
+        assert np.array_equal(computed, bare(host)[index])
+        for site, draft in drafts.items():
+            assert site == foreseer.OUTPUT or torch.equal(features[site], real[site])
+            if not any(outcome.computed):
+                assert draft.shape == real[site].shape
+
+
+def test_a_site_that_the_host_has_not_is_reported_and_left_out():
+    looker = Looker(wanted=(Site(77), Site(1)))
+    s = session(world(), "none", observers=[looker])
+    drive(s, steps=3)
+    assert "77.block" in s.report.warnings[0]
+    assert set(looker.features[0][1]) == {Site(1)}
+
+
+def test_an_observer_that_raises_while_it_looks_is_dropped_and_the_run_goes_on():
+    class Clumsy(Looker):
+        @hookimpl
+        def shadow(self, step):
+            raise RuntimeError("no")
+
+    host = world(parts=("attn", "mlp"))
+    s = session(host, "taylorseer:interval=3", observers=[Clumsy()])
+    assert len(drive(s)) == 20
+    assert "dropped" in s.report.warnings[0]

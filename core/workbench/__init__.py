@@ -1,0 +1,12 @@
+"""The workbench: record a model once, then replay predictors and gates, plan schedules and tune policies without it.
+
+The idea that makes it small: with features F_i of the T steps of a run and G_ij = <F_i, F_j>, the squared error of any weighted sum of recorded features
+against F_k is quadratic in the weights, with entries of G. T x T numbers for each site and sample score every linear predictor at every schedule exactly.
+"""
+
+from __future__ import annotations
+
+from foreseer.workbench.signature import Signature
+from foreseer.workbench.trace import Trace
+
+__all__ = ["Signature", "Trace"]

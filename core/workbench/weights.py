@@ -1,0 +1,84 @@
+"""The weights of any installed linear predictor, asked for through its hook and for many anchors at once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foreseer.errors import OptionError
+from foreseer.plugins import policy_hooks
+from foreseer.types import History, Needs, Run, Site, Step, Weights
+
+__all__ = ["LinearWeights"]
+
+
+class _Looked(Exception):
+    """A predictor asked for the features themselves."""
+
+
+@attrs.frozen(eq=False)
+class LinearWeights:
+    """Weights of a predictor.
+
+    Args:
+        name: For messages.
+        plugin: A predictor, as `foreseer.policies.predictor_from` builds it.
+        run: The shape of the run to forecast; its rows do not matter.
+        site: What is forecast.
+    """
+
+    name: str
+    plugin: Any
+    run: Run
+    site: Site
+
+    @property
+    def anchors(self) -> int:
+        """How many computed features it looks at."""
+        return self._setup(1)[1]
+
+    def of(self, anchors: NDArray[np.float64], target: int) -> NDArray[np.float64] | None:
+        """Return the weights of N forecasts of one step.
+
+        Args:
+            anchors: ``(N, K)`` step indices of the computed steps, newest first, NaN where there are fewer; K is at most `anchors`.
+            target: The step to forecast.
+
+        Returns:
+            ``(N, K)``, 0 where there is no anchor; None where the predictor is not able.
+
+        Raises:
+            OptionError: The predictor is not linear: it looks at the features, or returns a forecast instead of weights.
+        """
+        hooks, _ = self._setup(len(anchors))
+        values = {"step": Step(target, self._time(target)), "sites": (self.site,), "history": History(np.array(anchors, dtype=float), self._no_features)}
+        try:
+            answers = [implementation(values) for implementation in hooks["predict_features"]]
+        except _Looked:
+            answers = [{self.site: None}]
+        if not answers or answers[0] is None:
+            return None
+        draft = answers[0][self.site]
+        if not isinstance(draft, Weights):
+            what = "returns a tensor" if isinstance(draft, Tensor) else "looks at the features"
+            raise OptionError(f"predictor={self.name!r} is not linear: it {what}, and inner products cannot score it; record with --features to replay it")
+        return draft.values
+
+    def _setup(self, rows: int) -> tuple[Any, int]:
+        hooks = policy_hooks([self.plugin])
+        run = attrs.evolve(self.run, rows=rows, groups=tuple(range(rows)))
+        needs = [n for setup in hooks["setup"] if (n := setup({"run": run})) is not None]
+        flat: list[Needs] = [n for one in needs for n in (one if isinstance(one, (tuple, list)) else (one,))]
+        return hooks, max((n.anchors for n in flat if not n.sites or self.site in n.sites), default=1)
+
+    def _time(self, step: int) -> float | None:
+        times = self.run.timesteps
+        return times[step] if times is not None and step < len(times) else None
+
+    @staticmethod
+    def _no_features(site: Site) -> Tensor:
+        raise _Looked
