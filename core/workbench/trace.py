@@ -123,11 +123,11 @@ class Trace:
         if stream is not None and stream not in self.streams:
             raise OptionError(f"stream={stream!r} was not recorded; this trace has {', '.join(map(repr, self.streams))}")
         found = [gram for (name, where), gram in self.grams.items() if where == site and stream in (None, name)]
-        return np.sum(found, axis=0)
+        return np.asarray(np.sum(found, axis=0), dtype=np.float64)
 
     def norms(self, site: Site, stream: str | None = None) -> Array:
         """Return ``(S, T)`` L2 norms of the features at a site."""
-        return np.sqrt(np.einsum("stt->st", self.gram(site, stream)))
+        return np.asarray(np.sqrt(np.einsum("stt->st", self.gram(site, stream))), dtype=np.float64)
 
     def embedding(self, site: Site, stream: str = "") -> Array:
         """Return ``(S, T, T)``: for each step a vector of T numbers, such that all inner products are those of the features.

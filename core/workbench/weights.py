@@ -16,7 +16,7 @@ from foreseer.types import History, Needs, Run, Site, Step, Weights
 __all__ = ["LinearWeights"]
 
 
-class _Looked(Exception):
+class _LookedError(Exception):
     """A predictor asked for the features themselves."""
 
 
@@ -58,7 +58,7 @@ class LinearWeights:
         values = {"step": Step(target, self._time(target)), "sites": (self.site,), "history": History(np.array(anchors, dtype=float), self._no_features)}
         try:
             answers = [implementation(values) for implementation in hooks["predict_features"]]
-        except _Looked:
+        except _LookedError:
             answers = [{self.site: None}]
         if not answers or answers[0] is None:
             return None
@@ -81,4 +81,4 @@ class LinearWeights:
 
     @staticmethod
     def _no_features(site: Site) -> Tensor:
-        raise _Looked
+        raise _LookedError
