@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -126,16 +127,18 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 @attrs.define
 class Cost:
-    """What a sampling cost. Both are 0 until it is over.
+    """What a sampling cost. All are 0 until it is over.
 
     Attributes:
         flops: Floating point operations of matrix products, convolutions and attention (torch's counter; a multiplication and an addition are two).
         peak_bytes: Most bytes of tensors that were made during it and alive at once; on CUDA, of the allocator beyond what was allocated before.
+        held_bytes: Bytes that were made during it and still alive at its end: what a cache keeps, and the little that was drawn.
         how: ``"tensors"`` or ``"cuda allocator"``.
     """
 
     flops: int = 0
     peak_bytes: int = 0
+    held_bytes: int = 0
     how: str = "tensors"
 
 
@@ -157,9 +160,13 @@ def count_cost(device: torch.device) -> Iterator[Cost]:
         with flops:
             yield cost
         cost.peak_bytes = torch.cuda.max_memory_allocated(device) - before
+        gc.collect()
+        cost.held_bytes = torch.cuda.memory_allocated(device) - before
     else:
         alive = _Alive()
         with alive, flops:
             yield cost
         cost.peak_bytes = alive.peak
+        gc.collect()  # what lies in a cycle of references is not held by anybody
+        cost.held_bytes = alive.now
     cost.flops = flops.get_total_flops()

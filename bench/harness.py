@@ -257,7 +257,7 @@ def _reported(reports: dict[str, Report], samples: int) -> dict[str, Any]:
 
 
 def _cost(cost: Cost | None) -> Counted | None:
-    return None if cost is None else Counted(flops=cost.flops, peak_bytes=cost.peak_bytes, peak_how=cost.how)
+    return None if cost is None else Counted(flops=cost.flops, peak_bytes=cost.peak_bytes, peak_how=cost.how, held_bytes=cost.held_bytes)
 
 
 def _one_line(error: Exception) -> str:

@@ -107,11 +107,13 @@ class Counted:
         flops: Floating point operations of the sampling.
         peak_bytes: Most bytes alive at once.
         peak_how: What was counted: ``"tensors"`` or ``"cuda allocator"``.
+        held_bytes: Bytes still alive at the end of the sampling, before a peer is disabled; 0 in results that did not count them.
     """
 
     flops: int
     peak_bytes: int
     peak_how: str
+    held_bytes: int = 0
 
 
 @attrs.frozen(kw_only=True)

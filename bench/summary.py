@@ -49,7 +49,7 @@ class Line:
         speedup: Median of the paired ratios of wall-clock time.
         quartiles: Lower and upper quartile of them.
         peak_bytes: Most bytes alive at once, first batch.
-        bytes_held: Most bytes that recorded features occupied in a batch.
+        bytes_held: Most bytes that recorded features occupied in a batch; of a peer what was still alive when the first batch was drawn.
         means, worst: By figure.
         frechet: Distance to the data; NaN where there is none.
         fewer: Name of the lane of plain sampling with as many steps; empty where there is none.
@@ -94,7 +94,7 @@ def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> L
         speedup=1.0 if lane.kind == "full" else float(np.median(lane.ratios)) if lane.ratios else math.nan,
         quartiles=(float(quartiles[0]), float(quartiles[1])),
         peak_bytes=counted.peak_bytes if counted else math.nan,
-        bytes_held=max((unit.bytes_held for unit in lane.units), default=0),
+        bytes_held=(counted.held_bytes if counted else 0) if lane.kind == "peer" else max((unit.bytes_held for unit in lane.units), default=0),
         means=means,
         worst={figure: worst_of(lane, figure) for figure in figures},
         frechet=math.nan if lane.frechet is None else lane.frechet,

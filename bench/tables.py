@@ -84,7 +84,7 @@ COLUMNS = (
     _plain("FLOPs", "Over those of full computation, on the first batch; what a policy checks at its first step is in it.", lambda line: line.flops, ".3f"),
     Column("speed-up", "Wall-clock, paired with full computation: median, and quartiles.", lambda line: line.speedup, _speedup),
     _plain("peak MB", "Most bytes of tensors (CUDA: of the allocator) alive at once.", lambda line: line.peak_bytes / 1e6, ".1f", wide=True),
-    _plain("held MB", "Most that recorded features occupied; of peers it is not known.", _held, ".1f", wide=True),
+    _plain("held MB", "Most that recorded features occupied; of peers what was still alive when a batch was drawn.", _held, ".1f", wide=True),
     _figure("PSNR", "psnr", ".1f", unit=" sample, dB"),
     _plain("gain", "PSNR less that of plain sampling with as many steps, dB.", lambda line: line.gain, "+.1f"),
     _figure("SSIM", "ssim", ".3f", wide=True),

@@ -121,6 +121,14 @@ def test_flops_are_those_of_the_blocks_formula(tiny: DiTFamily) -> None:
     assert cost.peak_bytes > 0
 
 
+def test_what_is_held_is_what_lives_on_and_the_peak_is_no_less() -> None:
+    with count_cost(torch.device("cpu")) as cost:
+        kept = [torch.ones(1000) + 1 for _ in range(3)]
+        torch.ones(5000).add(1)
+    assert cost.held_bytes == sum(tensor.nbytes for tensor in kept) == 12_000
+    assert cost.peak_bytes >= cost.held_bytes + 2 * 20_000
+
+
 def per_token(name: str) -> bool:
     return name == "proj_out_2" or (name.startswith("transformer_blocks") and "norm" not in name)
 

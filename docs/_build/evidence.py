@@ -1,0 +1,210 @@
+"""Writes docs/evidence.md from the committed results: every figure in it is read from a file, and each section says which command made that file.
+
+    python docs/_build/evidence.py            write docs/evidence.md
+    python docs/_build/evidence.py --check    fail if it would change
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from foreseer.bench.claims import verdicts
+from foreseer.bench.front import points_of_peers, steps_of
+from foreseer.bench.results import LaneResult, Results
+from foreseer.bench.sentences import summaries
+from foreseer.bench.summary import lines_of, mean_of, worst_of
+from foreseer.bench.tables import COLUMNS
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "docs" / "results"
+PAGE = ROOT / "docs" / "evidence.md"
+SECTIONS = {
+    "taylorseer": "TaylorSeer's table, in miniature",
+    "taylorseer_flux": "TaylorSeer's FLUX table, in miniature",
+    "cg_taylor": "CG-Taylor's table, in miniature",
+    "speca": "SpeCa's table, in miniature",
+    "rows": "Decisions per row and per batch",
+    "peers_dit": "Peers on the DiT",
+    "peers_flux": "Peers on the FLUX-shaped model",
+    "peers_wan": "Peers on the Wan-shaped model",
+}
+"""Folder of results, which is the name of its settings file, and heading. Two may share a settings file's stem only if they are one."""
+
+HEAD = """# Evidence
+
+What these methods do on three small trained models, measured in one harness: the same noises and conditions in every lane, paired sample by sample, with plain
+sampling of fewer steps beside everything. This page is written from result files by `python docs/_build/evidence.py`; no number in it was typed.
+
+The models are miniatures, and say little about how a policy fares on a large model. What can be relied on is that every method met the same noises. Thresholds
+do not carry over. Times are of two CPU cores of a machine that others shared, so that block-rows and FLOPs say more than seconds; each time is a ratio to full
+computation run right before or after it.
+
+PSNR is to full computation's sample, mean / worst, in dB. "Held" is what recorded features occupy; of peers what was still alive when a batch was drawn.
+"""
+
+INTRODUCTION = {
+    "rows": "At batch 1 both are one and the same. The larger the batch, the more a single decision for all costs: everybody is computed when one needs it, or "
+    "nobody when the average does not.",
+}
+
+
+def main() -> None:
+    text = page()
+    if "--check" in sys.argv:
+        sys.exit(0 if PAGE.read_text(encoding="utf-8") == text else f"{PAGE} is not what the results say: python docs/_build/evidence.py")
+    PAGE.write_text(text, encoding="utf-8")
+
+
+def page() -> str:
+    """The whole page."""
+    found = {name: Results.load(RESULTS / name) for name in SECTIONS if (RESULTS / name).is_dir()}
+    parts = [HEAD, *claims_over_all(found)]
+    for name, results in found.items():
+        parts += section(name, results)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def claims_over_all(found: dict[str, Results]) -> Iterator[str]:
+    """Every verdict, and whether peers are reached, on top."""
+    yield "## The papers' claims\n"
+    yield (
+        "A claim holds where every comparison that the results allow is for it beyond three standard errors of the paired differences; it fails where some are "
+        "against it and none for it, is mixed where some are for it and others not, and open where none is beyond noise.\n"
+    )
+    yield "| claim | model | batch | verdict | what was found |"
+    yield "|---|---|---|---|---|"
+    for name, results in found.items():
+        if name.startswith("peers"):
+            continue
+        costs = [v for v in verdicts(results) if v.claim == "verification_cost"]
+        for verdict in (v for v in verdicts(results) if v.claim != "verification_cost"):
+            yield f"| {verdict.paper} | [{results.family}](#{name}) | {verdict.batch} | **{verdict.finding}** | {verdict.sentence} |"
+        if costs:
+            shares = sorted(v.numbers["share_of_seconds"] for v in costs)
+            block = costs[0].numbers["share_of_blocks"]
+            low, high = f"{100 * shares[0]:.1f}", f"{100 * shares[-1]:.1f}"
+            sentence = f"{low} to {high} % of a full step by the clock; one block of {results.depth} is {100 * block:.1f} %: with so few blocks it cannot hold."
+            yield f"| {costs[0].paper} | [{results.family}](#{name}) | {costs[0].batch} | **{costs[0].finding}** | {sentence} |"
+    yield ""
+    for name, results in found.items():
+        if name.startswith("peers"):
+            points = list(points_of_peers(results, results.settings["batch"][0]))
+            reached = sum(point.as_good for point in points)
+            yield f"- {SECTIONS[name]}: at {reached} of {len(points)} points of the peers' fronts a built-in policy that computes no more steps is at least as good, in the mean and in the worst sample."
+    yield ""
+
+
+def section(name: str, results: Results) -> Iterator[str]:
+    """One result file."""
+    yield f"## {SECTIONS[name]} {{ #{name} }}\n"
+    yield results.about + "\n"
+    if name in INTRODUCTION:
+        yield INTRODUCTION[name] + "\n"
+    yield f"```sh\nforeseer bench run docs/benchmarks/{name}.toml --out docs/results/{name}\n```\n"
+    commit = str(results.git.get("commit", ""))[:10]
+    machine = ", ".join(f"{key} {value}" for key, value in results.machine.items() if key in ("processor", "threads"))
+    versions = ", ".join(f"{key} {value}" for key, value in results.versions.items() if key in ("foreseer", "torch", "diffusers", "cache-dit"))
+    dirty = ", with changes" if results.git.get("changed") or results.git.get("dirty") else ""
+    yield f"Made on: {machine}; {versions}; commit {commit}{dirty}; seed {results.seed}.\n"
+    for batch in dict.fromkeys(lane.batch for lane in results.lanes):
+        if name == "rows":
+            continue
+        yield from table(results, batch)
+    if name == "rows":
+        yield from rows_table(results)
+    if name.startswith("peers"):
+        yield from peers_table(results)
+    else:
+        for summary in summaries(results):
+            if name != "rows":
+                yield f"- {summary.sentence}"
+        yield ""
+    failed = [lane for lane in results.lanes if lane.error]
+    if failed:
+        yield "Where a method refused or failed:\n"
+        yield from (f"- `{lane.name}`: {lane.error}" for lane in failed)
+        yield ""
+    if results.published:
+        yield "What was published, on other models: nothing of it compares with the table above but its order.\n"
+        yield "| method | model | numbers | source |"
+        yield "|---|---|---|---|"
+        for row in results.published:
+            numbers = ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in row.items() if isinstance(value, (int, float)))
+            yield f"| {row['method']} | {row.get('model', '')} | {numbers} | {row['source']} |"
+        yield ""
+
+
+def table(results: Results, batch: int) -> Iterator[str]:
+    """The lanes of one batch size."""
+    lines = lines_of(results, batch)
+    shown = [column for column in COLUMNS if any(column.text(line) for line in lines) and column.title not in ("peak MB", "latent error", "SSIM")]
+    samples = len(lines[0].lane.indices)
+    yield f"{results.num_steps} steps, {samples} samples in batches of {batch}:\n"
+    yield "| lane | " + " | ".join(column.title for column in shown) + " |"
+    yield "|---" + "|---:" * len(shown) + "|"
+    for line in lines:
+        if line.lane.units:
+            yield f"| `{line.lane.name}` | " + " | ".join(column.text(line) for column in shown) + " |"
+    yield ""
+
+
+def peers_table(results: Results) -> Iterator[str]:
+    """Each point of a peer's front beside the best policies that compute no more."""
+    yield "Each point of a peer's front, and the best of our policies that compute as many steps or fewer (half a step more let pass):\n"
+    yield "| peer | steps | PSNR | our best in the mean | PSNR | our best in the worst sample | PSNR | at least as good |"
+    yield "|---|---:|---:|---|---:|---|---:|---|"
+    for point in points_of_peers(results, results.settings["batch"][0]):
+        own = [f"`{lane.name}`, {steps_of(lane):.1f} steps | {both(lane)}" if lane else "none |" for lane in (point.best_mean, point.best_worst)]
+        yield f"| `{point.lane.name}` | {point.steps:.1f} | {point.mean:.1f} / {point.worst:.1f} | {own[0]} | {own[1]} | {'yes' if point.as_good else '**no**'} |"
+    yield ""
+
+
+def rows_table(results: Results) -> Iterator[str]:
+    """Per row against per batch, at each batch size, at equal mean quality: what it costs, and the worst sample."""
+    yield "At equal mean PSNR (interpolated along the sweep of thresholds): what deciding per row costs, over what deciding per batch costs.\n"
+    yield "| policy | batch | at PSNR | block-rows, row / batch | seconds, row / batch | worst sample, row | worst sample, batch |"
+    yield "|---|---:|---:|---:|---:|---:|---:|"
+    batches = list(dict.fromkeys(lane.batch for lane in results.lanes))
+    for method in dict.fromkeys(lane.method for lane in results.lanes if lane.kind == "policy"):
+        for batch in batches:
+            swept = [lane for lane in results.lanes if lane.method == method and lane.batch == batch and lane.units]
+            row, together = ([lane for lane in swept if lane.options["decide"] == how] for how in ("row", "batch"))
+            for quality in common_qualities(row, together):
+                ours, theirs = (at_quality(results, lanes, quality) for lanes in (row, together))
+                yield (
+                    f"| {method} | {batch} | {quality:.1f} | {ours[0] / theirs[0]:.2f} | {theirs[1] / ours[1]:.2f} | {ours[2]:.1f} | {theirs[2]:.1f} |"
+                )
+    yield ""
+
+
+def common_qualities(row: list[LaneResult], together: list[LaneResult]) -> list[float]:
+    """The middle of the range of mean PSNR that both sweeps cover; empty where they do not overlap."""
+    ranges = [sorted(mean_of(lane, "psnr") for lane in lanes) for lanes in (row, together)]
+    if not all(ranges):
+        return []
+    low, high = max(r[0] for r in ranges), min(r[-1] for r in ranges)
+    return [] if low > high else [(low + high) / 2]
+
+
+def at_quality(results: Results, lanes: list[LaneResult], quality: float) -> tuple[float, float, float]:
+    """Block-rows, speed-up and worst PSNR of a sweep at a mean PSNR, interpolated between the two lanes around it."""
+    by_quality = sorted(lanes, key=lambda lane: mean_of(lane, "psnr"))
+    known = {line.lane.key: line.speedup for line in lines_of(results, lanes[0].batch)}
+    figures = [(mean_of(lane, "psnr"), results.cost(lane), known[lane.key], worst_of(lane, "psnr")) for lane in by_quality]
+    below = max((f for f in figures if f[0] <= quality + 1e-9), key=lambda f: f[0])
+    above = min((f for f in figures if f[0] >= quality - 1e-9), key=lambda f: f[0])
+    share = 0.0 if math.isclose(above[0], below[0]) else (quality - below[0]) / (above[0] - below[0])
+    cost, speed, worst = (b + share * (a - b) for b, a in zip(below[1:], above[1:], strict=True))
+    return cost, speed, worst
+
+
+def both(lane: LaneResult) -> str:
+    """Mean and worst PSNR."""
+    return f"{mean_of(lane, 'psnr'):.1f} / {worst_of(lane, 'psnr'):.1f}"
+
+
+if __name__ == "__main__":
+    main()
