@@ -11,7 +11,7 @@ from foreseer.bench.equal_cost import sweep_of
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.summary import mean_of, worst_of
 
-__all__ = ["Point", "front_of", "points_of_peers"]
+__all__ = ["Point", "front_of", "points_of_peers", "steps_of"]
 
 HALF_A_STEP = 0.5
 """A policy that decides per sample computes a fraction on average; up to half a step more counts as as many."""
@@ -65,7 +65,8 @@ def points_of_peers(results: Results, batch: int, *, least: float = 7.0, most: f
     Args:
         results: With peers.
         batch: One of its batch sizes.
-        least, most: Computed steps between which points are compared: below, nothing resembles full computation; above, nothing is saved.
+        least: Fewest computed steps of a point: below, nothing resembles full computation.
+        most: Most computed steps: above, nothing is saved.
     """
     lanes = [lane for lane in results.lanes if lane.batch == batch and lane.units and not lane.error]
     policies = [lane for lane in lanes if lane.kind == "policy"]

@@ -1,0 +1,59 @@
+"""Laws of the comparison with peers, on results made by hand; and that the page of evidence says what the files say."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+from bench_results import SAMPLES, lane, made
+from hypothesis import given
+from hypothesis import strategies as st
+
+from foreseer.bench.front import front_of, points_of_peers, steps_of
+from foreseer.bench.summary import mean_of, worst_of
+
+ROOT = Path(__file__).parents[1]
+costs = st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+settings = st.lists(st.tuples(costs, st.floats(10, 60)), min_size=1, max_size=8)
+
+
+@given(settings)
+def test_a_front_is_beaten_by_no_lane_and_every_other_lane_is(found: list[tuple[float, float]]) -> None:
+    lanes = [lane(f"{n}", psnr, cost) for n, (cost, psnr) in enumerate(found)]
+    front = front_of(lanes)
+    for one in lanes:
+        better = [other for other in front if steps_of(other) <= steps_of(one) and mean_of(other, "psnr") >= mean_of(one, "psnr")]
+        assert better, "whatever is not on the front is beaten by something on it"
+    assert all(steps_of(a) < steps_of(b) and mean_of(a, "psnr") < mean_of(b, "psnr") for a, b in itertools.pairwise(front))
+
+
+@given(settings, settings)
+def test_a_peer_is_held_against_the_best_of_what_computes_no_more(policies: list[tuple[float, float]], peers: list[tuple[float, float]]) -> None:
+    ours = [lane(f"ours {n}", psnr, cost) for n, (cost, psnr) in enumerate(policies)]
+    theirs = [lane(f"theirs {n}", psnr, cost, kind="peer", method="other") for n, (cost, psnr) in enumerate(peers)]
+    results = made(lanes=(made().lanes[0], *ours, *theirs))
+    points = list(points_of_peers(results, SAMPLES, least=0, most=100))
+    assert [point.lane.name for point in points] == [one.name for one in front_of(theirs)]
+    for point in points:
+        fitting = [one for one in ours if steps_of(one) <= point.steps + 0.5]
+        assert (point.best_mean is None) == (not fitting)
+        if fitting:
+            assert mean_of(point.best_mean, "psnr") == max(mean_of(one, "psnr") for one in fitting)
+            assert worst_of(point.best_worst, "psnr") == max(worst_of(one, "psnr") for one in fitting)
+            reached = np.array([mean_of(point.best_mean, "psnr") >= point.mean, worst_of(point.best_worst, "psnr") >= point.worst])
+            assert point.as_good == bool(reached.all())
+        else:
+            assert not point.as_good
+
+
+def test_failed_lanes_are_on_no_front() -> None:
+    broken = lane("broken", 90.0, 0.2, kind="peer", method="other", error="ValueError: no")
+    assert not list(points_of_peers(made(lanes=(made().lanes[0], broken)), SAMPLES, least=0))
+
+
+def test_the_page_of_evidence_is_what_the_results_say() -> None:
+    done = subprocess.run([sys.executable, "docs/_build/evidence.py", "--check"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
