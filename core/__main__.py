@@ -1,5 +1,6 @@
 """The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``bench``, ``models``, ``estimate``,
-``plan``."""
+and those of the workbench: ``plan``.
+"""
 
 from __future__ import annotations
 
@@ -187,6 +188,7 @@ def compare_policies(
     observers: Annotated[
         list[str] | None, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="Observers of every run; several may follow one --observers.")
     ] = None,
+    headroom: Annotated[bool, typer.Option("--headroom", help="Also record these samples, and measure the best schedules in hindsight.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; made if it is missing.")] = None,
 ) -> None:
     """Compare policies on the bundled model."""
