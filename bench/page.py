@@ -27,8 +27,9 @@ BODIES = (
 """Parts of the page's table: heading, and kinds of rows."""
 
 HEADROOM_NOTE = (
-    "Headroom: 'best static' and 'best per sample, hindsight' are the schedules of the least predicted error, planned on these very samples for "
-    "taylor of order 1 at the last block. No policy can know them beforehand. They bound schedules of that predictor under that error model; not other predictors, and not gates."
+    "Headroom: 'best static' and 'best per sample, hindsight' are the schedules of the least predicted error, planned on these very samples for taylor of "
+    "order 1 at the last block. No policy can know them beforehand. They bound schedules of that predictor under that error model; not other predictors, "
+    "and not gates."
 )
 
 BUSY = 1.5
