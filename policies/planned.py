@@ -193,7 +193,7 @@ class GatedSchedule:
 @checked
 def planned(
     *,
-    schedule: str | int | Sequence[int] | Path | SchedulePlan | None = None,
+    schedule: str | int | Sequence[int] | SchedulePlan | None = None,
     budget: Annotated[int | None, at_least(1)] = None,
     predictor: PredictorLike | None = None,
     max_order: Annotated[int | None, at_least(0)] = None,
@@ -236,8 +236,6 @@ def planned(
 def _timetable(schedule: Any, budget: int | None, *, interpolate: bool, any_model: bool) -> Timetable:
     switches = {"interpolate": interpolate, "any_model": any_model}
     if schedule is None:
-        if budget is not None:
-            raise OptionError(f"planned: budget={budget} needs a plan to choose from; write schedule=plan.json,budget={budget}")
         return Timetable(None)
     length: int | None = None
     match = re.fullmatch(r"\s*(\d+(?:\s*\+\s*\d+)*)\s*(?:/\s*(\d+))?\s*", schedule) if isinstance(schedule, str) else None

@@ -128,7 +128,7 @@ def test_a_run_of_unknown_length_is_refused():
 
 @pytest.mark.parametrize(
     "options",
-    ["schedule=1+2", "schedule=0+4+4", "schedule=0+5/5", "schedule=[0,1.5]", "schedule=0+4,budget=2", "schedule=0+4,interpolate=True", "budget=3",
+    ["schedule=1+2", "schedule=0+4+4", "schedule=0+5/5", "schedule=[0,1.5]", "schedule=0+4,budget=2", "schedule=0+4,interpolate=True",
      "schedule=missing.json", "schedule=0+4,gate=taylorseer", "schedule=0+4,gate=cg_taylor,target=modules"],
 )  # fmt: skip
 def test_what_is_no_schedule_is_refused(options):

@@ -66,6 +66,8 @@ def best_schedules(costs: Array, *, most: int | None = None, max_gap: int | None
     """
     num_steps, width = costs.shape[-1], costs.ndim - 1
     none = num_steps
+    ahead = np.arange(num_steps)[None, :] > np.arange(none + 1)[:, None]
+    costs = np.where(ahead, costs, 0.0)  # a step is forecast from what was computed before it
     # until[..., a']: what it costs to forecast every step between the newest anchor and a'
     until = np.concatenate([np.zeros((*costs.shape[:-1], 1)), np.cumsum(costs, axis=-1)], axis=-1)
     newest, following = np.arange(none + 1)[:, None], np.arange(none + 1)[None, :]
@@ -133,7 +135,7 @@ def plan(
     values = errors.weighted[chosen] if objective == "sum" else errors.weighted[chosen] ** 2
     combined = values.mean(axis=0) if over == "mean" else values.max(axis=0)
     costs = errors.dense(combined)
-    costs[..., limits.forced(trace.num_steps)] += _forbidden(errors, limits.forced(trace.num_steps))
+    costs[..., limits.forced(trace.num_steps)] = np.inf
     found = best_schedules(costs, max_gap=limits.max_gap)
     if not found:
         raise OptionError(f"limits={limits} leave no schedule of {trace.num_steps} steps; ask for fewer first and last steps, or a larger max_gap")
@@ -192,12 +194,6 @@ def predicted_errors(trace: Trace, predictor: str = "taylor:max_order=1") -> For
     if not trace.sensitivity.size:
         notes.append("no sensitivities were recorded: errors of all steps weigh alike, which can be worse than an even interval; record with --sensitivity")
     return forecast_errors(trace, weights, site=site, width=min(width, MOST_ANCHORS), notes=tuple(notes))
-
-
-def _forbidden(errors: ForecastErrors, forced: NDArray[np.bool_]) -> Array:
-    """Forecasting a forced step is not allowed, from whichever anchors before it; steps that are no forecast (0) cost nothing."""
-    newest = np.arange(errors.num_steps + 1).reshape(-1, 1)
-    return np.where(newest < np.arange(errors.num_steps)[forced][None, :], np.inf, 0.0)
 
 
 def _psnr(trace: Trace, samples: NDArray[np.int64], errors: Array) -> float | None:
