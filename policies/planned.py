@@ -234,7 +234,6 @@ def planned(
 
 
 def _timetable(schedule: Any, budget: int | None, *, interpolate: bool, any_model: bool) -> Timetable:
-    switches = {"interpolate": interpolate, "any_model": any_model}
     if schedule is None:
         return Timetable(None)
     length: int | None = None
@@ -243,7 +242,7 @@ def _timetable(schedule: Any, budget: int | None, *, interpolate: bool, any_mode
         schedule = SchedulePlan.load(schedule)
     if isinstance(schedule, SchedulePlan):
         chosen = schedule.budget(budget)
-        return Timetable(chosen.steps, schedule.num_steps, schedule, **switches)
+        return Timetable(chosen.steps, schedule.num_steps, schedule, interpolate, any_model)
     if budget is not None:
         raise OptionError(f"planned: budget={budget} chooses among the schedules of a plan, and schedule={schedule!r} is a list; leave it out")
     if match is not None:
@@ -263,7 +262,7 @@ def _timetable(schedule: Any, budget: int | None, *, interpolate: bool, any_mode
     if interpolate and length is None:
         text = "+".join(map(str, steps))
         raise OptionError(f"planned: interpolate=True needs to know how many steps schedule={text} is for; write schedule={text}/{steps[-1] + 1}")
-    return Timetable(tuple(steps), length, **switches)
+    return Timetable(tuple(steps), length, None, interpolate, any_model)
 
 
 def _predictor(predictor: PredictorLike | None, max_order: int | None, plan: SchedulePlan | None) -> tuple[PredictorLike, int]:
