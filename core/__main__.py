@@ -17,6 +17,7 @@ from foreseer.console import Commands, Compare, Several, complain, console, tabl
 from foreseer.describe import describe_plugins, options_of, plain, quiet, read_docstring, reflow
 from foreseer.errors import OptionError
 from foreseer.registry import OBSERVERS, cite, group_of, list_plugins, load_factory, parse_plugin, parse_policy
+from foreseer.workbench.commands_record import record
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
@@ -267,6 +268,7 @@ def estimate(
 
 
 app.add_typer(bench, name="bench")
+app.command("record")(record)
 
 
 def _pair(text: str) -> tuple[str, str]:
