@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +87,6 @@ def test_embedding_keeps_inner_products(steps: int, seed: int) -> None:
 
 @given(st.integers(2, 12), st.integers(1, 3), st.sampled_from([("",), ("cond", "uncond")]))
 def test_a_trace_is_read_as_it_was_written(steps: int, samples: int, streams: tuple[str, ...]) -> None:
-    import tempfile
-
     trace = trace_of(features(samples, steps), streams=streams)
     with tempfile.TemporaryDirectory() as folder:
         read = Trace.load(trace.save(Path(folder, "some")))
@@ -114,7 +113,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     path = trace_of(features(2, 6)).save(tmp_path / "trace.safetensors")
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    with pytest.raises(OptionError, match="damaged.*checksum"):
+    with pytest.raises(OptionError, match=r"damaged.*checksum"):
         Trace.load(path)
     path.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(OptionError, match="cannot be read"):
@@ -132,7 +131,7 @@ def test_files_of_others_and_of_later_formats_are_refused_by_what_they_say(tmp_p
     with pytest.raises(OptionError, match="says it is 'nothing'"):
         Trace.load(path)
     save_file(load_file(trace_of(features(1, 3)).save(tmp_path / "trace")), path, {"format": "foreseer trace 9"})
-    with pytest.raises(OptionError, match="foreseer trace 9.*foreseer trace 1"):
+    with pytest.raises(OptionError, match=r"foreseer trace 9.*foreseer trace 1"):
         Trace.load(path)
 
 
@@ -171,7 +170,9 @@ def test_a_signature_names_what_differs(change: dict[str, Any], said: str) -> No
     assert said in found
 
 
-@pytest.mark.parametrize("change", [{"model": ""}, {"scheduler": ""}, {"timesteps": ()}, {"guidance": None}, {"dtype": ""}, {"shapes": {}}, {"conditions": "x"}])
+@pytest.mark.parametrize(
+    "change", [{"model": ""}, {"scheduler": ""}, {"timesteps": ()}, {"guidance": None}, {"dtype": ""}, {"shapes": {}}, {"conditions": "x"}]
+)
 def test_a_signature_does_not_compare_what_is_not_known_or_may_differ(change: dict[str, Any]) -> None:
     assert SAME.conflicts(attrs.evolve(SAME, **change)) == []
 

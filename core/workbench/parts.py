@@ -47,8 +47,7 @@ class Parts:
             differing = [f"{key} was {was.get(key)}, is {now.get(key)}" for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]
             if differing:
                 raise OptionError(
-                    f"{str(folder)!r} holds an unfinished recording of other settings: {'; '.join(differing)}. "
-                    "Write another --out, or --restart to begin anew"
+                    f"{str(folder)!r} holds an unfinished recording of other settings: {'; '.join(differing)}. Write another --out, or --restart to begin anew"
                 )
         else:
             folder.mkdir(parents=True, exist_ok=True)

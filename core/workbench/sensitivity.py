@@ -5,7 +5,7 @@ Weighting errors by the linear part of the sampler alone makes schedules worse t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,10 +113,8 @@ def interpolated(measured: dict[int, Array], num_steps: int) -> Array:
         known = [(step, float(measured[step][sample])) for step in steps if np.isfinite(measured[step][sample])]
         for step, value in known:
             found[sample, step] = value
-        for (a, low), (b, high) in zip(known, known[1:], strict=False):
+        for (a, low), (b, high) in itertools.pairwise(known):
             share = (np.arange(a + 1, b) - a) / (b - a)
             logarithmic = low > 0 and high > 0
             found[sample, a + 1 : b] = np.exp((1 - share) * np.log(low) + share * np.log(high)) if logarithmic else (1 - share) * low + share * high
     return found
-
-

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 import attrs
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -29,7 +28,7 @@ from foreseer.workbench.recorder import Recordable, TraceRecorder
 from foreseer.workbench.sensitivity import interpolated, one_forecast, sensitivities, steps_to_measure
 from foreseer.workbench.trace import Trace
 
-__all__ = ["Arguments", "Recorded", "RecordSettings", "record"]
+__all__ = ["Arguments", "RecordSettings", "Recorded", "record"]
 
 Arguments = Callable[[Sequence[int], float], Mapping[str, Any]]
 """``(indices, guidance) -> keyword arguments`` of a pipeline's call, as of `foreseer.bench.families.PipelineFamily`."""
@@ -67,9 +66,10 @@ class Recorded:
         trace, streams = self.trace, self.trace.streams
         calls = f" in {len(streams)} streams" if len(streams) > 1 else ""
         kept = f", features in {trace.features}" if trace.features else ""
+        sites = ", ".join("output" if site == OUTPUT else str(site) for site in trace.sites)
         return (
-            f"{self.path}: {self.path.stat().st_size / 1000:.0f} kB, {trace.samples} samples of {trace.num_steps} steps{calls}, "
-            f"sites {', '.join(map(str, trace.sites))}, {self.evaluations} evaluations spent, {trace.evaluations} for sensitivities{kept}"
+            f"{self.path}: {self.path.stat().st_size / 1000:.0f} kB, {trace.samples} samples of {trace.num_steps} steps{calls}, sites {sites}, "
+            f"{self.evaluations} evaluations spent, {trace.evaluations} of all for sensitivities{kept}"
         )
 
 
@@ -105,7 +105,13 @@ class RecordSettings:
     keep_on: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        for name, value, low in (("samples", self.samples, 1), ("steps", self.steps, 1), ("batch", self.batch, 1), ("seed", self.seed, 0), ("every", self.every, 1)):
+        for name, value, low in (
+            ("samples", self.samples, 1),
+            ("steps", self.steps, 1),
+            ("batch", self.batch, 1),
+            ("seed", self.seed, 0),
+            ("every", self.every, 1),
+        ):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
                 raise OptionError(f"{name}={value!r} is out of range; write a whole number >= {low}")
         if self.guidance is not None and not 0 <= self.guidance <= 100:
@@ -152,9 +158,8 @@ def _family(what: Family | Any, arguments: Arguments | None) -> Family:
         family: Family = what
         return family
     if arguments is None:
-        raise OptionError(
-            f"a {type(what).__name__} cannot be called without its conditions; write arguments=lambda indices, guidance: {{'prompt': [...], 'guidance_scale': guidance}}"
-        )
+        wanted = "arguments=lambda indices, guidance: {'prompt': [...], 'guidance_scale': guidance}"
+        raise OptionError(f"a {type(what).__name__} cannot be called without its conditions; write {wanted}")
     return PipelineFamily(name=type(what).__name__, pipeline=what, arguments=arguments, decoder=_no_decoder)
 
 
@@ -270,7 +275,9 @@ class _Recording:
         asked = self._settings.target
         target = last if asked == Site(-1) or (asked is None and last in trace.sites) else OUTPUT if asked is None else asked
         if target not in trace.sites:
-            raise OptionError(f"target={str(target)!r} is not among the recorded sites {', '.join(map(str, trace.sites))}; add it to --sites, or write --sensitivity none")
+            raise OptionError(
+                f"target={str(target)!r} is not among the recorded sites {', '.join(map(str, trace.sites))}; add it to --sites, or write --sensitivity none"
+            )
         return target
 
     def _measured(self, number: int, trace: Trace, final: Array, step: int) -> Trace:
