@@ -37,9 +37,9 @@ def record(
     try:
         from foreseer.bench.families import load_family
         from foreseer.bench.fields import DTYPES
+        from foreseer.workbench.recorder import sites_from
         from foreseer.workbench.recording import RecordSettings
         from foreseer.workbench.recording import record as run
-        from foreseer.workbench.recorder import sites_from
         from foreseer.workbench.sensitivity import steps_to_measure
 
         chosen = sites_from(sites)
