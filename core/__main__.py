@@ -1,4 +1,4 @@
-"""The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``bench``, ``models``, ``estimate``."""
+"""The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``bench``, ``record``, ``models``, ``estimate``."""
 
 from __future__ import annotations
 
