@@ -148,10 +148,35 @@ def test_unlike_runs_and_missing_sites_and_broken_numbers_are_refused() -> None:
         recorder.trace()
 
 
+def test_a_recorder_that_was_dropped_does_not_pass_for_one_that_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Out of memory in the second of two batches, say: the first alone is not what was asked for."""
+    recorder = TraceRecorder()
+    run(waves(range(2)), recorder)
+
+    def fail(past: Tensor, now: Tensor) -> Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr("foreseer.workbench.recorder._products", fail)
+    _, report = run(waves(range(2, 4)), recorder)
+    assert "MemoryError" in " ".join(report.warnings)
+    with pytest.raises(OptionError, match="dropped"):
+        recorder.trace()
+
+
+def test_features_that_cannot_be_kept_are_not_passed_over(tmp_path: Path) -> None:
+    store = FeatureStore.create(tmp_path / "kept", facts={}, kept_as="float16")
+    recorder = TraceRecorder(store=store)
+    run(ArrayBackbone(lambda site, t: np.full((1, 2), 1e6 + t), depth=2), recorder)
+    with pytest.raises(OptionError, match="larger than float16"):
+        recorder.trace()
+
+
 @pytest.mark.parametrize("sites", ["all", [], [3], ["0.block"]])
 def test_sites_that_are_none_are_refused(sites: Any) -> None:
     with pytest.raises(OptionError, match="sites="):
         TraceRecorder(sites=sites)
+    with pytest.raises(OptionError, match="keep_on='moon'"):
+        TraceRecorder(keep_on="moon")
 
 
 def test_sites_are_read_from_the_command_line() -> None:

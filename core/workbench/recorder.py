@@ -75,7 +75,7 @@ class TraceRecorder:
         store: Takes the tensors of each finished run; None lets go of them.
 
     Raises:
-        OptionError: ``sites`` is neither of the words nor a list of sites.
+        OptionError: ``sites`` is neither of the words nor a list of sites, or ``keep_on`` is no device.
     """
 
     def __init__(self, *, sites: Recordable = "default", keep_on: str | torch.device | None = None, store: FeatureSink | None = None) -> None:
@@ -83,7 +83,10 @@ class TraceRecorder:
         if sites not in ("default", "blocks") and not listed:
             raise OptionError(f"sites={sites!r} is unknown; write 'default', 'blocks' or a list of foreseer.Site")
         self._sites: Recordable = sites if isinstance(sites, str) else tuple(sites)
-        self._keep_on = None if keep_on is None else torch.device(keep_on)
+        try:
+            self._keep_on = None if keep_on is None else torch.device(keep_on)
+        except RuntimeError as error:
+            raise OptionError(f"keep_on={keep_on!r} is no device; write 'cpu', or None to hold features where they are computed") from error
         self._store = store
         self._under_way: dict[Run, _Recording] = {}
         self._done: dict[str, list[_Recorded]] = {}
@@ -131,6 +134,8 @@ class TraceRecorder:
     @torch.no_grad()
     def on_features(self, run: Run, step: Step, rows: tuple[int, ...], features: Mapping[Site, Tensor]) -> None:
         """Hold a step's features, and multiply them with those before."""
+        if self._problem:
+            self._refuse(self._problem)
         recording = self._under_way[run]
         if len(rows) != run.rows:
             self._refuse_forecast(step)
@@ -182,7 +187,10 @@ class TraceRecorder:
         if differing:
             self._refuse(f"this run is unlike the first: {'; '.join(differing)}; record it with a recorder of its own")
         if self._store is not None:
-            self._store.add(run.stream, {site: held[:, :steps].cpu() for site, held in recording.held.items()})
+            try:
+                self._store.add(run.stream, {site: held[:, :steps].cpu() for site, held in recording.held.items()})
+            except (OptionError, OSError) as error:
+                self._refuse(f"the features of a run could not be kept: {error}")
         self.evaluations += steps
         runs.append(found)
 
@@ -209,6 +217,8 @@ class TraceRecorder:
         """
         if self._problem:
             raise OptionError(self._problem)
+        if self._under_way:
+            raise OptionError("a run is under way, or the recorder was dropped from it: the warnings of its report say why; record anew")
         if not self._done:
             raise OptionError(" ".join(["nothing was recorded: run the model with this observer attached, policy 'none'.", *self.notes]))
         counts = {stream: sum(run.samples for run in runs) for stream, runs in self._done.items()}
@@ -263,6 +273,7 @@ class TraceRecorder:
 
     def _refuse(self, problem: str) -> None:
         self._problem = problem
+        self._under_way.clear()
         raise OptionError(problem)
 
 
