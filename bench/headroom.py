@@ -87,7 +87,7 @@ def record_compared(model: Any, settings: CompareSettings, samples: int, *, tell
         tell: Told what is under way.
     """
     from foreseer.bench.families import DiTFamily
-    from foreseer.workbench.record import record
+    from foreseer.workbench.recording import record
 
     recorded = record(
         DiTFamily(model=model),

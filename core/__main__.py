@@ -1,6 +1,4 @@
-"""The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``bench``, ``models``, ``estimate``,
-and those of the workbench: ``plan``.
-"""
+"""The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``bench``, ``models``, ``estimate``, and those of the workbench."""
 
 from __future__ import annotations
 
@@ -20,6 +18,7 @@ from foreseer.describe import describe_plugins, options_of, plain, quiet, read_d
 from foreseer.errors import OptionError
 from foreseer.registry import OBSERVERS, cite, group_of, list_plugins, load_factory, parse_plugin, parse_policy
 from foreseer.workbench.commands_plan import plan
+from foreseer.workbench.commands_record import record
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
@@ -271,6 +270,7 @@ def estimate(
 
 
 app.add_typer(bench, name="bench")
+app.command("record")(record)
 app.command("plan")(plan)
 
 
