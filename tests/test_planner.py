@@ -139,13 +139,14 @@ def test_without_sensitivities_the_plan_says_so():
     assert "no sensitivities" in plan(trace_of(features_of(8), sensitivity=np.zeros((3, 0)))).note
 
 
-def test_sensitivities_between_measured_steps_are_continued():
+def test_sensitivities_between_measured_steps_are_continued_and_a_last_step_that_counts_for_nothing_spreads_no_further():
     features = features_of(9)
     sparse = np.full((3, 9), np.nan)
-    sparse[:, [2, 6]] = 1.0, 4.0
+    sparse[:, [2, 6, 8]] = 1.0, 4.0, 0.01
     dense = np.tile(2.0 ** (np.clip(np.arange(9), 2, 6) / 2 - 1), (3, 1))
-    a, b = (plan(trace_of(features, sensitivity=s)).budget(3).error for s in (sparse, dense))
-    assert a == pytest.approx(b)
+    dense[:, 8] = 0.01
+    some = attrs.evolve(trace_of(features, sensitivity=sparse), measured=(2, 6, 8))
+    assert plan(some).budget(3).error == pytest.approx(plan(trace_of(features, sensitivity=dense)).budget(3).error)
 
 
 def test_steps_that_matter_more_are_computed():

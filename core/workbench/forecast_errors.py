@@ -118,7 +118,10 @@ def _choices(target: int, width: int, none: int) -> Index:
 
 
 def _scale(trace: Trace) -> Array:
-    """``(S, T)`` what an error is multiplied by: sensitivity over the norm of the final latent. Between measured steps, and beyond them, it is continued."""
+    """``(S, T)`` what an error is multiplied by: sensitivity over the norm of the final latent.
+
+    Between measured steps, and beyond them, it is continued; between the last two it is the larger.
+    """
     scale = np.ones((trace.samples, trace.num_steps))
     if trace.sensitivity.size:
         steps = np.arange(trace.num_steps)
@@ -126,6 +129,10 @@ def _scale(trace: Trace) -> Array:
             known = np.isfinite(values) & (values > 0)
             if known.any():
                 row[:] = np.exp(np.interp(steps, steps[known], np.log(values[known])))
+                # A sampler may end with a step that hardly counts: what lies before it is not halfway to nothing.
+                if len(trace.measured) > 1:
+                    before, last = sorted(trace.measured)[-2:]
+                    row[before + 1 : last] = max(row[before], row[last])
     if trace.final_norm.size:
         scale = scale / np.maximum(trace.final_norm, np.finfo(float).tiny)[:, None]
     return scale
