@@ -50,6 +50,8 @@ class CompareSettings:
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         observers: Observers of every policy's runs, as on the command line (``"csvtrace:path=trace.csv"``), or plugins. Built once; timed with the runs.
+        headroom: Whether to record the compared samples afterwards, and to measure the best schedules that were planned on them: see
+            `foreseer.bench.headroom`. It takes 2 to 3 times as long as full computation for each 10 steps of a run.
         out: Folder for the results; made if it is missing. Files of the same names are overwritten.
 
     Raises:
@@ -65,6 +67,7 @@ class CompareSettings:
     device: str = attrs.field(default="cpu", validator=check_device)
     dtype: str = attrs.field(default="float32", validator=check_dtype)
     observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
+    headroom: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     out: Path = attrs.field(default=Path("compare"), converter=Path, validator=check_folder)
 
     def specs(self) -> list[PolicySpec]:
@@ -180,6 +183,11 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
             if not comparison.batches:
                 raise
             interrupted = True
+        if settings.headroom and not interrupted:
+            from foreseer.bench.headroom import headroom_lanes, record_compared
+
+            trace = record_compared(model, settings, len(comparison.labels()), tell=lambda what: bars.begin(what, 0))
+            comparison.measure_headroom(headroom_lanes(trace, comparison.counts()), bars)
     found = result(interrupted=interrupted)
     draw_samples(found, settings.out / "samples.png")
     draw_speed_quality(found, settings.out / "speed_quality.png")

@@ -67,8 +67,8 @@ class Family(Protocol):
     def digits(self, frames: Tensor) -> Tensor:
         """Return what the digit classifier is to see of ``(N, C, H, W)`` images or frames: ``(N, 1, 8, 8)``."""
 
-    def attached(self, spec: PolicySpec, *, num_steps: int, samples: int) -> AbstractContextManager[Attachment]:
-        """Attach a policy, for one `draw`."""
+    def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> AbstractContextManager[Attachment]:
+        """Attach a policy, and observers of its runs, for one `draw`."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -103,10 +103,10 @@ class DiTFamily:
         return frames
 
     @contextmanager
-    def attached(self, spec: PolicySpec, *, num_steps: int, samples: int) -> Iterator[Attachment]:
+    def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> Iterator[Attachment]:
         """See `Family`."""
         # rows r and r + B, with and without the class, are one sample
-        with attach(self.model, spec) as attached, attached.run(timesteps=ddim_timesteps(num_steps), groups=samples):
+        with attach(self.model, spec, observers=observers) as attached, attached.run(timesteps=ddim_timesteps(num_steps), groups=samples):
             yield attached
 
 
@@ -154,9 +154,9 @@ class PipelineFamily:
         return F.adaptive_avg_pool2d(frames.mean(1, keepdim=True), 8) if self.shrink is None else self.shrink(frames)
 
     @contextmanager
-    def attached(self, spec: PolicySpec, *, num_steps: int, samples: int) -> Iterator[Attachment]:
+    def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> Iterator[Attachment]:
         """See `Family`."""
-        with attach(self.pipeline, spec) as attached:
+        with attach(self.pipeline, spec, observers=observers) as attached:
             yield attached
 
 

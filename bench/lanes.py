@@ -46,13 +46,14 @@ class Lane:
     Attributes:
         name: What tables call it.
         kind: ``"full"``: the bare model with all steps. ``"policy"``: all steps, driven by a policy. ``"fewer"``: the bare model with fewer steps.
+            ``"static"`` and ``"hindsight"``: all steps, under schedules that were planned on the compared samples, see `foreseer.bench.headroom`.
         num_steps: DDIM steps.
         spec: The policy; None for the bare model.
         observers: Plugins that watch the policy's runs.
     """
 
     name: str
-    kind: Literal["full", "policy", "fewer"]
+    kind: Literal["full", "policy", "fewer", "static", "hindsight"]
     num_steps: int
     spec: PolicySpec | None = None
     observers: tuple[object, ...] = ()

@@ -19,6 +19,7 @@ from foreseer.report import Report
 
 if TYPE_CHECKING:
     from foreseer.bench.compare import CompareSettings
+    from foreseer.bench.headroom import LaneOf
 
 __all__ = ["Bars", "Comparison", "Row", "finite"]
 
@@ -59,7 +60,7 @@ class Row:
     """
 
     name: str
-    kind: Literal["full", "policy", "fewer"]
+    kind: Literal["full", "policy", "fewer", "static", "hindsight"]
     num_steps: int
     steps: NDArray[np.int64] = attrs.field(repr=False)
     ratio: float
@@ -120,6 +121,7 @@ class Comparison:
         watchers = build_observers(settings.observers)
         self._policies = [Lane(str(spec), "policy", settings.steps, spec, watchers) for spec in specs]
         self._fewer: dict[str, Lane] = {}
+        self._headroom: list[Lane] = []
         self._done: dict[str, list[Measurement]] = {}
 
     def run(self, bars: Bars, *, on_batch: Callable[[], object]) -> None:
@@ -160,6 +162,17 @@ class Comparison:
                 self._done[lane.name] = [self._measure(lane, indices, bars, "one more number of steps") for indices in self.batches]
             self._fewer[policy.name] = lane
 
+    def counts(self) -> list[int]:
+        """Return the numbers of steps that policies computed on average, each once; all steps are left out."""
+        return sorted({lane.num_steps for lane in self._fewer.values() if lane.num_steps < self.settings.steps})
+
+    def measure_headroom(self, lanes: Sequence[LaneOf], bars: Bars) -> None:
+        """Measure lanes that were planned on the finished samples. They are timed after the others, so their speed-ups are less certain."""
+        bars.expect(len(lanes) * len(self.batches) * self.settings.steps)
+        for lane in lanes:
+            self._done[lane.name] = [self._measure(lane.of(indices), indices, bars, "headroom") for indices in self.batches]
+            self._headroom.append(lane.of(self.batches[0]))
+
     def _fewer_lanes(self) -> list[Lane]:
         """Each number of steps once, in the order of the policies. A policy that computed all steps has full computation beside it."""
         return list({lane.name: lane for lane in self._fewer.values() if lane.num_steps < self.settings.steps}.values())
@@ -191,7 +204,7 @@ class Comparison:
         samples, labels = self.samples(), self.labels()
         rows: dict[str, Row] = {}
         order = [lane for policy in self._policies for lane in (policy, self._fewer[policy.name])]
-        for lane in (self._full, *order):
+        for lane in (self._full, *order, *self._headroom):
             if lane.name not in rows and lane.name in self._done:
                 rows[lane.name] = self._row(lane, samples, labels, judge)
         for policy in self._policies:
@@ -199,6 +212,11 @@ class Comparison:
             if fewer is not None:
                 gain = rows[policy.name].psnr.mean() - fewer.psnr.mean()
                 rows[policy.name] = attrs.evolve(rows[policy.name], fewer=fewer.name, gain=finite(gain))
+        for lane in self._headroom:
+            beside = rows.get(_as_many(rows[lane.name].steps.tolist()).name)
+            if beside is not None:
+                gain = rows[lane.name].psnr.mean() - beside.psnr.mean()
+                rows[lane.name] = attrs.evolve(rows[lane.name], fewer=beside.name, gain=finite(gain))
         return tuple(rows.values())
 
     def _row(self, lane: Lane, samples: dict[str, Tensor], labels: Tensor, judge: DigitJudge) -> Row:

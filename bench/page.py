@@ -19,6 +19,19 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "Column", "print_table", "remarks", "write_page", "write_table"]
 
+BODIES = (
+    ("", ("full", "policy")),
+    ("Headroom: the best schedules, planned on these very samples", ("static", "hindsight")),
+    ("Without a policy: fewer steps, as many as the policies computed", ("fewer",)),
+)
+"""Parts of the page's table: heading, and kinds of rows."""
+
+HEADROOM_NOTE = (
+    "Headroom: 'best static' and 'best per sample, hindsight' are the schedules of the least predicted error, planned on these very samples for taylor of "
+    "order 1 at the last block. No policy can know them beforehand. They bound schedules of that predictor under that error model; not other predictors, "
+    "and not gates."
+)
+
 BUSY = 1.5
 """A speed-up that varies by more than this factor between batches was measured beside other work: on an idle machine batches differ by a few per cent."""
 
@@ -137,6 +150,8 @@ def remarks(result: Result) -> list[str]:
         few = f"{counted(done, 'sample')} {'is' if done == 1 else 'are'} few for a Frechet distance"
         found.append(f"* {few}: below {FRECHET_MINIMUM_SAMPLES} it is too high. Compare only rows of this table.")
     found.append(FRECHET_NOTE)
+    if any(row.kind == "hindsight" for row in result.rows):
+        found.append(HEADROOM_NOTE)
     if result.batches == 1:
         found.append("Speed-ups rest on one batch, so nothing is known about their spread.")
     else:
@@ -149,7 +164,7 @@ def remarks(result: Result) -> list[str]:
 
 def verdict(result: Result) -> str:
     """Say how many policies beat fewer steps."""
-    gains = [row.gain for row in result.rows if row.gain is not None]
+    gains = [row.gain for row in result.rows if row.gain is not None and row.kind == "policy"]
     if not gains:
         return "No policy saved steps."
     better = sum(gain > 0 for gain in gains)
@@ -212,7 +227,7 @@ def write_page(result: Result, timelines: Mapping[str, Path]) -> Path:
         columns=COLUMNS,
         drawn=counted(len(result.labels), "sample"),
         steps=counted(result.settings.steps, "DDIM step"),
-        bodies=[[_cells(row) for row in _sections(result) if row.kind in kinds] for kinds in (("full", "policy"), ("fewer",))],
+        bodies=[(heading, [_cells(row) for row in _sections(result) if row.kind in kinds]) for heading, kinds in BODIES],
         verdict=verdict(result),
         remarks=remarks(result),
         warnings=[(row.name, warning) for row in result.rows for warning in row.warnings],

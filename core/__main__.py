@@ -1,4 +1,4 @@
-"""The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``bench``, ``models``, ``estimate``."""
+"""The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``bench``, ``models``, ``estimate``, and those of the workbench."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from foreseer.console import Commands, Compare, Several, complain, console, tabl
 from foreseer.describe import describe_plugins, options_of, plain, quiet, read_docstring, reflow
 from foreseer.errors import OptionError
 from foreseer.registry import OBSERVERS, cite, group_of, list_plugins, load_factory, parse_plugin, parse_policy
+from foreseer.workbench.commands_plan import plan
+from foreseer.workbench.commands_record import record
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
@@ -185,6 +187,7 @@ def compare_policies(
     observers: Annotated[
         list[str] | None, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="Observers of every run; several may follow one --observers.")
     ] = None,
+    headroom: Annotated[bool, typer.Option("--headroom", help="Also record these samples, and measure the best schedules in hindsight.")] = False,
     out: Annotated[Path | None, typer.Option(help="Folder for the results; made if it is missing.")] = None,
 ) -> None:
     """Compare policies on the bundled model."""
@@ -267,6 +270,8 @@ def estimate(
 
 
 app.add_typer(bench, name="bench")
+app.command("record")(record)
+app.command("plan")(plan)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from foreseer.policies.cg_taylor import FirstBlockGate, cg_taylor
 from foreseer.policies.drafting import DraftCounter, draft_needs
+from foreseer.policies.planned import GatedSchedule, Schedule, Timetable, planned
 from foreseer.policies.predictors import BlockWise, LinearPredictor, PredictorLike, predictor_from
 from foreseer.policies.speca import DraftGate, speca
 from foreseer.policies.speca_released import LaggedGate, speca_released
@@ -14,13 +15,17 @@ __all__ = [
     "DraftGate",
     "Everything",
     "FirstBlockGate",
+    "GatedSchedule",
     "Interval",
     "LaggedGate",
     "LinearPredictor",
     "PredictorLike",
+    "Schedule",
+    "Timetable",
     "cg_taylor",
     "draft_needs",
     "none",
+    "planned",
     "predictor_from",
     "reuse",
     "speca",

@@ -104,7 +104,7 @@ def test_policies_as_json():
     entries = {e["name"]: e for e in json.loads(call("policies", "--check", "--json").stdout)}
     assert set(entries) == {p.name for p in foreseer.list_plugins()}
     assert entries["taylor"]["kind"] == "predictor"
-    assert {entries[name]["kind"] for name in ("none", "reuse", "taylorseer", "cg_taylor", "speca", "speca_released")} == {"policy"}
+    assert {entries[name]["kind"] for name in ("none", "reuse", "taylorseer", "planned", "cg_taylor", "speca", "speca_released")} == {"policy"}
     assert {e["status"] for e in entries.values()} == {"ok"}
 
 

@@ -6,7 +6,37 @@ against F_k is quadratic in the weights, with entries of G. T x T numbers for ea
 
 from __future__ import annotations
 
-from foreseer.workbench.signature import Signature
-from foreseer.workbench.trace import Trace
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["Signature", "Trace"]
+# Loaded when they are first used: the command line imports its commands from here, and must not wait for torch.
+if TYPE_CHECKING:
+    from foreseer.workbench.features_store import FeatureStore
+    from foreseer.workbench.plan_file import SchedulePlan
+    from foreseer.workbench.recorder import TraceRecorder
+    from foreseer.workbench.recording import Recorded, RecordSettings, record
+    from foreseer.workbench.signature import Signature
+    from foreseer.workbench.trace import Trace
+
+__all__ = ["FeatureStore", "RecordSettings", "Recorded", "SchedulePlan", "Signature", "Trace", "TraceRecorder", "record"]
+
+_HOMES = {
+    "features_store": ("FeatureStore",),
+    "plan_file": ("SchedulePlan",),
+    "recorder": ("TraceRecorder",),
+    "recording": ("RecordSettings", "Recorded", "record"),
+    "signature": ("Signature",),
+    "trace": ("Trace",),
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'foreseer.workbench' has no attribute {name!r}")
+    value = globals()[name] = getattr(_import_module(f"foreseer.workbench.{_HOME[name]}"), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

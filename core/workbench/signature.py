@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from foreseer.types import Run
+if TYPE_CHECKING:
+    from foreseer.types import Run
 
 __all__ = ["Signature"]
 

@@ -1,0 +1,207 @@
+"""`FeatureStore`: recorded tensors in a folder beside the trace, a safetensors file for each recorded run, and an index in JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import attrs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foreseer.bench.files import write_whole
+from foreseer.errors import OptionError
+from foreseer.types import Site
+from foreseer.workbench.trace import site_named
+
+__all__ = ["FORMAT", "FeatureStore", "KeptAs"]
+
+FORMAT = "foreseer features 1"
+"""What the index says it is."""
+INDEX = "index.json"
+
+KeptAs = Literal["float32", "float16"]
+
+
+@attrs.frozen(kw_only=True)
+class _Chunk:
+    """One file: the samples ``first`` to ``first + samples`` of one stream."""
+
+    file: str
+    stream: str
+    first: int
+    samples: int
+    bytes: int
+
+
+class FeatureStore:
+    """Recorded features on disk. Made by `create`, read by `open`; reading loads only what is asked for.
+
+    A feature has the shape ``(S, T, C, ...)``: S samples, T steps, C rows of each sample in a call (2 for guidance by concatenation), and then that of a
+    row's feature.
+    """
+
+    def __init__(self, folder: Path, facts: Mapping[str, Any], kept_as: KeptAs, chunks: Sequence[_Chunk] = ()) -> None:
+        self.folder = folder
+        self.facts = dict(facts)
+        self.kept_as: KeptAs = kept_as
+        self._chunks = list(chunks)
+
+    @classmethod
+    def create(cls, folder: Path, *, facts: Mapping[str, Any], kept_as: KeptAs = "float32") -> FeatureStore:
+        """Begin a store, or go on with one that was begun with the same facts.
+
+        Args:
+            folder: Made if it is missing.
+            facts: Plain data: what the features are of. Kept, and compared.
+            kept_as: What numbers are kept as. float32 holds those of bfloat16 and float16 as they are.
+
+        Raises:
+            OptionError: There is a store of other features; the message says what differs. Or ``kept_as`` is unknown.
+        """
+        if kept_as not in get_args(KeptAs):
+            raise OptionError(f"features={kept_as!r} is unknown; write one of {', '.join(get_args(KeptAs))}")
+        new = cls(folder, json.loads(json.dumps(facts)), kept_as)
+        if (folder / INDEX).exists():
+            old = cls.open(folder)
+            was, now = {**old.facts, "kept as": old.kept_as}, {**new.facts, "kept as": kept_as}
+            differing = [f"{key} was {was.get(key)}, is {now.get(key)}" for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]
+            if differing:
+                raise OptionError(f"{str(folder)!r} holds other features: {'; '.join(differing)}. Write another --out, or --restart to begin anew")
+            return old
+        folder.mkdir(parents=True, exist_ok=True)
+        new._write_index()
+        return new
+
+    @classmethod
+    def open(cls, folder: Path) -> FeatureStore:
+        """Open a store.
+
+        Raises:
+            OptionError: The folder has no index, another foreseer's, or one that names files which are not there or have another size.
+        """
+        try:
+            found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise OptionError(f"{str(folder)!r} holds no features: {error}; write the folder that `foreseer record --features` made") from error
+        if not isinstance(found, dict) or found.get("format") != FORMAT:
+            said = found.get("format", "nothing") if isinstance(found, dict) else "nothing"
+            raise OptionError(f"{str(folder)!r} says it is {said!r}, and this foreseer reads {FORMAT!r}; record again")
+        chunks = [_Chunk(**chunk) for chunk in found["chunks"]]
+        for chunk in chunks:
+            path = folder / chunk.file
+            size = path.stat().st_size if path.exists() else None
+            if size != chunk.bytes:
+                is_there = "is missing" if size is None else f"has {size} bytes"
+                raise OptionError(f"{str(path)!r} {is_there}, and the index says {chunk.bytes} bytes; record again, with --restart")
+        return cls(folder, found["facts"], found["kept_as"], chunks)
+
+    @property
+    def streams(self) -> tuple[str, ...]:
+        """Names of a step's calls."""
+        return tuple(dict.fromkeys(chunk.stream for chunk in self._chunks))
+
+    @property
+    def samples(self) -> int:
+        """Samples, S: those that are there in every stream."""
+        return min((self._count(stream) for stream in self.streams), default=0)
+
+    @property
+    def sites(self) -> tuple[Site, ...]:
+        """Recorded sites."""
+        if not self._chunks:
+            return ()
+        with self._opened(self._chunks[0]) as file:
+            return tuple(site_named(name) for name in file.keys())  # noqa: SIM118  (no mapping)
+
+    def add(self, stream: str, features: Mapping[Site, Tensor]) -> None:
+        """Keep the features of the next samples of a stream.
+
+        Args:
+            stream: Which.
+            features: For each site ``(S, T, C, ...)``, on the CPU.
+
+        Raises:
+            OptionError: Numbers are larger than float16 holds.
+        """
+        from safetensors.torch import save_file
+
+        dtype = torch.float16 if self.kept_as == "float16" else torch.float32
+        kept = {str(site): feature.to(dtype).contiguous() for site, feature in features.items()}
+        lost = [name for name, feature in kept.items() if not torch.isfinite(feature).all()]
+        if lost:
+            raise OptionError(f"features of {', '.join(lost)} are larger than {self.kept_as} holds, or not finite; keep them as float32: --features float32")
+        first = self._count(stream)
+        plain = "".join(letter if letter.isalnum() else "_" for letter in stream)
+        path = self.folder / f"{first:05d}{'-' if plain else ''}{plain}.safetensors"
+        part = path.with_name(path.name + ".part")
+        save_file(kept, part, {"format": FORMAT})
+        part.replace(path)
+        samples = len(next(iter(kept.values())))
+        self._chunks.append(_Chunk(file=path.name, stream=stream, first=first, samples=samples, bytes=path.stat().st_size))
+        self._write_index()
+
+    def keep_first(self, samples: int) -> None:
+        """Throw away what was kept of samples from ``samples`` on: what an interrupted batch left."""
+        gone = [chunk for chunk in self._chunks if chunk.first >= samples]
+        if gone:
+            self._chunks = [chunk for chunk in self._chunks if chunk not in gone]
+            self._write_index()
+            for chunk in gone:
+                (self.folder / chunk.file).unlink(missing_ok=True)
+
+    def read(self, site: Site, stream: str = "", *, sample: int | None = None) -> NDArray[Any]:
+        """Return the features of a site.
+
+        Args:
+            site: A recorded site.
+            stream: One of `streams`.
+            sample: One sample; None reads all.
+
+        Returns:
+            ``(S, T, C, ...)`` as kept, float32 or float16; ``(T, C, ...)`` of one sample.
+
+        Raises:
+            OptionError: Not recorded.
+        """
+        if sample is None:
+            return np.concatenate([features for _, features in self.chunks(site, stream)])
+        for chunk in self._of(stream):
+            if chunk.first <= sample < chunk.first + chunk.samples:
+                with self._opened(chunk) as file:
+                    return np.asarray(file.get_slice(self._checked(site))[sample - chunk.first])
+        raise OptionError(f"sample={sample} was not recorded; there are {self._count(stream)}")
+
+    def chunks(self, site: Site, stream: str = "") -> Iterator[tuple[range, NDArray[Any]]]:
+        """Go through the files: which samples, and their features ``(S', T, C, ...)``. Raises `OptionError` for what was not recorded."""
+        name = self._checked(site)
+        for chunk in self._of(stream):
+            with self._opened(chunk) as file:
+                yield range(chunk.first, chunk.first + chunk.samples), file.get_tensor(name)
+
+    def _checked(self, site: Site) -> str:
+        if site not in self.sites:
+            raise OptionError(f"site={str(site)!r} was not kept; this folder has {', '.join(map(str, self.sites))}: record it with --sites")
+        return str(site)
+
+    def _of(self, stream: str) -> list[_Chunk]:
+        found = [chunk for chunk in self._chunks if chunk.stream == stream]
+        if not found:
+            raise OptionError(f"stream={stream!r} was not kept; this folder has {', '.join(map(repr, self.streams))}")
+        return found
+
+    def _count(self, stream: str) -> int:
+        return sum(chunk.samples for chunk in self._chunks if chunk.stream == stream)
+
+    def _opened(self, chunk: _Chunk) -> Any:
+        from safetensors import safe_open
+
+        return safe_open(self.folder / chunk.file, framework="numpy")
+
+    def _write_index(self) -> None:
+        plain = {"format": FORMAT, "kept_as": self.kept_as, "facts": self.facts, "chunks": [attrs.asdict(chunk) for chunk in self._chunks]}
+        write_whole(self.folder / INDEX, json.dumps(plain, indent=1) + "\n")

@@ -1,0 +1,138 @@
+"""The error of every possible forecast of a recorded run, from inner products alone."""
+
+from __future__ import annotations
+
+import itertools
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from foreseer.types import Site
+from foreseer.workbench.trace import Trace, squared_error
+from foreseer.workbench.weights import LinearWeights
+
+__all__ = ["ForecastErrors", "forecast_errors"]
+
+Array = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class ForecastErrors:
+    """Errors of N forecasts of S samples: every step from every choice of newest anchors, step 0 being computed.
+
+    Attributes:
+        site: What is forecast.
+        num_steps: Steps, T.
+        anchors: ``(N, K)`` the newest computed steps, oldest first; T where there are fewer, which means that step 0 is the oldest one there.
+        target: ``(N,)`` the forecast step, rising; of one step, the anchors rise as words do.
+        weighted: ``(S, N)`` L2 norm of the forecast's error, times the sensitivity of the sample's final latent in that step, over that latent's norm: how far
+            it moves the result. Infinite where the predictor is not able.
+        notes: What a reader of a plan should know.
+    """
+
+    site: Site
+    num_steps: int
+    anchors: Index = attrs.field(repr=False)
+    target: Index = attrs.field(repr=False)
+    weighted: Array = attrs.field(repr=False)
+    notes: tuple[str, ...] = ()
+    _keys: Index = attrs.field(init=False, repr=False)
+
+    @_keys.default
+    def _rising(self) -> Index:
+        return self._key(self.anchors, self.target)
+
+    @property
+    def width(self) -> int:
+        """Anchors that a forecast depends on, K."""
+        return int(self.anchors.shape[1])
+
+    def dense(self, values: Array) -> Array:
+        """Lay values of the N forecasts out as ``(T+1,) * K + (T,)``; 0 where there is no such forecast."""
+        laid = np.zeros((self.num_steps + 1,) * self.width + (self.num_steps,))
+        laid[(*self.anchors.T, self.target)] = values
+        return laid
+
+    def places(self, steps: tuple[int, ...]) -> Index:
+        """Return which of the N forecasts a schedule makes, in the order of the steps."""
+        computed, wanted = frozenset(steps), []
+        for step in range(self.num_steps):
+            if step not in computed:
+                before = [self.num_steps] * self.width + [s for s in steps if s < step]
+                wanted.append((*before[-self.width :], step))
+        asked = np.array(wanted, dtype=np.int64).reshape(-1, self.width + 1)
+        return np.searchsorted(self._keys, self._key(asked[:, :-1], asked[:, -1]))
+
+    def _key(self, anchors: Index, target: Index) -> Index:
+        """One number for each forecast."""
+        key = target
+        for column in anchors.T:
+            key = key * (self.num_steps + 1) + column
+        return key
+
+
+def forecast_errors(trace: Trace, weights: LinearWeights, *, site: Site, width: int, notes: tuple[str, ...] = ()) -> ForecastErrors:
+    """Score every forecast of a linear predictor.
+
+    Args:
+        trace: Inner products, and sensitivities where they were measured; where not, all are 1.
+        weights: The predictor's.
+        site: What is forecast.
+        width: How many of the newest anchors are given to it.
+        notes: Handed on.
+    """
+    gram, none = trace.gram(site), trace.num_steps
+    scale = _scale(trace)
+    parts: list[tuple[Index, Index, Array]] = []
+    for target in range(1, none):
+        anchors = _choices(target, width, none)
+        given = np.where(anchors == none, np.nan, anchors)[:, ::-1]  # a predictor is told the newest first
+        found = weights.of(given, target)
+        if found is None:
+            errors = np.full((trace.samples, len(anchors)), np.inf)
+        else:
+            index = np.concatenate([np.where(anchors == none, 0, anchors)[:, ::-1], np.full((len(anchors), 1), target)], axis=1)
+            coefficients = np.concatenate([found, np.full((len(anchors), 1), -1.0)], axis=1)
+            errors = np.sqrt(squared_error(gram, index, coefficients)) * scale[:, target, None]
+        parts.append((anchors, np.full(len(anchors), target), errors))
+    if not parts:
+        return ForecastErrors(
+            site=site,
+            num_steps=none,
+            anchors=np.zeros((0, width), dtype=np.int64),
+            target=np.zeros(0, dtype=np.int64),
+            weighted=np.zeros((trace.samples, 0)),
+            notes=notes,
+        )
+    anchors, targets, errors = (np.concatenate(column, axis=axis) for column, axis in zip(zip(*parts, strict=True), (0, 0, 1), strict=True))
+    return ForecastErrors(site=site, num_steps=none, anchors=anchors, target=targets, weighted=errors, notes=notes)
+
+
+def _choices(target: int, width: int, none: int) -> Index:
+    """``(n, K)`` which newest anchors a forecast of this step can have, in rising order: K of the steps before it, or fewer where step 0 is among them."""
+    full = list(itertools.combinations(range(target), width))
+    fewer = [(none,) * (width - count - 1) + (0, *rest) for count in range(min(width - 1, target)) for rest in itertools.combinations(range(1, target), count)]
+    return np.array(sorted(full + fewer), dtype=np.int64).reshape(-1, width)
+
+
+def _scale(trace: Trace) -> Array:
+    """``(S, T)`` what an error is multiplied by: sensitivity over the norm of the final latent.
+
+    Between measured steps, and beyond them, it is continued; between the last two it is the larger.
+    """
+    scale = np.ones((trace.samples, trace.num_steps))
+    if trace.sensitivity.size:
+        steps = np.arange(trace.num_steps)
+        for row, values in zip(scale, trace.sensitivity, strict=True):
+            known = np.isfinite(values) & (values > 0)
+            if known.any():
+                row[:] = np.exp(np.interp(steps, steps[known], np.log(values[known])))
+                # A sampler may end with a step that hardly counts: what lies before it is not halfway to nothing.
+                if len(trace.measured) > 1:
+                    before, last = sorted(trace.measured)[-2:]
+                    row[before + 1 : last] = max(row[before], row[last])
+    if trace.final_norm.size:
+        scale = scale / np.maximum(trace.final_norm, np.finfo(float).tiny)[:, None]
+    return scale

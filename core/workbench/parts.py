@@ -1,0 +1,111 @@
+"""What `foreseer record` has finished so far: a trace for each batch, so that an interrupted recording goes on where it was."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from foreseer.bench.files import write_whole
+from foreseer.errors import OptionError
+from foreseer.workbench.trace import Trace
+
+__all__ = ["Parts", "joined"]
+
+Array = NDArray[np.float64]
+
+REQUEST = "request.json"
+
+
+class Parts:
+    """A folder of finished batches beside the file to come.
+
+    Args:
+        folder: Made if it is missing.
+        request: Plain data: what was asked for. Parts of another request are not mixed in.
+
+    Raises:
+        OptionError: The folder holds parts of another request; the message says what differs.
+    """
+
+    def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
+        self._folder = folder
+        now: dict[str, Any] = json.loads(json.dumps(request))
+        file = folder / REQUEST
+        if file.exists():
+            try:
+                was = json.loads(file.read_text(encoding="utf-8"))
+            except ValueError:
+                was = {}
+            differing = [f"{key} was {was.get(key)}, is {now.get(key)}" for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]
+            if differing:
+                raise OptionError(
+                    f"{str(folder)!r} holds an unfinished recording of other settings: {'; '.join(differing)}. Write another --out, or --restart to begin anew"
+                )
+        else:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_whole(file, json.dumps(now, indent=1) + "\n")
+
+    def load(self, batch: int) -> tuple[Trace, Array] | None:
+        """Return what is there of a batch: its trace so far, and the final latents ``(S, N)``. None where there is nothing that can be read."""
+        path = self._path(batch)
+        try:
+            return Trace.load(path), np.load(path.with_suffix(".npy"), allow_pickle=False)
+        except (OptionError, OSError, ValueError):
+            return None
+
+    def keep(self, batch: int, trace: Trace, final: Array) -> None:
+        """Keep what was recorded of a batch so far."""
+        path = self._path(batch)
+        if not path.with_suffix(".npy").exists():
+            content = io.BytesIO()
+            np.save(content, final, allow_pickle=False)
+            write_whole(path.with_suffix(".npy"), content.getvalue())
+        trace.save(path)
+
+    def begin(self, batch: int) -> None:
+        """Throw away what is there of a batch."""
+        for suffix in (".npy", ".safetensors"):
+            self._path(batch).with_suffix(suffix).unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Throw everything away."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, batch: int) -> Path:
+        return self._folder / f"{batch:05d}.safetensors"
+
+
+def joined(traces: Sequence[Trace]) -> Trace:
+    """Put the samples of several traces side by side; everything else is the first's.
+
+    Args:
+        traces: At least one, with the same streams, sites and measured steps.
+
+    Raises:
+        OptionError: They were recorded on different things; the message says what differs.
+    """
+    first = traces[0]
+    for other in traces[1:]:
+        differing = first.signature.conflicts(other.signature)
+        for what in ("depth", "copies", "streams", "sites", "target", "measured", "final_size"):
+            mine, theirs = getattr(first, what), getattr(other, what)
+            if mine != theirs:
+                differing.append(f"{what} {mine} here, {theirs} there")
+        if differing:
+            raise OptionError(f"traces of different things cannot be joined: {'; '.join(differing)}; record them alike")
+    return attrs.evolve(
+        first,
+        labels=tuple(label for trace in traces for label in trace.labels),
+        grams={key: np.concatenate([trace.grams[key] for trace in traces]) for key in first.grams},
+        sensitivity=np.concatenate([trace.sensitivity for trace in traces]),
+        final_norm=np.concatenate([trace.final_norm for trace in traces]),
+        evaluations=sum(trace.evaluations for trace in traces),
+    )

@@ -1,0 +1,206 @@
+"""The best static schedules of a recorded run, for every number of computed steps at once, by dynamic programming.
+
+A forecast's error is a function of the newest anchors and the step, and known exactly from the recorded inner products. A schedule's error is predicted as the
+sum over its forecast steps of that error times the measured sensitivity of the final latent to it. Such a sum splits at every computed step, so that the best
+schedule is found exactly over the states (anchors kept): with S samples, T steps and K anchors in about T^(K+2) operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from foreseer.errors import OptionError
+from foreseer.policies.predictors import predictor_from
+from foreseer.types import Run, Site
+from foreseer.workbench.forecast_errors import ForecastErrors, forecast_errors
+from foreseer.workbench.plan_file import Budget, SchedulePlan, Target
+from foreseer.workbench.trace import Trace
+from foreseer.workbench.weights import LinearWeights
+
+__all__ = ["MOST_ANCHORS", "Limits", "Objective", "best_schedules", "plan", "plan_per_class", "plan_per_sample", "predicted_errors", "uniform_steps"]
+
+MOST_ANCHORS = 3
+"""Of a predictor that looks at more, the newest so many are planned with."""
+
+Objective = Literal["sum", "squares"]
+Array = NDArray[np.float64]
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What every schedule must do, besides computing step 0.
+
+    Attributes:
+        first, last: Steps that are computed at the start (at least 1) and at the end.
+        max_gap: Most steps from one computed step to the next, and from the last one to the end of the run; None for no limit.
+    """
+
+    first: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    last: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    max_gap: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
+
+    def forced(self, num_steps: int) -> NDArray[np.bool_]:
+        """Return ``(T,)`` steps that must be computed."""
+        index = np.arange(num_steps)
+        return np.asarray((index < self.first) | (index >= num_steps - self.last))
+
+
+def uniform_steps(count: int, num_steps: int) -> tuple[int, ...]:
+    """Spread so many steps evenly from step 0 on: a fixed interval where it divides the run."""
+    return tuple(i * num_steps // count for i in range(count))
+
+
+def best_schedules(costs: Array, *, most: int | None = None, max_gap: int | None = None) -> dict[int, tuple[tuple[int, ...], float]]:
+    """Return for each number of computed steps the schedule of least cost, and its cost. Numbers that the limits do not allow are left out.
+
+    Args:
+        costs: ``(T+1,) * K + (T,)``: of forecasting a step from K anchors, oldest first, then the step; index T stands for no anchor. Infinite where a step
+            must not be forecast.
+        most: Largest number of computed steps; None for all.
+        max_gap: See `Limits`.
+    """
+    num_steps, width = costs.shape[-1], costs.ndim - 1
+    none = num_steps
+    ahead = np.arange(num_steps)[None, :] > np.arange(none + 1)[:, None]
+    costs = np.where(ahead, costs, 0.0)  # a step is forecast from what was computed before it
+    # until[..., a']: what it costs to forecast every step between the newest anchor and a'
+    until = np.concatenate([np.zeros((*costs.shape[:-1], 1)), np.cumsum(costs, axis=-1)], axis=-1)
+    newest, following = np.arange(none + 1)[:, None], np.arange(none + 1)[None, :]
+    until += np.where((following <= newest) | (following - newest > (max_gap or num_steps)), np.inf, 0.0)
+    state = np.full((none + 1,) * width, np.inf)
+    state[(none,) * (width - 1) + (0,)] = 0.0
+    came_from: list[NDArray[np.uint16]] = []
+    found = {}
+    for count in range(1, min(most or num_steps, num_steps) + 1):
+        totals = state + until[..., none]
+        end = int(np.argmin(totals))
+        if np.isfinite(totals.flat[end]):
+            found[count] = (_walk_back(np.unravel_index(end, totals.shape), came_from, none), float(totals.flat[end]))
+        step = state[..., None] + until
+        came_from.append(np.argmin(step, axis=0).astype(np.uint16))
+        state = np.min(step, axis=0)
+        state[..., none] = np.inf  # the end of the run is no step
+    return found
+
+
+def _walk_back(end: tuple[np.intp, ...], came_from: Sequence[NDArray[np.uint16]], none: int) -> tuple[int, ...]:
+    anchors = [int(a) for a in end]
+    steps = [anchors[-1]]
+    for parents in reversed(came_from):
+        anchors = [int(parents[tuple(anchors)]), *anchors[:-1]]
+        steps.append(anchors[-1])
+    return tuple(reversed([step for step in steps if step != none]))
+
+
+def plan(
+    trace: Trace,
+    *,
+    predictor: str = "taylor:max_order=1",
+    budget: int | None = None,
+    target: Target = "last_block",
+    objective: Objective = "sum",
+    over: Literal["mean", "worst"] = "mean",
+    limits: Limits | None = None,
+    samples: Sequence[int] | None = None,
+    errors: ForecastErrors | None = None,
+) -> SchedulePlan:
+    """Plan static schedules for every number of computed steps.
+
+    Args:
+        trace: Recorded samples; with sensitivities, or all errors weigh alike, and the plan says so.
+        predictor: A linear predictor, as on the command line.
+        budget: The number of computed steps that is chosen in the plan; None takes about a quarter of the steps.
+        target: What will be forecast. Errors are those at the recorded site of the sensitivities (the last block), whatever the target.
+        objective: ``"sum"``: errors of single steps add up as numbers, as if all pushed in one direction. ``"squares"``: as if each pushed in a direction of
+            its own; the predicted error is the root of the sum.
+        over: The mean over the samples, or in each step the worst sample.
+        limits: What every schedule must do.
+        samples: Which samples to plan for; None for all.
+        errors: Of `predicted_errors`, where they are there already.
+
+    Returns:
+        A plan; ``error`` of each budget is the objective: it never rises with the number of steps.
+
+    Raises:
+        OptionError: The predictor is not linear, the limits leave no schedule, or the budget is not among them.
+    """
+    limits = limits or Limits()
+    errors = errors or predicted_errors(trace, predictor)
+    chosen = np.arange(trace.samples) if samples is None else np.asarray(samples)
+    values = errors.weighted[chosen] if objective == "sum" else errors.weighted[chosen] ** 2
+    combined = values.mean(axis=0) if over == "mean" else values.max(axis=0)
+    costs = errors.dense(combined)
+    costs[..., limits.forced(trace.num_steps)] = np.inf
+    found = best_schedules(costs, max_gap=limits.max_gap)
+    if not found:
+        raise OptionError(f"limits={limits} leave no schedule of {trace.num_steps} steps; ask for fewer first and last steps, or a larger max_gap")
+    power = 0.5 if objective == "squares" else 1.0
+    budgets = {}
+    for count, (steps, cost) in found.items():
+        evenly = float(combined[errors.places(uniform_steps(count, trace.num_steps))].sum() ** power)
+        each = values[:, errors.places(steps)].sum(axis=1) ** power
+        budgets[count] = Budget(steps=steps, error=cost**power, psnr=_psnr(trace, chosen, each), uniform=evenly)
+    wanted = budget if budget is not None else min(budgets, key=lambda n: (abs(n - trace.num_steps / 4), n))
+    return SchedulePlan(
+        signature=trace.signature,
+        predictor=predictor,
+        target=target,
+        site=str(errors.site),
+        objective=f"{objective}, {over}",
+        budgets=budgets,
+        chosen=wanted,
+        note="; ".join(errors.notes),
+    )
+
+
+def plan_per_sample(trace: Trace, *, predictor: str = "taylor:max_order=1", objective: Objective = "sum", limits: Limits | None = None) -> list[SchedulePlan]:
+    """Plan for each recorded sample by itself, in hindsight.
+
+    No static schedule of this predictor is better for that sample *under this error model*; it is no bound for other predictors, for gates that forecast with
+    more than the newest anchors, or of the true error, which the model only predicts.
+    """
+    errors = predicted_errors(trace, predictor)
+    return [plan(trace, predictor=predictor, objective=objective, limits=limits, samples=[s], errors=errors) for s in range(trace.samples)]
+
+
+def plan_per_class(
+    trace: Trace, *, predictor: str = "taylor:max_order=1", objective: Objective = "sum", limits: Limits | None = None
+) -> dict[str, SchedulePlan]:
+    """Plan for each label by itself."""
+    errors = predicted_errors(trace, predictor)
+    groups = {label: [s for s, other in enumerate(trace.labels) if other == label] for label in dict.fromkeys(trace.labels)}
+    return {label: plan(trace, predictor=predictor, objective=objective, limits=limits, samples=members, errors=errors) for label, members in groups.items()}
+
+
+def predicted_errors(trace: Trace, predictor: str = "taylor:max_order=1") -> ForecastErrors:
+    """Return the error of every forecast from every choice of newest anchors, weighted by the sensitivities.
+
+    Raises:
+        OptionError: The predictor is not linear, or unknown.
+    """
+    site = trace.target or Site(trace.depth - 1)
+    times = trace.signature.timesteps or None
+    run = Run(depth=trace.depth, rows=1, groups=(0,), num_steps=trace.num_steps, timesteps=times, sites=trace.sites)
+    weights = LinearWeights(predictor, predictor_from(predictor, max_order=1), run, site)
+    notes = []
+    width = weights.anchors
+    if width > MOST_ANCHORS:
+        notes.append(f"{predictor} looks at {width} anchors; planned with the newest {MOST_ANCHORS}")
+    if not trace.sensitivity.size:
+        notes.append("no sensitivities were recorded: errors of all steps weigh alike, which can be worse than an even interval; record with --sensitivity")
+    return forecast_errors(trace, weights, site=site, width=min(width, MOST_ANCHORS), notes=tuple(notes))
+
+
+def _psnr(trace: Trace, samples: NDArray[np.int64], errors: Array) -> float | None:
+    """Mean over the samples of the predicted PSNR, for values between -1 and 1."""
+    if not trace.final_size or not trace.final_norm.size:
+        return None
+    apart = errors * trace.final_norm[samples] / trace.final_size**0.5
+    if (apart <= 0).all():
+        return float("inf")
+    return float(np.mean(20 * np.log10(2.0 / np.maximum(apart, 1e-12))))

@@ -1,0 +1,330 @@
+"""`record`: sample a model fully, keep inner products of its features, and measure sensitivities. Resumable after any finished sampling."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foreseer.adapters.identity import identity_of
+from foreseer.bench.families import DiTFamily, Family, PipelineFamily
+from foreseer.bench.lanes import labels_of
+from foreseer.errors import OptionError
+from foreseer.registry import PolicySpec, policy
+from foreseer.report import Report
+from foreseer.types import OUTPUT, Site
+from foreseer.workbench.features_store import FeatureStore, KeptAs
+from foreseer.workbench.parts import Parts, joined
+from foreseer.workbench.recorder import Recordable, TraceRecorder
+from foreseer.workbench.sensitivity import interpolated, one_forecast, sensitivities, steps_to_measure
+from foreseer.workbench.trace import Trace
+
+__all__ = ["Arguments", "RecordSettings", "Recorded", "record"]
+
+Arguments = Callable[[Sequence[int], float], Mapping[str, Any]]
+"""``(indices, guidance) -> keyword arguments`` of a pipeline's call, as of `foreseer.bench.families.PipelineFamily`."""
+
+Array = NDArray[np.float64]
+
+
+class Tell(Protocol):
+    """Told what begins, how many samplings are done, and how many there will be."""
+
+    def __call__(self, what: str, done: int, total: int) -> None: ...
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
+
+
+@attrs.frozen(kw_only=True)
+class Recorded:
+    """What `record` made.
+
+    Attributes:
+        path: The file.
+        trace: What is in it.
+        evaluations: Denoiser evaluations that this call took, of one batch each: recording and measuring.
+    """
+
+    path: Path
+    trace: Trace = attrs.field(repr=False)
+    evaluations: int
+
+    @property
+    def summary(self) -> str:
+        """File, size, sites, samples, steps and evaluations in one line."""
+        trace, streams = self.trace, self.trace.streams
+        calls = f" in {len(streams)} streams" if len(streams) > 1 else ""
+        kept = f", features in {trace.features}" if trace.features else ""
+        sites = ", ".join("output" if site == OUTPUT else str(site) for site in trace.sites)
+        return (
+            f"{self.path}: {self.path.stat().st_size / 1000:.0f} kB, {trace.samples} samples of {trace.num_steps} steps{calls}, sites {sites}, "
+            f"{self.evaluations} evaluations spent, {trace.evaluations} of all for sensitivities{kept}"
+        )
+
+
+@attrs.frozen(kw_only=True)
+class RecordSettings:
+    """What to record.
+
+    Attributes:
+        samples: How many samples: those of index 0 to ``samples - 1``.
+        steps: Denoising steps, T; None for the family's own number.
+        guidance: Weight of the guidance; None for the family's own.
+        seed: Of the noises.
+        batch: Samples that are drawn together.
+        sites: See `foreseer.workbench.TraceRecorder`.
+        every: Measure sensitivities at every so many steps, and interpolate in between; None measures none. Each measured step takes one more sampling.
+        target: Whose errors are let through to measure; None for the last block's output, or the denoiser's where it is not recorded.
+        features: Keep the tensors too, as float32 or float16; None lets go of them.
+        keep_on: Where to hold the features of a run under way; None holds them where they are computed.
+
+    Raises:
+        OptionError: A value is out of range; the message says what to write.
+    """
+
+    samples: int = 16
+    steps: int | None = None
+    guidance: float | None = None
+    seed: int = 0
+    batch: int = 16
+    sites: Recordable = "default"
+    every: int | None = 4
+    target: Site | None = None
+    features: KeptAs | None = None
+    keep_on: str | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for name, value, low in (
+            ("samples", self.samples, 1),
+            ("steps", self.steps, 1),
+            ("batch", self.batch, 1),
+            ("seed", self.seed, 0),
+            ("every", self.every, 1),
+        ):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
+                raise OptionError(f"{name}={value!r} is out of range; write a whole number >= {low}")
+        if self.guidance is not None and not 0 <= self.guidance <= 100:
+            raise OptionError(f"guidance={self.guidance!r} is out of range; write a number from 0 to 100 (1 means no guidance)")
+        if self.features not in (None, "float32", "float16"):
+            raise OptionError(f"features={self.features!r} is unknown; write 'float32', 'float16' or None")
+
+
+def record(
+    what: Family | Any,
+    /,
+    out: Path | str,
+    *,
+    settings: RecordSettings | None = None,
+    arguments: Arguments | None = None,
+    restart: bool = False,
+    tell: Tell = _silent,
+    **options: Any,
+) -> Recorded:
+    """Record a model.
+
+    Args:
+        what: A `foreseer.bench.families.Family`, or a diffusers pipeline together with ``arguments``.
+        out: The file to write, ``.safetensors``. What is finished meanwhile is kept in a folder beside it; the same call goes on with it.
+        settings: What to record; None for the defaults.
+        arguments: What a pipeline is called with for some samples, besides steps, generators and output type.
+        restart: Begin anew whatever is there.
+        tell: Told how far it is.
+        **options: Single settings, by the names of `RecordSettings`.
+
+    Raises:
+        OptionError: A value is out of range, the file exists already, or what is there was begun with other settings.
+        KeyboardInterrupt: What was finished is kept; the same call goes on.
+    """
+    known = {field.name for field in attrs.fields(RecordSettings)}
+    unknown = sorted(set(options) - known)
+    if unknown:
+        raise OptionError(f"{unknown[0]}={options[unknown[0]]!r} is no option of record; write one of {', '.join(sorted(known))}")
+    return _Recording(_family(what, arguments), Path(out), attrs.evolve(settings or RecordSettings(), **options), restart=restart, tell=tell).run()
+
+
+def _family(what: Family | Any, arguments: Arguments | None) -> Family:
+    if arguments is None and callable(getattr(what, "draw", None)) and callable(getattr(what, "attached", None)):
+        family: Family = what
+        return family
+    if arguments is None:
+        wanted = "arguments=lambda indices, guidance: {'prompt': [...], 'guidance_scale': guidance}"
+        raise OptionError(f"a {type(what).__name__} cannot be called without its conditions; write {wanted}")
+    return PipelineFamily(name=type(what).__name__, pipeline=what, arguments=arguments, decoder=_no_decoder)
+
+
+def _no_decoder(pipeline: Any, latents: Tensor) -> Tensor:
+    raise NotImplementedError("recording needs no images")
+
+
+class _Recording:
+    def __init__(self, family: Family, out: Path, settings: RecordSettings, *, restart: bool, tell: Tell) -> None:
+        self._family, self._settings, self._tell = family, settings, tell
+        self._steps = settings.steps or family.num_steps
+        self._guidance = family.guidance if settings.guidance is None else settings.guidance
+        self._out = out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
+        self._folder = self._out.with_name(self._out.stem + ".features")
+        parts = self._out.with_name(self._out.stem + ".unfinished")
+        if restart:
+            self._out.unlink(missing_ok=True)
+            for folder in (self._folder, parts):
+                shutil.rmtree(folder, ignore_errors=True)
+        if self._out.exists():
+            raise OptionError(f"out={str(self._out)!r} exists already; write another --out, or --restart to record anew")
+        self._batches = [range(first, min(first + settings.batch, settings.samples)) for first in range(0, settings.samples, settings.batch)]
+        self._conditions = [_conditions(family, batch, self._guidance) for batch in self._batches]
+        self._measure = () if settings.every is None else steps_to_measure(self._steps, settings.every)
+        request = self._request()
+        self._parts = Parts(parts, request)
+        facts = {key: value for key, value in request.items() if key not in ("every", "target")}
+        self._store = None if settings.features is None else FeatureStore.create(self._folder, facts=facts, kept_as=settings.features)
+        self._done = 0
+        self._total = len(self._batches) * (1 + len(self._measure))
+        self._spent = 0
+
+    def run(self) -> Recorded:
+        traces = [self._batch(number) for number in range(len(self._batches))]
+        trace = joined(traces)
+        if self._measure:
+            values = {step: trace.sensitivity[:, step] for step in trace.measured}
+            trace = attrs.evolve(trace, sensitivity=interpolated(values, trace.num_steps))
+        trace.save(self._out)
+        self._parts.remove()
+        self._tell("done", self._total, self._total)
+        return Recorded(path=self._out, trace=trace, evaluations=self._spent)
+
+    def _request(self) -> dict[str, Any]:
+        family, settings = self._family, self._settings
+        sites = settings.sites if isinstance(settings.sites, str) else [str(site) for site in settings.sites]
+        return {
+            "family": family.name,
+            "model": identity_of(family.model),
+            "scheduler": "" if family.pipeline is None else identity_of(family.pipeline.scheduler),
+            "dtype": str(next(family.model.parameters()).dtype).removeprefix("torch."),
+            "samples": settings.samples,
+            "steps": self._steps,
+            "guidance": self._guidance,
+            "seed": settings.seed,
+            "batch": settings.batch,
+            "sites": sites,
+            "every": settings.every,
+            "target": None if settings.target is None else str(settings.target),
+            "features": settings.features,
+            "conditions": self._hash(),
+        }
+
+    def _hash(self) -> str:
+        digest = hashlib.sha256(json.dumps([self._family.name, self._settings.seed]).encode())
+        for _, content in self._conditions:
+            digest.update(content)
+        return digest.hexdigest()[:16]
+
+    def _batch(self, number: int) -> Trace:
+        """Record a batch and measure it, or what is left of it to do."""
+        found = self._parts.load(number)
+        if found is not None and self._store is not None and self._store.samples < self._batches[number].stop:
+            found = None
+        trace, final = self._record(number) if found is None else found
+        self._done += 1 + len(trace.measured)
+        for step in self._measure:
+            if step not in trace.measured:
+                trace = self._measured(number, trace, final, step)
+                self._parts.keep(number, trace, final)
+                self._done += 1
+        return trace
+
+    def _record(self, number: int) -> tuple[Trace, Array]:
+        indices = self._batches[number]
+        self._tell(f"recording samples {indices.start} to {indices.stop - 1}", self._done, self._total)
+        self._parts.begin(number)
+        if self._store is not None:
+            self._store.keep_first(indices.start)
+        recorder = TraceRecorder(sites=self._settings.sites, keep_on=self._settings.keep_on, store=self._store)
+        latents, _ = self._draw(policy("none"), indices, [recorder])
+        self._spent += recorder.evaluations
+        trace = recorder.trace(
+            labels=self._conditions[number][0],
+            final=latents,
+            guidance=self._guidance,
+            conditions=self._hash(),
+            features="" if self._store is None else self._folder.name,
+        )
+        if self._measure:
+            if trace.num_steps != self._steps:
+                raise OptionError(
+                    f"this model is called {trace.num_steps} times in {self._steps} steps, so that a step's error cannot be told; write --sensitivity none"
+                )
+            blank = np.full((trace.samples, trace.num_steps), math.nan)
+            trace = attrs.evolve(trace, target=self._target(trace), sensitivity=blank)
+        final = _flat(latents)
+        self._parts.keep(number, trace, final)
+        return trace, final
+
+    def _target(self, trace: Trace) -> Site:
+        last = Site(trace.depth - 1)
+        asked = self._settings.target
+        target = last if asked == Site(-1) or (asked is None and last in trace.sites) else OUTPUT if asked is None else asked
+        if target not in trace.sites:
+            raise OptionError(
+                f"target={str(target)!r} is not among the recorded sites {', '.join(map(str, trace.sites))}; add it to --sites, or write --sensitivity none"
+            )
+        return target
+
+    def _measured(self, number: int, trace: Trace, final: Array, step: int) -> Trace:
+        """Forecast one step of a batch, and see how far its samples move."""
+        indices = self._batches[number]
+        self._tell(f"sensitivity at step {step}, samples {indices.start} to {indices.stop - 1}", self._done, self._total)
+        assert trace.target is not None
+        latents, reports = self._draw(one_forecast(trace.target, step), indices, [])
+        moved = np.linalg.norm(_flat(latents) - final, axis=1)
+        moved[_computed_after_all(reports, step)] = math.nan
+        spent = sum(len(report.outcomes) for report in reports)
+        self._spent += spent
+        sensitivity = trace.sensitivity.copy()
+        sensitivity[:, step] = sensitivities(trace, trace.target, step, moved)
+        return attrs.evolve(trace, sensitivity=sensitivity, measured=(*trace.measured, step), evaluations=trace.evaluations + spent)
+
+    def _draw(self, spec: PolicySpec, indices: Sequence[int], observers: Sequence[object]) -> tuple[Tensor, list[Report]]:
+        with self._family.attached(spec, num_steps=self._steps, samples=len(indices), observers=observers) as attached:
+            latents = self._family.draw(indices, seed=self._settings.seed, num_steps=self._steps, guidance=self._guidance)
+        return latents, list(attached.reports.values())
+
+
+def _computed_after_all(reports: Sequence[Report], step: int) -> Array:
+    """Return ``(S,)`` bool: samples whose forecast was not used in the one step, in some stream; it was not finite."""
+    found = []
+    for report in reports:
+        of: dict[int, bool] = {}
+        for group, computed in zip(report.run.groups, report.outcomes[step].computed, strict=True):
+            of[group] = of.get(group, False) or computed
+        found.append(list(of.values()))
+    return np.any(np.array(found), axis=0)
+
+
+def _flat(latents: Tensor) -> Array:
+    return np.asarray(latents.detach().double().flatten(1).cpu().numpy(), dtype=np.float64)
+
+
+def _conditions(family: Family, indices: Sequence[int], guidance: float) -> tuple[list[str], bytes]:
+    """Return a label for each sample, and what decides what they will be, in bytes."""
+    arguments = getattr(family, "arguments", None)
+    given: Mapping[str, Any] = arguments(indices, guidance) if arguments is not None else {}
+    labels = [str(index) for index in indices]
+    if isinstance(family, DiTFamily):
+        labels = [str(label) for label in labels_of(indices).tolist()]
+    prompt = given.get("prompt")
+    if isinstance(prompt, (list, tuple)) and len(prompt) == len(indices):
+        labels = [str(text) for text in prompt]
+    content = json.dumps([list(indices), labels, {key: value for key, value in given.items() if not isinstance(value, Tensor)}], default=str, sort_keys=True)
+    tensors = b"".join(value.detach().float().cpu().numpy().tobytes() for _, value in sorted(given.items()) if isinstance(value, Tensor))
+    return labels, content.encode() + tensors

@@ -1,0 +1,120 @@
+"""Sensitivities: how far the final latent moves for an error in one step. They are measured, by forecasting that step alone.
+
+Weighting errors by the linear part of the sampler alone makes schedules worse than even ones: what the later steps make of an error has to be seen.
+"""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreseer.errors import OptionError
+from foreseer.hookspecs import hookimpl
+from foreseer.policies.taylor import taylor_weights
+from foreseer.registry import PolicySpec
+from foreseer.types import Drafts, History, Needs, Plan, Site, Step, Weights
+from foreseer.workbench.trace import Trace, squared_error
+
+__all__ = ["OneForecast", "forecast_errors", "interpolated", "one_forecast", "sensitivities", "steps_to_measure"]
+
+Array = NDArray[np.float64]
+
+NOTHING = 1e-12
+"""An error below this part of the feature's norm is none: it is rounding."""
+
+
+class OneForecast:
+    """Policy: compute everything but one step, in which one site is forecast: a line through the two steps before, or the one step before where there is one.
+
+    Args:
+        site: What is forecast.
+        step: Index of the step, at least 1.
+    """
+
+    def __init__(self, site: Site, step: int) -> None:
+        self._site, self._step = site, step
+
+    @hookimpl
+    def setup(self) -> Needs:
+        """Keep two steps."""
+        return Needs(sites=(self._site,), anchors=2)
+
+    @hookimpl
+    def before_step(self, step: Step) -> Plan:
+        """Forecast in the one step."""
+        return Plan(forecast=(self._site,)) if step.index == self._step else Plan()
+
+    @hookimpl
+    def predict_features(self, step: Step, history: History) -> Drafts:
+        """A line."""
+        return {self._site: Weights.per_row(lambda anchors, target: taylor_weights(anchors, target, max_order=1), history.anchors, step.index)}
+
+
+def one_forecast(site: Site, step: int) -> PolicySpec:
+    """Name the policy `OneForecast` with its arguments."""
+    return PolicySpec("one_forecast", lambda: OneForecast(site, step), {})
+
+
+def steps_to_measure(num_steps: int, every: int) -> tuple[int, ...]:
+    """Return the steps at which to measure: 1, 1 + ``every``, and so on, and the last. Step 0 has nothing before it, and is never forecast.
+
+    >>> steps_to_measure(50, 4)
+    (1, 5, 9, 13, 17, 21, 25, 29, 33, 37, 41, 45, 49)
+
+    Raises:
+        OptionError: ``every`` is no whole number >= 1.
+    """
+    if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+        raise OptionError(f"every={every!r} is out of range; write a whole number >= 1: sensitivities are measured at every so many steps")
+    found = range(1, num_steps, every)
+    return (*found, *([num_steps - 1] if num_steps > 1 and found[-1] != num_steps - 1 else []))
+
+
+def forecast_errors(trace: Trace, site: Site, step: int) -> Array:
+    """Return ``(S,)`` the L2 norm of the error that `OneForecast` makes, of all streams together; NaN where it is nothing but rounding."""
+    index = np.arange(step, max(step - 3, -1), -1)
+    coefficients = np.array([-1.0, *taylor_weights(tuple(float(i) for i in index[1:]), float(step), max_order=1)])
+    gram = trace.gram(site)
+    error = np.sqrt(squared_error(gram, index, coefficients))
+    return np.where(error > NOTHING * np.sqrt(gram[:, step, step]), error, np.nan)
+
+
+def sensitivities(trace: Trace, site: Site, step: int, moved: Array) -> Array:
+    """Return ``(S,)`` how far the final latents moved, over the error in the step.
+
+    Args:
+        trace: The same samples, fully computed.
+        site: What was forecast.
+        step: In which step.
+        moved: ``(S,)`` L2 norm of the final latent less that of full computation; NaN where the step was computed after all.
+
+    Returns:
+        ``(S,)``; NaN where the forecast was exact, so that nothing can be said.
+    """
+    return moved / forecast_errors(trace, site, step)
+
+
+def interpolated(measured: dict[int, Array], num_steps: int) -> Array:
+    """Return ``(S, T)`` sensitivities of all steps from those that were measured.
+
+    Logarithms are interpolated, between the nearest measured steps of a sample that are not NaN; where one of them is 0, the values themselves. NaN before
+    the first and behind the last.
+
+    Args:
+        measured: For each measured step ``(S,)``.
+        num_steps: T.
+    """
+    steps = sorted(measured)
+    samples = len(measured[steps[0]]) if steps else 0
+    found = np.full((samples, num_steps), np.nan)
+    for sample in range(samples):
+        known = [(step, float(measured[step][sample])) for step in steps if np.isfinite(measured[step][sample])]
+        for step, value in known:
+            found[sample, step] = value
+        for (a, low), (b, high) in itertools.pairwise(known):
+            share = (np.arange(a + 1, b) - a) / (b - a)
+            logarithmic = low > 0 and high > 0
+            found[sample, a + 1 : b] = np.exp((1 - share) * np.log(low) + share * np.log(high)) if logarithmic else (1 - share) * low + share * high
+    return found

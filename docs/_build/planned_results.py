@@ -1,0 +1,130 @@
+"""Planned schedules against even ones, on samples that were not recorded: how `docs/results/planned_*.json` is made.
+
+    foreseer record --family dit --samples 16 --sensitivity every=4 --out dit.safetensors
+    python docs/_build/planned_results.py dit.safetensors --family dit --out docs/results/planned_dit.json
+
+A lane is measured once and kept in the file; the same command goes on with what is missing. Nothing is timed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from foreseer.bench.families import Family, load_family
+from foreseer.bench.machine import facts
+from foreseer.bench.quality import psnr
+from foreseer.registry import parse_policy
+from foreseer.workbench.planner import plan, uniform_steps
+from foreseer.workbench.trace import Trace
+
+ROOT = Path(__file__).resolve().parents[2]
+GATES = {"cg_taylor": "cg_taylor:threshold={0}", "speca": "speca:threshold={0},target=last_block"}
+
+
+def text_of(steps: Sequence[int], num_steps: int) -> str:
+    """A schedule as an option of `planned`."""
+    return f"{'+'.join(map(str, steps))}/{num_steps}"
+
+
+def lanes_of(trace: Trace, budgets: Sequence[int], kinds: Sequence[str], thresholds: dict[str, list[float]]) -> Iterator[tuple[str, str]]:
+    """Name and policy of each lane, those of the most interest first."""
+    plans = {objective: plan(trace, objective=objective) for objective in ("sum", "squares")}
+    plans["worst"] = plan(trace, over="worst")
+    length = trace.num_steps
+    for number in budgets:
+        even = text_of(uniform_steps(number, length), length)
+        planned = {name: text_of(found.budget(number).steps, length) for name, found in plans.items()}
+        every = {
+            "even": f"planned:schedule={even}",
+            "sum": f"planned:schedule={planned['sum']}",
+            "squares": f"planned:schedule={planned['squares']}",
+            "worst": f"planned:schedule={planned['worst']}",
+            "even, modules": f"planned:schedule={even},target=modules",
+            "sum, modules": f"planned:schedule={planned['sum']},target=modules",
+        }
+        for gate, pattern in GATES.items():
+            for threshold in thresholds.get(gate, []):
+                every[f"sum under {gate} {threshold:g}"] = f"planned:schedule={planned['sum']},gate=({pattern.format(threshold)})"
+        for kind, policy in every.items():
+            if kind.split(" under ")[-1].split(" ")[0] in kinds or kind in kinds:
+                yield f"{kind}, {number} steps", policy
+
+
+def measure(
+    family: Family, policy: str, batches: Sequence[range], *, seed: int, num_steps: int, guidance: float, full: Sequence[torch.Tensor]
+) -> dict[str, Any]:
+    """PSNR of each sample to full computation, and the steps that were computed for it."""
+    found, steps, ratio = [], [], []
+    for indices, reference in zip(batches, full, strict=True):
+        with family.attached(parse_policy(policy), num_steps=num_steps, samples=len(indices)) as attached:
+            images = family.decode(family.draw(indices, seed=seed, num_steps=num_steps, guidance=guidance))
+        found.append(psnr(images, reference))
+        reports = list(attached.reports.values())
+        steps.append(np.mean([report.computed.sum(axis=0).mean() for report in reports]))
+        ratio.append(sum(r.block_rows for r in reports) / sum(len(r.outcomes) * r.run.rows * r.run.depth for r in reports))
+    values = np.concatenate(found)
+    return {
+        "policy": policy,
+        "steps_computed": float(np.mean(steps)),
+        "block_rows_ratio": float(np.mean(ratio)),
+        "psnr_mean": float(values.mean()),
+        "psnr_worst": float(values.min()),
+        "psnr_per_sample": [round(float(v), 3) for v in values],
+    }
+
+
+def main() -> None:
+    """Measure what is missing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("trace", type=Path)
+    parser.add_argument("--family", default="dit")
+    parser.add_argument("--samples", type=int, default=64)
+    parser.add_argument("--first", type=int, default=100, help="index of the first sample; the recorded ones begin with 0")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--budgets", type=int, nargs="+", default=[10, 14, 8, 18])
+    parser.add_argument("--kinds", nargs="+", default=["sum", "even", "squares", "worst", "even, modules", "sum, modules", "cg_taylor", "speca"])
+    parser.add_argument("--cg-taylor", type=float, nargs="+", default=[0.06, 0.12], dest="cg_taylor")
+    parser.add_argument("--speca", type=float, nargs="+", default=[0.1, 0.3])
+    parser.add_argument("--out", type=Path, required=True)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    trace = Trace.load(given.trace)
+    if given.first < trace.samples and given.seed == 0:
+        parser.error(f"samples from {given.first} on were recorded; write --first {trace.samples}")
+    family = load_family(given.family, device="cpu", dtype="float32")
+    how = {"seed": given.seed, "num_steps": trace.num_steps, "guidance": family.guidance if trace.signature.guidance is None else trace.signature.guidance}
+    last = given.first + given.samples
+    batches = [range(start, min(start + given.batch, last)) for start in range(given.first, last, given.batch)]
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    result: dict[str, Any] = {
+        "family": given.family,
+        "recorded": {"samples": trace.samples, "measured": list(trace.measured), "steps": trace.num_steps},
+        "samples": [given.first, last - 1],
+        **how,
+        "facts": {**facts("cpu"), "commit": commit},
+        "lanes": {},
+    }
+    if given.out.exists():
+        result["lanes"] = json.loads(given.out.read_text())["lanes"]
+    full = [family.decode(family.draw(indices, **how)) for indices in batches]
+    thresholds = {"cg_taylor": given.cg_taylor, "speca": given.speca}
+    for name, policy in lanes_of(trace, given.budgets, given.kinds, thresholds):
+        if result["lanes"].get(name, {}).get("policy") != policy:
+            result["lanes"][name] = measure(family, policy, batches, full=full, **how)
+            given.out.parent.mkdir(parents=True, exist_ok=True)
+            given.out.write_text(json.dumps(result, indent=1) + "\n")
+        lane = result["lanes"][name]
+        print(f"{name:32} {lane['steps_computed']:5.1f} steps {lane['psnr_mean']:6.1f} dB, worst {lane['psnr_worst']:.1f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""The headroom of a comparison: lanes planned on the compared samples compute what was planned, and stand in the table as what they are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import foreseer
+from foreseer import OptionError, PolicySpec
+from foreseer.adapters import ArrayBackbone
+from foreseer.bench import compare as module
+from foreseer.bench.compare import CompareSettings, compare
+from foreseer.bench.headroom import EachItsOwn, headroom_lanes
+from foreseer.policies import taylor
+from foreseer.types import Site
+from foreseer.workbench.signature import Signature
+from foreseer.workbench.trace import Trace
+from foreseer.zoo.dit import CONFIG, build
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tiny_model() -> Any:
+    """A random model in place of the trained one."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    model = build({**CONFIG, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2}).eval().requires_grad_(False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "load_dit", lambda **_: model)
+        yield model
+    torch.set_num_threads(threads)
+
+
+def trace_of(samples: int, steps: int) -> Trace:
+    time = np.linspace(0, 1, steps)
+    features = np.stack([np.sin((2 + s) * time[:, None] ** 2 + np.arange(6)) for s in range(samples)])
+    return Trace(
+        signature=Signature(num_steps=steps),
+        depth=2,
+        labels=tuple(map(str, range(samples))),
+        grams={("", Site(1)): np.einsum("sid,sjd->sij", features, features)},
+        target=Site(1),
+        sensitivity=np.ones((samples, steps)),
+        measured=tuple(range(steps)),
+        final_norm=np.ones(samples),
+        final_size=6,
+    )
+
+
+def test_each_sample_computes_its_own_schedule() -> None:
+    """Rows r and r + 2 are one sample."""
+    schedules = (frozenset({0, 1, 4}), frozenset({0, 3}))
+    host = ArrayBackbone(lambda site, k: np.full((4, 3), float(k)), depth=2)
+    run = foreseer.Run(depth=2, rows=4, groups=(0, 1, 0, 1), num_steps=6, sites=host.sites)
+    session = foreseer.Session(host, PolicySpec("own", lambda: (EachItsOwn(schedules), taylor(max_order=1))), run)
+    for k in range(6):
+        session.evaluate(k)
+    computed = session.report.computed
+    for row, group in enumerate(run.groups):
+        assert set(np.flatnonzero(computed[:, row])) == schedules[group]
+
+
+def test_schedules_for_another_number_of_samples_are_refused() -> None:
+    host = ArrayBackbone(lambda site, k: np.zeros((4, 3)), depth=2)
+    run = foreseer.Run(depth=2, rows=4, groups=(0, 1, 0, 1), num_steps=6, sites=host.sites)
+    with pytest.raises(OptionError, match="schedules for 1 samples and the run has 2"):
+        foreseer.Session(host, PolicySpec("own", lambda: (EachItsOwn((frozenset({0}),)), taylor(max_order=1))), run)
+
+
+def test_lanes_are_planned_for_each_number_of_steps() -> None:
+    lanes = headroom_lanes(trace_of(3, 12), [4, 6])
+    assert [lane.name for lane in lanes] == [
+        "best static (4 steps)",
+        "best per sample, hindsight (4 steps)",
+        "best static (6 steps)",
+        "best per sample, hindsight (6 steps)",
+    ]
+    assert [lane.of(range(2)).kind for lane in lanes] == ["static", "hindsight"] * 2
+
+
+def test_a_comparison_with_headroom_has_both_rows_at_the_policys_cost(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = CompareSettings(policies=("taylorseer:interval=3",), samples=3, batch=2, steps=8, headroom=True, out=tmp_path)
+    found = compare(settings, show=False)
+    policy = found.row("taylorseer:interval=3")
+    count = round(policy.steps.mean())
+    rows = [row for row in found.rows if row.kind in ("static", "hindsight")]
+    assert [row.kind for row in rows] == ["static", "hindsight"]
+    for row in rows:
+        assert f"({count} steps)" in row.name
+        assert (row.steps == count).all()
+        assert row.gain is not None
+    page = (tmp_path / "index.html").read_text()
+    assert all(row.name in page for row in rows)
+    assert "They bound schedules of that predictor" in page

@@ -1,0 +1,197 @@
+"""The policy `planned`: it computes what was planned, refuses runs that the plan is not for, and keeps the contract's laws, alone and under a gate."""
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import foreseer
+from foreseer import OptionError
+from foreseer.adapters import ArrayBackbone
+from foreseer.testing import parametrize_policies
+from foreseer.workbench.plan_file import Budget, SchedulePlan, stretched
+from foreseer.workbench.signature import Signature
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+DENSE = "0+1+3+5+8+11/14"
+
+
+@parametrize_policies(
+    [
+        "planned",
+        f"planned:schedule={DENSE},interpolate=True",
+        f"planned:schedule={DENSE},interpolate=True,target=modules,max_order=2",
+        f"planned:schedule={DENSE},interpolate=True,gate=(cg_taylor:threshold=0.1)",
+        f"planned:schedule={DENSE},interpolate=True,gate=(speca:threshold=0.3),target=modules",
+    ]
+)
+def test_it_keeps_the_laws(policy, check):
+    check(policy)
+
+
+def plan_of(*schedules, num_steps=10, **signature):
+    budgets = {len(steps): Budget(steps=steps, error=1.0 / len(steps)) for steps in schedules}
+    return SchedulePlan(signature=Signature(num_steps=num_steps, **signature), budgets=budgets, chosen=len(schedules[0]))
+
+
+def run(policy, num_steps=10, depth=3, known=True, **of_run):
+    """Lines in three rows; returns the report."""
+    rows = np.arange(1.0, 4.0)[:, None]
+    host = ArrayBackbone(lambda site, t: np.broadcast_to(rows + t, (3, 4)).copy(), depth=depth, parts=("attn", "mlp"))
+    shape = foreseer.Run(depth=depth, rows=3, groups=(0, 1, 2), num_steps=num_steps if known else None, sites=host.sites, **of_run)
+    session = foreseer.Session(host, foreseer.registry.parse_policy(policy) if isinstance(policy, str) else policy, shape)
+    for index in range(num_steps):
+        session.evaluate(index)
+    return session.finish()
+
+
+def computed(report):
+    return tuple(np.flatnonzero(report.computed.all(axis=1)))
+
+
+@st.composite
+def schedules(draw, longest=30):
+    length = draw(st.integers(1, longest))
+    later = draw(st.sets(st.integers(1, length - 1))) if length > 1 else set()
+    return (0, *sorted(later)), length
+
+
+@given(schedules(), st.sampled_from(["last_block", "modules", "output"]))
+def test_it_computes_the_planned_steps_and_no_others(case, target):
+    steps, length = case
+    report = run(foreseer.policy("planned", schedule=plan_of(steps, num_steps=length), target=target), num_steps=length)
+    assert computed(report) == steps
+    assert not [sentence for sentence in report.warnings if "planned" in sentence or "schedule" in sentence.partition("(")[0]]
+
+
+@given(schedules(), st.integers(1, 40))
+def test_stretching_keeps_the_first_step_and_the_count(case, after):
+    steps, before = case
+    found = stretched(steps, before, after)
+    assert found[0] == 0
+    assert len(found) == min(len(steps), after)
+    assert list(found) == sorted(set(found))
+    assert found[-1] < after
+    assert stretched(steps, before, before) == steps
+    if steps[-1] == before - 1 and len(steps) > 1 and after > 1:
+        assert found[-1] == after - 1
+
+
+def test_a_stretched_plan_says_so():
+    report = run(f"planned:schedule={DENSE},interpolate=True", num_steps=28)
+    assert computed(report) == stretched((0, 1, 3, 5, 8, 11), 14, 28)
+    assert any("14 steps and is stretched to 28" in sentence for sentence in report.warnings)
+
+
+def test_a_list_is_a_schedule_too(tmp_path):
+    assert computed(run("planned:schedule=0+1+4+7")) == (0, 1, 4, 7)
+    assert computed(run("planned:schedule=[0,1,4,7]")) == (0, 1, 4, 7)
+    assert computed(run("planned:schedule=0/10")) == (0,)
+    path = plan_of((0, 3, 6), (0, 5)).save(tmp_path / "plan.json")
+    assert computed(run(f"planned:schedule={path}")) == (0, 3, 6)
+    assert computed(run(f"planned:schedule={path},budget=2")) == (0, 5)
+
+
+def test_without_a_schedule_everything_is_computed_and_the_report_says_so():
+    report = run("planned")
+    assert len(computed(report)) == 10
+    assert any("no schedule" in sentence for sentence in report.warnings)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("schedule=0+1+4+7/12", "for 12 steps and the run has 10"),
+        ("schedule=0+1+2", "write schedule=0+1+2/10"),
+        ("schedule=0+12", "ends at step 12"),
+    ],
+)
+def test_a_run_of_another_length_is_refused(options, words):
+    with pytest.raises(OptionError, match=words.replace("+", r"\+")):
+        run(f"planned:{options}")
+
+
+def test_a_run_of_unknown_length_is_refused():
+    with pytest.raises(OptionError, match="num_steps"):
+        run("planned:schedule=0+1+4+7", known=False)
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["schedule=1+2", "schedule=0+4+4", "schedule=0+5/5", "schedule=[0,1.5]", "schedule=0+4,budget=2", "schedule=0+4,interpolate=True",
+     "schedule=missing.json", "schedule=0+4,gate=taylorseer", "schedule=0+4,gate=cg_taylor,target=modules"],
+)  # fmt: skip
+def test_what_is_no_schedule_is_refused(options):
+    with pytest.raises(OptionError, match=r"write|leave it out"):
+        foreseer.registry.parse_policy(f"planned:{options}")
+
+
+def test_a_plan_for_another_model_or_scheduler_is_refused_with_what_differs():
+    plan = plan_of((0, 4), model="A-1", scheduler="S-1")
+    assert computed(run(foreseer.policy("planned", schedule=plan), model="A-1", scheduler="S-1")) == (0, 4)
+    for other, words in (({"model": "B-2"}, "model A-1 here, B-2 there"), ({"scheduler": "S-2"}, "scheduler S-1 here, S-2 there")):
+        with pytest.raises(OptionError, match=words):
+            run(foreseer.policy("planned", schedule=plan), **other)
+        assert computed(run(foreseer.policy("planned", schedule=plan, any_model=True), **other)) == (0, 4)
+    with pytest.raises(OptionError, match=r"10 steps here, 12 there.*interpolate=True"):
+        run(foreseer.policy("planned", schedule=plan), num_steps=12)
+    with pytest.raises(OptionError, match="10 steps here, 12 there"):
+        run(foreseer.policy("planned", schedule=plan, any_model=True), num_steps=12)
+
+
+def test_another_predictor_than_the_plans_is_told():
+    plan = plan_of((0, 4))
+    assert any("taylor of order 2" in s for s in run(foreseer.policy("planned", schedule=plan, max_order=2)).warnings)
+    assert not run(foreseer.policy("planned", schedule=plan, max_order=1)).warnings
+
+
+def test_a_gate_computes_the_schedule_and_what_it_rejects():
+    strict = run("planned:schedule=0+1+4+7,gate=(cg_taylor:threshold=0)")
+    assert len(computed(strict)) == 10
+    loose = run("planned:schedule=0+1+4+7,gate=(cg_taylor:threshold=1e9)")
+    assert computed(loose) == (0, 1, 4, 7, 9), "cg_taylor computes the last step"
+    assert computed(run("planned:schedule=0+1+4+7,gate=(speca:threshold=1e9)")) == (0, 1, 4, 7)
+    assert [o.accept for o in loose.outcomes if o.step.index == 4] == [None]
+
+
+def test_a_plan_survives_its_file(tmp_path):
+    plan = plan_of((0, 3, 6), (0, 5), model="A-1", guidance=1.5, timesteps=tuple(range(10, 0, -1)))
+    plan = attrs.evolve(plan, budgets={**plan.budgets, 1: Budget(steps=(0,), error=2.0, psnr=12.5, uniform=2.0)}, note="n", objective="sum, mean")
+    again = SchedulePlan.load(plan.save(tmp_path / "plan.json"))
+    assert again.to_dict() == plan.to_dict()
+    assert again.budget(1) == plan.budget(1)
+    assert again.cheapest(1.0) == 2
+
+
+def test_a_damaged_or_foreign_file_is_refused_with_what_differs(tmp_path):
+    path = plan_of((0, 3, 6)).save(tmp_path / "plan.json")
+    whole = path.read_text()
+    for text, words in (
+        (whole[:-40], "cannot be read as JSON"),
+        (whole.replace('"chosen": 3', '"chosen": 2'), "damaged"),
+        (whole.replace("plan 1", "plan 9"), "says it is 'foreseer plan 9'"),
+        ("{}", "says it is 'nothing'"),
+    ):
+        path.write_text(text)
+        with pytest.raises(OptionError, match=words):
+            SchedulePlan.load(path)
+
+
+def test_budgets_are_asked_for_by_number_or_by_error():
+    plan = plan_of((0, 3, 6), (0, 5))
+    with pytest.raises(OptionError, match=r"2 to 3; write budget=3"):
+        plan.budget(7)
+    with pytest.raises(OptionError, match=r"target_error=0.1 is below what this plan reaches, 0.333"):
+        plan.cheapest(0.1)
+    with pytest.raises(OptionError, match="is no schedule"):
+        Budget(steps=(1, 2), error=0.0)
