@@ -27,8 +27,8 @@ from foreseer.adapters import ArrayBackbone
 from foreseer.bench.families import DiTFamily, PipelineFamily
 from foreseer.registry import PolicySpec
 from foreseer.workbench import FeatureStore, RecordSettings, Trace, TraceRecorder, record
-from foreseer.workbench.recorder import sites_from
 from foreseer.workbench.sensitivity import forecast_errors, interpolated, steps_to_measure
+from foreseer.workbench.sites import sites_from
 from foreseer.zoo.dit import CONFIG, build
 
 STEPS, DEPTH = 7, 4

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 # Loaded when they are first used: the command line imports its commands from here, and must not wait for torch.
 if TYPE_CHECKING:
     from foreseer.workbench.features_store import FeatureStore
+    from foreseer.workbench.record_settings import RecordSettings
     from foreseer.workbench.recorder import TraceRecorder
-    from foreseer.workbench.recording import Recorded, RecordSettings, record
+    from foreseer.workbench.recording import Recorded, record
     from foreseer.workbench.signature import Signature
     from foreseer.workbench.trace import Trace
 
@@ -22,7 +23,8 @@ __all__ = ["FeatureStore", "RecordSettings", "Recorded", "Signature", "Trace", "
 _HOMES = {
     "features_store": ("FeatureStore",),
     "recorder": ("TraceRecorder",),
-    "recording": ("RecordSettings", "Recorded", "record"),
+    "record_settings": ("RecordSettings",),
+    "recording": ("Recorded", "record"),
     "signature": ("Signature",),
     "trace": ("Trace",),
 }
