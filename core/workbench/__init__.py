@@ -12,19 +12,27 @@ from typing import TYPE_CHECKING, Any
 # Loaded when they are first used: the command line imports its commands from here, and must not wait for torch.
 if TYPE_CHECKING:
     from foreseer.workbench.features_store import FeatureStore
+    from foreseer.workbench.ledger import Ledger
     from foreseer.workbench.plan_file import SchedulePlan
+    from foreseer.workbench.preset import Preset
+    from foreseer.workbench.record_settings import RecordSettings
     from foreseer.workbench.recorder import TraceRecorder
-    from foreseer.workbench.recording import Recorded, RecordSettings, record
+    from foreseer.workbench.recording import Recorded, record
+    from foreseer.workbench.replay import Replay
     from foreseer.workbench.signature import Signature
     from foreseer.workbench.trace import Trace
 
-__all__ = ["FeatureStore", "RecordSettings", "Recorded", "SchedulePlan", "Signature", "Trace", "TraceRecorder", "record"]
+__all__ = ["FeatureStore", "Ledger", "Preset", "RecordSettings", "Recorded", "Replay", "SchedulePlan", "Signature", "Trace", "TraceRecorder", "record"]
 
 _HOMES = {
     "features_store": ("FeatureStore",),
+    "ledger": ("Ledger",),
     "plan_file": ("SchedulePlan",),
+    "preset": ("Preset",),
     "recorder": ("TraceRecorder",),
-    "recording": ("RecordSettings", "Recorded", "record"),
+    "record_settings": ("RecordSettings",),
+    "recording": ("Recorded", "record"),
+    "replay": ("Replay",),
     "signature": ("Signature",),
     "trace": ("Trace",),
 }

@@ -37,10 +37,10 @@ def record(
     try:
         from foreseer.bench.families import load_family
         from foreseer.bench.fields import DTYPES
-        from foreseer.workbench.recorder import sites_from
-        from foreseer.workbench.recording import RecordSettings
+        from foreseer.workbench.record_settings import RecordSettings
         from foreseer.workbench.recording import record as run
         from foreseer.workbench.sensitivity import steps_to_measure
+        from foreseer.workbench.sites import sites_from
 
         chosen = sites_from(sites)
         aim = None if target is None else sites_from(target)

@@ -16,7 +16,7 @@ from torch import Tensor
 from foreseer.bench.files import write_whole
 from foreseer.errors import OptionError
 from foreseer.types import Site
-from foreseer.workbench.trace import site_named
+from foreseer.workbench.trace import in_order, site_named
 
 __all__ = ["FORMAT", "FeatureStore", "KeptAs"]
 
@@ -116,7 +116,7 @@ class FeatureStore:
         if not self._chunks:
             return ()
         with self._opened(self._chunks[0]) as file:
-            return tuple(site_named(name) for name in file.keys())  # noqa: SIM118  (no mapping)
+            return in_order(site_named(name) for name in file.keys())  # noqa: SIM118  (no mapping)
 
     def add(self, stream: str, features: Mapping[Site, Tensor]) -> None:
         """Keep the features of the next samples of a stream.

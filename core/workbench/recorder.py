@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import attrs
 import numpy as np
@@ -18,12 +18,10 @@ from foreseer.hookspecs import hookimpl
 from foreseer.report import Report
 from foreseer.types import OUTPUT, Outcome, Run, Site, Step
 from foreseer.workbench.signature import Signature
-from foreseer.workbench.trace import Trace, site_named
+from foreseer.workbench.sites import Recordable
+from foreseer.workbench.trace import Trace
 
-__all__ = ["FeatureSink", "Recordable", "TraceRecorder", "sites_from"]
-
-Recordable = Literal["default", "blocks"] | Sequence[Site]
-"""Which sites to record: the first and the last block's output and the denoiser's, or those of every block, or a list."""
+__all__ = ["FeatureSink", "TraceRecorder"]
 
 AT_ONCE = 1 << 22
 """Numbers that are turned into float64 at once, 32 MiB."""
@@ -275,24 +273,6 @@ class TraceRecorder:
         self._problem = problem
         self._under_way.clear()
         raise OptionError(problem)
-
-
-def sites_from(text: str) -> Recordable:
-    """Read sites as written on a command line: ``default``, ``blocks``, or a list such as ``0.block,11.attn,last,output``.
-
-    Raises:
-        OptionError: It is none of this.
-    """
-    if text == "default" or text == "blocks":
-        return text
-    words: dict[str, Site] = {"output": OUTPUT, "last": Site(-1)}
-    found = []
-    for word in text.split(","):
-        try:
-            found.append(words[word.strip()] if word.strip() in words else site_named(word.strip()))
-        except ValueError as error:
-            raise OptionError(f"sites={text!r} is unknown at {word!r}; write default, blocks, or a list such as 0.block,11.attn,last,output") from error
-    return tuple(found)
 
 
 def _products(past: Tensor, now: Tensor) -> Tensor:

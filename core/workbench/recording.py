@@ -8,7 +8,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import numpy as np
@@ -22,13 +22,14 @@ from foreseer.errors import OptionError
 from foreseer.registry import PolicySpec, policy
 from foreseer.report import Report
 from foreseer.types import OUTPUT, Site
-from foreseer.workbench.features_store import FeatureStore, KeptAs
+from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.parts import Parts, joined
-from foreseer.workbench.recorder import Recordable, TraceRecorder
+from foreseer.workbench.record_settings import RecordSettings
+from foreseer.workbench.recorder import TraceRecorder
 from foreseer.workbench.sensitivity import interpolated, one_forecast, sensitivities, steps_to_measure
 from foreseer.workbench.trace import Trace
 
-__all__ = ["Arguments", "RecordSettings", "Recorded", "record"]
+__all__ = ["Arguments", "Recorded", "record"]
 
 Arguments = Callable[[Sequence[int], float], Mapping[str, Any]]
 """``(indices, guidance) -> keyword arguments`` of a pipeline's call, as of `foreseer.bench.families.PipelineFamily`."""
@@ -36,10 +37,8 @@ Arguments = Callable[[Sequence[int], float], Mapping[str, Any]]
 Array = NDArray[np.float64]
 
 
-class Tell(Protocol):
-    """Told what begins, how many samplings are done, and how many there will be."""
-
-    def __call__(self, what: str, done: int, total: int) -> None: ...
+Tell = Callable[[str, int, int], None]
+"""Told what begins, how many samplings are done, and how many there will be."""
 
 
 def _silent(what: str, done: int, total: int) -> None:
@@ -71,53 +70,6 @@ class Recorded:
             f"{self.path}: {self.path.stat().st_size / 1000:.0f} kB, {trace.samples} samples of {trace.num_steps} steps{calls}, sites {sites}, "
             f"{self.evaluations} evaluations spent, {trace.evaluations} of all for sensitivities{kept}"
         )
-
-
-@attrs.frozen(kw_only=True)
-class RecordSettings:
-    """What to record.
-
-    Attributes:
-        samples: How many samples: those of index 0 to ``samples - 1``.
-        steps: Denoising steps, T; None for the family's own number.
-        guidance: Weight of the guidance; None for the family's own.
-        seed: Of the noises.
-        batch: Samples that are drawn together.
-        sites: See `foreseer.workbench.TraceRecorder`.
-        every: Measure sensitivities at every so many steps, and interpolate in between; None measures none. Each measured step takes one more sampling.
-        target: Whose errors are let through to measure; None for the last block's output, or the denoiser's where it is not recorded.
-        features: Keep the tensors too, as float32 or float16; None lets go of them.
-        keep_on: Where to hold the features of a run under way; None holds them where they are computed.
-
-    Raises:
-        OptionError: A value is out of range; the message says what to write.
-    """
-
-    samples: int = 16
-    steps: int | None = None
-    guidance: float | None = None
-    seed: int = 0
-    batch: int = 16
-    sites: Recordable = "default"
-    every: int | None = 4
-    target: Site | None = None
-    features: KeptAs | None = None
-    keep_on: str | None = None
-
-    def __attrs_post_init__(self) -> None:
-        for name, value, low in (
-            ("samples", self.samples, 1),
-            ("steps", self.steps, 1),
-            ("batch", self.batch, 1),
-            ("seed", self.seed, 0),
-            ("every", self.every, 1),
-        ):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
-                raise OptionError(f"{name}={value!r} is out of range; write a whole number >= {low}")
-        if self.guidance is not None and not 0 <= self.guidance <= 100:
-            raise OptionError(f"guidance={self.guidance!r} is out of range; write a number from 0 to 100 (1 means no guidance)")
-        if self.features not in (None, "float32", "float16"):
-            raise OptionError(f"features={self.features!r} is unknown; write 'float32', 'float16' or None")
 
 
 def record(
@@ -300,7 +252,7 @@ class _Recording:
         return latents, list(attached.reports.values())
 
 
-def _computed_after_all(reports: Sequence[Report], step: int) -> Array:
+def _computed_after_all(reports: Sequence[Report], step: int) -> NDArray[np.bool_]:
     """Return ``(S,)`` bool: samples whose forecast was not used in the one step, in some stream; it was not finite."""
     found = []
     for report in reports:
@@ -308,7 +260,7 @@ def _computed_after_all(reports: Sequence[Report], step: int) -> Array:
         for group, computed in zip(report.run.groups, report.outcomes[step].computed, strict=True):
             of[group] = of.get(group, False) or computed
         found.append(list(of.values()))
-    return np.any(np.array(found), axis=0)
+    return np.asarray(np.any(np.array(found), axis=0), dtype=bool)
 
 
 def _flat(latents: Tensor) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from foreseer.errors import OptionError
 from foreseer.types import Site
 from foreseer.workbench.signature import Signature
 
-__all__ = ["FORMAT", "Trace", "site_named", "squared_error"]
+__all__ = ["FORMAT", "Trace", "in_order", "site_named", "squared_error"]
 
 FORMAT = "foreseer trace 1"
 """What the file says it is. Another number is another format."""
@@ -32,6 +32,11 @@ def site_named(text: str) -> Site:
     """
     block, _, part = text.partition(".")
     return Site(int(block), part)
+
+
+def in_order(sites: Iterable[Site]) -> tuple[Site, ...]:
+    """Return sites, each once: by block, parts before the block's output, and the denoiser's output at the end."""
+    return tuple(sorted(set(sites), key=lambda site: (site.block < 0, site.block, site.part == "block", site.part)))
 
 
 def squared_error(gram: Array, index: NDArray[np.int64], coefficients: Array) -> Array:
@@ -103,8 +108,8 @@ class Trace:
 
     @property
     def sites(self) -> tuple[Site, ...]:
-        """Recorded sites, each once."""
-        return tuple(dict.fromkeys(site for _, site in self.grams))
+        """Recorded sites, each once, from the first block to the output."""
+        return in_order(site for _, site in self.grams)
 
     def gram(self, site: Site, stream: str | None = None) -> Array:
         """Return ``(S, T, T)`` inner products at a site.
