@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -21,6 +21,9 @@ from foreseer.metrics import metric as metric_named
 from foreseer.options import at_least, checked
 from foreseer.report import Report
 from foreseer.types import OUTPUT, Outcome, Run, Site, Step
+
+if TYPE_CHECKING:
+    from foreseer.workbench.judgements import Judgements, StepCounts
 
 __all__ = ["FORMAT", "Entry", "Ledger", "ledger", "read_ledger"]
 
@@ -97,6 +100,25 @@ class Ledger:
     def entries(self) -> tuple[Entry, ...]:
         """What this object noted, oldest first. What an older file held is read with `read_ledger`."""
         return _entries(self._lines)
+
+    def judgements(self, *, at: Literal["site", "output"] = "site") -> Judgements:
+        """Return what was noted, sample by sample: see `foreseer.workbench.judgements.judgements`."""
+        from foreseer.workbench.judgements import judgements
+
+        return judgements(self.entries, at=at)
+
+    def table(self, tolerance: float | None = None, *, at: Literal["site", "output"] = "site") -> list[StepCounts]:
+        """Return the counts of every step that was looked at, and of all together as the last entry.
+
+        Args:
+            tolerance: The true error that is tolerable, >= 0; None takes the median true error.
+            at: Whose error is the truth.
+
+        Raises:
+            OptionError: The tolerance is out of range, or there is no true error to take the median of.
+        """
+        judged = self.judgements(at=at)
+        return judged.table(judged.usual_tolerance() if tolerance is None else tolerance)
 
     @hookimpl
     def shadow(self, step: Step) -> bool:
