@@ -1,4 +1,6 @@
-"""The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``bench``, ``models``, ``estimate``."""
+"""The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``bench``, ``models``, ``estimate``, ``replay``,
+``ledger``.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,8 @@ from foreseer.console import Commands, Compare, Several, complain, console, tabl
 from foreseer.describe import describe_plugins, options_of, plain, quiet, read_docstring, reflow
 from foreseer.errors import OptionError
 from foreseer.registry import OBSERVERS, cite, group_of, list_plugins, load_factory, parse_plugin, parse_policy
+from foreseer.workbench.commands_ledger import ledger
+from foreseer.workbench.commands_replay import replay
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
@@ -267,6 +271,8 @@ def estimate(
 
 
 app.add_typer(bench, name="bench")
+app.command("replay", cls=Several)(replay)
+app.command("ledger")(ledger)
 
 
 def _pair(text: str) -> tuple[str, str]:

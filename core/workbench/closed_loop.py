@@ -22,9 +22,22 @@ from foreseer.workbench.replay_gates import pair_spec, with_predictor
 from foreseer.workbench.schedules import schedule_from
 from foreseer.workbench.trace import Trace
 
-__all__ = ["Measured", "best_scores", "choose_scores", "measure"]
+__all__ = ["CLOSED", "Measured", "best_scores", "choose_scores", "measure"]
 
 Array = NDArray[np.float64]
+
+CLOSED: tuple[tuple[str, str, str], ...] = (
+    ("computed_predicted", "steps, replayed", ".1f"),
+    ("computed", "steps, measured", ".1f"),
+    ("latent_error_predicted", "latent error, predicted", ".3g"),
+    ("latent_error", "latent error, measured", ".3g"),
+    ("ratio", "predicted / measured", ".2f"),
+    ("psnr_predicted", "PSNR, predicted", ".1f"),
+    ("psnr", "PSNR, measured", ".1f"),
+    ("psnr_worst_predicted", "worst, predicted", ".1f"),
+    ("psnr_worst", "worst, measured", ".1f"),
+)
+"""Key in `Measured.figures`, heading, format."""
 
 
 @attrs.frozen(eq=False, kw_only=True)

@@ -164,9 +164,7 @@ class Judgements:
         good = self.truth[chosen] <= tolerance
         order = np.argsort(score, kind="stable")
         factor, good = score[order], good[order]
-        shares = [
-            np.concatenate([[0.0], np.cumsum(flags)]) / flags.sum() if flags.any() else np.full(len(flags) + 1, math.nan) for flags in (good, ~good)
-        ]
+        shares = [np.concatenate([[0.0], np.cumsum(flags)]) / flags.sum() if flags.any() else np.full(len(flags) + 1, math.nan) for flags in (good, ~good)]
         ranks = _ranks(score)[order]
         goods, bads = int(good.sum()), int((~good).sum())
         area = (float(ranks[~good].sum()) - bads * (bads + 1) / 2) / (goods * bads) if goods and bads else math.nan

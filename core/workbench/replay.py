@@ -22,7 +22,7 @@ from foreseer.workbench.schedules import Schedule, computed_steps, run_of, sched
 from foreseer.workbench.trace import Trace, site_named, squared_error
 from foreseer.workbench.weights import LinearWeights
 
-__all__ = ["OWN", "GapErrors", "Predictor", "Replay", "Score", "gap_errors", "predictor_named", "promised_psnr", "site_of"]
+__all__ = ["OWN", "GapErrors", "Predictor", "Replay", "Score", "gap_errors", "is_linear", "predictor_named", "promised_psnr", "site_of"]
 
 OWN = "own"
 """Stands for the predictor that a policy brings itself."""
@@ -156,8 +156,24 @@ def predictor_named(predictor: str | PolicySpec) -> Predictor:
     return found
 
 
+def is_linear(trace: Trace, predictor: str | PolicySpec, site: Site) -> bool:
+    """Whether inner products can score a predictor: asked for the weights of one forecast, it gives some, or is not able yet. `OWN` is taken for linear."""
+    known = predictor_named(predictor)
+    if known.spec is None:
+        return True
+    weights = LinearWeights(known.name, known.built(None), run_of(trace), site)
+    most = min(weights.anchors, trace.num_steps - 1)
+    anchors = np.full((1, weights.anchors), math.nan)
+    anchors[0, :most] = np.arange(most - 1, -1, -1)
+    try:
+        weights.of(anchors, most)
+    except OptionError:
+        return False
+    return True
+
+
 def site_of(trace: Trace, text: str) -> Site:
-    """Read a site: ``last``, ``first``, ``output``, a block's number, or as a trace names it (``11.block``). Raises `OptionError` for one that is not recorded."""
+    """Read a site: ``last``, ``first``, ``output``, a block's number, or ``11.block``. Raises `OptionError` for one that is not recorded."""
     words = {"last": Site(trace.depth - 1), "first": Site(0), "output": OUTPUT}
     try:
         site = words[text] if text in words else Site(int(text)) if text.lstrip("-").isdigit() else site_named(text)

@@ -116,11 +116,11 @@ def with_predictor(spec: PolicySpec, predictor: Predictor) -> PolicySpec:
 
 def _run(trace: Trace, spec: PolicySpec, features: Features, name: str) -> tuple[Report, tuple[Entry, ...]]:
     """Run a policy on recorded features, with the truth of every forecast."""
-    host, watch = RecordedHost(features, depth=trace.depth), Ledger()
+    host, watch = RecordedHost(features, depth=trace.depth, who=name), Ledger()
     session = Session(host, spec, run_of(trace, rows=trace.samples), observers=(watch,))
-    host.require(session.sites, repr(name))
     for index in range(trace.num_steps):
         session.evaluate(index)
+    host.require(session.sites)  # afterwards: of a gate that needs the model it would be no help to record more
     report = session.finish()
     dropped = [warning for warning in report.warnings if warning.startswith("observer")]
     assert not dropped, dropped

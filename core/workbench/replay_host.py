@@ -33,10 +33,11 @@ class RecordedHost:
     Args:
         features: ``site -> (S, T, ...)``; a sample's rows are part of its feature.
         depth: Number of blocks, L.
+        who: The policy, for messages.
     """
 
-    def __init__(self, features: Features, *, depth: int) -> None:
-        self._features = features
+    def __init__(self, features: Features, *, depth: int, who: str = "policy") -> None:
+        self._features, self._who = features, who
         samples = len(next(iter(features.values())))
         self._walk = ArrayBackbone(lambda site, index: features[site][:, index] if site in features else np.zeros((samples, 1)), depth=depth)
 
@@ -59,12 +60,12 @@ class RecordedHost:
         """Number of samples."""
         return len(next(iter(self._features.values())))
 
-    def require(self, sites: Collection[Site], who: str) -> None:
-        """Refuse what forecasts or compares sites that were not recorded. Raises `OptionError`."""
+    def require(self, sites: Collection[Site]) -> None:
+        """Refuse a policy that forecasts or compares sites that were not recorded. Raises `OptionError`."""
         missing = [str(site) for site in sites if site not in self._features]
         if missing:
             there = ", ".join(map(str, self._features))
-            raise OptionError(f"{who} needs features of {', '.join(sorted(missing))}, which were not recorded; there are {there}: record with --sites")
+            raise OptionError(f"{self._who!r} needs features of {', '.join(sorted(missing))}, which were not recorded; there are {there}: record with --sites")
 
     def forward(
         self,
@@ -79,11 +80,11 @@ class RecordedHost:
         """See `foreseer.backbone.Backbone.forward`. Raises `OptionError` for a probe on a draft: what a block makes of a forecast was not recorded."""
         if probe is not None and probe.on == "draft":
             raise OptionError(
-                f"a gate that computes block {probe.block} on its forecast input needs the model: what the block makes of a forecast was not recorded. "
-                "Run it with the observer `ledger`: foreseer compare --policies NAME --observers ledger:path=ledger.json"
+                f"{self._who!r} computes block {probe.block} on its forecast input, which needs the model: what comes of it was not recorded. "
+                f"Run it with the observer `ledger`: foreseer compare --policies {self._who} --observers ledger:path=ledger.json"
             )
         if probe is not None:
-            self.require([Site(probe.block)], "the gate's probe")
+            self.require([Site(probe.block)])
         done = self._walk.forward(inputs, rows=rows, substitute=substitute, probe=probe, judge=judge, record=record)
         features = dict(done.features)
         if OUTPUT in features:

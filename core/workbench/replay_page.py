@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from foreseer.bench.files import write_whole
-from foreseer.workbench.closed_loop import Measured
+from foreseer.workbench.closed_loop import CLOSED, Measured
 from foreseer.workbench.replay import GapErrors, Score
 from foreseer.workbench.trace import Trace
 
@@ -31,23 +31,16 @@ COLUMNS: tuple[tuple[str, str, str, str], ...] = (
         "Predicted L2 error of the final latent: sum over the forecast steps of measured sensitivity times error. Errors of several steps are taken to "
         "add up, which is cautious, and not to feed back, which is not.",
     ),
-    ("psnr_mean", "PSNR", ".1f", "PSNR in dB that the final error promises if latents are images from -1 to 1: 10 log10(4 n / error^2), n numbers of a latent."),
+    (
+        "psnr_mean",
+        "PSNR",
+        ".1f",
+        "PSNR in dB that the final error promises if latents are images from -1 to 1: 10 log10(4 n / error^2), n numbers of a latent.",
+    ),
     ("psnr_worst", "worst PSNR", ".1f", "The same of the worst sample."),
     ("rank", "Spearman", ".2f", "Of gates: rank correlation of the gate's error with the true error, over all judged drafts."),
 )
 """Key in `Score.figures`, heading, format, meaning."""
-
-CLOSED: tuple[tuple[str, str, str], ...] = (
-    ("computed_predicted", "steps, replayed", ".1f"),
-    ("computed", "steps, measured", ".1f"),
-    ("latent_error_predicted", "latent error, predicted", ".3g"),
-    ("latent_error", "latent error, measured", ".3g"),
-    ("ratio", "predicted / measured", ".2f"),
-    ("psnr_predicted", "PSNR, predicted", ".1f"),
-    ("psnr", "PSNR, measured", ".1f"),
-    ("psnr_worst_predicted", "worst, predicted", ".1f"),
-    ("psnr_worst", "worst, measured", ".1f"),
-)
 
 
 def cells_of(figures: dict[str, Any], columns: Sequence[tuple[str, ...]]) -> list[str]:
@@ -63,7 +56,9 @@ def write_table(scores: Sequence[Score], path: Path) -> Path:
         writer.writeheader()
         for line in lines:
             steps = line["steps"]
-            writer.writerow({key: "" if value is None else value for key, value in line.items()} | {"steps": "" if steps is None else "+".join(map(str, steps))})
+            writer.writerow(
+                {key: "" if value is None else value for key, value in line.items()} | {"steps": "" if steps is None else "+".join(map(str, steps))}
+            )
     return path
 
 
