@@ -305,10 +305,7 @@ class Attachment:
             start = place.step
             times = self._loop.timesteps()
             given = {"timesteps": times and times[start:], "num_steps": times and max(len(times) - start, 1), "stream": place.stream}
-        which: dict[str, Any] = {
-            "model": identity_of(self._wires[name].model),
-            "scheduler": "" if self._pipeline is None else identity_of(self._pipeline.scheduler),
-        }
+        which: dict[str, Any] = {"model": identity_of(self._wires[name].model), "scheduler": "" if self._pipeline is None else identity_of(self._pipeline.scheduler)}
         run = Run(depth=backbone.depth, rows=rows, groups=groups, sites=backbone.sites, **which, **given)
         leader = next(
             (s.session for (n, _, _), s in self._streams.items() if self._follow and n == name and (s.start, s.session.run.rows) == (start, rows)), None
