@@ -32,7 +32,7 @@ from foreseer.workbench.schedules import computed_steps, run_of, schedule_from
 
 LAST = Site(3)
 TRACE, FEATURES = smooth()
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=20, deadline=None)
 
 
 def installed_predictors():

@@ -12,6 +12,7 @@ function layout(across, up, more = {}) {
     autosize: true, height: 440, paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", hovermode: "closest",
     font: { family: "system-ui, -apple-system, Segoe UI, Roboto, Liberation Sans, sans-serif", size: 13, color: color("--ink") },
     margin: { l: 66, r: 12, t: 12, b: 48 }, legend: { orientation: "h", y: -0.16, yanchor: "top", x: 0 },
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: color("--soft"), activecolor: color("--ink") },
     hoverlabel: { align: "left", bgcolor: "#ffffff", bordercolor: "#5c666e", font: { color: "#1d2327", size: 12 } },
     xaxis: { gridcolor: color("--line"), zeroline: false, automargin: true, ...across, title: { text: across.title, standoff: 8 } },
     yaxis: { gridcolor: color("--line"), zeroline: false, automargin: true, ...up, title: { text: up.title, standoff: 6 } }, ...more,
@@ -38,7 +39,6 @@ function scores() {
 
 function gaps() {
   const found = data.gaps[element("predictor").value];
-  if (!found) return;
   const logs = found.error.map(row => row.map(value => value ? Math.log10(value) : null));
   const known = logs.flat().filter(value => value !== null);
   const low = Math.floor(Math.min(...known)), high = Math.ceil(Math.max(...known)), ticks = [];
@@ -82,16 +82,18 @@ function sortable(table) {
 const fill = (name, found) => element(name).replaceChildren(...found.map((one, i) => new Option(one.name, i)));
 function all() {
   scores();
-  gaps();
+  if (data.gaps.length) gaps();
   if (data.gates.length) evidence();
 }
-fill("predictor", data.gaps);
+if (data.gaps.length) {
+  fill("predictor", data.gaps);
+  element("predictor").addEventListener("change", gaps);
+}
 if (data.gates.length) {
   fill("gate", data.gates);
   element("gate").addEventListener("change", evidence);
 }
 element("up").addEventListener("change", scores);
-element("predictor").addEventListener("change", gaps);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", all);
 sortable(element("table"));
 all();
