@@ -87,7 +87,7 @@ class RecordedHost:
             self.require([Site(probe.block)])
         done = self._walk.forward(inputs, rows=rows, substitute=substitute, probe=probe, judge=judge, record=record)
         features = dict(done.features)
-        if OUTPUT in features:
+        if OUTPUT in features and OUTPUT in self._features:
             output = self._features[OUTPUT][:, inputs]
             features[OUTPUT] = torch.from_numpy(np.ascontiguousarray(output if rows is None else output[list(rows)]))
         count = self.rows(inputs) if rows is None else len(rows)
