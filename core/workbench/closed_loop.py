@@ -17,7 +17,8 @@ from foreseer.bench.harness import run_benchmark
 from foreseer.bench.settings import BenchSettings
 from foreseer.errors import OptionError
 from foreseer.registry import PolicySpec, parse_policy
-from foreseer.workbench.replay import Score, predictor_named
+from foreseer.workbench.predictors import predictor_named
+from foreseer.workbench.replay import Score
 from foreseer.workbench.replay_gates import pair_spec, with_predictor
 from foreseer.workbench.schedules import schedule_from
 from foreseer.workbench.trace import Trace

@@ -13,7 +13,7 @@ from foreseer.errors import OptionError
 
 if TYPE_CHECKING:
     from foreseer.workbench.closed_loop import Measured
-    from foreseer.workbench.replay import GapErrors, Score
+    from foreseer.workbench.replay import Score
     from foreseer.workbench.trace import Trace
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
@@ -79,7 +79,7 @@ def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequ
     from foreseer.workbench.replay_gates import replay_gate, replay_pair
     from foreseer.workbench.replay_host import stored_features
 
-    where, linear, others = site_of(trace, site), _linear(trace, predictors, site), list[str]()
+    where, linear = site_of(trace, site), _linear(trace, predictors, site)
     others = [p for p in predictors if p not in linear]
     tensors = stored_features(trace, path) if gates or others else None
     scores = Replay(trace, where).scores(linear, schedules) if linear and schedules else []
@@ -92,7 +92,8 @@ def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequ
 
 def _linear(trace: Trace, predictors: Sequence[str], site: str) -> list[str]:
     """The predictors that inner products can score; what a policy brings itself is taken for one of them."""
-    from foreseer.workbench.replay import is_linear, site_of
+    from foreseer.workbench.predictors import is_linear
+    from foreseer.workbench.replay import site_of
 
     return [predictor for predictor in predictors if is_linear(trace, predictor, site_of(trace, site))]
 
@@ -127,18 +128,14 @@ def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) 
 def _write(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured], predictors: Sequence[str], site: str, out: Path, as_csv: bool) -> list[Path]:
     from foreseer.bench.files import file_names
     from foreseer.workbench.ledger_pictures import draw_calibration
-    from foreseer.workbench.replay import is_linear, site_of
+    from foreseer.workbench.predictors import is_linear
+    from foreseer.workbench.replay import gap_errors, site_of
     from foreseer.workbench.replay_page import write_errors, write_page, write_table
     from foreseer.workbench.replay_pictures import draw_gap_errors, draw_scores
 
     out.mkdir(parents=True, exist_ok=True)
     where = site_of(trace, site)
-    gaps: list[GapErrors] = []
-    for predictor in predictors or ["taylor:max_order=1"]:
-        if is_linear(trace, predictor, where):
-            from foreseer.workbench.replay import gap_errors
-
-            gaps.append(gap_errors(trace, predictor, where))
+    gaps = [gap_errors(trace, predictor, where) for predictor in predictors or ["taylor:max_order=1"] if is_linear(trace, predictor, where)]
     names = file_names([g.predictor for g in gaps])
     written = [draw_gap_errors(g, out / f"gaps-{names[g.predictor]}.png", site=str(where)) for g in gaps]
     judged = {score.name: score.judged for score in scores if score.judged is not None and score.judged.comparable.any()}

@@ -271,7 +271,7 @@ def _finite(value: float) -> float | None:
 
 def _rows(output: Any, rows: int) -> Tensor | None:
     """A host's output as one tensor with the rows in front; None where it has no such form."""
-    leaves = [torch.from_numpy(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in tree_leaves(output)]
+    leaves = [torch.tensor(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in tree_leaves(output)]
     tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim]
     if len(tensors) == rows > 1 and len({tensor.shape for tensor in tensors}) == 1 and isinstance(_inner(output), list):
         return torch.stack(tensors)  # one tensor for each row (Z-Image)

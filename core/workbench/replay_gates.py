@@ -16,7 +16,8 @@ from foreseer.session import Session
 from foreseer.types import Site
 from foreseer.workbench.judgements import judgements
 from foreseer.workbench.ledger import Entry, Ledger
-from foreseer.workbench.replay import OWN, Predictor, Score, predictor_named, with_promise
+from foreseer.workbench.predictors import OWN, Predictor, predictor_named
+from foreseer.workbench.replay import Score, with_promise
 from foreseer.workbench.replay_host import RecordedHost, rotated, vectors_of
 from foreseer.workbench.schedules import Schedule, run_of, schedule_from
 from foreseer.workbench.trace import Trace
@@ -39,7 +40,7 @@ def replay_gate(trace: Trace, gate: str | PolicySpec, predictor: str | PolicySpe
     Args:
         trace: The recording. Of several streams the first decides, as in a pipeline, and is what is compared.
         gate: An installed policy that judges features, with its options.
-        predictor: Another predictor for it, or `foreseer.workbench.replay.OWN`.
+        predictor: Another predictor for it, or `foreseer.workbench.predictors.OWN`.
         features: ``site -> (S, T, ...)`` the tensors, if they were kept; None for inner products alone.
 
     Returns:
