@@ -111,7 +111,7 @@ def best_scores(scores: Sequence[Score], count: int) -> list[Score]:
     for score in sorted((s for s in scores if error(s) > 0), key=lambda s: (s.cost, error(s))):
         if not front or error(score) < error(front[-1]):
             front.append(score)
-    chosen = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int)) if front else []
+    chosen: list[int] = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int)).tolist() if front else []
     return [front[place] for place in chosen]
 
 
