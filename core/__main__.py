@@ -19,6 +19,8 @@ from foreseer.errors import OptionError
 from foreseer.registry import OBSERVERS, cite, group_of, list_plugins, load_factory, parse_plugin, parse_policy
 from foreseer.workbench.commands_plan import plan
 from foreseer.workbench.commands_record import record
+from foreseer.workbench.commands_ledger import ledger
+from foreseer.workbench.commands_replay import replay
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
@@ -272,6 +274,8 @@ def estimate(
 app.add_typer(bench, name="bench")
 app.command("record")(record)
 app.command("plan")(plan)
+app.command("replay", cls=Several)(replay)
+app.command("ledger")(ledger)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import attrs
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.errors import OptionError
-from foreseer.plugins import policy_hooks
+from foreseer.plugins import Implementation, policy_hooks
 from foreseer.types import History, Needs, Run, Site, Step, Weights
 
 __all__ = ["LinearWeights"]
@@ -35,6 +36,10 @@ class LinearWeights:
     plugin: Any
     run: Run
     site: Site
+
+    @functools.cached_property
+    def _hooks(self) -> dict[str, list[Implementation]]:
+        return policy_hooks([self.plugin])
 
     @property
     def anchors(self) -> int:
@@ -69,7 +74,7 @@ class LinearWeights:
         return draft.values
 
     def _setup(self, rows: int) -> tuple[Any, int]:
-        hooks = policy_hooks([self.plugin])
+        hooks = self._hooks
         run = attrs.evolve(self.run, rows=rows, groups=tuple(range(rows)))
         needs = [n for setup in hooks["setup"] if (n := setup({"run": run})) is not None]
         flat: list[Needs] = [n for one in needs for n in (one if isinstance(one, (tuple, list)) else (one,))]

@@ -1,0 +1,169 @@
+"""`foreseer replay`. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from foreseer.console import complain, console, table
+from foreseer.errors import OptionError
+
+if TYPE_CHECKING:
+    from foreseer.workbench.closed_loop import Measured
+    from foreseer.workbench.replay import Score
+    from foreseer.workbench.trace import Trace
+
+import typer  # isort: skip  (foreseer.console says what to install where it is missing)
+from rich.text import Text  # isort: skip
+
+__all__ = ["replay"]
+
+SPEC = "NAME[:OPTION=VALUE,...]"
+
+
+def replay(
+    trace: Annotated[Path, typer.Argument(help="A file that `foreseer record` wrote.")],
+    predictors: Annotated[
+        list[str] | None, typer.Option(metavar=SPEC, help="Predictors; `own` is the policy's. Several may follow one --predictors. Default: own.")
+    ] = None,
+    schedules: Annotated[
+        list[str] | None, typer.Option(metavar=SPEC, help="Static schedules, or lists: steps=0+1+2+5+9. Default: taylorseer at intervals 2 to 8.")
+    ] = None,
+    gates: Annotated[list[str] | None, typer.Option(metavar=SPEC, help="Policies that judge features, run in a session.")] = None,
+    site: Annotated[str, typer.Option(help="What schedules forecast: last, first, output, a block's number, or a recorded site such as 11.block.")] = "last",
+    out: Annotated[Path | None, typer.Option(help="Folder for the page, pictures and the table; made if it is missing.")] = None,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Write the error of every sample and step too: errors.csv in --out.")] = False,
+    closed_loop: Annotated[
+        list[str] | None, typer.Option(metavar="N|NAME...", help="Run the N best with the model, or those of these names, on other samples.")
+    ] = None,
+    family: Annotated[str, typer.Option(help="Closed loop: the model: dit, flux or wan.")] = "dit",
+    samples: Annotated[int, typer.Option(help="Closed loop: how many samples.")] = 32,
+    batch: Annotated[int, typer.Option(help="Closed loop: samples that are drawn together.")] = 16,
+    seed: Annotated[int, typer.Option(help="Closed loop: seed of the noises; another than the recorded one.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Score predictors, schedules and gates on a recording, without the model."""
+    if (as_csv or closed_loop) and out is None:
+        raise OptionError("--csv and --closed-loop write files: name a folder with --out")
+    from foreseer.workbench.trace import Trace
+
+    recorded = Trace.load(trace)
+    scores = _scores(recorded, trace, predictors or ["own"], schedules or ([] if gates else _usual()), gates or [], site)
+    measured: list[Measured] = []
+    with _packages():
+        if closed_loop and out is not None:
+            from foreseer.workbench.closed_loop import choose_scores, measure
+
+            chosen = choose_scores(scores, closed_loop)
+            with _progress() as tell:
+                measured = measure(recorded, chosen, out / "closed_loop", family=family, samples=samples, batch=batch, seed=seed, tell=tell)
+        if as_json:
+            plain = {"open_loop": [score.figures() for score in scores], "closed_loop": [one.figures() for one in measured]}
+            typer.echo(json.dumps(plain, indent=1))
+        else:
+            _print(recorded, scores, measured)
+        if out is not None:
+            for path in _write(recorded, scores, measured, [p for p in predictors or ["own"] if p != "own"], site, out, as_csv):
+                typer.echo(f"wrote {path}", err=as_json)
+
+
+def _usual() -> list[str]:
+    return [f"taylorseer:interval={interval},max_order=1" for interval in range(2, 9)]
+
+
+def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequence[str], gates: Sequence[str], site: str) -> list[Score]:
+    from foreseer.workbench.replay import Replay, site_of
+    from foreseer.workbench.replay_gates import replay_gate, replay_pair
+    from foreseer.workbench.replay_host import stored_features
+
+    where, linear = site_of(trace, site), _linear(trace, predictors, site)
+    others = [p for p in predictors if p not in linear]
+    tensors = stored_features(trace, path) if gates or others else None
+    scores = Replay(trace, where).scores(linear, schedules) if linear and schedules else []
+    if others and tensors is None:
+        Replay(trace, where).scores(others, schedules or ["steps=0"])  # says why it cannot
+    scores += [replay_pair(trace, predictor, schedule, where, features=tensors) for schedule in schedules for predictor in others]
+    scores += [replay_gate(trace, gate, predictor, features=tensors) for gate in gates for predictor in predictors]
+    return sorted(scores, key=lambda score: (score.cost, score.errors.mean()))
+
+
+def _linear(trace: Trace, predictors: Sequence[str], site: str) -> list[str]:
+    """The predictors that inner products can score; what a policy brings itself is taken for one of them."""
+    from foreseer.workbench.predictors import is_linear
+    from foreseer.workbench.replay import site_of
+
+    return [predictor for predictor in predictors if is_linear(trace, predictor, site_of(trace, site))]
+
+
+def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) -> None:
+    from foreseer.workbench.closed_loop import CLOSED
+    from foreseer.workbench.replay_page import COLUMNS, cells_of
+
+    out = console()
+    rows = [(score, cells_of(score.figures(), COLUMNS)) for score in scores]
+    shown = [number for number in range(len(COLUMNS)) if any(cells[number] for _, cells in rows)]
+    listed = table("policy and predictor", *(COLUMNS[n][1] for n in shown), **{COLUMNS[n][1]: {"justify": "right"} for n in shown})
+    for score, cells in rows:
+        listed.add_row(Text(score.name), *(cells[n] for n in shown))
+    out.print(listed)
+    out.print(
+        f"\nOpen loop at {scores[0].site}, {trace.samples} samples: the history of every forecast is that of full computation, and errors do not feed back. "
+        "Errors are relative; computed steps have none."
+    )
+    for score in scores:
+        if score.note:
+            out.print(f"{score.name}: {score.note}")
+    if measured:
+        closed = table("closed loop", *(title for _, title, _ in CLOSED), **{title: {"justify": "right"} for _, title, _ in CLOSED})
+        for one in measured:
+            closed.add_row(Text(one.score.name), *cells_of(one.figures(), CLOSED))
+        out.print()
+        out.print(closed)
+        out.print(f"\nWith the model, on {len(measured[0].error)} other samples.")
+
+
+def _write(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured], predictors: Sequence[str], site: str, out: Path, as_csv: bool) -> list[Path]:
+    from foreseer.bench.files import file_names
+    from foreseer.workbench.ledger_pictures import draw_calibration
+    from foreseer.workbench.predictors import is_linear
+    from foreseer.workbench.replay import gap_errors, site_of
+    from foreseer.workbench.replay_page import write_errors, write_page, write_table
+    from foreseer.workbench.replay_pictures import draw_gap_errors, draw_scores
+
+    out.mkdir(parents=True, exist_ok=True)
+    where = site_of(trace, site)
+    gaps = [gap_errors(trace, predictor, where) for predictor in predictors or ["taylor:max_order=1"] if is_linear(trace, predictor, where)]
+    names = file_names([g.predictor for g in gaps])
+    written = [draw_gap_errors(g, out / f"gaps-{names[g.predictor]}.png", site=str(where)) for g in gaps]
+    judged = {score.name: score.judged for score in scores if score.judged is not None and score.judged.comparable.any()}
+    written += [draw_calibration(judged[name], out / f"evidence-{short}.png", title=name) for name, short in file_names(judged).items()]
+    written += [draw_scores(scores, out / "scores.png"), write_table(scores, out / "table.csv")]
+    if as_csv:
+        written.append(write_errors(trace, scores, out / "errors.csv"))
+    return [*written, write_page(trace, scores, gaps, measured, out / "index.html")]
+
+
+@contextmanager
+def _packages() -> Iterator[None]:
+    """Say what to install where a package is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "foreseer").startswith("foreseer"):
+            raise
+        complain(f"replay needs {error.name}: pip install 'foreseer[workbench]'")
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str, int, int], Any]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=1) as progress:
+        task = progress.add_task("", total=None)
+        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)

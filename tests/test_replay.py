@@ -1,0 +1,426 @@
+"""Replay: the same numbers as tensors give, the same steps as a session takes, and plain refusals."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recorded import example, smooth
+from typer.testing import CliRunner
+
+import foreseer
+from foreseer import Needs, OptionError, Plan, Probe, Site, Verdict, hookimpl
+from foreseer.__main__ import app
+from foreseer.adapters import ArrayBackbone
+from foreseer.metrics import cosine, relative_l2
+from foreseer.plugins import policy_hooks
+from foreseer.policies import LinearPredictor, taylor
+from foreseer.registry import PolicySpec, list_plugins, parse_policy
+from foreseer.workbench import Ledger
+from foreseer.workbench.closed_loop import best_scores, choose_scores, measure
+from foreseer.workbench.replay import Replay, Score, gap_errors, promised_psnr, site_of
+from foreseer.workbench.replay_gates import replay_gate, replay_pair
+from foreseer.workbench.schedules import computed_steps, run_of, schedule_from
+
+LAST = Site(3)
+TRACE, FEATURES = smooth()
+few = settings(max_examples=20, deadline=None)
+sessions = settings(max_examples=12, deadline=None)
+
+
+def installed_predictors():
+    """Every predictor that foreseer brings, found as a user finds them."""
+    specs = [parse_policy(listing.name) for listing in list_plugins() if listing.distribution == "foreseer"]
+    return [spec for spec in specs if not policy_hooks(spec())["before_step"]]
+
+
+def linear_predictors():
+    orders = [parse_policy(f"taylor:max_order={order},warmup_steps={warmup}") for order, warmup in ((0, 1), (2, 1), (4, 1), (3, 3))]
+    others = [example("newton"), example("newton", max_order=3), example("hicache"), example("hicache", max_order=3, scale=0.6)]
+    return [*installed_predictors(), *orders, *others]
+
+
+LINEAR = linear_predictors()
+
+
+def error_of_tensors(predictor: LinearPredictor, computed, features):
+    """``(S, T)`` by definition: the forecast is formed, and compared. 0 before the first computed step."""
+    error = np.zeros(features.shape[:2])
+    for step in set(range(min(computed), features.shape[1])) - set(computed):
+        anchors = [k for k in sorted(computed, reverse=True) if k < step][: predictor.max_order + 1]
+        weights = predictor.weights(tuple(map(float, anchors)), float(step))
+        forecast = sum(w * features[:, k] for w, k in zip(weights, anchors, strict=False))
+        error[:, step] = np.linalg.norm(forecast - features[:, step], axis=1) / np.linalg.norm(features[:, step], axis=1)
+    return error
+
+
+def test_there_are_installed_predictors_to_try():
+    assert {spec.name for spec in LINEAR} >= {"taylor", "newton", "hicache"}
+
+
+@few
+@given(steps=st.sets(st.integers(1, 19), max_size=19), which=st.sampled_from(range(len(LINEAR))), seed=st.integers(0, 3))
+def test_the_error_is_that_of_the_tensors(steps, which, seed):
+    trace, features = smooth(seed=seed)
+    computed = sorted({0} | steps)
+    (score,) = Replay(trace, LAST).scores([LINEAR[which]], ["steps=" + "+".join(map(str, computed))])
+    expected = error_of_tensors(LINEAR[which]()[0], computed, features[LAST])
+    assert score.steps == tuple(computed)
+    np.testing.assert_allclose(score.error, expected, rtol=1e-5, atol=1e-9)
+
+
+@sessions
+@given(
+    policy=st.sampled_from(["taylorseer", "reuse"]),
+    interval=st.integers(1, 7),
+    warmup=st.integers(1, 4),
+    which=st.sampled_from(range(len(LINEAR))),
+)
+def test_a_session_takes_the_same_steps_and_makes_the_same_errors(policy, interval, warmup, which):
+    schedule = f"{policy}:interval={interval},warmup_steps={warmup},target=last_block"
+    (score,) = Replay(TRACE, LAST).scores([LINEAR[which]], [schedule])
+    session = replay_pair(TRACE, LINEAR[which], schedule, LAST)
+    assert (session.computed == score.computed).all()
+    np.testing.assert_allclose(session.error, score.error, rtol=1e-5, atol=2e-7)
+    tensors = replay_pair(TRACE, LINEAR[which], schedule, LAST, features=FEATURES)
+    np.testing.assert_allclose(tensors.error, score.error, rtol=1e-5, atol=2e-7)
+
+
+@sessions
+@given(interval=st.integers(1, 9), order=st.integers(0, 4), warmup=st.integers(1, 5))
+def test_the_policy_as_it_is_makes_the_errors_that_its_replay_says(interval, order, warmup):
+    """No part of the replay stands in the session's way here: the policy is attached to tensors, the truth is in a ledger."""
+    text = f"taylorseer:interval={interval},max_order={order},warmup_steps={warmup},target=last_block"
+    host, watch = ArrayBackbone.recorded({site: f.transpose(1, 0, 2) for site, f in FEATURES.items()}), Ledger()
+    loop = {"inputs": lambda x, t: t, "update": lambda x, output, index: output}
+    _, report = foreseer.sample(host, None, range(20), policy=parse_policy(text), observers=[watch], **loop)
+    (score,) = Replay(TRACE, LAST).scores(["own"], [text])
+    assert list(score.steps) == report.full_steps
+    for entry in watch.entries:
+        np.testing.assert_allclose(entry.site_error, score.error[:, entry.step], rtol=1e-5, atol=2e-7)
+    assert {entry.step for entry in watch.entries} == set(range(20)) - set(report.full_steps)
+
+
+class Patient:
+    """A predictor that wants three anchors."""
+
+    @hookimpl
+    def setup(self):
+        return Needs(anchors=3)
+
+    @hookimpl
+    def predict_features(self, step, sites, history):
+        if np.isnan(history.anchors).any():
+            return None
+        return taylor(max_order=2).predict_features(step, sites, history)
+
+
+def test_where_a_predictor_cannot_forecast_the_step_is_computed_and_the_schedule_learns_of_it():
+    patient = PolicySpec("patient", Patient)
+    scores = Replay(TRACE, LAST).scores([patient], ["taylorseer:interval=5,warmup_steps=1", "steps=0+9"])
+    for score in scores:
+        session = replay_pair(TRACE, patient, score.policy, LAST)
+        assert (session.computed == score.computed).all()
+        np.testing.assert_allclose(session.error, score.error, rtol=1e-5, atol=2e-7)
+    assert scores[0].steps == (0, 1, 2, 7, 12, 17)
+    assert scores[1].steps == (0, 1, 2, 9)
+
+
+class Norming:
+    """Not linear: the newest feature, as long as the two newest are on average."""
+
+    @hookimpl
+    def setup(self):
+        return Needs(anchors=2)
+
+    @hookimpl
+    def predict_features(self, sites, history):
+        drafts = {}
+        for site in sites:
+            newest, before = history.features(site)
+            length = newest.flatten(1).norm(dim=1)
+            drafts[site] = newest * ((length + before.flatten(1).norm(dim=1)) / 2 / length)[:, None]
+        return drafts
+
+
+def test_a_predictor_that_is_not_linear_needs_the_tensors_and_is_right_on_them():
+    with pytest.raises(OptionError, match=r"not linear.*--features"):
+        Replay(TRACE, LAST).scores([PolicySpec("norming", Norming)], ["steps=0+1+4+8"])
+    score = replay_pair(TRACE, PolicySpec("norming", Norming), "steps=0+1+4+8", LAST, features=FEATURES)
+    features, norm = FEATURES[LAST], np.linalg.norm(FEATURES[LAST], axis=2)
+    forecast = features[:, 4] * ((norm[:, 4] + norm[:, 1]) / 2 / norm[:, 4])[:, None]
+    np.testing.assert_allclose(score.error[:, 6], np.linalg.norm(forecast - features[:, 6], axis=1) / norm[:, 6], rtol=1e-5)
+
+
+def test_streams_are_pooled():
+    trace, features = smooth(width=8)
+    halves = {name: features[LAST][..., part] for name, part in (("cond", slice(0, 3)), ("uncond", slice(3, 8)))}
+    two = attrs.evolve(trace, streams=("cond", "uncond"), grams={(name, LAST): f @ f.transpose(0, 2, 1) for name, f in halves.items()})
+    both, whole = (Replay(t, LAST).scores(["taylor"], ["taylorseer:interval=4"])[0].error for t in (two, trace))
+    np.testing.assert_allclose(both, whole, rtol=1e-9)
+
+
+# What the errors mean
+
+
+def test_the_final_error_adds_sensitivity_times_error_and_the_promise_is_its_psnr():
+    (score,) = Replay(TRACE, LAST).scores(["taylor"], ["taylorseer:interval=4"])
+    off = score.error * np.linalg.norm(FEATURES[LAST], axis=2)
+    np.testing.assert_allclose(score.final, (TRACE.sensitivity * off).sum(1), rtol=1e-9)
+    image = np.random.default_rng(0).uniform(-1, 1, (8, 8))
+    other = image + 0.01
+    psnr = 10 * math.log10(2**2 / np.mean((image - other) ** 2))
+    assert promised_psnr(np.array([np.linalg.norm(image - other)]), image.size) == pytest.approx(psnr)
+    np.testing.assert_allclose(score.promise, promised_psnr(score.final, 64))
+    elsewhere = Replay(TRACE, Site(0)).scores(["taylor"], ["taylorseer:interval=4"])[0]
+    assert elsewhere.figures()["psnr_mean"] is None  # sensitivities are those of the last block
+
+
+def test_steps_without_a_sensitivity_count_only_where_they_are_forecast():
+    holes = TRACE.sensitivity.copy()
+    holes[:, [0, 1]] = np.nan
+    (score,) = Replay(attrs.evolve(TRACE, sensitivity=holes), LAST).scores(["taylor"], ["taylorseer:interval=4"])
+    assert np.isfinite(score.final).all()
+
+
+def test_errors_by_gap_are_those_of_evenly_spaced_anchors():
+    found = gap_errors(TRACE, "taylor:max_order=2", LAST, most=6)
+    assert found.error.shape == (6, 20)
+    for gap in range(1, 7):
+        assert np.isnan(found.error[gap - 1, :gap]).all()
+        for step in range(gap, 20):
+            computed = range(step - gap, -1, -gap)
+            expected = error_of_tensors(taylor(max_order=2), computed, FEATURES[LAST][:, : step + 1])[:, step].mean()
+            assert found.error[gap - 1, step] == pytest.approx(expected, rel=1e-5, abs=1e-9)
+
+
+# Schedules
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_a_list_is_computed_as_it_is_and_the_first_step_always(copies):
+    trace, _ = smooth(copies=copies)
+    assert computed_steps(schedule_from("steps=3,7"), run_of(trace)) == (0, 3, 7)
+    assert computed_steps(schedule_from("none"), run_of(trace)) == tuple(range(20))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "says"),
+    [
+        ("steps=0+x", "no list of steps"),
+        ("steps=0+25", "names step 25"),
+        ("speca", "--gates"),
+        ("taylor", "--predictors"),
+        ("taylorseer:interval=0", "out of range"),
+    ],
+)
+def test_what_is_no_schedule_is_refused(schedule, says):
+    with pytest.raises(OptionError, match=says):
+        Replay(TRACE, LAST).scores(["taylor"], [schedule])
+
+
+def test_what_is_no_predictor_is_refused_and_a_list_brings_none():
+    with pytest.raises(OptionError, match="whole policy"):
+        Replay(TRACE, LAST).scores(["taylorseer"], ["steps=0+4"])
+    with pytest.raises(OptionError, match="brings no predictor"):
+        Replay(TRACE, LAST).scores(["own"], ["steps=0+4"])
+    assert [s.predictor for s in Replay(TRACE, LAST).scores(["own", "taylor"], ["steps=0+4"])] == ["taylor"]
+
+
+@pytest.mark.parametrize(("text", "site"), [("last", LAST), ("first", Site(0)), ("-1", LAST), ("2", Site(2)), ("1.block", Site(1))])
+def test_a_site_is_read(text, site):
+    assert site_of(TRACE, text) == site
+
+
+@pytest.mark.parametrize("text", ["middle", "9", "3.attn", "output"])
+def test_a_site_that_was_not_recorded_is_refused(text):
+    with pytest.raises(OptionError, match=r"0\.block"):
+        site_of(TRACE, text)
+
+
+# Gates
+
+
+@attrs.define(eq=False)
+class MeasuredGate:
+    """CG-Taylor's gate with a metric of one's choice."""
+
+    metric: object
+    threshold: float
+    probe: str = "input"
+    steps: int = 0
+
+    @hookimpl
+    def setup(self, run):
+        self.steps = run.num_steps
+        return Needs(sites=(Site(0), Site(run.depth - 1)))
+
+    @hookimpl
+    def before_step(self, step):
+        if step.index < 3 or step.index == self.steps - 1:
+            return None
+        return Plan(forecast=(Site(0), Site(3)), probe=Probe(0 if self.probe == "input" else 3, on=self.probe))
+
+    @hookimpl
+    def verify(self, evidence):
+        error = evidence.error(self.metric)
+        return Verdict(error, torch.lt(error, self.threshold), self.threshold)
+
+
+def gate(metric, threshold=0.05, **options):
+    return PolicySpec("measured", lambda: (MeasuredGate(metric, threshold, **options), taylor(max_order=1)))
+
+
+@pytest.mark.parametrize(("metric", "threshold"), [(relative_l2, 0.05), (cosine, 0.001)])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_gate_that_measures_lengths_and_angles_cannot_tell_vectors_from_features(metric, threshold, seed):
+    trace, features = smooth(seed=seed)
+    blind, seeing = replay_gate(trace, gate(metric, threshold)), replay_gate(trace, gate(metric, threshold), features=features)
+    assert (blind.computed == seeing.computed).all()
+    assert 0 < blind.computed[:, 3:-1].mean() < 1
+    np.testing.assert_allclose(blind.error, seeing.error, rtol=1e-5, atol=2e-7)
+    np.testing.assert_allclose(blind.judged.error, seeing.judged.error, rtol=1e-4, atol=2e-7)
+    assert blind.judged.rank() == pytest.approx(seeing.judged.rank(), abs=0.02)
+
+
+def test_the_evidence_of_a_gate_and_the_truth_are_those_of_the_features():
+    score = replay_gate(TRACE, gate(relative_l2, math.inf))  # accepts everything, so that the anchors are steps 1 and 2 for ever
+    computed = [0, 1, 2, 19]
+    for site, found in ((Site(0), score.judged.error), (LAST, score.judged.truth)):
+        expected = error_of_tensors(taylor(max_order=1), computed, FEATURES[site])
+        np.testing.assert_allclose(found.reshape(16, 3), expected[:, 3:19].T, rtol=1e-5, atol=2e-7)
+    np.testing.assert_allclose(score.final, (TRACE.sensitivity * score.error * np.linalg.norm(FEATURES[LAST], axis=2)).sum(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cg_taylor:threshold=0.05", "cg_taylor:threshold=0.05,decide=batch"])
+def test_a_gate_that_looks_at_single_entries_needs_tensors(name):
+    with pytest.raises(OptionError, match=r"tensors.*--features"):
+        replay_gate(TRACE, name)
+    host, watch = ArrayBackbone.recorded({site: f.transpose(1, 0, 2) for site, f in FEATURES.items()}), Ledger()
+    loop = {"inputs": lambda x, t: t, "update": lambda x, output, index: output}
+    _, report = foreseer.sample(host, None, range(20), policy=parse_policy(name), observers=[watch], **loop)
+    score = replay_gate(TRACE, name, features=FEATURES)
+    assert (score.computed == report.computed.T).all()
+    np.testing.assert_array_equal(score.judged.error, watch.judgements().error)
+
+
+def test_a_probe_on_a_draft_needs_the_model_and_the_ledger_is_named():
+    with pytest.raises(OptionError, match=r"needs the model.*ledger"):
+        replay_gate(TRACE, "speca", features=FEATURES)
+    sparse, _ = smooth(sites=(0, 3))
+    with pytest.raises(OptionError, match=r"needs the model.*ledger"):
+        replay_gate(sparse, "speca")
+    with pytest.raises(OptionError, match="needs the model"):
+        replay_gate(TRACE, gate(relative_l2, probe="draft"))
+
+
+def test_a_gate_that_needs_a_site_that_was_not_recorded_is_refused():
+    sparse, _ = smooth(sites=(3,))
+    with pytest.raises(OptionError, match=r"0\.block.*--sites"):
+        replay_gate(sparse, gate(relative_l2))
+    with pytest.raises(OptionError, match=r"output.*--sites"):
+        replay_gate(TRACE, "cg_taylor:target=output", features=FEATURES)
+
+
+def test_a_gate_takes_another_predictor_with_its_own_options():
+    own = replay_gate(TRACE, "cg_taylor:threshold=0.05,first_order=1,last_order=1", features=FEATURES)
+    given_one = replay_gate(TRACE, "cg_taylor:threshold=0.05", "taylor:max_order=1", features=FEATURES)
+    np.testing.assert_array_equal(own.error, given_one.error)
+    assert given_one.name == "cg_taylor:threshold=0.05 with taylor:max_order=1"
+    with pytest.raises(OptionError, match="names a predictor already"):
+        replay_gate(TRACE, "cg_taylor:predictor=taylor", "taylor", features=FEATURES)
+
+
+# Closed loop
+
+
+def test_the_best_are_beaten_by_none_in_steps_and_error():
+    scores = Replay(TRACE, LAST).scores(["taylor:max_order=1", "taylor:max_order=3"], [f"taylorseer:interval={n}" for n in range(1, 9)])
+    best = best_scores(scores, 3)
+    assert 1 <= len(best) <= 3
+    for score in best:
+        assert not [s for s in scores if s.final.mean() > 0 and s.cost <= score.cost and s.final.mean() < score.final.mean()]
+    assert choose_scores(scores, [scores[4].name]) == [scores[4]]
+    with pytest.raises(OptionError, match="not in the table"):
+        choose_scores(scores, ["nobody"])
+    with pytest.raises(OptionError, match="out of range"):
+        choose_scores(scores, ["0"])
+
+
+def test_what_was_replayed_runs_with_the_model_in_as_many_steps(tmp_path):
+    trace, _ = smooth(depth=12, steps=8, sites=(0, 11))
+    scores = Replay(trace, Site(11)).scores(["taylor:max_order=1"], ["steps=0+1+4", "taylorseer:interval=3"])
+    for one in measure(trace, scores, tmp_path, samples=2, batch=2):
+        assert one.cost == one.score.cost
+        assert one.error.shape == one.psnr.shape == (2,)
+        assert (one.error > 0).all()
+    other = attrs.evolve(trace, signature=attrs.evolve(trace.signature, model="Another 0123"))
+    with pytest.raises(OptionError, match="Another 0123"):
+        measure(other, scores, tmp_path, samples=2, batch=2)
+
+
+# The command
+
+
+def call(*arguments):
+    return CliRunner().invoke(app, ["replay", *map(str, arguments)], prog_name="foreseer")
+
+
+@pytest.fixture
+def saved(tmp_path) -> Path:
+    return TRACE.save(tmp_path / "trace")
+
+
+def test_the_command_prints_what_replay_finds(saved):
+    done = call(saved, "--predictors", "own", "taylor:max_order=1", "--schedules", "taylorseer:interval=4", "steps=0+1+5+9", "--json")
+    assert done.exit_code == 0, done.output
+    found = {(line["policy"], line["predictor"]): line for line in json.loads(done.stdout)["open_loop"]}
+    assert set(found) == {("taylorseer:interval=4", "own"), ("taylorseer:interval=4", "taylor:max_order=1"), ("steps=0+1+5+9", "taylor:max_order=1")}
+    for (policy, predictor), line in found.items():
+        (score,) = Replay(TRACE, LAST).scores([predictor], [policy])
+        assert line == json.loads(json.dumps(score.figures()))
+
+
+def test_the_command_writes_tables_pictures_and_a_page_that_needs_nothing(saved, tmp_path):
+    out = tmp_path / "out"
+    done = call(saved, "--predictors", "taylor:max_order=1", "--schedules", "taylorseer:interval=4", "steps=0+1+5+9", "--out", out, "--csv")
+    assert done.exit_code == 0, done.output
+    assert "errors do not feed back" in " ".join(done.stdout.split())
+    assert {path.name for path in out.iterdir()} == {"index.html", "table.csv", "errors.csv", "scores.png", "gaps-taylor_max_order=1.png"}
+    with (out / "errors.csv").open() as file:
+        lines = list(csv.DictReader(file))
+    (score,) = Replay(TRACE, LAST).scores(["taylor:max_order=1"], ["steps=0+1+5+9"])
+    written = np.array([float(line["error"]) for line in lines if line["policy"] == score.policy]).reshape(score.error.shape)
+    np.testing.assert_allclose(written, score.error, rtol=1e-6)
+    page = (out / "index.html").read_text(encoding="utf-8")
+    assert "Open loop" in page
+    own = page[: page.index("<script")]
+    assert "http" not in own
+    assert "src=" not in own
+
+
+def test_the_command_refuses_what_needs_a_folder_or_is_no_trace(saved, tmp_path):
+    for arguments in ((saved, "--csv"), (saved, "--closed-loop", "2")):
+        done = call(*arguments)
+        assert done.exit_code == 2
+        assert "--out" in done.stderr
+    (tmp_path / "text").write_text("no trace")
+    assert call(tmp_path / "text").exit_code == 2
+    done = call(saved, "--gates", "cg_taylor:threshold=0.05")
+    assert done.exit_code == 2
+    assert "--features" in done.stderr
+
+
+def test_scores_are_plain_numbers():
+    (score,) = Replay(TRACE, LAST).scores(["taylor"], ["none"])
+    assert isinstance(score, Score)
+    assert score.figures()["error_mean"] == 0.0
+    assert score.cost == 20
