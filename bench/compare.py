@@ -42,6 +42,7 @@ class CompareSettings:
 
     Attributes:
         policies: As on the command line (``"speca:threshold=0.2,max_order=2"``), or `foreseer.PolicySpec` objects. Full computation is always there.
+        presets: Policies that were tuned, by name or file; one that was tuned on something else is refused.
         samples: How many samples each policy draws.
         steps: DDIM steps of a full computation, 1 to 1000.
         seed: Of the initial noise. Sample i begins with the same noise whatever ``batch`` is.
@@ -66,6 +67,7 @@ class CompareSettings:
     dtype: str = attrs.field(default="float32", validator=check_dtype)
     observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
     out: Path = attrs.field(default=Path("compare"), converter=Path, validator=check_folder)
+    presets: tuple[str | Path | Preset, ...] = attrs.field(default=(), converter=tuple)
 
     def specs(self) -> list[PolicySpec]:
         """Return the policies, read and checked; what is named twice is there once.
@@ -73,7 +75,8 @@ class CompareSettings:
         Raises:
             PluginError, OptionError: See `foreseer.registry.parse_policy`.
         """
-        specs = (p if isinstance(p, PolicySpec) else parse_policy(p) for p in self.policies)
+        specs = [p if isinstance(p, PolicySpec) else parse_policy(p) for p in self.policies]
+        specs += [find_preset(preset).spec() for preset in self.presets]
         return list({str(spec): spec for spec in specs}.values())
 
 
@@ -112,9 +115,9 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: what ``results.json`` holds."""
-        chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in ("policies", "observers", "out"))
+        chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in ("policies", "observers", "out", "presets"))
         return {
-            "settings": {"policies": [str(p) for p in self.settings.policies], **chosen},
+            "settings": {"policies": [str(p) for p in self.settings.policies], "presets": [str(find_preset(p).name) for p in self.settings.presets], **chosen},
             "samples": len(self.labels),
             "batches": self.batches,
             "interrupted": self.interrupted,

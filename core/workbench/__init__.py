@@ -6,7 +6,8 @@ against F_k is quadratic in the weights, with entries of G. T x T numbers for ea
 
 from __future__ import annotations
 
+from foreseer.workbench.preset import Preset
 from foreseer.workbench.signature import Signature
 from foreseer.workbench.trace import Trace
 
-__all__ = ["Signature", "Trace"]
+__all__ = ["Preset", "Signature", "Trace"]
