@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 from torch import Tensor, nn
 
+from foreseer.adapters.identity import identity_of
 from foreseer.bench.fields import DTYPES, check_device, check_dtype, check_folder, number, whole
 from foreseer.bench.files import file_names, write_whole
 from foreseer.bench.lanes import keep_freed_memory
@@ -21,7 +22,10 @@ from foreseer.bench.pictures import draw_samples, draw_speed_quality
 from foreseer.bench.quality import FRECHET_NOTE, DigitJudge
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.report import Report
+from foreseer.workbench.preset import Preset, find_preset
+from foreseer.workbench.signature import Signature
 from foreseer.zoo import load_dit
+from foreseer.zoo.ddim import ddim_timesteps
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -34,6 +38,10 @@ DEFAULT_POLICIES = ("reuse", "taylorseer", "taylorseer:target=last_block", "cg_t
 
 def _policies(value: Any) -> tuple[str | PolicySpec, ...]:
     return (value,) if isinstance(value, (str, PolicySpec)) else tuple(value)
+
+
+def _presets(value: Any) -> tuple[Preset, ...]:
+    return tuple(find_preset(preset) for preset in ((value,) if isinstance(value, (str, Path, Preset)) else value))
 
 
 @attrs.frozen(kw_only=True)
@@ -67,7 +75,7 @@ class CompareSettings:
     dtype: str = attrs.field(default="float32", validator=check_dtype)
     observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
     out: Path = attrs.field(default=Path("compare"), converter=Path, validator=check_folder)
-    presets: tuple[str | Path | Preset, ...] = attrs.field(default=(), converter=tuple)
+    presets: tuple[Preset, ...] = attrs.field(default=(), converter=_presets)
 
     def specs(self) -> list[PolicySpec]:
         """Return the policies, read and checked; what is named twice is there once.
@@ -76,7 +84,7 @@ class CompareSettings:
             PluginError, OptionError: See `foreseer.registry.parse_policy`.
         """
         specs = [p if isinstance(p, PolicySpec) else parse_policy(p) for p in self.policies]
-        specs += [find_preset(preset).spec() for preset in self.presets]
+        specs += [preset.spec() for preset in self.presets]
         return list({str(spec): spec for spec in specs}.values())
 
 
@@ -116,8 +124,9 @@ class Result:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: what ``results.json`` holds."""
         chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in ("policies", "observers", "out", "presets"))
+        presets = {"presets": [preset.name for preset in self.settings.presets]} if self.settings.presets else {}
         return {
-            "settings": {"policies": [str(p) for p in self.settings.policies], "presets": [str(find_preset(p).name) for p in self.settings.presets], **chosen},
+            "settings": {"policies": [str(p) for p in self.settings.policies], **presets, **chosen},
             "samples": len(self.labels),
             "batches": self.batches,
             "interrupted": self.interrupted,
@@ -149,7 +158,7 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
         show: Whether to print progress (to stderr) and the table (to stdout).
 
     Raises:
-        PluginError, OptionError: A policy or its options are wrong. Nothing was computed.
+        PluginError, OptionError: A policy or its options are wrong, or a preset was tuned on something else. Nothing was computed.
         ImportError: Without the packages of ``foreseer[bench]``.
         KeyboardInterrupt: Interrupted before the first batch was finished. Later, an interruption ends the comparison and keeps what was done.
     """
@@ -158,6 +167,15 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
     keep_freed_memory()
     judge = DigitJudge()
     model = cast("nn.Module", load_dit(device=settings.device, dtype=DTYPES[settings.dtype]))
+    here = Signature(
+        model=identity_of(model),
+        num_steps=settings.steps,
+        timesteps=ddim_timesteps(settings.steps),
+        guidance=settings.guidance,
+        dtype=settings.dtype,
+    )
+    for preset in settings.presets:
+        preset.check(here)
     comparison = Comparison(settings, specs, model)
 
     def result(*, interrupted: bool = False) -> Result:
