@@ -1,4 +1,4 @@
-"""The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``bench``, ``models``, ``estimate``."""
+"""The command line: ``foreseer policies``, ``show``, ``check``, ``new``, ``compare``, ``bench``, ``models``, ``estimate``, ``tune``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from foreseer.console import Commands, Compare, Several, complain, console, tabl
 from foreseer.describe import describe_plugins, options_of, plain, quiet, read_docstring, reflow
 from foreseer.errors import OptionError
 from foreseer.registry import OBSERVERS, cite, group_of, list_plugins, load_factory, parse_plugin, parse_policy
+from foreseer.workbench.commands_tune import tune
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
@@ -272,6 +273,7 @@ def estimate(
 
 
 app.add_typer(bench, name="bench")
+app.command(cls=Several)(tune)
 
 
 def _pair(text: str) -> tuple[str, str]:

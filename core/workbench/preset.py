@@ -115,7 +115,8 @@ class Preset:
         if any_model:
             return f"preset {self.name!r} was tuned elsewhere, so that what was measured for it says nothing about this run: {differing} (here: the preset)"
         raise OptionError(
-            f"preset {self.name!r} was tuned elsewhere: {differing} (here: the preset); tune anew (`foreseer tune`), or write any_model=True to try it all the same"
+            f"preset {self.name!r} was tuned elsewhere: {differing} (here: the preset); tune anew (`foreseer tune`), attach with any_model=True, "
+            f"or name the policy itself: {self.policy}"
         )
 
     def save(self, path: Path) -> Path:
