@@ -310,7 +310,10 @@ class Attachment:
             start = place.step
             times = self._loop.timesteps()
             given = {"timesteps": times and times[start:], "num_steps": times and max(len(times) - start, 1), "stream": place.stream}
-        which: dict[str, Any] = {"model": identity_of(self._wires[name].model), "scheduler": "" if self._pipeline is None else identity_of(self._pipeline.scheduler)}
+        which: dict[str, Any] = {
+            "model": identity_of(self._wires[name].model),
+            "scheduler": "" if self._pipeline is None else identity_of(self._pipeline.scheduler),
+        }
         run = Run(depth=backbone.depth, rows=rows, groups=groups, sites=backbone.sites, **which, **given)
         elsewhere = self._elsewhere(run, start)
         leader = next(

@@ -77,7 +77,11 @@ def tune(
         with _progress() as tell:
             found = tuner.tune(settings, tell=tell)
     except KeyboardInterrupt:
-        kept = f"the finished trials are in {study}; go on with: {shlex.join(['foreseer', *sys.argv[1:]])}" if study else "nothing was kept; --study FILE keeps trials"
+        kept = (
+            f"the finished trials are in {study}; go on with: {shlex.join(['foreseer', *sys.argv[1:]])}"
+            if study
+            else "nothing was kept; --study FILE keeps trials"
+        )
         complain(kept)
         raise
     _print(found)
@@ -95,7 +99,9 @@ def _target(speedup: float | None, psnr: float | None, front: bool, out: Path | 
     if len(given) != 1:
         raise OptionError(f"{' and '.join(given) or 'no target'} was given; write one of --target-speedup 3, --target-psnr 40 and --front")
     if front and out is not None:
-        raise OptionError(f"out={str(out)!r} is for one policy, and a front is many; leave it out, and tune for a point of it with --target-speedup or --target-psnr")
+        raise OptionError(
+            f"out={str(out)!r} is for one policy, and a front is many; leave it out, and tune for a point of it with --target-speedup or --target-psnr"
+        )
     if speedup is not None:
         return Target("speedup", speedup)
     return Target("front") if psnr is None else Target("psnr", psnr)
@@ -112,7 +118,14 @@ def _print(found: Tuned) -> None:
     ranked = found.ranked
     for point in ranked if target.kind == "front" else ranked[:SHOWN]:
         clock = found.seconds / point.seconds
-        row = (point.policy, f"{point.speedup:.2f}x", f"{point.mean:.2f} dB", f"{point.worst:.2f} dB", f"{clock:.2f}x" if clock == clock else "", str(point.number))
+        row = (
+            point.policy,
+            f"{point.speedup:.2f}x",
+            f"{point.mean:.2f} dB",
+            f"{point.worst:.2f} dB",
+            f"{clock:.2f}x" if clock == clock else "",
+            str(point.number),
+        )
         shown.add_row(*map(Text, row), style="bold" if found.chosen is not None and point.policy == found.chosen.policy else "")
     out.print()
     out.print(shown)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -134,7 +134,9 @@ def parse_range(text: str) -> Dimension:
     if ends is None:
         values = read_values(rest)
         if len(values) < 2 or len(set(map(repr, values))) < len(values):
-            raise OptionError(f"ranges: {text!r} has not two different values or more; write NAME=LOW..HIGH or NAME=VALUE,VALUE, or hold it: POLICY:{name}=VALUE")
+            raise OptionError(
+                f"ranges: {text!r} has not two different values or more; write NAME=LOW..HIGH or NAME=VALUE,VALUE, or hold it: POLICY:{name}=VALUE"
+            )
         return Choice(name, tuple(values))
     low, high = (_number(end, text) for end in (ends[1], ends[2]))
     if ends[3] not in (None, ":log"):

@@ -9,8 +9,8 @@ from typing import Any
 
 import attrs
 
-from foreseer.bench.fields import check_device, check_dtype, number, whole
 from foreseer.bench.families import Family, load_family
+from foreseer.bench.fields import check_device, check_dtype, number, whole
 from foreseer.bench.machine import machine, versions
 from foreseer.errors import OptionError
 from foreseer.registry import PolicySpec, parse_policy
@@ -136,7 +136,9 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
         spec = space.policy(options)
         reading = gauge.measure(spec)
         m = reading.measured
-        return Point(number=number, policy=str(spec), ratio=m.block_rows_ratio, steps=m.steps_computed, mean=m.psnr_mean, worst=m.psnr_worst, seconds=reading.seconds)
+        return Point(
+            number=number, policy=str(spec), ratio=m.block_rows_ratio, steps=m.steps_computed, mean=m.psnr_mean, worst=m.psnr_worst, seconds=reading.seconds
+        )
 
     while (done := len(study.points)) < settings.trials:
         tell(f"trial {done + 1}", done, settings.trials)
@@ -151,7 +153,9 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
 
 
 def _gauge(settings: TuneSettings, family: Family, *, first: int, samples: int) -> Gauge:
-    return Gauge(family, first=first, samples=samples, batch=settings.batch, seed=settings.seed, num_steps=_steps(settings, family), guidance=_guidance(settings, family))
+    return Gauge(
+        family, first=first, samples=samples, batch=settings.batch, seed=settings.seed, num_steps=_steps(settings, family), guidance=_guidance(settings, family)
+    )
 
 
 def _steps(settings: TuneSettings, family: Family) -> int:
