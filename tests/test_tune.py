@@ -239,7 +239,7 @@ def test_a_range_is_read_as_it_was_written(low: float, high: float, log: bool) -
     if low < high and (low > 0 or not log):
         assert parse_range(text) == Span("threshold", low, high, log=log)
     else:
-        with pytest.raises(OptionError, match="ends before it begins|has no logarithm"):
+        with pytest.raises(OptionError, match=r"ends before it begins|has no logarithm"):
             parse_range(text)
 
 
@@ -306,7 +306,7 @@ def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_a_policy_that_cannot_be_written_is_refused() -> None:
     """Law: a preset holds text."""
     spec = attrs.evolve(parse_policy("taylorseer"), options={"predictor": lambda max_order=1: parse_policy("taylor")()[0]})
-    with pytest.raises(OptionError, match="cannot be written on one line|no predictor|is named"):
+    with pytest.raises(OptionError, match=r"cannot be written on one line|no predictor|is named"):
         settings(policy=spec).spec()
 
 
