@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sqlite3
@@ -21,7 +22,7 @@ from foreseer.__main__ import app
 from foreseer.bench.quality import psnr
 from foreseer.errors import OptionError
 from foreseer.registry import parse_policy
-from foreseer.workbench.gauge import CEILING
+from foreseer.workbench.gauge import CEILING, NotFiniteError
 from foreseer.workbench.preset import Preset
 from foreseer.workbench.search import Choice, Span, parse_range, space_of
 from foreseer.workbench.target import Point, Target, pareto
@@ -127,9 +128,14 @@ def test_a_file_that_is_no_study_is_refused_and_left_alone(tmp_path: Path) -> No
     text, database = tmp_path / "text.db", tmp_path / "other.db"
     text.write_text("not a database, but some text that is long enough to be looked at" * 20)
     before = text.read_bytes()
-    with pytest.raises(OptionError, match=r"text\.db' cannot be used"):
+    with pytest.raises(OptionError, match=r"text\.db' is no SQLite database"):
         tune(settings(study=text))
     assert text.read_bytes() == before
+    with contextlib.closing(sqlite3.connect(tmp_path / "app.db")) as other:
+        other.execute("create table mine (name text)")
+        other.commit()
+    with pytest.raises(OptionError, match=r"app\.db' is a database of something else"):
+        tune(settings(study=tmp_path / "app.db"))
     import optuna
 
     optuna.create_study(study_name="mine", storage=f"sqlite:///{database}")
@@ -153,11 +159,14 @@ def test_a_failing_trial_is_pruned_with_its_error(tmp_path: Path) -> None:
 
 def test_samples_that_are_not_finite_are_a_failure(toy: ToyFamily, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: NaN is no likeness."""
-    decode = toy.decode
-    monkeypatch.setattr(toy, "decode", lambda latents: decode(latents) / (0.0 if toy._attached or len(toy.bare) > 2 else 1.0))
+    draw, lost = ToyFamily.draw, float("nan")
+    monkeypatch.setattr(ToyFamily, "draw", lambda self, *a, **k: draw(self, *a, **k) * (lost if self._attached else 1.0))
     found = tune(settings(trials=2))
     assert [point.error for point in found.failed] == ["NotFiniteError: 3 of 3 samples are not finite"] * 2
     assert found.preset is None
+    monkeypatch.setattr(ToyFamily, "draw", lambda self, *a, **k: draw(self, *a, **k) * lost)
+    with pytest.raises(NotFiniteError, match="samples of full computation are not finite"):
+        tune(settings(trials=2))
 
 
 def test_full_computation_is_drawn_once(toy: ToyFamily) -> None:

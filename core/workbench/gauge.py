@@ -62,6 +62,15 @@ class Gauge:
         self._batch, self._seed, self._num_steps, self._guidance = batch, seed, num_steps, guidance
         self.seconds = math.nan
 
+    def prepare(self) -> None:
+        """Draw full computation, if that was not done yet.
+
+        Raises:
+            NotFiniteError: It is not finite, so that nothing can be compared with it.
+        """
+        if not bool(torch.isfinite(self._full).all()):
+            raise NotFiniteError("samples of full computation are not finite; write another --dtype")
+
     def measure(self, spec: PolicySpec) -> Reading:
         """Draw the samples with a policy.
 

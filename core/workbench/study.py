@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import sqlite3
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -46,18 +48,15 @@ class Study:
             raise OptionError("tuning needs optuna: pip install 'foreseer[workbench]'") from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna, self._space, self._target, self._seed = optuna, space, target, seed
-        existed = file is not None and file.exists() and file.stat().st_size > 0
+        existed = file is not None and _ours(file)
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            if file is not None:
-                file.parent.mkdir(parents=True, exist_ok=True)
             storage = None if file is None else optuna.storages.RDBStorage(f"sqlite:///{file}")
-            names = [] if storage is None else [found.study_name for found in optuna.get_all_study_summaries(storage)]
-        except Exception as error:  # whatever SQLAlchemy makes of a file that is no database
+        except Exception as error:  # whatever SQLAlchemy and optuna make of a folder, a file of another version, or one without permission
             raise OptionError(f"study={str(file)!r} cannot be used: {type(error).__name__}: {_line(error)}; write another file name") from error
-        if names and NAME not in names:
-            raise OptionError(f"study={str(file)!r} holds other studies ({', '.join(map(repr, names))}); write another file name")
         plain = json.loads(json.dumps(settings))
-        if existed and NAME in names:
+        if existed:
             self._study = optuna.load_study(study_name=NAME, storage=storage)
             old = self._study.user_attrs.get("settings", {})
             differing = [f"{key} was {old.get(key)}, is {plain.get(key)}" for key in dict.fromkeys([*old, *plain]) if old.get(key) != plain.get(key)]
@@ -113,6 +112,27 @@ class Study:
         except Exception as error:
             said = ",".join(f"{key}={value}" for key, value in {**self._space.spec.options, **options}.items())
             return Point(number=number, policy=f"{self._space.spec.name}:{said}", error=f"{type(error).__name__}: {_line(error)}")
+
+
+def _ours(file: Path) -> bool:
+    """Whether a file holds a study of ours; False where there is nothing yet. Looks without writing.
+
+    Raises:
+        OptionError: It is something else.
+    """
+    if not file.exists() or (file.is_file() and not file.stat().st_size):
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(f"{file.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            tables = {name for (name,) in database.execute("select name from sqlite_master where type = 'table'")}
+            names = [name for (name,) in database.execute("select study_name from studies")] if "studies" in tables else []
+    except sqlite3.Error as error:
+        raise OptionError(f"study={str(file)!r} is no SQLite database: {error}; write another file name") from error
+    if names and NAME not in names:
+        raise OptionError(f"study={str(file)!r} holds other studies ({', '.join(map(repr, names))}); write another file name")
+    if tables and "studies" not in tables:
+        raise OptionError(f"study={str(file)!r} is a database of something else; write another file name")
+    return bool(names)
 
 
 def _point(number: int, kept: Mapping[str, Any]) -> Point:

@@ -125,6 +125,7 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
 
     Raises:
         PluginError, OptionError: See `TuneSettings`, `foreseer.workbench.search.space_of` and `foreseer.workbench.study.Study`.
+        NotFiniteError: Samples of full computation are not finite.
         KeyboardInterrupt: The finished trials are in the study's file, where there is one; the same call goes on.
     """
     space = space_of(settings.spec(), settings.ranges)
@@ -140,6 +141,9 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
             number=number, policy=str(spec), ratio=m.block_rows_ratio, steps=m.steps_computed, mean=m.psnr_mean, worst=m.psnr_worst, seconds=reading.seconds
         )
 
+    if len(study.points) < settings.trials:
+        tell("full computation", len(study.points), settings.trials)
+        gauge.prepare()  # what fails here is no trial's fault
     while (done := len(study.points)) < settings.trials:
         tell(f"trial {done + 1}", done, settings.trials)
         study.step(measure)
