@@ -354,7 +354,7 @@ class Attachment:
             return ""
         if self._loop is not None and start:
             times = self._loop.timesteps()
-            run = attrs.evolve(run, timesteps=times, num_steps=times and len(times))
+            run = attrs.evolve(run, timesteps=times, num_steps=None if times is None else len(times))
         if run.model != identity_of(self.model):
             run = attrs.evolve(run, model="")
         return self._preset.check(run, any_model=self._any_model)

@@ -153,7 +153,7 @@ def test_a_failing_trial_is_pruned_with_its_error(tmp_path: Path) -> None:
     assert all("verify_block=7 is out of range" in point.error for point in found.failed)
     assert all("verify_block=7" in point.policy for point in found.failed)
     assert not {point.policy for point in found.failed} & {point.policy for point in found.ranked}
-    with sqlite3.connect(tmp_path / "s.db") as database:
+    with contextlib.closing(sqlite3.connect(tmp_path / "s.db")) as database:
         assert database.execute("select count(*) from trials where state = 'PRUNED'").fetchone() == (len(found.failed),)
 
 

@@ -87,8 +87,8 @@ class Study:
             warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
             # a sampler of its own for each trial: its random numbers do not depend on how many it has asked for in this process
             self._study.sampler = self._optuna.samplers.TPESampler(seed=_seed(self._seed, number), n_startup_trials=STARTING)
-            if not number:
-                self._study.enqueue_trial(self._space.first(), skip_if_exists=True)
+            if not number and not self._study.get_trials(deepcopy=False, states=(states.WAITING,)):
+                self._study.enqueue_trial(self._space.first())
             trial = self._study.ask()
             try:
                 options = self._space.suggest(trial)
