@@ -49,7 +49,7 @@ def model() -> ToyModel:
 numbers = st.floats(0.01, 100, allow_nan=False)
 
 
-@given(numbers, numbers, st.one_of(st.none(), numbers), st.text(max_size=8))
+@given(ratio=numbers, mean=numbers, fewer=st.one_of(st.none(), numbers), about=st.text(max_size=8))
 def test_a_file_is_read_as_it_was_written(ratio: float, mean: float, fewer: float | None, about: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Law: to the digit."""
     measured = attrs.evolve(MEASURED, block_rows_ratio=ratio, psnr_mean=mean, fewer_psnr_mean=fewer)
