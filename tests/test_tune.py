@@ -315,7 +315,7 @@ def test_without_optuna_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch)
 def test_a_policy_that_cannot_be_written_is_refused() -> None:
     """Law: a preset holds text."""
     spec = attrs.evolve(parse_policy("taylorseer"), options={"predictor": lambda max_order=1: parse_policy("taylor")()[0]})
-    with pytest.raises(OptionError, match=r"cannot be written on one line|no predictor|is named"):
+    with pytest.raises(OptionError, match="cannot be written on one line"):
         settings(policy=spec).spec()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import attrs
 from foreseer.bench.families import Family, load_family
 from foreseer.bench.fields import check_device, check_dtype, number, whole
 from foreseer.bench.machine import machine, versions
-from foreseer.errors import OptionError
+from foreseer.errors import ForeseerError, OptionError
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.workbench.gauge import Gauge, Reading
 from foreseer.workbench.preset import Preset
@@ -76,8 +77,11 @@ class TuneSettings:
         Raises:
             PluginError, OptionError: It is not installed, or has other options; or it has no name that a preset could write down.
         """
-        spec = self.policy if isinstance(self.policy, PolicySpec) else parse_policy(self.policy)
-        again = parse_policy(str(spec))
+        if not isinstance(self.policy, PolicySpec):
+            return parse_policy(self.policy)
+        spec, again = self.policy, None
+        with contextlib.suppress(ForeseerError):
+            again = parse_policy(str(spec))
         if again != spec:
             raise OptionError(f"policy {str(spec)!r} cannot be written on one line, as a preset does; write its options as text")
         return spec
