@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import attrs
 import torch
 from torch import nn
 
 from foreseer.adapters.attachment import Attachment, refuse
+from foreseer.adapters.identity import identity_of
 from foreseer.adapters.parallel import check_process_group
 from foreseer.adapters.wires import Wires
 from foreseer.bank import Storage
-from foreseer.errors import UnsupportedModelError
+from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.plugins import observer_hooks, policy_hooks
-from foreseer.registry import PolicySpec, build_observers
+from foreseer.registry import PolicySpec, build_observers, signature_of
 from foreseer.registry import policy as named
+from foreseer.workbench.preset import Preset, find_preset
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -25,9 +29,11 @@ __all__ = ["attach"]
 
 def attach(
     target: Any,
-    policy: str | Callable[..., Any] | PolicySpec,
+    policy: str | Callable[..., Any] | PolicySpec | None = None,
     /,
     *,
+    preset: Preset | str | Path | None = None,
+    any_model: bool = False,
     blocks: str | None = None,
     streams: Literal["independent", "follow_first"] = "independent",
     observers: Sequence[object] = (),
@@ -45,7 +51,11 @@ def attach(
     Args:
         target: A diffusers pipeline, whose calls are then runs; or a denoiser, that is a diffusers transformer or any
             `torch.nn.Module` with a list of blocks, whose runs you mark with ``attached.run(...)``.
-        policy: Name of an installed policy (``foreseer policies`` lists them), a factory, or a `foreseer.PolicySpec`.
+        policy: Name of an installed policy (``foreseer policies`` lists them), a factory, or a `foreseer.PolicySpec`. None where
+            a preset is given.
+        preset: Instead of a policy: the name of a bundled preset (`foreseer.zoo.presets`), the file of one, or a `foreseer.workbench.Preset`. Another model
+            or scheduler than it was tuned on is refused here, another number of steps or other timesteps at the start of a run.
+        any_model: Use a preset wherever it was tuned; the report then says what differs.
         blocks: Dotted path of the block list, several separated by commas; None to find them.
         streams: Where a pipeline calls the model several times in a step (guidance in two calls): ``"independent"``
             lets each stream decide by itself; ``"follow_first"`` lets the first decide for all, as the released
@@ -67,7 +77,8 @@ def attach(
 
     Raises:
         PluginError: No such policy, or it cannot be loaded.
-        OptionError: An option of the policy is unknown or out of range.
+        OptionError: An option of the policy is unknown or out of range; both or none of policy and preset were given; or the preset is not there, or was
+            tuned on another model or scheduler.
         UnsupportedModelError: There is no model with a block list, or a cache of diffusers is enabled on it.
         ContractError: A model is attached already.
 
@@ -88,8 +99,14 @@ def attach(
     if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 1):
         raise ValueError(f"copies={copies!r} is out of range; write a whole number >= 1, or None to recognise them")
     storage = Storage(history_dtype, None if history_device is None else torch.device(history_device), max_history_bytes)
-    spec = named(policy, **options)
+    found = None if preset is None else find_preset(preset)
+    spec = _chosen(policy, found, any_model, options)
     policy_hooks(spec())
+    if found is not None:
+        pipeline = not isinstance(target, nn.Module)
+        # the number of steps is not known before a run
+        here = attrs.evolve(found.signature, model=identity_of(next(iter(models.values()))), scheduler=identity_of(target.scheduler) if pipeline else "")
+        found.check(here, any_model=any_model)
     watchers = build_observers(observers)
     observer_hooks(watchers)
     for model in models.values():
@@ -106,7 +123,23 @@ def attach(
         on_over_budget=on_over_budget,
         process_group=process_group,
         copies=copies,
+        preset=found,
+        any_model=any_model,
     )
+
+
+def _chosen(policy: str | Callable[..., Any] | PolicySpec | None, preset: Preset | None, any_model: bool, options: dict[str, Any]) -> PolicySpec:
+    """Return what was asked for: a policy with options, or a preset's."""
+    if (policy is None) == (preset is None):
+        given = f"both policy={policy!r} and preset={preset.name!r} were" if preset is not None else "neither a policy nor a preset was"
+        raise OptionError(f"{given} given; write one of them: attach(model, 'speca'), or attach(model, preset='...')")
+    if preset is None:
+        assert policy is not None
+        return named(policy, **options, **({"any_model": True} if any_model else {}))  # a policy may have such an option of its own
+    if options:
+        raise OptionError(f"preset={preset.name!r} brings its options, and {', '.join(options)} was given too; write the policy itself: {preset.policy}")
+    spec = preset.spec()
+    return named(spec, any_model=True) if any_model and "any_model" in signature_of(spec.factory).parameters else spec
 
 
 def _denoisers(target: Any) -> dict[str, nn.Module]:

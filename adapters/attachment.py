@@ -31,6 +31,8 @@ from foreseer.vote import Vote
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
+    from foreseer.workbench.preset import Preset
+
 __all__ = ["Attachment", "refuse"]
 
 _attached: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
@@ -71,6 +73,8 @@ class Attachment:
         on_over_budget: Literal["raise", "last_block"],
         process_group: ProcessGroup | Literal["auto"] | None,
         copies: int | None,
+        preset: Preset | None = None,
+        any_model: bool = False,
     ) -> None:
         self.spec = spec
         self._pipeline = pipeline
@@ -78,6 +82,7 @@ class Attachment:
         self._storage, self._on_over_budget = storage, on_over_budget
         self._observers, self._on_error, self._follow = tuple(observers), on_error, streams == "follow_first"
         self._process_group, self._copies = process_group, copies
+        self._preset, self._any_model = preset, any_model
         self._votes: dict[str, Vote | None] = {name: vote_for(wire.model, process_group) for name, wire in self._wires.items()}
         self._backbones: dict[tuple[str, object], ModuleBackbone] = {}
         self._streams: dict[tuple[str, str, object], _Stream] = {}
@@ -310,6 +315,7 @@ class Attachment:
             "scheduler": "" if self._pipeline is None else identity_of(self._pipeline.scheduler),
         }
         run = Run(depth=backbone.depth, rows=rows, groups=groups, sites=backbone.sites, **which, **given)
+        elsewhere = self._elsewhere(run, start)
         leader = next(
             (s.session for (n, _, _), s in self._streams.items() if self._follow and n == name and (s.start, s.session.run.rows) == (start, rows)), None
         )
@@ -323,6 +329,8 @@ class Attachment:
                 f"{self.spec} looks at single blocks, and the model is compiled as a whole, so that only its output can be forecast: "
                 "compile its blocks instead (compile_repeated_blocks), or choose a policy that looks at the output alone: taylorseer with target='output'"
             ) from error
+        if elsewhere:
+            session.warn(elsewhere)
         backbone.watch(session.sites)
         first = [row for row in range(rows) if groups[row] == groups[0]]
         backbone.sample_rows = first if session.verifies and len(first) < rows else None
@@ -330,6 +338,26 @@ class Attachment:
             session.warn(note)
         self._streams[key] = _Stream(session, backbone, start)
         return self._streams[key]
+
+    def expect(self, preset: Preset, *, any_model: bool = False) -> None:
+        """Hold the coming runs to what a preset was made for, as ``attach(preset=...)`` does: another run raises `OptionError` at its start.
+
+        Args:
+            preset: The preset.
+            any_model: Let the report say what differs instead.
+        """
+        self._preset, self._any_model = preset, any_model
+
+    def _elsewhere(self, run: Run, start: int) -> str:
+        """Compare a run that begins with what the preset was made for: the whole of a pipeline's timesteps, and the model it has first."""
+        if self._preset is None:
+            return ""
+        if self._loop is not None and start:
+            times = self._loop.timesteps()
+            run = attrs.evolve(run, timesteps=times, num_steps=None if times is None else len(times))
+        if run.model != identity_of(self.model):
+            run = attrs.evolve(run, model="")
+        return self._preset.check(run, any_model=self._any_model)
 
     def _groups(self, rows: int, call: Call) -> tuple[int, ...]:
         given = None if self._given is None else self._given["groups"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import attrs
 from torch import Tensor, nn
 
+from foreseer.adapters.identity import identity_of
 from foreseer.bench.fields import DTYPES, check_device, check_dtype, check_folder, number, whole
 from foreseer.bench.files import file_names, write_whole
 from foreseer.bench.lanes import keep_freed_memory
@@ -21,7 +22,10 @@ from foreseer.bench.pictures import draw_samples, draw_speed_quality
 from foreseer.bench.quality import FRECHET_NOTE, DigitJudge
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.report import Report
+from foreseer.workbench.preset import Preset, find_preset
+from foreseer.workbench.signature import Signature
 from foreseer.zoo import load_dit
+from foreseer.zoo.ddim import ddim_timesteps
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -36,12 +40,17 @@ def _policies(value: Any) -> tuple[str | PolicySpec, ...]:
     return (value,) if isinstance(value, (str, PolicySpec)) else tuple(value)
 
 
+def _presets(value: Any) -> tuple[Preset, ...]:
+    return tuple(find_preset(preset) for preset in ((value,) if isinstance(value, (str, Path, Preset)) else value))
+
+
 @attrs.frozen(kw_only=True)
 class CompareSettings:
     """What `compare` does. Every value is checked when the settings are made; the policies, when the comparison begins.
 
     Attributes:
         policies: As on the command line (``"speca:threshold=0.2,max_order=2"``), or `foreseer.PolicySpec` objects. Full computation is always there.
+        presets: Policies that were tuned, by name or file; one that was tuned on something else is refused.
         samples: How many samples each policy draws.
         steps: DDIM steps of a full computation, 1 to 1000.
         seed: Of the initial noise. Sample i begins with the same noise whatever ``batch`` is.
@@ -69,6 +78,7 @@ class CompareSettings:
     observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
     headroom: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     out: Path = attrs.field(default=Path("compare"), converter=Path, validator=check_folder)
+    presets: tuple[Preset, ...] = attrs.field(default=(), converter=_presets)
 
     def specs(self) -> list[PolicySpec]:
         """Return the policies, read and checked; what is named twice is there once.
@@ -76,7 +86,8 @@ class CompareSettings:
         Raises:
             PluginError, OptionError: See `foreseer.registry.parse_policy`.
         """
-        specs = (p if isinstance(p, PolicySpec) else parse_policy(p) for p in self.policies)
+        specs = [p if isinstance(p, PolicySpec) else parse_policy(p) for p in self.policies]
+        specs += [preset.spec() for preset in self.presets]
         return list({str(spec): spec for spec in specs}.values())
 
 
@@ -115,9 +126,10 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: what ``results.json`` holds."""
-        chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in ("policies", "observers", "out"))
+        chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in ("policies", "observers", "out", "presets"))
+        presets = {"presets": [preset.name for preset in self.settings.presets]} if self.settings.presets else {}
         return {
-            "settings": {"policies": [str(p) for p in self.settings.policies], **chosen},
+            "settings": {"policies": [str(p) for p in self.settings.policies], **presets, **chosen},
             "samples": len(self.labels),
             "batches": self.batches,
             "interrupted": self.interrupted,
@@ -149,7 +161,7 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
         show: Whether to print progress (to stderr) and the table (to stdout).
 
     Raises:
-        PluginError, OptionError: A policy or its options are wrong. Nothing was computed.
+        PluginError, OptionError: A policy or its options are wrong, or a preset was tuned on something else. Nothing was computed.
         ImportError: Without the packages of ``foreseer[bench]``.
         KeyboardInterrupt: Interrupted before the first batch was finished. Later, an interruption ends the comparison and keeps what was done.
     """
@@ -158,6 +170,15 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
     keep_freed_memory()
     judge = DigitJudge()
     model = cast("nn.Module", load_dit(device=settings.device, dtype=DTYPES[settings.dtype]))
+    here = Signature(
+        model=identity_of(model),
+        num_steps=settings.steps,
+        timesteps=ddim_timesteps(settings.steps),
+        guidance=settings.guidance,
+        dtype=settings.dtype,
+    )
+    for preset in settings.presets:
+        preset.check(here)
     comparison = Comparison(settings, specs, model)
 
     def result(*, interrupted: bool = False) -> Result:

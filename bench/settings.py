@@ -8,6 +8,9 @@
     policy = "taylorseer:interval=4"
     grid = { max_order = [0, 1, 2] } # every combination is a lane
 
+    [[lanes]]
+    preset = "dit_digits_3x"         # or the file of one, beside this file
+
     [[peers]]
     peer = "dbcache"
     options = { first_blocks = 1 }
@@ -36,6 +39,7 @@ from foreseer.bench.fields import check_device, check_dtype, number, whole
 from foreseer.bench.peers import PEERS, PeerSpec
 from foreseer.errors import OptionError
 from foreseer.registry import PolicySpec, parse_policy
+from foreseer.workbench.preset import Preset, find_preset
 
 __all__ = ["BenchSettings", "read_settings"]
 
@@ -75,6 +79,7 @@ class BenchSettings:
         threads: Threads of the CPU.
         repeats: How often each lane is timed, each time next to full computation; 0 times nothing.
         lanes: Policies with their options.
+        presets: Those lanes that came as a preset, by the lane's name. Where the run is not what a preset was tuned on, its lane is a row that says so.
         peers: Other libraries' caches, see `foreseer.bench.peers`.
         published: What papers printed: for each row ``method``, ``source`` and any numbers.
 
@@ -94,12 +99,15 @@ class BenchSettings:
     threads: int = attrs.field(default=1, validator=whole(1, 1024))
     repeats: int = attrs.field(default=3, validator=whole(0, 1000))
     lanes: tuple[PolicySpec, ...] = ()
+    presets: Mapping[str, Preset] = attrs.field(factory=dict)
     peers: tuple[PeerSpec, ...] = ()
     published: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with policies and peers as one would write them on the command line. What has no influence on a number is left out."""
-        plain = {field.name: getattr(self, field.name) for field in attrs.fields(BenchSettings) if field.name not in ("about", "published")}
+        plain = {field.name: getattr(self, field.name) for field in attrs.fields(BenchSettings) if field.name not in ("about", "published", "presets")}
+        if self.presets:
+            plain["presets"] = {lane: preset.name for lane, preset in self.presets.items()}
         return plain | {"batch": list(self.batch), "lanes": [str(lane) for lane in self.lanes], "peers": [str(peer) for peer in self.peers]}
 
 
@@ -117,23 +125,25 @@ def read_settings(path: Path) -> BenchSettings:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise OptionError(f"{str(path)!r} is not TOML: {error}") from error
     try:
-        return _settings(content)
+        return _settings(content, path.parent)
     except OptionError as error:
         raise OptionError(f"{path.name}: {error}") from error
 
 
-def _settings(content: Mapping[str, Any]) -> BenchSettings:
-    _known(content, [field.name for field in attrs.fields(BenchSettings)], "the settings")
+def _settings(content: Mapping[str, Any], folder: Path) -> BenchSettings:
+    _known(content, [field.name for field in attrs.fields(BenchSettings) if field.name != "presets"], "the settings")
     if not isinstance(content.get("family"), str):
         raise OptionError("family is missing; write family = 'dit', 'flux' or 'wan'")
-    lanes = [spec for table in _tables(content, "lanes") for spec in _lanes(table)]
+    tables = [(table, _preset(table, folder)) for table in _tables(content, "lanes")]
+    presets = {str(preset.spec()): preset for _, preset in tables if preset is not None}
+    lanes = [spec for table, preset in tables for spec in ([preset.spec()] if preset is not None else _lanes(table))]
     peers = [spec for table in _tables(content, "peers") for spec in _peers(table)]
     published = _tables(content, "published")
     for row in published:
         if not all(isinstance(row.get(key), str) for key in ("method", "source")):
             raise OptionError(f"published: {row!r} has no method or no source; write method = '...', source = '...' and the numbers")
     given = {key: value for key, value in content.items() if key not in ("lanes", "peers", "published")}
-    return BenchSettings(**given, lanes=_once(lanes), peers=_once(peers), published=tuple(published))
+    return BenchSettings(**given, lanes=_once(lanes), presets=presets, peers=_once(peers), published=tuple(published))
 
 
 def _tables(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -143,10 +153,19 @@ def _tables(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return found
 
 
+def _preset(table: Mapping[str, Any], folder: Path) -> Preset | None:
+    """Return a lane's preset, or None where it names a policy."""
+    _known(table, ["policy", "grid", "preset"], "a lane")
+    if "preset" not in table:
+        return None
+    if len(table) > 1:
+        raise OptionError(f"lanes: {dict(table)!r} has a preset, which brings its policy and options; write preset = {table['preset']!r} alone")
+    return find_preset(table["preset"], folder=folder)
+
+
 def _lanes(table: Mapping[str, Any]) -> list[PolicySpec]:
-    _known(table, ["policy", "grid"], "a lane")
     if not isinstance(table.get("policy"), str):
-        raise OptionError(f"lanes: {dict(table)!r} names no policy; write policy = 'speca:threshold=0.1'")
+        raise OptionError(f"lanes: {dict(table)!r} names no policy; write policy = 'speca:threshold=0.1', or preset = '...'")
     spec = parse_policy(table["policy"])
     return [PolicySpec(spec.name, spec.factory, {**spec.options, **chosen}) for chosen in _grid(table)]
 

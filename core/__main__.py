@@ -21,6 +21,7 @@ from foreseer.workbench.commands_plan import plan
 from foreseer.workbench.commands_record import record
 from foreseer.workbench.commands_ledger import ledger
 from foreseer.workbench.commands_replay import replay
+from foreseer.workbench.commands_tune import tune
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
@@ -179,6 +180,9 @@ def compare_policies(
     policies: Annotated[
         list[str] | None, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="Policies to compare; several may follow one --policies.")
     ] = None,
+    presets: Annotated[
+        list[str] | None, typer.Option(metavar="NAME|FILE", help="Tuned policies: bundled presets or files; several may follow. Alone, without the defaults.")
+    ] = None,
     samples: Annotated[int | None, typer.Option(help="Samples that each policy draws.")] = None,
     steps: Annotated[int | None, typer.Option(help="DDIM steps of a full computation.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the initial noise.")] = None,
@@ -194,6 +198,8 @@ def compare_policies(
 ) -> None:
     """Compare policies on the bundled model."""
     given = {key: value for key, value in locals().items() if value is not None and value != []}
+    if presets and not policies:
+        given["policies"] = ()
     for policy in policies or ():
         parse_policy(policy)  # a wrong name is told at once, before anything heavy is imported
     for observer in observers or ():
@@ -276,6 +282,7 @@ app.command("record")(record)
 app.command("plan")(plan)
 app.command("replay", cls=Several)(replay)
 app.command("ledger")(ledger)
+app.command(cls=Several)(tune)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -17,7 +17,7 @@ from foreseer.registry import OBSERVERS, POLICIES, Listing, list_plugins, signat
 from foreseer.sources import module_exists
 from foreseer.versions import why_incompatible
 
-__all__ = ["describe_plugins", "options_of", "plain", "quiet", "read_docstring", "reflow"]
+__all__ = ["describe_plugins", "hints_of", "options_of", "plain", "quiet", "read_docstring", "reflow"]
 
 
 @contextlib.contextmanager
@@ -95,11 +95,7 @@ def _role(listing: Listing, factory: Callable[..., Any]) -> str:
 
 def options_of(factory: Callable[..., Any], meanings: dict[str, str]) -> list[dict[str, Any]]:
     """Name, default, allowed values and meaning of each option."""
-    inner: Any = inspect.unwrap(factory)
-    try:
-        hints = typing.get_type_hints(vars(inner)["__init__"] if isinstance(inner, type) else inner, include_extras=True)
-    except (NameError, TypeError, KeyError):
-        hints = {}
+    hints = hints_of(factory)
     options = []
     for p in signature_of(factory).parameters.values():
         if p.kind is p.VAR_KEYWORD or p.kind is p.VAR_POSITIONAL:
@@ -109,6 +105,15 @@ def options_of(factory: Callable[..., Any], meanings: dict[str, str]) -> list[di
         default = "required" if p.default is p.empty else getattr(p.default, "__name__", None) or repr(p.default)
         options.append({"name": p.name, "default": default, "values": values, "meaning": meanings.get(p.name, "")})
     return options
+
+
+def hints_of(factory: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a factory's options, with what they declare; empty where they cannot be read."""
+    inner: Any = inspect.unwrap(factory)
+    try:
+        return typing.get_type_hints(vars(inner)["__init__"] if isinstance(inner, type) else inner, include_extras=True)
+    except (NameError, TypeError, KeyError):
+        return {}
 
 
 def _type_name(annotation: Any) -> str:

@@ -21,7 +21,7 @@ import attrs
 
 from foreseer.errors import OptionError
 
-__all__ = ["Range", "at_least", "at_least_float", "checked", "cites", "describe_option", "fraction"]
+__all__ = ["Range", "allows", "alternatives", "at_least", "at_least_float", "checked", "cites", "describe_option", "fraction"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -78,6 +78,31 @@ def describe_option(annotation: Any) -> str:
     """Say in words what an annotated option may be; empty where the annotation declares no range and no choice."""
     declared = any(_range_of(part) or get_origin(part) is Literal for part in _members(annotation))
     return _in_words(annotation) if declared else ""
+
+
+def alternatives(annotation: Any) -> tuple[Range | tuple[Any, ...], ...]:
+    """Return what an annotated option may be, for a tuner: ranges, and tuples of choices. Alternatives that are neither (text, a class) are left out.
+
+    >>> alternatives(Annotated[int | None, at_least(1)])
+    (Range(kind=<class 'int'>, low=1, high=inf, open_low=False, open_high=False), (None,))
+    """
+    found: list[Range | tuple[Any, ...]] = []
+    for part in _members(annotation):
+        limits = _range_of(part)
+        if limits is not None:
+            found.append(limits)
+        elif get_origin(part) is Literal:
+            found.append(get_args(part))
+        elif part in (bool, type(None)):
+            found.append((False, True) if part is bool else (None,))
+        elif part is int or part is float:
+            found.append(Range(part))
+    return tuple(found)
+
+
+def allows(annotation: Any, value: object) -> bool:
+    """Whether an annotated option may have the value, as far as the annotation says: see `checked`."""
+    return _allows(annotation, value)
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:

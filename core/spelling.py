@@ -8,7 +8,7 @@ from typing import Any
 
 from foreseer.errors import OptionError, PluginError
 
-__all__ = ["read_spec"]
+__all__ = ["read_spec", "read_values"]
 
 
 def read_spec(text: str) -> tuple[str, dict[str, Any]]:
@@ -32,6 +32,17 @@ def read_spec(text: str) -> tuple[str, dict[str, Any]]:
             raise OptionError(f"{text!r} gives {match[1]!r} twice; write it once")
         options[match[1]] = _literal(match[2])
     return name, options
+
+
+def read_values(text: str) -> list[Any]:
+    """Read values with commas between them, each as the value of an option: ``row,batch`` or ``taylor,(hicache:scale=0.5,max_order=2)``."""
+    parts, depth, start = [], 0, 0
+    for place, character in enumerate(text):
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            parts.append(text[start:place])
+            start = place + 1
+    return [_literal(part.strip()) for part in (*parts, text[start:]) if part.strip()]
 
 
 def _split(options: str, text: str) -> list[str]:

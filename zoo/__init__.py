@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from foreseer.zoo.classifier import DigitClassifier
 
-__all__ = ["ZOO", "load_classifier", "load_dit", "load_flux", "load_wan"]
+__all__ = ["ZOO", "load_classifier", "load_dit", "load_flux", "load_wan", "presets"]
 
 ZOO = Path(__file__).parent
 """Where the weights lie."""
@@ -85,6 +85,11 @@ def load_wan(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.f
 
     folder = ZOO / "wan_digits"
     return wan.pipeline(_moved(wan.load_model(folder), device, dtype), read_config(folder))
+
+
+def presets() -> dict[str, Path]:
+    """Return the bundled presets: by name, the file. ``foreseer.attach(model, preset=name)`` takes either; see ``zoo/presets/README.md``."""
+    return {path.stem: path for path in sorted((ZOO / "presets").glob("*.json"))}
 
 
 def _moved(model: Model, device: str | torch.device, dtype: torch.dtype) -> Model:

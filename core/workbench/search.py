@@ -1,0 +1,249 @@
+"""What a tuner searches: for each option of a policy a range or a list of values, from what the policy declares and from what the user writes."""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from foreseer.describe import hints_of
+from foreseer.errors import OptionError
+from foreseer.options import Range, allows, alternatives
+from foreseer.registry import PolicySpec, check_options, signature_of
+from foreseer.spelling import read_values
+
+if TYPE_CHECKING:
+    from optuna import Trial
+
+__all__ = ["Choice", "Space", "Span", "parse_range", "space_of"]
+
+DIGITS = 4
+"""Significant digits of a number that is tried: more are not what decides, and a policy is to be read."""
+
+
+@attrs.frozen
+class Span:
+    """Numbers from ``low`` to ``high``, both included.
+
+    Attributes:
+        name: The option.
+        low, high: The ends.
+        whole: Whole numbers only.
+        log: Searched by their logarithm.
+    """
+
+    name: str
+    low: float
+    high: float
+    whole: bool = False
+    log: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.low:g}..{self.high:g}{':log' if self.log else ''}"
+
+    def suggest(self, trial: Trial) -> Any:
+        """Ask for a value."""
+        if self.whole:
+            return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
+        value = float(f"{trial.suggest_float(self.name, self.low, self.high, log=self.log):.{DIGITS}g}")
+        return min(max(value, self.low), self.high)
+
+    def first(self, value: Any) -> Any:
+        """Return a value as optuna wants to be told it; None where it is not one of these."""
+        inside = Range(int if self.whole else float, self.low, self.high).allows(value)
+        return value if inside else None
+
+
+@attrs.frozen
+class Choice:
+    """One of several values.
+
+    Attributes:
+        name: The option.
+        values: At least two different ones.
+    """
+
+    name: str
+    values: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}={','.join(map(str, self.values))}"
+
+    def suggest(self, trial: Trial) -> Any:
+        """Ask for a value."""
+        by_name = {repr(value): value for value in self.values}
+        return by_name[trial.suggest_categorical(self.name, list(by_name))]
+
+    def first(self, value: Any) -> Any:
+        """Return a value as optuna wants to be told it; None where it is not one of these."""
+        return repr(value) if repr(value) in map(repr, self.values) else None
+
+
+Dimension = Span | Choice
+
+
+@attrs.frozen
+class Space:
+    """What is searched.
+
+    Attributes:
+        spec: The policy, with the options that are held.
+        dimensions: The others.
+        notes: What was decided for the user, in sentences.
+    """
+
+    spec: PolicySpec
+    dimensions: tuple[Dimension, ...]
+    notes: tuple[str, ...] = ()
+
+    def suggest(self, trial: Trial) -> dict[str, Any]:
+        """Ask for a value of each option."""
+        return {dimension.name: dimension.suggest(trial) for dimension in self.dimensions}
+
+    def policy(self, options: Mapping[str, Any]) -> PolicySpec:
+        """Return the policy with these values. Raises `OptionError` where it refuses them."""
+        return PolicySpec(self.spec.name, self.spec.factory, {**self.spec.options, **options})
+
+    def first(self) -> dict[str, Any]:
+        """Return the defaults, as optuna wants to be told them, as far as they are searched."""
+        defaults = {p.name: p.default for p in signature_of(self.spec.factory).parameters.values()}
+        found = {dimension.name: dimension.first(defaults.get(dimension.name)) for dimension in self.dimensions}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def parse_range(text: str) -> Dimension:
+    """Read ``NAME=LOW..HIGH``, ``NAME=LOW..HIGH:log`` or ``NAME=VALUE,VALUE,...``. Values are as on the command line.
+
+    >>> parse_range("threshold=0.01..0.5:log")
+    Span(name='threshold', low=0.01, high=0.5, whole=False, log=True)
+    >>> parse_range("decide=row,batch")
+    Choice(name='decide', values=('row', 'batch'))
+
+    Raises:
+        OptionError: It is neither; the message says what to write.
+    """
+    match = re.fullmatch(r"\s*(\w+)\s*=\s*(.+?)\s*", text, re.DOTALL)
+    if match is None:
+        raise OptionError(f"ranges: {text!r} is no range; write NAME=LOW..HIGH, NAME=LOW..HIGH:log or NAME=VALUE,VALUE")
+    name, rest = match[1], match[2]
+    ends = re.fullmatch(r"(.+?)\.\.(.+?)(:\w+)?", rest)
+    if ends is None:
+        values = read_values(rest)
+        if len(values) < 2 or len(set(map(repr, values))) < len(values):
+            raise OptionError(
+                f"ranges: {text!r} has not two different values or more; write NAME=LOW..HIGH or NAME=VALUE,VALUE, or hold it: POLICY:{name}=VALUE"
+            )
+        return Choice(name, tuple(values))
+    low, high = (_number(end, text) for end in (ends[1], ends[2]))
+    if ends[3] not in (None, ":log"):
+        raise OptionError(f"ranges: {text!r} ends in {ends[3]!r}; write {name}={ends[1]}..{ends[2]} or {name}={ends[1]}..{ends[2]}:log")
+    if not low < high:
+        raise OptionError(f"ranges: {text!r} ends before it begins; write the lower number first")
+    if ends[3] and low <= 0:
+        raise OptionError(f"ranges: {text!r} has no logarithm at {low}; begin above 0, or leave out :log")
+    return Span(name, low, high, whole=isinstance(low, int) and isinstance(high, int), log=bool(ends[3]))
+
+
+def _number(text: str, whole: str) -> float:
+    try:
+        value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError):
+        value = None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise OptionError(f"ranges: {text!r} in {whole!r} is no number; write NAME=LOW..HIGH, for example threshold=0.01..0.5:log")
+    return value
+
+
+def space_of(spec: PolicySpec, ranges: Sequence[str] = ()) -> Space:
+    """Return what to search of a policy.
+
+    What its text fixes is held. Of the others: a range that is given counts; choices and ranges with two ends are searched as they are declared; of a range
+    with one end, a part around the default; an option that declares neither is held at its default.
+
+    Args:
+        spec: The policy; its options are held.
+        ranges: See `parse_range`.
+
+    Raises:
+        OptionError: A range is no range, is for an option that the policy has not or that is fixed, or goes beyond what the policy allows; or nothing is left.
+    """
+    hints = hints_of(spec.factory)
+    given: dict[str, Dimension] = {}
+    for text in ranges:
+        dimension = parse_range(text)
+        if dimension.name in given:
+            raise OptionError(f"ranges: {dimension.name!r} has two ranges; write one")
+        if dimension.name in spec.options:
+            raise OptionError(f"ranges: {text!r} is a range for what {str(spec)!r} fixes; write one of the two")
+        given[dimension.name] = _fitting(dimension, text, spec, hints.get(dimension.name))
+    dimensions: list[Dimension] = []
+    notes: list[str] = []
+    for parameter in signature_of(spec.factory).parameters.values():
+        if parameter.name in spec.options or parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+            continue
+        found, note = (given[parameter.name], "") if parameter.name in given else _declared(parameter.name, hints.get(parameter.name), parameter.default)
+        dimensions += [found] if found is not None else []
+        notes += [note] if note else []
+    if not dimensions:
+        raise OptionError(f"there is nothing to tune in {str(spec)!r}: every option is fixed or declares no range; write --ranges NAME=LOW..HIGH")
+    return Space(spec, tuple(dimensions), tuple(notes))
+
+
+def _fitting(dimension: Dimension, text: str, spec: PolicySpec, hint: Any) -> Dimension:
+    """Return a given range with the kind of number that the policy declares. Raises `OptionError` where it allows less."""
+    ends = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
+    check_options(spec.name, spec.factory, {**spec.options, dimension.name: ends[0]})
+    declared = alternatives(hint) if hint is not None else ()
+    kinds = {limits.kind for limits in declared if isinstance(limits, Range)}
+    if isinstance(dimension, Span) and dimension.whole and kinds == {float}:
+        dimension = attrs.evolve(dimension, whole=False)
+    for end in ends:
+        if hint is not None and not allows(hint, end):
+            words = " or ".join(str(limits) if isinstance(limits, Range) else f"one of {', '.join(map(repr, limits))}" for limits in declared)
+            raise OptionError(f"ranges: {end!r} in {text!r} is out of range; {spec.name} allows {words}")
+    return dimension
+
+
+def _declared(name: str, hint: Any, default: Any) -> tuple[Dimension | None, str]:
+    """Return what an option's declaration leads to, and what to say of it."""
+    declared = alternatives(hint) if hint is not None else ()
+    limits = [found for found in declared if isinstance(found, Range)]
+    values = tuple(value for found in declared if isinstance(found, tuple) for value in found)
+    if not limits and len(values) > 1:
+        return Choice(name, values), ""
+    shown = getattr(default, "__name__", repr(default))
+    held = f"{name} is held at {shown}: {{}}; to search it write --ranges {name}=..."
+    number = isinstance(default, (int, float)) and not isinstance(default, bool)
+    if len(limits) != 1 or not number:
+        return None, held.format("it declares no range" if len(limits) != 1 else "the default is no number")
+    span = _span(name, limits[0], default)
+    if span is None:
+        return None, held.format(f"it declares {limits[0]}, which gives no range around that")
+    finite = limits[0].low > -math.inf and limits[0].high < math.inf
+    return span, "" if finite else f"{name} declares {limits[0]}: searched is {span}, around its default {shown}; --ranges {name}=LOW..HIGH says otherwise"
+
+
+def _span(name: str, limits: Range, default: float) -> Span | None:
+    """Return the part of a declared range that is worth a search, or None."""
+    whole = limits.kind is int
+    low, high, log = limits.low, limits.high, False
+    if low == -math.inf:
+        return None
+    if whole:
+        low += limits.open_low
+        high = max(2 * default, low + 3) if high == math.inf else high - limits.open_high
+        return Span(name, int(low), int(high), whole=True) if low < high else None
+    if high == math.inf:
+        if default <= max(low, 0.0):
+            return None
+        low, high, log = max(low, default / 10), default * 10, True
+    margin = (high - low) / 1000
+    if limits.open_high and high == limits.high:
+        high -= margin
+    if limits.open_low and low == limits.low:
+        low, log = low + margin, low == 0.0 or log
+    return Span(name, float(f"{low:.{DIGITS}g}"), float(f"{high:.{DIGITS}g}"), log=log)
