@@ -17,9 +17,9 @@ from foreseer.console import Commands, Compare, Several, complain, console, tabl
 from foreseer.describe import describe_plugins, options_of, plain, quiet, read_docstring, reflow
 from foreseer.errors import OptionError
 from foreseer.registry import OBSERVERS, cite, group_of, list_plugins, load_factory, parse_plugin, parse_policy
+from foreseer.workbench.commands_ledger import ledger
 from foreseer.workbench.commands_plan import plan
 from foreseer.workbench.commands_record import record
-from foreseer.workbench.commands_ledger import ledger
 from foreseer.workbench.commands_replay import replay
 from foreseer.workbench.commands_tune import tune
 

@@ -52,7 +52,7 @@ class Study:
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            storage = None if file is None else optuna.storages.RDBStorage(f"sqlite:///{file}")
+            storage: Any = None if file is None else optuna.storages.RDBStorage(f"sqlite:///{file}")
         except Exception as error:  # whatever SQLAlchemy and optuna make of a folder, a file of another version, or one without permission
             raise OptionError(f"study={str(file)!r} cannot be used: {type(error).__name__}: {_line(error)}; write another file name") from error
         plain = json.loads(json.dumps(settings))
@@ -137,7 +137,8 @@ def _ours(file: Path) -> bool:
 
 def _point(number: int, kept: Mapping[str, Any]) -> Point:
     known = {field.name: kept.get(field.name) for field in attrs.fields(Point)}
-    return Point(**{**{key: math.nan if value is None else value for key, value in known.items()}, "number": number})
+    given: dict[str, Any] = {key: math.nan if value is None else value for key, value in known.items()}
+    return Point(**{**given, "number": number})
 
 
 def _seed(seed: int, number: int) -> int:

@@ -58,7 +58,7 @@ class TuneSettings:
     policy: str | PolicySpec
     target: Target
     family: str = "dit"
-    ranges: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    ranges: tuple[str, ...] = ()
     samples: int = attrs.field(default=16, validator=whole(1))
     held_out: int | None = attrs.field(default=None, validator=_optional(whole(1)))
     batch: int = attrs.field(default=16, validator=whole(1))
