@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["Interception", "intercept", "is_compiled"]
+__all__ = ["Interception", "intercept", "is_compiled", "is_hooked"]
 
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -73,3 +73,9 @@ def is_compiled(module: nn.Module) -> bool:
     """Whether calls of a module go through torch.compile: ``module.compile()``, or the wrapper that ``torch.compile(module)`` returns."""
     own = module.__dict__.get("_compiled_call_impl")
     return (callable(own) and own not in _ours) or type(module).__name__ == "OptimizedModule"
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether somebody takes part in a module's calls: by torch's forward hooks, or by a `forward` of the instance, as accelerate's and diffusers' hooks do."""
+    own = module.__dict__.get("forward")
+    return bool(module._forward_hooks or module._forward_pre_hooks) or (own is not None and own not in _ours)

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from foreseer.adapters.assemblies import Assemble
 from foreseer.adapters.layouts import Layout, Pool, same_output
-from foreseer.adapters.parts import Assemble, Parts
+from foreseer.adapters.parts import Parts
 from foreseer.adapters.rows import count_rows, merge_rows, take_rows
 from foreseer.adapters.walk import Abandoned, Walk
 from foreseer.adapters.wires import Wires
@@ -111,7 +112,9 @@ class ModuleBackbone:
         if parts is None or not self._silent:
             return parts
         called = {part: path for part, path in parts.modules.items() if Site(index, part) not in self._silent}
-        return attrs.evolve(parts, modules=called) if called else None
+        if len(called) == len(parts.modules):
+            return parts
+        return attrs.evolve(parts, modules=called, assemblies=()) if called else None  # an assembly wants all parts
 
     def position(self, wire: int) -> int | None:
         """Where in the order of execution a block is; None if it is not part of it."""
@@ -234,6 +237,7 @@ class ModuleBackbone:
             raise Rewired
         if walk.repeated:
             raise self._fall_back(record, "a part of a block is called several times")
+        self._choose_assemblies(walk.assembled, done.output)
         self._output_layout = Layout.of(done.output, count, what=type(self.wires.model).__name__)
         features = {site: feature for site, feature in done.features.items() if site != OUTPUT and not (self.output_for_last and site == Site(self.depth - 1))}
         if features:
@@ -261,6 +265,14 @@ class ModuleBackbone:
                 self.separable = False
                 self.notes.append(f"{type(self.wires.model).__name__}: {reason}; so a rejection computes the whole batch")
         self._checked.add(record)
+
+    def _choose_assemblies(self, found: Mapping[int, Sequence[bool]], output: Any) -> None:
+        """Take of each block the first way of putting it together that equals it in all processes."""
+        agreed = iter(self.agreed([equal for each in found.values() for equal in each], output))
+        for index, each in found.items():
+            parts, equal = self.parts_at(index), [next(agreed) for _ in each]
+            ways = parts.assemblies if parts is not None else ()
+            self.assemblies[index] = next((way for way, good in zip(ways, equal, strict=False) if good), None)
 
     def agreed(self, findings: Sequence[bool], output: Any) -> list[bool]:
         """Return which findings all processes have made. Their next passes must be the same, or they wait for each other for ever.

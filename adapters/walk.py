@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves
 
+from foreseer.adapters.assemblies import leaves_out_hooks
 from foreseer.adapters.layouts import Layout
 from foreseer.errors import UnsupportedModelError
 from foreseer.types import OUTPUT, Evidence, Probe, Site
@@ -67,6 +68,7 @@ class Walk:
         self.features: dict[Site, Tensor] = {}
         self.block_rows = 0
         self.called: list[int] = []
+        self.assembled: dict[int, list[bool]] = {}  # by block, whether each way of putting it together from its parts equals it
         self.repeated = False
         self._versions: list[tuple[Tensor, int]] = []
         self._live = live_blocks(host.depth, substitute, probe) if substitute else None
@@ -164,15 +166,20 @@ class Walk:
         if site in self._record:
             self._keep(site, self._host.layouts[index].pack(output))
         if self._live is None and self._record and index not in self._host.assemblies:
-            self._learn_assembly(index, args, kwargs, output)
+            self._try_assemblies(index, args, kwargs, output)
         return output
 
     def _forecast_parts(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        parts, assemble = self._host.parts_at(index), self._host.assemblies.get(index)
-        if parts is not None and assemble is not None:
-            features = {part: self._substitute[Site(index, part)] for part in parts.modules}
-            return assemble(self._host.block(index), args, kwargs, features)
+        assemble, block = self._host.assemblies.get(index), self._host.block(index)
+        if assemble is not None and self._all_parts(index) and not leaves_out_hooks(block):
+            return assemble(block, args, kwargs, self._returned(index, self._substitute))
         return inner(*args, **kwargs)  # its parts are replaced where they are called
+
+    def _returned(self, index: int, features: Mapping[Site, Tensor]) -> dict[str, Any]:
+        """What the parts of a block return if these are their features."""
+        parts = self._host.parts_at(index)
+        assert parts is not None
+        return {part: self._host.part_layouts[Site(index, part)].unpack(features[Site(index, part)]) for part in parts.modules}
 
     def _judge_input(self, index: int, output: Any) -> None:
         assert self._judge is not None
@@ -197,18 +204,22 @@ class Walk:
             raise Abandoned
         return forecast
 
-    def _learn_assembly(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Find the way of putting the block together from its recorded parts that equals it bit for bit."""
+    def _try_assemblies(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Compare the ways of putting the block together from its recorded parts with what it returned, bit for bit."""
         host, parts = self._host, self._host.parts_at(index)
-        if parts is None or not parts.assemblies or not all(Site(index, part) in self.features for part in parts.modules) or output.is_meta:
+        if parts is None or not parts.assemblies or not all(Site(index, part) in self.features for part in parts.modules):
             return
-        features = {part: self.features[Site(index, part)] for part in parts.modules}
-        if host.vote is None:
-            ways = (way for way in parts.assemblies if torch.equal(way(host.block(index), args, kwargs, features), output))
-            host.assemblies[index] = next(ways, None)
+        if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(output)):
             return
-        equal = host.agreed([torch.equal(way(host.block(index), args, kwargs, features), output) for way in parts.assemblies], output)
-        host.assemblies[index] = next((way for way, good in zip(parts.assemblies, equal, strict=True) if good), None)
+        block, returned = host.block(index), self._returned(index, self.features)
+        found = self.assembled[index] = []
+        for way in parts.assemblies:
+            try:
+                found.append(_same_bits(way(block, args, kwargs, returned), output))
+            except Exception:  # a block that is not what its name says, or whose weights are where only its own hooks find them: it goes on being run
+                found.append(False)
+            if found[-1] and host.vote is None:  # under a vote, all processes try as many
+                return
 
     def _keep(self, site: Site, feature: Tensor) -> None:
         feature = feature.detach()
@@ -220,6 +231,12 @@ class Walk:
 
     def _name(self, index: int) -> str:
         return f"block {index} ({type(self._host.block(index)).__name__})"
+
+
+def _same_bits(a: Any, b: Any) -> bool:
+    """Whether two outputs of floating-point tensors are equal in structure, dtype and every number; NaN equals nothing."""
+    (made, spec), (wanted, other) = tree_flatten(a), tree_flatten(b)
+    return spec == other and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(made, wanted, strict=True))
 
 
 def _hidden(block: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:

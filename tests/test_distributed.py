@@ -116,7 +116,7 @@ def test_two_processes_decide_alike_and_as_one_does(name, both):
             assert 0 < report.computed[report.judged].sum() < report.computed[report.judged].size or len(reports) > 1
     for process in (first, second):
         assert process["votes"]["sum"] == judged  # one all-reduce a judged step, none in others
-        assert process["votes"]["max"] <= 2 * len(reports)  # the self-check and the row check of the first computed step
+        assert process["votes"]["max"] <= 3 * len(reports)  # on the first computed step: how blocks are put together, the self-check, the row check
     if name.endswith("taylorseer"):
         assert judged == 0
 
