@@ -295,10 +295,11 @@ def test_an_exact_forecast_says_nothing_about_sensitivity(tmp_path: Path) -> Non
 
 
 @given(st.integers(2, 60), st.integers(1, 70))
-def test_measured_steps_run_from_the_second_to_the_last(steps: int, every: int) -> None:
+def test_measured_steps_run_from_the_second_to_the_last_two(steps: int, every: int) -> None:
     found = steps_to_measure(steps, every)
     assert found[0] == 1
     assert found[-1] == steps - 1
+    assert max(steps - 2, 1) in found
     assert all(0 < b - a <= every for a, b in itertools.pairwise(found))
 
 
@@ -439,7 +440,7 @@ def test_a_pipeline_is_recorded_as_its_users_call_it(tmp_path: Path) -> None:
     family = Family(name="wan", pipeline=tiny.build(), arguments=lambda indices, guidance: {"prompt": [str(i) for i in indices]}, decoder=lambda p, x: x)
     trace = record(family, tmp_path / "trace", samples=2, batch=2, steps=4, every=2, features="float32").trace
     assert len(trace.streams) == 2
-    assert trace.evaluations == 2 * 2 * 4
+    assert trace.evaluations == 2 * 3 * 4
     assert np.isfinite(trace.sensitivity[:, 1:]).all()
     store = FeatureStore.open(tmp_path / "trace.features")
     assert set(store.streams) == set(trace.streams)
@@ -472,7 +473,7 @@ def test_the_command_says_what_it_costs_and_what_it_wrote(dit: DiTFamily, tmp_pa
     words = ["record", "--samples", "2", "--steps", "4", "--sensitivity", "every=2", "--sites", "last,output", "--out", str(out)]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    assert "measuring sensitivities at 2 steps takes 2 more samplings" in done.stderr
+    assert "measuring sensitivities at 3 steps takes 3 more samplings" in done.stderr
     assert done.stdout.startswith(str(out))
     assert Trace.load(out).sites == (Site(2), OUTPUT)
     for wrong in (["--sensitivity", "often"], ["--sites", "some"], ["--family", "sdxl"], ["--dtype", "int8"], ["--target", "blocks"]):
