@@ -73,7 +73,7 @@ class Target:
         return {"speedup": f"{self.value:g}x by block-rows", "psnr": f"{self.value:g} dB", "front": "a front"}[self.kind]
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Literal["minimize", "maximize"]]:
         """What optuna is to do with `values`."""
         return ["minimize", "maximize"] if self.kind == "front" else ["maximize"]
 
