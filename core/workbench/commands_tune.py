@@ -60,7 +60,7 @@ def tune(
         policy=policy,
         target=_target(target_speedup, target_psnr, front, out),
         family=family,
-        ranges=tuple(ranges or ()),
+        ranges=ranges or (),
         samples=samples,
         held_out=held_out,
         batch=batch,

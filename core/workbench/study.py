@@ -52,11 +52,11 @@ class Study:
         if file is not None:
             file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            storage: Any = None if file is None else optuna.storages.RDBStorage(f"sqlite:///{file}")
+            storage = None if file is None else optuna.storages.RDBStorage(f"sqlite:///{file}")
         except Exception as error:  # whatever SQLAlchemy and optuna make of a folder, a file of another version, or one without permission
             raise OptionError(f"study={str(file)!r} cannot be used: {type(error).__name__}: {_line(error)}; write another file name") from error
         plain = json.loads(json.dumps(settings))
-        if existed:
+        if existed and storage is not None:
             self._study = optuna.load_study(study_name=NAME, storage=storage)
             old = self._study.user_attrs.get("settings", {})
             differing = [f"{key} was {old.get(key)}, is {plain.get(key)}" for key in dict.fromkeys([*old, *plain]) if old.get(key) != plain.get(key)]
@@ -136,9 +136,8 @@ def _ours(file: Path) -> bool:
 
 
 def _point(number: int, kept: Mapping[str, Any]) -> Point:
-    known = {field.name: kept.get(field.name) for field in attrs.fields(Point)}
-    given: dict[str, Any] = {key: math.nan if value is None else value for key, value in known.items()}
-    return Point(**{**given, "number": number})
+    known: dict[str, Any] = {field.name: math.nan if kept.get(field.name) is None else kept[field.name] for field in attrs.fields(Point)}
+    return Point(**{**known, "number": number})
 
 
 def _seed(seed: int, number: int) -> int:

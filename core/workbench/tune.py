@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ Tell = Callable[[str, int, int], None]
 
 def _optional(check: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
     return attrs.validators.optional(check)
+
+
+def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -58,7 +62,7 @@ class TuneSettings:
     policy: str | PolicySpec
     target: Target
     family: str = "dit"
-    ranges: tuple[str, ...] = ()
+    ranges: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     samples: int = attrs.field(default=16, validator=whole(1))
     held_out: int | None = attrs.field(default=None, validator=_optional(whole(1)))
     batch: int = attrs.field(default=16, validator=whole(1))
