@@ -47,21 +47,24 @@ def trace_of(features, *, sensitivity=None, labels=None):
     )
 
 
-def by_hand(features, trace, steps, order, squares=False):
-    """A schedule's predicted error of each sample, from the tensors."""
-    total = np.zeros(len(features))
+def by_hand(features, trace, steps, order, objective="sum"):
+    """A schedule's predicted error of each sample, from the tensors; of "gaps" and "squares" before the root."""
+    total, gap = np.zeros(len(features)), np.zeros(len(features))
     for k in range(features.shape[1]):
-        if k not in steps:
+        if k in steps:
+            total, gap = total + gap**2, np.zeros(len(features))
+        else:
             anchors = [a for a in reversed(steps) if a < k]
             weights = taylor_weights(tuple(map(float, anchors)), float(k), max_order=order)
             forecast = sum(w * features[:, a] for w, a in zip(weights, anchors, strict=False))
             error = np.linalg.norm(forecast - features[:, k], axis=1) * trace.sensitivity[:, k] / trace.final_norm
-            total += error**2 if squares else error
-    return total
+            gap = gap + error if objective == "gaps" else gap
+            total = total + (error**2 if objective == "squares" else error if objective == "sum" else 0)
+    return total + gap**2
 
 
 @settings(max_examples=12)
-@given(st.integers(2, 8), st.integers(0, 2), st.integers(0, 99), st.sampled_from(["sum", "squares"]), st.integers(1, 2), st.integers(0, 1))
+@given(st.integers(2, 8), st.integers(0, 2), st.integers(0, 99), st.sampled_from(["gaps", "sum", "squares"]), st.integers(1, 2), st.integers(0, 1))
 def test_the_best_schedule_is_that_of_brute_force(steps, order, seed, objective, first, last):
     features = features_of(steps, seed=seed)
     trace = trace_of(features)
@@ -72,11 +75,11 @@ def test_the_best_schedule_is_that_of_brute_force(steps, order, seed, objective,
     for count in range(1, steps + 1):
         for rest in itertools.combinations(range(1, steps), count - 1):
             if forced <= {0, *rest}:
-                cost = by_hand(features, trace, (0, *rest), order, objective == "squares").mean()
+                cost = by_hand(features, trace, (0, *rest), order, objective).mean()
                 best[count] = min(best.get(count, np.inf), cost)
     assert found.budgets.keys() == best.keys()
     for count, budget in found.budgets.items():
-        expected = best[count] ** (0.5 if objective == "squares" else 1.0)
+        expected = best[count] ** (1.0 if objective == "sum" else 0.5)
         assert budget.error == pytest.approx(expected, rel=1e-6, abs=1e-9)
         assert forced <= set(budget.steps)
 
@@ -97,7 +100,7 @@ def test_a_predicted_error_is_what_a_run_does():
     """The policy runs the plan on the tensors themselves; its forecasts are compared with what is there."""
     features = features_of(14, samples=3)
     trace = trace_of(features)
-    found = plan(trace, predictor="taylor:max_order=2", budget=5)
+    found = plan(trace, predictor="taylor:max_order=2", budget=5, objective="sum")
     host = ArrayBackbone(lambda site, k: np.ascontiguousarray(features[:, k]), depth=2)
     run = foreseer.Run(depth=2, rows=3, groups=(0, 1, 2), num_steps=14, timesteps=trace.signature.timesteps, sites=host.sites)
     session = foreseer.Session(host, foreseer.policy("planned", schedule=found), run)

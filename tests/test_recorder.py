@@ -267,12 +267,25 @@ class Loop:
         yield self
 
 
+@pytest.mark.parametrize(("measured", "batch"), [(1, 3), (2, 2), (3, 2), (9, 1)])
+def test_some_samples_are_measured_and_the_others_are_not(measured: int, batch: int, tmp_path: Path) -> None:
+    family = Loop()
+    few = record(family, tmp_path / "few", samples=3, batch=batch, measured=measured).trace
+    all_of_them = record(family, tmp_path / "all", samples=3, batch=3, measured=None).trace
+    known = np.isfinite(few.sensitivity[:, 1:]).all(axis=1)
+    assert known.tolist() == [s < measured for s in range(3)]
+    assert np.isnan(few.sensitivity[~known]).all()
+    assert few.measured == all_of_them.measured
+    assert few.sensitivity[known, 1:] == pytest.approx(all_of_them.sensitivity[known, 1:], rel=1e-5)
+    assert few.evaluations <= all_of_them.evaluations
+
+
 @pytest.mark.parametrize("every", [1, 3])
 @pytest.mark.parametrize("target", [None, OUTPUT])
 def test_sensitivities_are_those_in_closed_form(every: int, target: Site | None, tmp_path: Path) -> None:
     """Interpolated in logarithms they are exact here, whatever was measured."""
     family = Loop()
-    found = record(family, tmp_path / "trace", samples=3, batch=2, every=every, target=target)
+    found = record(family, tmp_path / "trace", samples=3, batch=2, every=every, measured=None, target=target)
     measured = steps_to_measure(STEPS, every)
     known = B * A ** (STEPS - 1.0 - np.arange(STEPS))
     np.testing.assert_allclose(found.trace.sensitivity[:, 1:], np.tile(known[1:], (3, 1)), rtol=1e-9)

@@ -27,7 +27,7 @@ def plan(
     block_rows: Annotated[float | None, typer.Option(help="Instead: the most block-rows, as a share of full computation.")] = None,
     target_error: Annotated[float | None, typer.Option(help="Instead: the most predicted error, relative to the final latent's norm.")] = None,
     target: Annotated[str, typer.Option(help="What is forecast: last_block, modules or output.")] = "last_block",
-    objective: Annotated[str, typer.Option(help="How errors of single steps add up: sum or squares.")] = "sum",
+    objective: Annotated[str, typer.Option(help="How errors of single steps add up: gaps, sum or squares.")] = "gaps",
     over: Annotated[str, typer.Option(help="Over the samples: mean or worst.")] = "mean",
     first: Annotated[int, typer.Option(help="Steps computed at the start.")] = 1,
     last: Annotated[int, typer.Option(help="Steps computed at the end.")] = 0,
@@ -40,7 +40,7 @@ def plan(
         both = " and ".join(f"--{name.replace('_', '-')}" for name, value in asked.items() if value is not None)
         raise OptionError(f"{both} each choose the number of computed steps; write one of them")
     _one_of("target", target, ("last_block", "modules", "output"))
-    _one_of("objective", objective, ("sum", "squares"))
+    _one_of("objective", objective, ("gaps", "sum", "squares"))
     _one_of("over", over, ("mean", "worst"))
     for name, value, least in (("first", first, 1), ("last", last, 0), ("max_gap", max_gap, 1)):
         if value is not None and value < least:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,7 +25,12 @@ def record(
     seed: Annotated[int, typer.Option(help="Seed of the noises.")] = 0,
     batch: Annotated[int, typer.Option(help="Samples that are drawn together.")] = 16,
     sites: Annotated[str, typer.Option(help="default (first and last block, and output), blocks, or a list: 0.block,11.attn,last,output.")] = "default",
-    sensitivity: Annotated[str, typer.Option(metavar="every=N|none", help="Measure at every N-th step; each takes one more sampling.")] = "every=4",
+    sensitivity: Annotated[
+        str,
+        typer.Option(
+            metavar="every=N,samples=M|none", help="Measure at every N-th step, on the first M samples (0: all); each step takes one more sampling of them."
+        ),
+    ] = "every=1,samples=4",
     target: Annotated[str | None, typer.Option(help="Site whose errors are let through to measure. Default: the last block.")] = None,
     features: Annotated[str | None, typer.Option(metavar="float32|float16", help="Keep the tensors too, in a folder beside the file.")] = None,
     device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")] = "cpu",
@@ -33,7 +39,7 @@ def record(
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what is there.")] = False,
 ) -> None:
     """Record a model once: inner products of its features, and sensitivities."""
-    every = _every(sensitivity)
+    every, measured = _measured(sensitivity)
     try:
         from foreseer.bench.families import load_family
         from foreseer.bench.fields import DTYPES
@@ -56,6 +62,7 @@ def record(
             batch=batch,
             sites=chosen,
             every=every,
+            measured=measured,
             target=None if aim is None else aim[0],
             features=features,  # type: ignore[arg-type]  # checked there
             keep_on=keep_on,
@@ -63,7 +70,8 @@ def record(
         loaded = load_family(family, device=device, dtype=dtype)
         if every is not None:
             count = len(steps_to_measure(steps or loaded.num_steps, every))
-            typer.echo(f"measuring sensitivities at {count} steps takes {count} more samplings", err=True)
+            few = min(measured or samples, samples)
+            typer.echo(f"measuring sensitivities at {count} steps takes {count} more samplings of {few} of the {samples} samples", err=True)
         with _progress() as tell:
             recorded = run(loaded, out, settings=settings, restart=restart, tell=tell)
     except ModuleNotFoundError as error:
@@ -74,13 +82,14 @@ def record(
     typer.echo(recorded.summary)
 
 
-def _every(text: str) -> int | None:
+def _measured(text: str) -> tuple[int | None, int | None]:
+    """Return at every how many steps to measure (None: nowhere), and how many samples (None: all)."""
     if text == "none":
-        return None
-    name, _, number = text.partition("=")
-    if name != "every" or not number.isdecimal() or int(number) < 1:
-        raise OptionError(f"sensitivity={text!r} is unknown; write every=4 to measure at every fourth step, or none")
-    return int(number)
+        return None, None
+    found = re.fullmatch(r"every=(\d+)(?:,samples=(\d+))?", text)
+    if found is None or int(found[1]) < 1:
+        raise OptionError(f"sensitivity={text!r} is unknown; write every=1,samples=4 to measure every step on four samples (samples=0: on all), or none")
+    return int(found[1]), 4 if found[2] is None else int(found[2]) or None
 
 
 @contextmanager

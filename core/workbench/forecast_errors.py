@@ -120,19 +120,21 @@ def _choices(target: int, width: int, none: int) -> Index:
 def _scale(trace: Trace) -> Array:
     """``(S, T)`` what an error is multiplied by: sensitivity over the norm of the final latent.
 
-    Between measured steps, and beyond them, it is continued; between the last two it is the larger.
+    The sensitivity of a step is the mean over the samples that were measured: one sample's is mostly chance, of the direction of its one error. Between
+    measured steps, and beyond them, it is continued; between the last two it is the larger.
     """
     scale = np.ones((trace.samples, trace.num_steps))
-    if trace.sensitivity.size:
+    measured = np.isfinite(trace.sensitivity) & (trace.sensitivity > 0)
+    if measured.any():
         steps = np.arange(trace.num_steps)
-        for row, values in zip(scale, trace.sensitivity, strict=True):
-            known = np.isfinite(values) & (values > 0)
-            if known.any():
-                row[:] = np.exp(np.interp(steps, steps[known], np.log(values[known])))
-                # A sampler may end with a step that hardly counts: what lies before it is not halfway to nothing.
-                if len(trace.measured) > 1:
-                    before, last = sorted(trace.measured)[-2:]
-                    row[before + 1 : last] = max(row[before], row[last])
+        count = measured.sum(axis=0)
+        means = np.where(measured, trace.sensitivity, 0.0).sum(axis=0) / np.maximum(count, 1)
+        known = count > 0
+        scale[:] = np.exp(np.interp(steps, steps[known], np.log(means[known])))
+        # A sampler may end with a step that hardly counts: what lies before it is not halfway to nothing.
+        if len(trace.measured) > 1:
+            before, last = sorted(trace.measured)[-2:]
+            scale[:, before + 1 : last] = np.maximum(scale[:, before], scale[:, last])[:, None]
     if trace.final_norm.size:
         scale = scale / np.maximum(trace.final_norm, np.finfo(float).tiny)[:, None]
     return scale

@@ -87,18 +87,21 @@ def joined(traces: Sequence[Trace]) -> Trace:
     """Put the samples of several traces side by side; everything else is the first's.
 
     Args:
-        traces: At least one, with the same streams, sites and measured steps.
+        traces: At least one, with the same streams and sites, and the same measured steps where any were measured.
 
     Raises:
         OptionError: They were recorded on different things; the message says what differs.
     """
-    first = traces[0]
+    first, measured = traces[0], traces[0].measured
     for other in traces[1:]:
         differing = first.signature.conflicts(other.signature)
-        for what in ("depth", "copies", "streams", "sites", "target", "measured", "final_size"):
+        for what in ("depth", "copies", "streams", "sites", "target", "final_size"):
             mine, theirs = getattr(first, what), getattr(other, what)
             if mine != theirs:
                 differing.append(f"{what} {mine} here, {theirs} there")
+        if measured and other.measured and other.measured != measured:
+            differing.append(f"measured {measured} here, {other.measured} there")
+        measured = measured or other.measured
         if differing:
             raise OptionError(f"traces of different things cannot be joined: {'; '.join(differing)}; record them alike")
     return attrs.evolve(
@@ -106,6 +109,7 @@ def joined(traces: Sequence[Trace]) -> Trace:
         labels=tuple(label for trace in traces for label in trace.labels),
         grams={key: np.concatenate([trace.grams[key] for trace in traces]) for key in first.grams},
         sensitivity=np.concatenate([trace.sensitivity for trace in traces]),
+        measured=measured,
         final_norm=np.concatenate([trace.final_norm for trace in traces]),
         evaluations=sum(trace.evaluations for trace in traces),
     )

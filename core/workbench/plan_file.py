@@ -57,7 +57,7 @@ class SchedulePlan:
         predictor: What forecasts the other steps, as on the command line: ``"taylor:max_order=1"``.
         target: What is forecast; the plan was made for errors at the recorded site, which ``site`` names.
         site: Where the forecast errors were recorded, such as ``"11.block"``.
-        objective: How errors of single steps were added up: ``"sum"`` or ``"squares"``, and over the samples ``"mean"``, ``"worst"`` or a quantile.
+        objective: How errors of single steps were added up: ``"gaps"``, ``"sum"`` or ``"squares"``, and over the samples ``"mean"``, ``"worst"`` or a quantile.
         budgets: By number of computed steps.
         chosen: Which budget is run where nothing else is said.
         note: What a reader should know: that the predictor was truncated, that sensitivities were missing; empty for nothing.

@@ -1,8 +1,9 @@
 """The best static schedules of a recorded run, for every number of computed steps at once, by dynamic programming.
 
-A forecast's error is a function of the newest anchors and the step, and known exactly from the recorded inner products. A schedule's error is predicted as the
-sum over its forecast steps of that error times the measured sensitivity of the final latent to it. Such a sum splits at every computed step, so that the best
-schedule is found exactly over the states (anchors kept): with S samples, T steps and K anchors in about T^(K+2) operations.
+A forecast's error is a function of the newest anchors and the step, and known exactly from the recorded inner products. Times the measured sensitivity of the
+final latent to an error in that step, it is what a forecast does to the result. Errors between two computed steps are of one forecast, and add up as numbers;
+those of different gaps point in directions of their own, and their squares add up. Such a sum splits at every computed step, so that the best schedule is
+found exactly over the states (anchors kept): with S samples, T steps and K anchors in about T^(K+2) operations for each of them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ __all__ = ["MOST_ANCHORS", "Limits", "Objective", "best_schedules", "plan", "pla
 MOST_ANCHORS = 3
 """Of a predictor that looks at more, the newest so many are planned with."""
 
-Objective = Literal["sum", "squares"]
+Objective = Literal["gaps", "sum", "squares"]
 Array = NDArray[np.float64]
 
 
@@ -64,14 +65,22 @@ def best_schedules(costs: Array, *, most: int | None = None, max_gap: int | None
         most: Largest number of computed steps; None for all.
         max_gap: See `Limits`.
     """
-    num_steps, width = costs.shape[-1], costs.ndim - 1
-    none = num_steps
-    ahead = np.arange(num_steps)[None, :] > np.arange(none + 1)[:, None]
+    return _best(_until(costs), most=most, max_gap=max_gap)
+
+
+def _until(costs: Array) -> Array:
+    """``(T+1,) * K + (T+1,)``: what it costs to forecast every step between the newest anchor and the next."""
+    num_steps = costs.shape[-1]
+    ahead = np.arange(num_steps)[None, :] > np.arange(num_steps + 1)[:, None]
     costs = np.where(ahead, costs, 0.0)  # a step is forecast from what was computed before it
-    # until[..., a']: what it costs to forecast every step between the newest anchor and a'
-    until = np.concatenate([np.zeros((*costs.shape[:-1], 1)), np.cumsum(costs, axis=-1)], axis=-1)
+    return np.concatenate([np.zeros((*costs.shape[:-1], 1)), np.cumsum(costs, axis=-1)], axis=-1)
+
+
+def _best(until: Array, *, most: int | None = None, max_gap: int | None = None) -> dict[int, tuple[tuple[int, ...], float]]:
+    num_steps, width = until.shape[-1] - 1, until.ndim - 1
+    none = num_steps
     newest, following = np.arange(none + 1)[:, None], np.arange(none + 1)[None, :]
-    until += np.where((following <= newest) | (following - newest > (max_gap or num_steps)), np.inf, 0.0)
+    until = until + np.where((following <= newest) | (following - newest > (max_gap or num_steps)), np.inf, 0.0)
     state = np.full((none + 1,) * width, np.inf)
     state[(none,) * (width - 1) + (0,)] = 0.0
     came_from: list[NDArray[np.uint16]] = []
@@ -103,7 +112,7 @@ def plan(
     predictor: str = "taylor:max_order=1",
     budget: int | None = None,
     target: Target = "last_block",
-    objective: Objective = "sum",
+    objective: Objective = "gaps",
     over: Literal["mean", "worst"] = "mean",
     limits: Limits | None = None,
     samples: Sequence[int] | None = None,
@@ -116,9 +125,10 @@ def plan(
         predictor: A linear predictor, as on the command line.
         budget: The number of computed steps that is chosen in the plan; None takes about a quarter of the steps.
         target: What will be forecast. Errors are those at the recorded site of the sensitivities (the last block), whatever the target.
-        objective: ``"sum"``: errors of single steps add up as numbers, as if all pushed in one direction. ``"squares"``: as if each pushed in a direction of
-            its own; the predicted error is the root of the sum.
-        over: The mean over the samples, or in each step the worst sample.
+        objective: How errors of single steps add up. ``"gaps"``: those between two computed steps are of one forecast and push in one direction, those of
+            different gaps in directions of their own: the predicted error is the root of the sum of the gaps' squares. ``"sum"``: all push in one direction.
+            ``"squares"``: each pushes in a direction of its own.
+        over: The mean over the samples, or in each gap the worst sample.
         limits: What every schedule must do.
         samples: Which samples to plan for; None for all.
         errors: Of `predicted_errors`, where they are there already.
@@ -132,18 +142,16 @@ def plan(
     limits = limits or Limits()
     errors = errors or predicted_errors(trace, predictor)
     chosen = np.arange(trace.samples) if samples is None else np.asarray(samples)
-    values = errors.weighted[chosen] if objective == "sum" else errors.weighted[chosen] ** 2
-    combined = values.mean(axis=0) if over == "mean" else values.max(axis=0)
-    costs = errors.dense(combined)
-    costs[..., limits.forced(trace.num_steps)] = np.inf
-    found = best_schedules(costs, max_gap=limits.max_gap)
+    until = _combined(errors, chosen, objective=objective, over=over, forced=limits.forced(trace.num_steps))
+    found = _best(until, max_gap=limits.max_gap)
     if not found:
         raise OptionError(f"limits={limits} leave no schedule of {trace.num_steps} steps; ask for fewer first and last steps, or a larger max_gap")
-    power = 0.5 if objective == "squares" else 1.0
+    power = 1.0 if objective == "sum" else 0.5
     budgets = {}
     for count, (steps, cost) in found.items():
-        evenly = float(combined[errors.places(uniform_steps(count, trace.num_steps))].sum() ** power)
-        each = values[:, errors.places(steps)].sum(axis=1) ** power
+        even = _of_gaps(errors, chosen, uniform_steps(count, trace.num_steps), objective)
+        evenly = float((even.mean(axis=0) if over == "mean" else even.max(axis=0)).sum() ** power)
+        each = _of_gaps(errors, chosen, steps, objective).sum(axis=1) ** power
         budgets[count] = Budget(steps=steps, error=cost**power, psnr=_psnr(trace, chosen, each), uniform=evenly)
     wanted = budget if budget is not None else min(budgets, key=lambda n: (abs(n - trace.num_steps / 4), n))
     return SchedulePlan(
@@ -158,7 +166,30 @@ def plan(
     )
 
 
-def plan_per_sample(trace: Trace, *, predictor: str = "taylor:max_order=1", objective: Objective = "sum", limits: Limits | None = None) -> list[SchedulePlan]:
+def _combined(errors: ForecastErrors, samples: NDArray[np.int64], *, objective: Objective, over: str, forced: NDArray[np.bool_]) -> Array:
+    """What each gap costs, over the samples. Sample by sample, since all at once would take S times the memory."""
+    total: Array | None = None
+    for sample in samples:
+        costs = errors.dense(errors.weighted[sample] ** (2 if objective == "squares" else 1))
+        costs[..., forced] = np.inf
+        until = _until(costs) ** (2 if objective == "gaps" else 1)
+        total = until if total is None else np.maximum(total, until) if over == "worst" else total + until
+    assert total is not None
+    return total if over == "worst" else total / len(samples)
+
+
+def _of_gaps(errors: ForecastErrors, samples: NDArray[np.int64], steps: tuple[int, ...], objective: Objective) -> Array:
+    """``(S, gaps)`` what the gaps of one schedule cost; gaps without a forecast are left out, and there is a gap of 0 where none has one."""
+    values = errors.weighted[samples][:, errors.places(steps)]
+    forecast = [k for k in range(errors.num_steps) if k not in set(steps)]
+    gap = np.searchsorted(np.array(steps), forecast)
+    firsts = np.flatnonzero(np.diff(gap, prepend=-1))
+    if not len(firsts):
+        return np.zeros((len(samples), 1))
+    return np.asarray(np.add.reduceat(values ** (2 if objective == "squares" else 1), firsts, axis=1) ** (2 if objective == "gaps" else 1))
+
+
+def plan_per_sample(trace: Trace, *, predictor: str = "taylor:max_order=1", objective: Objective = "gaps", limits: Limits | None = None) -> list[SchedulePlan]:
     """Plan for each recorded sample by itself, in hindsight.
 
     No static schedule of this predictor is better for that sample *under this error model*; it is no bound for other predictors, for gates that forecast with
@@ -169,7 +200,7 @@ def plan_per_sample(trace: Trace, *, predictor: str = "taylor:max_order=1", obje
 
 
 def plan_per_class(
-    trace: Trace, *, predictor: str = "taylor:max_order=1", objective: Objective = "sum", limits: Limits | None = None
+    trace: Trace, *, predictor: str = "taylor:max_order=1", objective: Objective = "gaps", limits: Limits | None = None
 ) -> dict[str, SchedulePlan]:
     """Plan for each label by itself."""
     errors = predicted_errors(trace, predictor)

@@ -23,7 +23,9 @@ class RecordSettings:
         seed: Of the noises.
         batch: Samples that are drawn together.
         sites: See `foreseer.workbench.TraceRecorder`.
-        every: Measure sensitivities at every so many steps, and interpolate in between; None measures none. Each measured step takes one more sampling.
+        every: Measure sensitivities at every so many steps, and interpolate in between; None measures none. Each measured step takes one more sampling of the
+            samples that are measured. They may fall by more than ten times from one step to the next, so that leaving steps out is a risk.
+        measured: How many samples are measured, the first ones; None for all. Plans use the mean over them.
         target: Whose errors are let through to measure; None for the last block's output, or the denoiser's where it is not recorded.
         features: Keep the tensors too, as float32 or float16; None lets go of them.
         keep_on: Where to hold the features of a run under way; None holds them where they are computed.
@@ -38,7 +40,8 @@ class RecordSettings:
     seed: int = 0
     batch: int = 16
     sites: Recordable = "default"
-    every: int | None = 4
+    every: int | None = 1
+    measured: int | None = 4
     target: Site | None = None
     features: KeptAs | None = None
     keep_on: str | None = None
@@ -50,6 +53,7 @@ class RecordSettings:
             ("batch", self.batch, 1),
             ("seed", self.seed, 0),
             ("every", self.every, 1),
+            ("measured", self.measured, 1),
         ):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
                 raise OptionError(f"{name}={value!r} is out of range; write a whole number >= {low}")

@@ -138,10 +138,11 @@ class _Recording:
         self._measure = () if settings.every is None else steps_to_measure(self._steps, settings.every)
         request = self._request()
         self._parts = Parts(parts, request)
-        facts = {key: value for key, value in request.items() if key not in ("every", "target")}
+        facts = {key: value for key, value in request.items() if key not in ("every", "measured", "target")}
         self._store = None if settings.features is None else FeatureStore.create(self._folder, facts=facts, kept_as=settings.features)
         self._done = 0
-        self._total = len(self._batches) * (1 + len(self._measure))
+        self._most = settings.samples if settings.measured is None else settings.measured
+        self._total = len(self._batches) + len(self._measure) * sum(batch.start < self._most for batch in self._batches)
         self._spent = 0
 
     def run(self) -> Recorded:
@@ -170,6 +171,7 @@ class _Recording:
             "batch": settings.batch,
             "sites": sites,
             "every": settings.every,
+            "measured": settings.measured,
             "target": None if settings.target is None else str(settings.target),
             "features": settings.features,
             "conditions": self._hash(),
@@ -189,7 +191,7 @@ class _Recording:
         trace, final = self._record(number) if found is None else found
         self._done += 1 + len(trace.measured)
         for step in self._measure:
-            if step not in trace.measured:
+            if step not in trace.measured and self._batches[number].start < self._most:
                 trace = self._measured(number, trace, final, step)
                 self._parts.keep(number, trace, final)
                 self._done += 1
@@ -234,12 +236,13 @@ class _Recording:
 
     def _measured(self, number: int, trace: Trace, final: Array, step: int) -> Trace:
         """Forecast one step of a batch, and see how far its samples move."""
-        indices = self._batches[number]
+        indices = range(self._batches[number].start, min(self._batches[number].stop, self._most))
         self._tell(f"sensitivity at step {step}, samples {indices.start} to {indices.stop - 1}", self._done, self._total)
         assert trace.target is not None
         latents, reports = self._draw(one_forecast(trace.target, step), indices, [])
-        moved = np.linalg.norm(_flat(latents) - final, axis=1)
-        moved[_computed_after_all(reports, step)] = math.nan
+        moved = np.full(trace.samples, math.nan)
+        moved[: len(indices)] = np.linalg.norm(_flat(latents) - final[: len(indices)], axis=1)
+        moved[: len(indices)][_computed_after_all(reports, step)] = math.nan
         spent = sum(len(report.outcomes) for report in reports)
         self._spent += spent
         sensitivity = trace.sensitivity.copy()

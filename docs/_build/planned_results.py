@@ -1,6 +1,6 @@
 """Planned schedules against even ones, on samples that were not recorded: how `docs/results/planned_*.json` is made.
 
-    foreseer record --family dit --samples 16 --sensitivity every=4 --out dit.safetensors
+    foreseer record --family dit --samples 16 --out dit.safetensors
     python docs/_build/planned_results.py dit.safetensors --family dit --out docs/results/planned_dit.json
 
 A lane is measured once and kept in the file; the same command goes on with what is missing. Nothing is timed.
