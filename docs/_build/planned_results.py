@@ -1,4 +1,4 @@
-"""Planned schedules against even ones, on samples that were not recorded: how `docs/results/planned_*.json` is made.
+"""Planned schedules against even ones, which are TaylorSeer's, on samples that were not recorded: how `docs/results/planned_*.json` is made.
 
     foreseer record --family dit --samples 16 --out dit.safetensors
     python docs/_build/planned_results.py dit.safetensors --family dit --out docs/results/planned_dit.json
@@ -36,23 +36,19 @@ def text_of(steps: Sequence[int], num_steps: int) -> str:
 
 def lanes_of(trace: Trace, budgets: Sequence[int], kinds: Sequence[str], thresholds: dict[str, list[float]]) -> Iterator[tuple[str, str]]:
     """Name and policy of each lane, those of the most interest first."""
-    plans = {objective: plan(trace, objective=objective) for objective in ("sum", "squares")}
-    plans["worst"] = plan(trace, over="worst")
-    length = trace.num_steps
+    found, length = plan(trace), trace.num_steps
     for number in budgets:
         even = text_of(uniform_steps(number, length), length)
-        planned = {name: text_of(found.budget(number).steps, length) for name, found in plans.items()}
+        planned = text_of(found.budget(number).steps, length)
         every = {
+            "planned": f"planned:schedule={planned}",
             "even": f"planned:schedule={even}",
-            "sum": f"planned:schedule={planned['sum']}",
-            "squares": f"planned:schedule={planned['squares']}",
-            "worst": f"planned:schedule={planned['worst']}",
+            "planned, modules": f"planned:schedule={planned},target=modules",
             "even, modules": f"planned:schedule={even},target=modules",
-            "sum, modules": f"planned:schedule={planned['sum']},target=modules",
         }
         for gate, pattern in GATES.items():
             for threshold in thresholds.get(gate, []):
-                every[f"sum under {gate} {threshold:g}"] = f"planned:schedule={planned['sum']},gate=({pattern.format(threshold)})"
+                every[f"planned under {gate} {threshold:g}"] = f"planned:schedule={planned},gate=({pattern.format(threshold)})"
         for kind, policy in every.items():
             if kind.split(" under ")[-1].split(" ")[0] in kinds or kind in kinds:
                 yield f"{kind}, {number} steps", policy
@@ -91,9 +87,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--budgets", type=int, nargs="+", default=[10, 14, 8, 18])
-    parser.add_argument("--kinds", nargs="+", default=["sum", "even", "squares", "worst", "even, modules", "sum, modules", "cg_taylor", "speca"])
-    parser.add_argument("--cg-taylor", type=float, nargs="+", default=[0.06, 0.12], dest="cg_taylor")
-    parser.add_argument("--speca", type=float, nargs="+", default=[0.1, 0.3])
+    parser.add_argument("--kinds", nargs="+", default=["planned", "even", "planned, modules", "even, modules", "cg_taylor", "speca"])
+    parser.add_argument("--cg-taylor", type=float, nargs="+", default=[0.12], dest="cg_taylor")
+    parser.add_argument("--speca", type=float, nargs="+", default=[0.3])
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
