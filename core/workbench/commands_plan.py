@@ -32,6 +32,9 @@ def plan(
     first: Annotated[int, typer.Option(help="Steps computed at the start.")] = 1,
     last: Annotated[int, typer.Option(help="Steps computed at the end.")] = 0,
     max_gap: Annotated[int | None, typer.Option(help="Most steps from one computed step to the next.")] = None,
+    preset: Annotated[Path | None, typer.Option(help="Run the chosen schedule with the model, and write it as a preset. Needs --family.")] = None,
+    family: Annotated[str | None, typer.Option(help="For --preset, the model that was recorded: dit, flux or wan.")] = None,
+    samples: Annotated[int, typer.Option(help="For --preset, how many recorded samples, and how many others, to measure on.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the best schedules of a recorded model for every number of computed steps, and write them."""
@@ -47,6 +50,8 @@ def plan(
             raise OptionError(f"{name}={value} is out of range; write a whole number >= {least}")
     if block_rows is not None and not 0 < block_rows <= 1:
         raise OptionError(f"block_rows={block_rows} is out of range; write a share in (0, 1]")
+    if (preset is None) != (family is None):
+        raise OptionError("a preset is measured with the model: write both --preset FILE.json and --family NAME, or neither")
     if out.suffix != ".json":
         raise OptionError(f"out={str(out)!r} is no name of a plan; write one that ends in .json")
     try:
@@ -64,6 +69,12 @@ def plan(
         raise typer.Exit(1) from None
     found = _choose(found, budget=budget, block_rows=block_rows, target_error=target_error)
     written = found.save(out)
+    if preset is not None and family is not None:
+        from foreseer.bench.families import load_family
+        from foreseer.workbench.planned_preset import planned_preset
+
+        made = planned_preset(found, load_family(family, device="cpu", dtype=found.signature.dtype or "float32"), name=preset.stem, samples=samples)
+        typer.echo(f"wrote {made.save(preset)}: {made.held_out}", err=as_json)
     if as_json:
         typer.echo(json.dumps(found.to_dict(), indent=1))
         return

@@ -1,0 +1,59 @@
+"""A plan as a preset: one of its schedules written out, and measured with the model on the samples it was planned from and on others."""
+
+from __future__ import annotations
+
+import datetime
+
+import attrs
+
+from foreseer.bench.families import Family
+from foreseer.bench.machine import machine
+from foreseer.errors import OptionError
+from foreseer.registry import parse_policy
+from foreseer.workbench.gauge import Gauge
+from foreseer.workbench.plan_file import SchedulePlan
+from foreseer.workbench.preset import Preset
+
+__all__ = ["HELD_OUT_SEED", "planned_preset"]
+
+HELD_OUT_SEED = 1
+"""Seed of the samples that a plan is checked on; traces are recorded from seed 0 where nothing else is said."""
+
+
+def planned_preset(plan: SchedulePlan, family: Family, *, name: str, samples: int = 8, seed: int = 0, device: str = "cpu") -> Preset:
+    """Measure the chosen schedule of a plan, and make a preset of it that needs no other file.
+
+    Args:
+        plan: With a chosen budget.
+        family: The model that it was planned for.
+        name: Of the preset.
+        samples: How many samples to measure on: the first ones, which the trace was recorded from, and as many of another seed.
+        seed: Of the recorded samples.
+        device: Where the family is, for the record.
+
+    Raises:
+        OptionError: The plan was made for another model, scheduler or number of steps than the family's; or the seed is the one that is held out.
+    """
+    if seed == HELD_OUT_SEED:
+        raise OptionError(f"seed={seed} is that of the held-out samples; record with another")
+    policy = f"planned:schedule={'+'.join(map(str, plan.budget().steps))}/{plan.num_steps},target={plan.target},predictor=({plan.predictor})"
+    guidance = family.guidance if plan.signature.guidance is None else plan.signature.guidance
+    spec, found = parse_policy(policy), []
+    for own in (seed, HELD_OUT_SEED):
+        gauge = Gauge(family, first=0, samples=samples, batch=samples, seed=own, num_steps=plan.num_steps, guidance=guidance)
+        reading = gauge.measure(spec)
+        differing = plan.signature.conflicts(reading.run)
+        if differing:
+            raise OptionError(f"the plan was made for another model: {'; '.join(differing)} (here: the plan); record and plan anew")
+        found.append(attrs.evolve(reading.measured, fewer_psnr_mean=gauge.fewer(reading.measured.steps_computed)))
+    tuned, held_out = found
+    return Preset(
+        name=name,
+        policy=policy,
+        signature=plan.signature,
+        tuned=tuned,
+        held_out=held_out,
+        found={"how": "planned from recorded samples", "objective": plan.objective, "predictor": plan.predictor, "computed_steps": len(plan.budget().steps)},
+        machine=machine(device),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
