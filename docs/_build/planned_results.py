@@ -86,7 +86,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=100, help="index of the first sample; the recorded ones begin with 0")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--budgets", type=int, nargs="+", default=[10, 14, 8, 18])
+    parser.add_argument("--budgets", type=int, nargs="+", default=[8, 10, 14, 18])
     parser.add_argument("--kinds", nargs="+", default=["planned", "even", "planned, modules", "even, modules", "cg_taylor", "speca"])
     parser.add_argument("--cg-taylor", type=float, nargs="+", default=[0.12], dest="cg_taylor")
     parser.add_argument("--speca", type=float, nargs="+", default=[0.3])
