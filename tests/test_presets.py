@@ -238,6 +238,6 @@ def test_a_bundled_preset_is_whole(name: str) -> None:
     assert preset.name == name
     assert str(preset.spec()) == preset.policy
     assert preset.held_out is not None
-    assert preset.held_out.first >= preset.tuned.first + preset.tuned.samples
+    assert preset.held_out.seed != preset.tuned.seed or preset.held_out.first >= preset.tuned.first + preset.tuned.samples
     assert preset.signature.model
     assert name.startswith(f"{preset.found['family']}_")

@@ -49,11 +49,17 @@ def planned_preset(plan: SchedulePlan, family: Family, *, name: str, samples: in
     tuned, held_out = found
     return Preset(
         name=name,
-        policy=policy,
+        policy=str(spec),
         signature=plan.signature,
         tuned=tuned,
         held_out=held_out,
-        found={"how": "planned from recorded samples", "objective": plan.objective, "predictor": plan.predictor, "computed_steps": len(plan.budget().steps)},
+        found={
+            "family": family.name,
+            "how": "planned from recorded samples",
+            "objective": plan.objective,
+            "predictor": plan.predictor,
+            "computed_steps": len(plan.budget().steps),
+        },
         machine=machine(device),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )

@@ -1,0 +1,58 @@
+"""A plan as a preset: it needs no other file, says what it was measured on, and is refused elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import foreseer
+from foreseer.bench.families import Family, load_family
+from foreseer.errors import OptionError
+from foreseer.types import Site
+from foreseer.workbench import Signature, Trace
+from foreseer.workbench.plan_file import SchedulePlan
+from foreseer.workbench.planned_preset import planned_preset
+from foreseer.workbench.planner import plan
+from foreseer.workbench.preset import Preset
+
+STEPS = 5
+
+
+def a_plan(**signature: str) -> SchedulePlan:
+    time = np.linspace(0, 1, STEPS)
+    features = np.stack([np.sin(3 * time[:, None] ** 2 + np.arange(8) + sample) for sample in range(2)])
+    grams = {("", Site(0)): np.einsum("sid,sjd->sij", features, features)}
+    trace = Trace(signature=Signature(num_steps=STEPS, **signature), depth=1, labels=("0", "1"), grams=grams, target=Site(0))
+    return plan(trace, budget=3, target="modules")
+
+
+@pytest.fixture(scope="module")
+def flux() -> Family:
+    torch.set_num_threads(1)
+    return load_family("flux", device="cpu", dtype="float32")
+
+
+def test_it_runs_what_was_planned_and_was_measured_on_other_samples_too(flux: Family, tmp_path: Path) -> None:
+    found = a_plan()
+    preset = Preset.load(planned_preset(found, flux, name="flux_test", samples=1).save(tmp_path / "flux_test.json"))
+    assert preset.held_out is not None
+    assert (preset.tuned.seed, preset.held_out.seed) == (0, 1)
+    assert preset.held_out.steps_computed == preset.tuned.steps_computed == 3
+    assert preset.tuned.block_rows_ratio == pytest.approx(3 / STEPS)
+    assert str(preset.spec()) == preset.policy
+    with foreseer.attach(flux.pipeline, preset=preset) as attached:
+        flux.draw([0], seed=3, num_steps=STEPS, guidance=3.5)
+    assert tuple(attached.report.full_steps) == found.budget().steps
+
+
+def test_a_plan_of_another_model_makes_no_preset(flux: Family) -> None:
+    with pytest.raises(OptionError, match="another model: model Other-123"):
+        planned_preset(a_plan(model="Other-123"), flux, name="no", samples=1)
+
+
+def test_the_samples_that_are_held_out_are_not_those_of_the_trace(flux: Family) -> None:
+    with pytest.raises(OptionError, match="held-out"):
+        planned_preset(a_plan(), flux, name="no", samples=1, seed=1)
