@@ -24,13 +24,12 @@ if TYPE_CHECKING:
     from foreseer.bench.compare import CompareSettings
     from foreseer.workbench.trace import Trace
 
-__all__ = ["EVERY", "PREDICTOR", "EachItsOwn", "LaneOf", "headroom_lanes", "record_compared"]
+__all__ = ["PREDICTOR", "EachItsOwn", "LaneOf", "headroom_lanes", "record_compared"]
 
+MEASURED = 8
+"""Samples on which sensitivities are measured, at every step."""
 PREDICTOR = "taylor:max_order=1"
 """What forecasts in these lanes; their target is the last block's output."""
-
-EVERY = 4
-"""Sensitivities are measured at every so many steps; each measurement is one more sampling."""
 
 
 @attrs.frozen(eq=False)
@@ -97,7 +96,7 @@ def record_compared(model: Any, settings: CompareSettings, samples: int, *, tell
         guidance=settings.guidance,
         seed=settings.seed,
         batch=settings.batch,
-        every=EVERY,
+        measured=MEASURED,
         restart=True,
         tell=lambda what, done, total: tell(f"headroom: {what}, {done} of {total} samplings"),
     )

@@ -12,7 +12,7 @@ from foreseer.types import Site
 from foreseer.workbench.trace import Trace, squared_error
 from foreseer.workbench.weights import LinearWeights
 
-__all__ = ["ForecastErrors", "forecast_errors"]
+__all__ = ["ForecastErrors", "final_errors", "forecast_errors", "mean_sensitivity"]
 
 Array = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -117,24 +117,46 @@ def _choices(target: int, width: int, none: int) -> Index:
     return np.array(sorted(full + fewer), dtype=np.int64).reshape(-1, width)
 
 
-def _scale(trace: Trace) -> Array:
-    """``(S, T)`` what an error is multiplied by: sensitivity over the norm of the final latent.
+def mean_sensitivity(trace: Trace) -> Array:
+    """Return ``(T,)`` how far the final latent moves for an error in each step; 1 where nothing was measured.
 
-    The sensitivity of a step is the mean over the samples that were measured: one sample's is mostly chance, of the direction of its one error. Between
-    measured steps, and beyond them, it is continued; between the last two it is the larger.
+    It is the mean over the samples that were measured: one sample's is mostly chance, of the direction of its one error. Between measured steps, and beyond
+    them, it is continued; between the last two it is the larger.
     """
-    scale = np.ones((trace.samples, trace.num_steps))
     measured = np.isfinite(trace.sensitivity) & (trace.sensitivity > 0)
-    if measured.any():
-        steps = np.arange(trace.num_steps)
-        count = measured.sum(axis=0)
-        means = np.where(measured, trace.sensitivity, 0.0).sum(axis=0) / np.maximum(count, 1)
-        known = count > 0
-        scale[:] = np.exp(np.interp(steps, steps[known], np.log(means[known])))
-        # A sampler may end with a step that hardly counts: what lies before it is not halfway to nothing.
-        if len(trace.measured) > 1:
-            before, last = sorted(trace.measured)[-2:]
-            scale[:, before + 1 : last] = np.maximum(scale[:, before], scale[:, last])[:, None]
+    if not measured.any():
+        return np.ones(trace.num_steps)
+    steps = np.arange(trace.num_steps)
+    count = measured.sum(axis=0)
+    means = np.where(measured, trace.sensitivity, 0.0).sum(axis=0) / np.maximum(count, 1)
+    known = count > 0
+    found = np.exp(np.interp(steps, steps[known], np.log(means[known])))
+    # A sampler may end with a step that hardly counts: what lies before it is not halfway to nothing.
+    if len(trace.measured) > 1:
+        before, last = sorted(trace.measured)[-2:]
+        found[before + 1 : last] = max(found[before], found[last])
+    return np.asarray(found, dtype=np.float64)
+
+
+def final_errors(trace: Trace, errors: Array, computed: NDArray[np.bool_]) -> Array:
+    """Return ``(S,)`` how far errors of single steps move the final latents, L2, as plans predict it.
+
+    Errors between two computed steps are of one forecast, and add up; those of different gaps point in directions of their own, and their squares add up.
+
+    Args:
+        trace: With sensitivities.
+        errors: ``(S, T)`` L2 norms of the errors; 0 where a step was computed.
+        computed: ``(S, T)`` computed steps.
+    """
+    moved, gap = errors * mean_sensitivity(trace), np.cumsum(computed, axis=1)
+    sums = np.zeros((len(moved), moved.shape[1] + 1))
+    np.add.at(sums, (np.arange(len(moved))[:, None], gap), moved)
+    return np.asarray(np.linalg.norm(sums, axis=1))
+
+
+def _scale(trace: Trace) -> Array:
+    """``(S, T)`` what an error is multiplied by: sensitivity over the norm of the final latent."""
+    scale = np.tile(mean_sensitivity(trace), (trace.samples, 1))
     if trace.final_norm.size:
         scale = scale / np.maximum(trace.final_norm, np.finfo(float).tiny)[:, None]
     return scale

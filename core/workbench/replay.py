@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from foreseer.errors import OptionError
 from foreseer.registry import PolicySpec, signature_of
 from foreseer.types import OUTPUT, Site
+from foreseer.workbench.forecast_errors import final_errors
 from foreseer.workbench.judgements import Judgements
 from foreseer.workbench.predictors import OWN, Predictor, predictor_named
 from foreseer.workbench.schedules import Schedule, computed_steps, run_of, schedule_from
@@ -39,7 +40,7 @@ class Score:
         site: What was forecast.
         computed: ``(S, T)`` whether the step was computed.
         error: ``(S, T)`` relative error of the forecast that was used, |f - F| / |F|; 0 where the step was computed.
-        final: ``(S,)`` predicted L2 error of the final latent: the sum over the forecast steps of sensitivity times error. Empty where the trace has no
+        final: ``(S,)`` predicted L2 error of the final latent, see `foreseer.workbench.forecast_errors.final_errors`. Empty where the trace has no
             sensitivities of this site.
         promise: ``(S,)`` the PSNR in dB that this promises, see `promised_psnr`. Empty likewise.
         judged: What the gate said, and what was true; None for a schedule.
@@ -253,7 +254,7 @@ def with_promise(trace: Trace, score: Score) -> Score:
     if trace.target != score.site or not trace.sensitivity.shape[1]:
         return score
     off = score.error * trace.norms(score.site)
-    final = np.where(off > 0, trace.sensitivity * off, 0.0).sum(1)
+    final = final_errors(trace, off, score.computed)
     return attrs.evolve(score, final=final, promise=promised_psnr(final, trace.final_size) if trace.final_size else np.zeros(0))
 
 
