@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from foreseer.bench.claims import verdicts
 from foreseer.bench.front import points_of_peers, steps_of
@@ -32,6 +34,10 @@ SECTIONS = {
     "peers_wan": "Peers on the Wan-shaped model",
 }
 """Folder of results, which is the name of its settings file, and heading. Two may share a settings file's stem only if they are one."""
+
+RECORDED = {"dit": "--samples 16", "flux": "--samples 16", "wan": "--samples 8 --sensitivity every=1,samples=2"}
+RUN = {"dit": "--samples 32", "flux": "--samples 32", "wan": "--samples 4 --batch 4 --kinds planned even 'planned, modules' 'even, modules'"}
+"""What the commands of planned schedules are given besides."""
 
 HEAD = """# Evidence
 
@@ -62,6 +68,7 @@ def page() -> str:
     """The whole page."""
     found = {name: Results.load(RESULTS / name) for name in SECTIONS if (RESULTS / name).is_dir()}
     parts = [HEAD, *claims_over_all(found)]
+    parts += planned_section()
     for name, results in found.items():
         parts += section(name, results)
     return "\n".join(parts).rstrip() + "\n"
@@ -95,6 +102,53 @@ def claims_over_all(found: dict[str, Results]) -> Iterator[str]:
             reached = sum(point.as_good for point in points)
             yield f"- {SECTIONS[name]}: at {reached} of {len(points)} points of the peers' fronts a built-in policy that computes no more steps is at least as good, in the mean and in the worst sample."
     yield ""
+
+
+def planned_section() -> Iterator[str]:
+    """Planned schedules beside even ones, from the files that `planned_results.py` wrote."""
+    files = sorted(RESULTS.glob("planned_*.json"))
+    if not files:
+        return
+    yield "## Planned schedules { #planned }\n"
+    yield (
+        "[`foreseer plan`](workbench/plan.md) on a few recorded samples, run on others. \"Even\" is TaylorSeer's fixed interval with as many computed steps. Order 1 "
+        "throughout; `modules` forecasts every module's output, the rest the last block's. Under a gate more steps may be computed than were planned.\n"
+    )
+    for file in files:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        family, recorded, samples = content["family"], content["recorded"]["samples"], content["samples"]
+        yield f"**{family}**: planned from {recorded} samples, run on {samples[1] - samples[0] + 1} others (commit {content['facts']['commit']}).\n"
+        yield f"```sh\nforeseer record --family {family} {RECORDED[family]} --out {family}.safetensors"
+        yield f"python docs/_build/planned_results.py {family}.safetensors --family {family} {RUN[family]} --out docs/results/{file.name}\n```\n"
+        lanes = content["lanes"]
+        kinds = list(dict.fromkeys(name.rpartition(", ")[0] for name in lanes))
+        budgets = list(dict.fromkeys(name.rpartition(", ")[2] for name in lanes))
+        yield "| PSNR mean / worst, dB | " + " | ".join(budgets) + " |"
+        yield "|---" + "|---:" * len(budgets) + "|"
+        for kind in kinds:
+            cells = [lanes.get(f"{kind}, {budget}") for budget in budgets]
+            shown = [
+                "" if lane is None else f"{lane['psnr_mean']:.1f} / {lane['psnr_worst']:.1f}" + (f" ({lane['steps_computed']:.1f} steps)" if "under" in kind else "")
+                for lane in cells
+            ]
+            yield f"| {kind} | " + " | ".join(shown) + " |"
+        yield ""
+        for kind in ("planned", "planned, modules"):
+            gains = [
+                (lanes[f"{kind}, {budget}"]["psnr_mean"] - best["psnr_mean"], lanes[f"{kind}, {budget}"]["psnr_worst"] - best["psnr_worst"])
+                for budget in budgets
+                if f"{kind}, {budget}" in lanes and (best := best_even(lanes, budget)) is not None
+            ]
+            if gains:
+                mean, worst = zip(*gains, strict=True)
+                yield f"- {kind} over the better of the even ones: {min(mean):+.1f} to {max(mean):+.1f} dB in the mean, {min(worst):+.1f} to {max(worst):+.1f} in the worst sample."
+        yield ""
+
+
+def best_even(lanes: dict[str, Any], budget: str) -> dict[str, Any] | None:
+    """The even schedule with the better mean, of both targets."""
+    even = [lanes[name] for name in (f"even, {budget}", f"even, modules, {budget}") if name in lanes]
+    return max(even, key=lambda lane: lane["psnr_mean"], default=None)
 
 
 def section(name: str, results: Results) -> Iterator[str]:
