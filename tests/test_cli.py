@@ -100,9 +100,10 @@ def test_policies_checked_are_imported_and_said_to_be_what_they_are():
 
 
 def test_policies_as_json():
-    assert {e["name"]: e["status"] for e in json.loads(call("policies", "--json").stdout)} == {p.name: "installed" for p in foreseer.list_plugins()}
+    everything = [*foreseer.list_plugins(), *foreseer.list_plugins(registry.OBSERVERS)]
+    assert {e["name"]: e["status"] for e in json.loads(call("policies", "--json").stdout)} == {p.name: "installed" for p in everything}
     entries = {e["name"]: e for e in json.loads(call("policies", "--check", "--json").stdout)}
-    assert set(entries) == {p.name for p in foreseer.list_plugins()}
+    assert set(entries) == {p.name for p in everything}
     assert entries["taylor"]["kind"] == "predictor"
     assert {entries[name]["kind"] for name in ("none", "reuse", "taylorseer", "planned", "cg_taylor", "speca", "speca_released")} == {"policy"}
     assert {e["status"] for e in entries.values()} == {"ok"}
@@ -227,6 +228,8 @@ def bench(monkeypatch):
         dtype: str = "float32"
         observers: tuple[str, ...] = attrs.field(default=(), converter=tuple)
         out: Path = Path("here")
+        presets: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+        headroom: bool = False
 
     stand_in = ModuleType("foreseer.bench.compare")
     calls: list[CompareSettings] = []

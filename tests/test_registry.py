@@ -368,7 +368,7 @@ def test_a_session_builds_plugins_of_its_own() -> None:
 
 def test_an_observer_is_held_to_its_own_hooks() -> None:
     """A policy's hook on an observer is a mistake, and the message lists the hooks of observers."""
-    with pytest.raises(PluginError, match=r"(?s)First.*The hooks are on_run_start, on_step, on_run_end"):
+    with pytest.raises(PluginError, match=r"(?s)First.*The hooks are features_wanted, on_run_start, on_features, shadow, on_shadow, on_step, on_run_end"):
         sample("none", observers=[First()])
 
 
