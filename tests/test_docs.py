@@ -100,13 +100,17 @@ def commands():
 
 
 @pytest.mark.usefixtures("example_plugins")
-def test_every_command_in_the_docs_is_one_with_options_that_exist():
+def test_every_command_in_the_docs_is_one_with_options_that_exist(tmp_path, monkeypatch):
     import typer
 
     from foreseer import list_plugins
     from foreseer.__main__ import app
     from foreseer.registry import parse_policy
+    from foreseer.workbench.plan_file import Budget, SchedulePlan, Signature
 
+    schedules = {count: Budget(steps=tuple(range(count)), error=0.1) for count in range(1, 50)}
+    SchedulePlan(signature=Signature(num_steps=50), predictor="taylor", target="last_block", budgets=schedules, chosen=14).save(tmp_path / "plan.json")
+    monkeypatch.chdir(tmp_path)  # where readers have made a plan
     group = typer.main.get_command(app)
     own = {listing.name for listing in list_plugins() if listing.distribution == "foreseer"}
     found = commands()
