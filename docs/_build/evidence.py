@@ -48,7 +48,8 @@ The models are miniatures, and say little about how a policy fares on a large mo
 do not carry over. Times are of two CPU cores of a machine that others shared, so that block-rows and FLOPs say more than seconds; each time is a ratio to full
 computation run right before or after it.
 
-PSNR is to full computation's sample, mean / worst, in dB. "Held" is what recorded features occupy; of peers what was still alive when a batch was drawn.
+PSNR is to full computation's sample, mean / worst, in dB. "Peak" is the most bytes of tensors alive at once. "Held" is what recorded features occupy; of peers
+what was still alive when a batch was drawn, which is nothing where they let go with the last step.
 """
 
 INTRODUCTION = {
@@ -172,9 +173,8 @@ def section(name: str, results: Results) -> Iterator[str]:
     if name.startswith("peers"):
         yield from peers_table(results)
     else:
-        for summary in summaries(results):
-            if name != "rows":
-                yield f"- {summary.sentence}"
+        for summary in summaries(results, results.settings["batch"][0]) if name != "rows" else ():
+            yield f"- {summary.sentence}"
         yield ""
     failed = [lane for lane in results.lanes if lane.error]
     if failed:
@@ -194,7 +194,7 @@ def section(name: str, results: Results) -> Iterator[str]:
 def table(results: Results, batch: int) -> Iterator[str]:
     """The lanes of one batch size."""
     lines = lines_of(results, batch)
-    shown = [column for column in COLUMNS if any(column.text(line) for line in lines) and column.title not in ("peak MB", "latent error", "SSIM")]
+    shown = [column for column in COLUMNS if any(column.text(line) for line in lines) and column.title not in ("latent error", "SSIM", "feature dist.")]
     samples = len(lines[0].lane.indices)
     yield f"{results.num_steps} steps, {samples} samples in batches of {batch}:\n"
     yield "| lane | " + " | ".join(column.title for column in shown) + " |"
