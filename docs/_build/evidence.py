@@ -15,6 +15,7 @@ from typing import Any
 
 from foreseer.bench.claims import verdicts
 from foreseer.bench.front import points_of_peers, steps_of
+from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.sentences import summaries
 from foreseer.bench.summary import lines_of, mean_of, worst_of
@@ -201,8 +202,12 @@ def table(results: Results, batch: int) -> Iterator[str]:
     yield "|---" + "|---:" * len(shown) + "|"
     for line in lines:
         if line.lane.units:
-            yield f"| `{line.lane.name}` | " + " | ".join(column.text(line) for column in shown) + " |"
+            few = len(line.lane.indices)
+            part = f" (the first {few} samples)" if few < samples else ""
+            yield f"| `{line.lane.name}`{part} | " + " | ".join(column.text(line) for column in shown) + " |"
     yield ""
+    if any(len(line.lane.indices) < FRECHET_MINIMUM_SAMPLES and line.lane.units for line in lines):
+        yield f"\\* Frechet distances over fewer than {FRECHET_MINIMUM_SAMPLES} samples are too high, and compare with those over as many only.\n"
 
 
 def peers_table(results: Results) -> Iterator[str]:
