@@ -70,7 +70,7 @@ def page() -> str:
     """The whole page."""
     found = {name: Results.load(RESULTS / name) for name in SECTIONS if (RESULTS / name).is_dir()}
     parts = [HEAD, *claims_over_all(found)]
-    parts += planned_section()
+    parts += [*planned_section(), *cost_section()]
     for name, results in found.items():
         parts += section(name, results)
     return "\n".join(parts).rstrip() + "\n"
@@ -145,6 +145,30 @@ def planned_section() -> Iterator[str]:
                 mean, worst = zip(*gains, strict=True)
                 yield f"- {kind} over the better of the even ones: {min(mean):+.1f} to {max(mean):+.1f} dB in the mean, {min(worst):+.1f} to {max(worst):+.1f} in the worst sample."
         yield ""
+
+
+def cost_section() -> Iterator[str]:
+    """What forecasting adds to a step, from the file of `foreseer.bench.gpu --scale mid`."""
+    file = RESULTS / "laws.json"
+    if not file.exists():
+        return
+    content = json.loads(file.read_text(encoding="utf-8"))
+    laws = content["laws"]
+    yield "## What forecasting adds to a step { #cost }\n"
+    yield (
+        "A FLUX of 8 double and 16 single blocks, 512 wide, with 1,024 tokens of image and 64 of text, on one thread of a CPU, in processor time. The bare model "
+        f"itself spends {100 * laws['full']['outside_of_blocks']:.2f} % of a step outside of its blocks.\n"
+    )
+    yield "```sh\npython -m foreseer.bench.gpu --scale mid --repeats 3 --out docs/results/laws.json\n```\n"
+    yield "| policy | step | of a full step | added outside of the blocks | bytes held |"
+    yield "|---|---|---:|---:|---:|"
+    for step in laws["steps"]:
+        held = laws["bytes_held"][step["policy"]]
+        yield f"| {step['policy']} | {step['kind']} | {100 * step['of_full_step']:.2f} % | {100 * step['added_by_the_policy']:.2f} % | {held:,} |"
+    yield ""
+    blocks = max(step["added_by_the_policy"] for step in laws["steps"] if step["policy"] != "modules")
+    modules = next(step for step in laws["steps"] if (step["policy"], step["kind"]) == ("modules", "forecast"))
+    yield f"Policies of blocks add at most {100 * blocks:.2f} % of a full step; wanted were 0.3 %. A step in which every module is forecast costs {100 * modules['of_full_step']:.2f} %; wanted were 4 %. (commit {content['git']['commit'][:10]})\n"
 
 
 def best_even(lanes: dict[str, Any], budget: str) -> dict[str, Any] | None:
