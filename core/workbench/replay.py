@@ -129,7 +129,7 @@ def promised_psnr(final: Array, size: int) -> Array:
 class Replay:
     """Scores predictors under schedules on one trace. Weights and errors are kept by predictor, anchors and step, so that schedules share them.
 
-    Args:
+    Attributes:
         trace: The recording. Streams of a step do the same; their errors are pooled.
         site: What is forecast.
     """
