@@ -331,7 +331,7 @@ def dit() -> DiTFamily:
     return DiTFamily(model=model.eval().requires_grad_(False))
 
 
-SMALL: dict[str, Any] = {"samples": 5, "batch": 2, "steps": 6, "every": 3}
+SMALL: dict[str, Any] = {"samples": 5, "batch": 2, "steps": 6, "every": 3, "measured": None}
 
 
 def same(a: Trace, b: Trace) -> bool:
