@@ -13,7 +13,7 @@ import attrs
 
 from foreseer import __version__
 from foreseer.bench.commands import bench
-from foreseer.console import Commands, Compare, Several, complain, console, table
+from foreseer.console import Commands, Compare, Several, complain, console, needs, table
 from foreseer.describe import describe_plugins, options_of, plain, quiet, read_docstring, reflow
 from foreseer.errors import OptionError
 from foreseer.registry import OBSERVERS, cite, group_of, list_plugins, load_factory, parse_plugin, parse_policy
@@ -204,15 +204,10 @@ def compare_policies(
         parse_policy(policy)  # a wrong name is told at once, before anything heavy is imported
     for observer in observers or ():
         parse_policy(observer, group=OBSERVERS)
-    try:
+    with needs("compare", "bench"):
         from foreseer.bench.compare import CompareSettings, compare
 
         result = compare(CompareSettings(**given))
-    except ModuleNotFoundError as error:
-        if (error.name or "foreseer").startswith("foreseer"):
-            raise
-        complain(f"compare needs {error.name}: pip install 'foreseer[bench]'")
-        raise typer.Exit(1) from None
     if result.interrupted:
         raise KeyboardInterrupt  # what was finished is written; the exit status says that it is not all
 

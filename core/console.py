@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -21,7 +22,7 @@ try:
 except ImportError as error:
     raise SystemExit(f"foreseer: the command line needs {error.name}: pip install 'foreseer[cli]'") from None
 
-__all__ = ["Commands", "Compare", "Several", "complain", "console", "table"]
+__all__ = ["Commands", "Compare", "Several", "complain", "console", "needs", "progress", "table"]
 
 
 class Commands(TyperGroup):
@@ -109,3 +110,32 @@ def complain(message: str) -> None:
     """Print one line to stderr."""
     line = Text.assemble(("foreseer: ", "bold red"), " ".join(message.split()))
     Console(stderr=True, highlight=False, soft_wrap=True).print(line)
+
+
+@contextmanager
+def needs(what: str, extra: str) -> Iterator[None]:
+    """Say what to install where a package is missing, and end with exit status 1.
+
+    Args:
+        what: What needs it, for the message: a command.
+        extra: The extra of foreseer that brings it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "foreseer").startswith("foreseer"):  # a mistake of ours, which must not look like the user's
+            raise
+        complain(f"{what} needs {error.name}: pip install 'foreseer[{extra}]'")
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar on stderr while something long runs. Yields who is told: what begins, how much is done, and how much there will be."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+    # drawn seldom: drawing takes time from what is being timed
+    with Progress(*columns, console=Console(stderr=True), refresh_per_second=1) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 
-from foreseer.console import complain, console, table
+from foreseer.console import complain, console, needs, table
 from foreseer.errors import OptionError
 
 if TYPE_CHECKING:
@@ -95,14 +95,9 @@ def _finite(value: float) -> float | None:
 
 def _write(found: dict[str, Judgements], policies: dict[str, list[Entry]], tolerances: dict[str, float], out: Path) -> list[Path]:
     """Write, for each policy, three pictures, the counts and the entries."""
-    try:
+    with needs("pictures", "workbench"):
         from foreseer.bench.files import file_names
         from foreseer.workbench.ledger_pictures import draw_calibration, draw_counts, draw_roc
-    except ModuleNotFoundError as error:
-        if (error.name or "foreseer").startswith("foreseer"):
-            raise
-        complain(f"pictures need {error.name}: pip install 'foreseer[workbench]'")
-        raise typer.Exit(1) from None
     out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, short in file_names(found).items():

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from foreseer.console import complain, console, table
+from foreseer.console import console, needs, table
 from foreseer.errors import OptionError
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
@@ -54,7 +54,7 @@ def plan(
         raise OptionError("a preset is measured with the model: write both --preset FILE.json and --family NAME, or neither")
     if out.suffix != ".json":
         raise OptionError(f"out={str(out)!r} is no name of a plan; write one that ends in .json")
-    try:
+    with needs("plan", "workbench"):
         from foreseer.workbench.planner import Limits
         from foreseer.workbench.planner import plan as find
         from foreseer.workbench.trace import Trace
@@ -62,16 +62,12 @@ def plan(
         limits = Limits(first=first, last=last, max_gap=max_gap)
         recorded = Trace.load(trace)
         found = find(recorded, predictor=predictor, target=target, objective=objective, over=over, limits=limits)  # type: ignore[arg-type]  # checked above
-    except ModuleNotFoundError as error:
-        if (error.name or "foreseer").startswith("foreseer"):
-            raise
-        complain(f"plan needs {error.name}: pip install 'foreseer[workbench]'")
-        raise typer.Exit(1) from None
     found = _choose(found, budget=budget, block_rows=block_rows, target_error=target_error)
     written = found.save(out)
     if preset is not None and family is not None:
-        from foreseer.bench.families import load_family
-        from foreseer.workbench.planned_preset import planned_preset
+        with needs("a preset", "workbench"):
+            from foreseer.bench.families import load_family
+            from foreseer.workbench.planned_preset import planned_preset
 
         made = planned_preset(found, load_family(family, device="cpu", dtype=found.signature.dtype or "float32"), name=preset.stem, samples=samples)
         typer.echo(f"wrote {made.save(preset)}: {made.held_out}", err=as_json)

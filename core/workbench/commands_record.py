@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-from foreseer.console import complain
+from foreseer.console import needs, progress
 from foreseer.errors import OptionError
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
@@ -40,7 +38,7 @@ def record(
 ) -> None:
     """Record a model once: inner products of its features, and sensitivities."""
     every, measured = _measured(sensitivity)
-    try:
+    with needs("record", "workbench"):
         from foreseer.bench.families import load_family
         from foreseer.bench.fields import DTYPES
         from foreseer.workbench.record_settings import RecordSettings
@@ -72,13 +70,8 @@ def record(
             count = len(steps_to_measure(steps or loaded.num_steps, every))
             few = min(measured or samples, samples)
             typer.echo(f"measuring sensitivities at {count} steps takes {count} more samplings of {few} of the {samples} samples", err=True)
-        with _progress() as tell:
+        with progress() as tell:
             recorded = run(loaded, out, settings=settings, restart=restart, tell=tell)
-    except ModuleNotFoundError as error:
-        if (error.name or "foreseer").startswith("foreseer"):
-            raise
-        complain(f"record needs {error.name}: pip install 'foreseer[workbench]'")
-        raise typer.Exit(1) from None
     typer.echo(recorded.summary)
 
 
@@ -90,14 +83,3 @@ def _measured(text: str) -> tuple[int | None, int | None]:
     if found is None or int(found[1]) < 1:
         raise OptionError(f"sensitivity={text!r} is unknown; write every=1,samples=4 to measure every step on four samples (samples=0: on all), or none")
     return int(found[1]), 4 if found[2] is None else int(found[2]) or None
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-from foreseer.console import complain, console, table
+from foreseer.console import console, needs, progress, table
 from foreseer.errors import OptionError
 
 if TYPE_CHECKING:
@@ -53,12 +52,12 @@ def replay(
     recorded = Trace.load(trace)
     scores = _scores(recorded, trace, predictors or ["own"], schedules or ([] if gates else _usual()), gates or [], site)
     measured: list[Measured] = []
-    with _packages():
+    with needs("replay", "workbench"):
         if closed_loop and out is not None:
             from foreseer.workbench.closed_loop import choose_scores, measure
 
             chosen = choose_scores(scores, closed_loop)
-            with _progress() as tell:
+            with progress() as tell:
                 measured = measure(recorded, chosen, out / "closed_loop", family=family, samples=samples, batch=batch, seed=seed, tell=tell)
         if as_json:
             plain = {"open_loop": [score.figures() for score in scores], "closed_loop": [one.figures() for one in measured]}
@@ -144,26 +143,3 @@ def _write(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured], 
     if as_csv:
         written.append(write_errors(trace, scores, out / "errors.csv"))
     return [*written, write_page(trace, scores, gaps, measured, out / "index.html")]
-
-
-@contextmanager
-def _packages() -> Iterator[None]:
-    """Say what to install where a package is missing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "foreseer").startswith("foreseer"):
-            raise
-        complain(f"replay needs {error.name}: pip install 'foreseer[workbench]'")
-        raise typer.Exit(1) from None
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], Any]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=1) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from foreseer.console import complain, console, table
+from foreseer.console import complain, console, needs, progress, table
 from foreseer.errors import OptionError
 from foreseer.registry import parse_policy
 
@@ -49,13 +47,8 @@ def tune(
 ) -> None:
     """Tune a policy's options on a model that ships with the package."""
     parse_policy(policy)  # a wrong name is told at once, before anything heavy is imported
-    try:
+    with needs("tune", "workbench"):
         from foreseer.workbench import tune as tuner
-    except ModuleNotFoundError as error:
-        if (error.name or "foreseer").startswith("foreseer"):
-            raise
-        complain(f"tune needs {error.name}: pip install 'foreseer[workbench]'")
-        raise typer.Exit(1) from None
     settings = tuner.TuneSettings(
         policy=policy,
         target=_target(target_speedup, target_psnr, front, out),
@@ -74,7 +67,7 @@ def tune(
         device=device,
     )
     try:
-        with _progress() as tell:
+        with progress() as tell:
             found = tuner.tune(settings, tell=tell)
     except KeyboardInterrupt:
         kept = (
@@ -142,14 +135,3 @@ def _print(found: Tuned) -> None:
             row = (f"{m.samples} {what}", f"{m.speedup:.2f}x", f"{m.steps_computed:.1f}", f"{m.psnr_mean:.2f} dB", f"{m.psnr_worst:.2f} dB", fewer)
             compared.add_row(*map(Text, row))
     out.print(compared)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=1) as progress:
-        task = progress.add_task("", total=None)
-        yield lambda what, done, total: progress.update(task, description=what, completed=done, total=total)
