@@ -332,7 +332,7 @@ def test_a_tolerance_that_is_none_is_refused(tolerance):
 
 
 def call(*arguments):
-    return CliRunner().invoke(app, ["ledger", *map(str, arguments)], prog_name="foreseer")
+    return CliRunner().invoke(app, ["ledger", *map(str, arguments)], prog_name="foreseer", env={"COLUMNS": "120"})
 
 
 @pytest.fixture
