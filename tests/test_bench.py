@@ -26,6 +26,8 @@ from foreseer.bench.settings import BenchSettings
 from foreseer.bench.summary import lines_of
 from foreseer.errors import OptionError
 from foreseer.registry import parse_policy
+from foreseer.workbench.preset import Measured, Preset
+from foreseer.workbench.signature import Signature
 from foreseer.zoo.dit import CONFIG, build
 
 POLICIES = ("none", "taylorseer:interval=2,warmup_steps=1,max_order=1", "speca:threshold=0.5,warmup_steps=1")
@@ -193,6 +195,28 @@ def test_a_policy_that_fails_is_a_row_with_its_error(tmp_path: Path, monkeypatch
     assert "verify_block=7" in found.lane("speca:verify_block=7").error
     assert found.lane("none").indices == [0, 1, 2]
     assert found.finished
+
+
+def test_a_lane_whose_preset_was_tuned_on_something_else_is_a_row_that_says_so(tmp_path: Path, tiny: DiTFamily) -> None:
+    """Law: a preset runs on what it was tuned on; elsewhere nothing is drawn under its name, the row says what differs, and the other lanes go on."""
+    with tiny.attached(parse_policy("none"), num_steps=STEPS, samples=1) as attached:
+        tiny.draw([0], seed=0, num_steps=STEPS, guidance=tiny.guidance)
+    run = next(iter(attached.reports.values())).run
+    fits = Signature(model=run.model, scheduler=run.scheduler, num_steps=STEPS, timesteps=run.timesteps)
+    measured = Measured(samples=1, first=0, seed=0, block_rows_ratio=0.5, steps_computed=3.0, psnr_mean=30.0, psnr_worst=30.0)
+    lanes = [parse_policy(policy) for policy in POLICIES[:2]]
+    for name, signature, says in (
+        ("fits", fits, ""),
+        ("model", attrs.evolve(fits, model="Another-000000000000"), f"model Another-000000000000 before, {run.model} now"),
+        ("steps", attrs.evolve(fits, num_steps=9, timesteps=()), "9 steps before, 6 now"),
+    ):
+        preset = Preset(name="mine", policy=POLICIES[1], signature=signature, tuned=measured)
+        found = run_benchmark(settings(repeats=0, lanes=lanes, presets={POLICIES[1]: preset}), tmp_path / name)
+        lane = found.lane(POLICIES[1])
+        assert (says in lane.error) if says else not lane.error
+        assert len(lane.units) == (0 if says else 2)
+        assert found.lane("none").indices == [0, 1, 2]
+        assert found.finished
 
 
 def test_several_batch_sizes_are_lanes_of_their_own(tmp_path: Path) -> None:

@@ -139,13 +139,13 @@ def test_what_is_no_schedule_is_refused(options):
 def test_a_plan_for_another_model_or_scheduler_is_refused_with_what_differs():
     plan = plan_of((0, 4), model="A-1", scheduler="S-1")
     assert computed(run(foreseer.policy("planned", schedule=plan), model="A-1", scheduler="S-1")) == (0, 4)
-    for other, words in (({"model": "B-2"}, "model A-1 here, B-2 there"), ({"scheduler": "S-2"}, "scheduler S-1 here, S-2 there")):
+    for other, words in (({"model": "B-2"}, "model A-1 before, B-2 now"), ({"scheduler": "S-2"}, "scheduler S-1 before, S-2 now")):
         with pytest.raises(OptionError, match=words):
             run(foreseer.policy("planned", schedule=plan), **other)
         assert computed(run(foreseer.policy("planned", schedule=plan, any_model=True), **other)) == (0, 4)
-    with pytest.raises(OptionError, match=r"10 steps here, 12 there.*interpolate=True"):
+    with pytest.raises(OptionError, match=r"10 steps before, 12 now.*interpolate=True"):
         run(foreseer.policy("planned", schedule=plan), num_steps=12)
-    with pytest.raises(OptionError, match="10 steps here, 12 there"):
+    with pytest.raises(OptionError, match="10 steps before, 12 now"):
         run(foreseer.policy("planned", schedule=plan, any_model=True), num_steps=12)
 
 

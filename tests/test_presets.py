@@ -134,7 +134,7 @@ def test_a_policy_that_is_not_installed_is_told(model: ToyModel) -> None:
 def test_another_model_is_refused_at_once(model: ToyModel) -> None:
     """Law: before anything is attached; with any_model the report says what differs."""
     other = ToyModel(width=4).eval().requires_grad_(False)
-    with pytest.raises(OptionError, match=r"tuned elsewhere: model ToyModel-\w+ here, ToyModel-\w+ there \(here: the preset\); tune anew"):
+    with pytest.raises(OptionError, match=r"tuned elsewhere: model ToyModel-\w+ before, ToyModel-\w+ now; tune anew"):
         foreseer.attach(model, preset=preset_of(other))
     with foreseer.attach(model, preset=preset_of(other), any_model=True) as attached, attached.run(timesteps=times_of(STEPS)):
         drawn(model)
@@ -144,8 +144,8 @@ def test_another_model_is_refused_at_once(model: ToyModel) -> None:
 @pytest.mark.parametrize(
     ("run", "says"),
     [
-        ({"timesteps": times_of(STEPS + 2)}, "10 steps here, 12 there"),
-        ({"num_steps": STEPS - 1}, "10 steps here, 9 there"),
+        ({"timesteps": times_of(STEPS + 2)}, "10 steps before, 12 now"),
+        ({"num_steps": STEPS - 1}, "10 steps before, 9 now"),
         ({"timesteps": [t / 2 for t in times_of(STEPS)]}, "timesteps that differ by up to 500 of 1e"),
     ],
 )
@@ -177,17 +177,17 @@ def test_on_pipelines_the_scheduler_counts_too() -> None:
         with foreseer.attach(pipe, preset=preset) as attached:
             assert torch.equal(kind.call(pipe, steps=6), truth)
             assert not attached.report.warnings
-            with pytest.raises(OptionError, match="6 steps here, 5 there"):
+            with pytest.raises(OptionError, match="6 steps before, 5 now"):
                 kind.call(pipe, steps=5)
             assert torch.equal(kind.call(pipe, steps=6), truth)
         elsewhere = attrs.evolve(preset, signature=attrs.evolve(signature, scheduler="Other-000000000000"))
-        with pytest.raises(OptionError, match="scheduler Other-000000000000 here, FlowMatchEuler"):
+        with pytest.raises(OptionError, match="scheduler Other-000000000000 before, FlowMatchEuler"):
             foreseer.attach(pipe, preset=elsewhere)
         with foreseer.attach(pipe, preset=elsewhere, any_model=True) as attached:
             kind.call(pipe, steps=5)
         warning = next(w for w in attached.report.warnings if "tuned elsewhere" in w)
         assert "scheduler Other" in warning
-        assert "6 steps here, 5 there" in warning
+        assert "6 steps before, 5 now" in warning
 
 
 def test_guidance_in_two_calls_is_two_streams_of_one_preset() -> None:
@@ -226,7 +226,7 @@ def test_compare_takes_presets_and_refuses_those_of_other_models(model: ToyModel
 
     settings = CompareSettings(policies=(), presets=[preset_of(model)], out=tmp_path / "out", samples=1)
     assert [str(spec) for spec in settings.specs()] == [POLICY]
-    with pytest.raises(OptionError, match=r"tuned elsewhere: model ToyModel.* DiTTransformer2DModel.*; 10 steps here, 50 there"):
+    with pytest.raises(OptionError, match=r"tuned elsewhere: model ToyModel.* DiTTransformer2DModel.*; 10 steps before, 50 now"):
         compare(settings, show=False)
     assert not list((tmp_path / "out").glob("*"))
 

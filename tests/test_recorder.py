@@ -132,7 +132,7 @@ def test_unlike_runs_and_missing_sites_and_broken_numbers_are_refused() -> None:
     recorder = TraceRecorder()
     run(waves(range(2)), recorder)
     run(waves(range(2)), recorder, steps=STEPS + 1)
-    with pytest.raises(OptionError, match="unlike the first: 7 steps here, 8 there"):
+    with pytest.raises(OptionError, match="unlike the first: 7 steps before, 8 now"):
         recorder.trace()
     recorder = TraceRecorder(sites=[Site(77)])
     run(waves(range(2)), recorder)

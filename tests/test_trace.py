@@ -156,12 +156,12 @@ SAME = Signature(model="M-1", scheduler="S-1", num_steps=3, timesteps=(900, 500,
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"model": "M-2"}, "model M-1 here, M-2 there"),
-        ({"scheduler": "S-2"}, "scheduler S-1 here, S-2 there"),
-        ({"num_steps": 4, "timesteps": ()}, "3 steps here, 4 there"),
+        ({"model": "M-2"}, "model M-1 before, M-2 now"),
+        ({"scheduler": "S-2"}, "scheduler S-1 before, S-2 now"),
+        ({"num_steps": 4, "timesteps": ()}, "3 steps before, 4 now"),
         ({"timesteps": (900, 510, 100)}, "timesteps that differ"),
-        ({"guidance": 2.0}, "guidance 1.5 here, 2 there"),
-        ({"dtype": "bfloat16"}, "float32 here, bfloat16 there"),
+        ({"guidance": 2.0}, "guidance 1.5 before, 2 now"),
+        ({"dtype": "bfloat16"}, "float32 before, bfloat16 now"),
         ({"shapes": {"0.block": [4, 9]}}, "features of 0.block"),
     ],
 )
@@ -191,7 +191,7 @@ def test_joined_traces_hold_all_samples_and_unlike_ones_are_refused() -> None:
     assert both.samples == 5
     assert np.array_equal(both.gram(SITE), whole.gram(SITE))
     assert both.evaluations == 14
-    with pytest.raises(OptionError, match="6 steps here, 7 there"):
+    with pytest.raises(OptionError, match="6 steps before, 7 now"):
         joined([parts[0], trace_of(features(2, 7))])
 
 

@@ -98,9 +98,9 @@ def joined(traces: Sequence[Trace]) -> Trace:
         for what in ("depth", "copies", "streams", "sites", "target", "final_size"):
             mine, theirs = getattr(first, what), getattr(other, what)
             if mine != theirs:
-                differing.append(f"{what} {mine} here, {theirs} there")
+                differing.append(f"{what} {mine} before, {theirs} now")
         if measured and other.measured and other.measured != measured:
-            differing.append(f"measured {measured} here, {other.measured} there")
+            differing.append(f"measured {measured} before, {other.measured} now")
         measured = measured or other.measured
         if differing:
             raise OptionError(f"traces of different things cannot be joined: {'; '.join(differing)}; record them alike")

@@ -44,7 +44,7 @@ def planned_preset(plan: SchedulePlan, family: Family, *, name: str, samples: in
         reading = gauge.measure(spec)
         differing = plan.signature.conflicts(reading.run)
         if differing:
-            raise OptionError(f"the plan was made for another model: {'; '.join(differing)} (here: the plan); record and plan anew")
+            raise OptionError(f"the plan was made for another model: {'; '.join(differing)}; record and plan anew")
         found.append(attrs.evolve(reading.measured, fewer_psnr_mean=gauge.fewer(reading.measured.steps_computed)))
     tuned, held_out = found
     return Preset(

@@ -113,9 +113,9 @@ class Preset:
         if not differing:
             return ""
         if any_model:
-            return f"preset {self.name!r} was tuned elsewhere, so that what was measured for it says nothing about this run: {differing} (here: the preset)"
+            return f"preset {self.name!r} was tuned elsewhere, so that what was measured for it says nothing about this run: {differing}"
         raise OptionError(
-            f"preset {self.name!r} was tuned elsewhere: {differing} (here: the preset); tune anew (`foreseer tune`), attach with any_model=True, "
+            f"preset {self.name!r} was tuned elsewhere: {differing}; tune anew (`foreseer tune`), attach with any_model=True, "
             f"or name the policy itself: {self.policy}"
         )
 

@@ -181,7 +181,7 @@ class TraceRecorder:
         found = _Recorded(signature, run.depth, recording.samples, recording.copies, grams)
         differing = runs[0].signature.conflicts(signature) if runs else []
         if runs and runs[0].copies != found.copies:
-            differing.append(f"{runs[0].copies} rows per sample here, {found.copies} there")
+            differing.append(f"{runs[0].copies} rows per sample before, {found.copies} now")
         if differing:
             self._refuse(f"this run is unlike the first: {'; '.join(differing)}; record it with a recorder of its own")
         if self._store is not None:

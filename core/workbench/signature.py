@@ -49,20 +49,20 @@ class Signature:
     versions: Mapping[str, str] = attrs.field(factory=dict)
 
     def conflicts(self, other: Signature | Run, *, other_steps: bool = False) -> list[str]:
-        """Return what differs, in sentences; empty where nothing does. What one side does not know is not compared.
+        """Return what differs, as "50 steps before, 30 now"; empty where nothing does. What one side does not know is not compared.
 
         Args:
             other: Where this is to be used: a run, of which guidance, dtype and shapes are not known, or another signature.
             other_steps: Allow another number of steps, and with it other timesteps.
         """
         found = [
-            f"{what} {mine} here, {theirs} there"
+            f"{what} {mine} before, {theirs} now"
             for what, mine, theirs in (("model", self.model, other.model), ("scheduler", self.scheduler, other.scheduler))
             if mine and theirs and mine != theirs
         ]
         if not other_steps:
             if other.num_steps is not None and other.num_steps != self.num_steps:
-                found.append(f"{self.num_steps} steps here, {other.num_steps} there")
+                found.append(f"{self.num_steps} steps before, {other.num_steps} now")
             elif other.timesteps and self.timesteps:
                 most = max(map(abs, self.timesteps)) or 1.0
                 apart = max(abs(a - b) for a, b in zip(self.timesteps, other.timesteps, strict=True))
@@ -70,11 +70,11 @@ class Signature:
                     found.append(f"timesteps that differ by up to {apart:.3g} of {most:.3g}")
         if isinstance(other, Signature):
             if self.guidance is not None and other.guidance is not None and not math.isclose(self.guidance, other.guidance, rel_tol=1e-6):
-                found.append(f"guidance {self.guidance:g} here, {other.guidance:g} there")
+                found.append(f"guidance {self.guidance:g} before, {other.guidance:g} now")
             if self.dtype and other.dtype and self.dtype != other.dtype:
-                found.append(f"{self.dtype} here, {other.dtype} there")
+                found.append(f"{self.dtype} before, {other.dtype} now")
             found += [
-                f"features of {site} of shape {list(shape)} here, {list(other.shapes[site])} there"
+                f"features of {site} of shape {list(shape)} before, {list(other.shapes[site])} now"
                 for site, shape in self.shapes.items()
                 if site in other.shapes and list(other.shapes[site]) != list(shape)
             ]
