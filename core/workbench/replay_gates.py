@@ -63,7 +63,7 @@ def replay_gate(trace: Trace, gate: str | PolicySpec, predictor: str | PolicySpe
     if not _same_evidence(report, again):
         raise OptionError(
             f"gate={name!r} needs the tensors: its errors change where the vectors are rotated, so that it looks at single entries (as relative_l1 does) "
-            "and not at lengths and angles alone. Record with --features to replay it, or choose metric=relative_l2 if it has that option"
+            "and not at lengths and angles alone. Record with --features to replay it; only gates that measure with relative_l2 or cosine go without"
         )
     return _score(trace, name, known, report, entries)
 
