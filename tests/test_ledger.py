@@ -226,7 +226,7 @@ def test_nothing_is_lost_when_a_run_is_cut_off(tmp_path):
     assert [entry.run for entry in entries] == [1] * 4 + [2] * (STEPS - 1)
 
 
-@pytest.mark.parametrize("content", ["", "no json\n", "[1, 2]\n", '{"format": "foreseer ledger 9"}\n', '{"a": 1}\n'])
+@pytest.mark.parametrize("content", ["", "no json\n", "[1, 2]\n", '{"format": "foreseer ledger 9"}\n', '{"a": 1}\n', '{"format": "foreseer ledger 1"}\n'])
 def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
     path = tmp_path / "other.json"
     path.write_text(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -54,5 +55,9 @@ def test_a_plan_of_another_model_makes_no_preset(flux: Family) -> None:
 
 
 def test_the_samples_that_are_held_out_are_not_those_of_the_trace(flux: Family) -> None:
-    with pytest.raises(OptionError, match="held-out"):
-        planned_preset(a_plan(), flux, name="no", samples=1, seed=1)
+    """Law: whatever seed was recorded, and no more samples count as recorded than were."""
+    for recorded, held_out in ((7, 1), (1, 2)):
+        preset = planned_preset(attrs.evolve(a_plan(), seed=recorded, samples=1), flux, name="p", samples=2)
+        assert preset.held_out is not None
+        assert (preset.tuned.seed, preset.held_out.seed) == (recorded, held_out)
+        assert preset.tuned.samples == 1

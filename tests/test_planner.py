@@ -250,3 +250,18 @@ def test_traces_of_one_step_are_planned():
     trace = trace_of(features_of(1))
     assert plan(trace).budgets.keys() == {1}
     assert attrs.asdict(plan(trace).budget(1))["error"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [({"limits": Limits(first=4, last=3)}, "first=4 and last=3 are more than the 6 steps there are")],
+)
+def test_limits_that_no_run_can_keep_are_refused(options, says):
+    with pytest.raises(OptionError, match=says):
+        plan(trace_of(features_of(6)), **options)
+
+
+@pytest.mark.parametrize("error", [-1.0, float("nan"), float("inf")])
+def test_an_error_that_cannot_be_is_no_target(error):
+    with pytest.raises(OptionError, match=r"target_error=.* is out of range; write a number >= 0"):
+        plan(trace_of(features_of(6))).cheapest(error)

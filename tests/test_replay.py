@@ -6,6 +6,8 @@ import csv
 import itertools
 import json
 import math
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import attrs
@@ -25,11 +27,17 @@ from foreseer.metrics import cosine, relative_l2
 from foreseer.plugins import policy_hooks
 from foreseer.policies import LinearPredictor, taylor
 from foreseer.registry import PolicySpec, list_plugins, parse_policy
-from foreseer.workbench import Ledger
+from foreseer.workbench import Ledger, Trace
 from foreseer.workbench.closed_loop import best_scores, choose_scores, measure
+from foreseer.workbench.features_store import FeatureStore
+from foreseer.workbench.forecast_errors import forecast_errors
+from foreseer.workbench.plan_file import SchedulePlan
+from foreseer.workbench.planner import plan
 from foreseer.workbench.replay import Replay, Score, gap_errors, promised_psnr, site_of
 from foreseer.workbench.replay_gates import replay_gate, replay_pair
+from foreseer.workbench.replay_host import stored_features
 from foreseer.workbench.schedules import computed_steps, run_of, schedule_from
+from foreseer.workbench.weights import LinearWeights
 
 LAST = Site(3)
 TRACE, FEATURES = smooth()
@@ -133,6 +141,21 @@ def test_where_a_predictor_cannot_forecast_the_step_is_computed_and_the_schedule
         np.testing.assert_allclose(session.error, score.error, rtol=1e-5, atol=2e-7)
     assert scores[0].steps == (0, 1, 2, 7, 12, 17)
     assert scores[1].steps == (0, 1, 2, 9)
+
+
+def test_a_plan_takes_a_predictor_that_cannot_always_forecast_as_its_replay_does(tmp_path):
+    """Law: forecasts that it cannot make are left out, one by one, and the others cost what the same ones of another predictor do."""
+    trace, _ = smooth(samples=2, steps=8)
+    able, usual = (
+        forecast_errors(trace, LinearWeights("patient", plugin, run_of(trace), LAST), site=LAST, width=3) for plugin in (Patient(), taylor(max_order=2))
+    )
+    young = (able.anchors == trace.num_steps).any(axis=1)
+    assert np.isinf(able.weighted[:, young]).all()
+    np.testing.assert_allclose(able.weighted[:, ~young], usual.weighted[:, ~young])
+    found = plan(trace, errors=able)
+    assert min(found.budgets) == 3
+    assert found.budget(3).steps == (0, 1, 2)
+    assert SchedulePlan.load(found.save(tmp_path / "plan.json")).budget(3).steps == (0, 1, 2)
 
 
 class Norming:
@@ -415,6 +438,39 @@ def test_the_command_writes_tables_pictures_and_a_page_that_needs_nothing(saved,
     own = page[: page.index("<script")]
     assert "http" not in own
     assert "src=" not in own
+
+
+def test_what_the_command_prints_as_json_is_json(saved):
+    """Law: also where every step is computed, so that the PSNR is infinite."""
+    every = "+".join(map(str, range(TRACE.num_steps)))
+    printed = call(saved, "--predictors", "taylor:max_order=1", "--schedules", f"steps={every}", "--json").stdout
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    (score,) = json.loads(printed, parse_constant=refuse)["open_loop"]
+    assert score["computed"] == TRACE.num_steps
+    assert score["psnr_mean"] is None
+
+
+def test_the_tensors_of_another_recording_are_refused(tmp_path):
+    """Law: tensors are those whose inner products the trace holds."""
+    trace, features = smooth(seed=1)
+    path = attrs.evolve(trace, features="kept").save(tmp_path / "trace.safetensors")
+    for seed, fits in ((1, True), (2, False)):
+        shutil.rmtree(tmp_path / "kept", ignore_errors=True)
+        store = FeatureStore.create(tmp_path / "kept", facts={})
+        others = features if fits else smooth(seed=seed)[1]
+        store.add("", {site: torch.tensor(values, dtype=torch.float32) for site, values in others.items()})
+        with nullcontext() if fits else pytest.raises(OptionError, match=r"not those of this trace.*norms differ"):
+            assert stored_features(Trace.load(path), path) is not None
+
+
+def test_the_closed_loop_draws_other_samples_than_were_recorded(tmp_path):
+    """Law: a seed that was recorded is refused before anything is drawn."""
+    trace = attrs.evolve(smooth(depth=12, steps=8, sites=(0, 11))[0], seed=1)
+    with pytest.raises(OptionError, match=r"seed=1 is that of the recorded samples.*write seed=2"):
+        measure(trace, [], tmp_path, samples=1)
 
 
 def test_the_command_refuses_what_needs_a_folder_or_is_no_trace(saved, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from foreseer import OUTPUT, OptionError, Run, Site
 from foreseer.workbench import Signature, Trace
 from foreseer.workbench.parts import joined
-from foreseer.workbench.trace import site_named, squared_error
+from foreseer.workbench.trace import _digest, site_named, squared_error
 
 SITE = Site(3)
 
@@ -123,6 +125,34 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         Trace.load(path)
     with pytest.raises(OptionError, match="foreseer record"):
         Trace.load(tmp_path / "nowhere.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"target": None}, {"labels": ["0"]}, {"final_size": 1}, {"signature": {"num_steps": 6, "model": "M-2"}}, {"seed": 3}],
+)
+def test_what_is_said_of_the_numbers_cannot_be_changed(change: dict[str, Any], tmp_path: Path) -> None:
+    """Law: the checksum is one of the numbers and of what they are said to be."""
+    path = trace_of(features(2, 6)).save(tmp_path / "trace.safetensors")
+    with safe_open(path, framework="numpy") as file:
+        said, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, said)
+    assert Trace.load(path).samples == 2
+    save_file(tensors, path, said | {"trace": json.dumps(json.loads(said["trace"]) | change)})
+    with pytest.raises(OptionError, match=r"damaged.*checksum"):
+        Trace.load(path)
+
+
+@pytest.mark.parametrize("change", [{"labels": ["0"]}, {"signature": {}}, {"signature": {"num_steps": 5}}, {"target": "attic"}, {"depth": None, "target": 3}])
+def test_a_whole_file_that_says_what_cannot_be_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
+    """Law: also where the checksum is right."""
+    path = trace_of(features(2, 6)).save(tmp_path / "trace.safetensors")
+    with safe_open(path, framework="numpy") as file:
+        said, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    text = json.dumps(json.loads(said["trace"]) | change)
+    save_file(tensors, path, said | {"trace": text, "sha256": _digest(tensors, text)})
+    with pytest.raises(OptionError, match=r"no whole trace: .*record again"):
+        Trace.load(path)
 
 
 def test_files_of_others_and_of_later_formats_are_refused_by_what_they_say(tmp_path: Path) -> None:

@@ -141,8 +141,10 @@ def measure(
         tell: Told how far it is.
 
     Raises:
-        OptionError: The family's model is not the recorded one, or an option is wrong.
+        OptionError: The family's model is not the recorded one, the seed is, or an option is wrong.
     """
+    if seed == trace.seed:
+        raise OptionError(f"seed={seed} is that of the recorded samples, and open loop is to be held against others; write seed={seed + 1}")
     signature = trace.signature
     dtype = signature.dtype or "float32"
     model = identity_of(load_family(family, device=device, dtype=dtype).model)

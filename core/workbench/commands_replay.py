@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from foreseer.console import console, needs, progress, table
 from foreseer.errors import OptionError
@@ -61,12 +62,21 @@ def replay(
                 measured = measure(recorded, chosen, out / "closed_loop", family=family, samples=samples, batch=batch, seed=seed, tell=tell)
         if as_json:
             plain = {"open_loop": [score.figures() for score in scores], "closed_loop": [one.figures() for one in measured]}
-            typer.echo(json.dumps(plain, indent=1))
+            typer.echo(json.dumps(_finite(plain), indent=1, allow_nan=False))
         else:
             _print(recorded, scores, measured)
         if out is not None:
             for path in _write(recorded, scores, measured, [p for p in predictors or ["own"] if p != "own"], site, out, as_csv):
                 typer.echo(f"wrote {path}", err=as_json)
+
+
+def _finite(plain: Any) -> Any:
+    """The same without what JSON has no word for: the PSNR of a sample that came out the same is infinite, and becomes null."""
+    if isinstance(plain, dict):
+        return {key: _finite(value) for key, value in plain.items()}
+    if isinstance(plain, list):
+        return [_finite(value) for value in plain]
+    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 def _usual() -> list[str]:

@@ -89,13 +89,10 @@ def forecast_errors(trace: Trace, weights: LinearWeights, *, site: Site, width: 
     for target in range(1, none):
         anchors = _choices(target, width, none)
         given = np.where(anchors == none, np.nan, anchors)[:, ::-1]  # a predictor is told the newest first
-        found = weights.of(given, target)
-        if found is None:
-            errors = np.full((trace.samples, len(anchors)), np.inf)
-        else:
-            index = np.concatenate([np.where(anchors == none, 0, anchors)[:, ::-1], np.full((len(anchors), 1), target)], axis=1)
-            coefficients = np.concatenate([found, np.full((len(anchors), 1), -1.0)], axis=1)
-            errors = np.sqrt(squared_error(gram, index, coefficients)) * scale[:, target, None]
+        found, able = weights.each(given, target)
+        index = np.concatenate([np.where(anchors == none, 0, anchors)[:, ::-1], np.full((len(anchors), 1), target)], axis=1)
+        coefficients = np.concatenate([found, np.full((len(anchors), 1), -1.0)], axis=1)
+        errors = np.where(able, np.sqrt(squared_error(gram, index, coefficients)) * scale[:, target, None], np.inf)
         parts.append((anchors, np.full(len(anchors), target), errors))
     if not parts:
         return ForecastErrors(

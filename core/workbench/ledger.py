@@ -204,7 +204,12 @@ def read_ledger(path: Path) -> tuple[tuple[Entry, ...], str]:
         OptionError: It cannot be read, or is no ledger.
     """
     lines, _ = _lines_of(path)
-    return _entries(lines[1:]), str(lines[0]["metric"])
+    try:
+        return _entries(lines[1:]), str(lines[0]["metric"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise OptionError(
+            f"{str(path)!r} is no whole ledger: {type(error).__name__}: {error}; write the name of a file as the observer `ledger` wrote it"
+        ) from error
 
 
 def _lines_of(path: Path) -> tuple[list[dict[str, Any]], int]:
@@ -222,6 +227,8 @@ def _lines_of(path: Path) -> tuple[list[dict[str, Any]], int]:
         raise OptionError(f"{str(path)!r} is no ledger: {type(error).__name__}: {error}; {hint}") from error
     if found != FORMAT:
         raise OptionError(f"{str(path)!r} says it is {found!r}, and this foreseer reads {FORMAT!r}; {hint}")
+    if "metric" not in lines[0]:
+        raise OptionError(f"{str(path)!r} is no whole ledger: its first line does not say which metric is the truth; {hint}")
     return lines, len(whole)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -32,8 +33,8 @@ class Budget:
 
     Attributes:
         steps: Indices of the computed steps, rising; the first is 0.
-        error: Predicted distance of the final latent from that of full computation over its norm, both L2, of the recorded samples together (root of the
-            mean square); see ``SchedulePlan.objective``. 0 where every step is computed.
+        error: Predicted distance of the final latent from that of full computation over its norm, both L2, of the recorded samples together: added up, and
+            over the samples, as ``SchedulePlan.objective`` says (squares are averaged, and the root is taken). 0 where every step is computed.
         psnr: The same in dB, for values between -1 and 1; None where the size of a latent is not known, infinite where ``error`` is 0.
         uniform: Predicted error of the same number of steps spread evenly.
     """
@@ -57,10 +58,12 @@ class SchedulePlan:
         predictor: What forecasts the other steps, as on the command line: ``"taylor:max_order=1"``.
         target: What is forecast; the plan was made for errors at the recorded site, which ``site`` names.
         site: Where the forecast errors were recorded, such as ``"11.block"``.
-        objective: How errors of single steps were added up: ``"gaps"``, ``"sum"`` or ``"squares"``, and over the samples ``"mean"``, ``"worst"`` or a quantile.
+        objective: How errors of single steps were added up: ``"gaps"``, ``"sum"`` or ``"squares"``, and over the samples ``"mean"`` or ``"worst"``.
         budgets: By number of computed steps.
         chosen: Which budget is run where nothing else is said.
         note: What a reader should know: that the predictor was truncated, that sensitivities were missing; empty for nothing.
+        seed: Of the recorded noises; None where it is not known.
+        samples: How many samples it was planned for; 0 where that is not known.
     """
 
     signature: Signature
@@ -71,6 +74,8 @@ class SchedulePlan:
     budgets: Mapping[int, Budget]
     chosen: int
     note: str = ""
+    seed: int | None = None
+    samples: int = 0
 
     def __attrs_post_init__(self) -> None:
         for number, budget in self.budgets.items():
@@ -98,6 +103,8 @@ class SchedulePlan:
 
     def cheapest(self, error: float) -> int:
         """Return the smallest budget with at most this predicted error. Raises `OptionError` with the best there is."""
+        if not 0 <= error < float("inf"):
+            raise OptionError(f"target_error={error:g} is out of range; write a number >= 0, relative to the final latent's norm, such as 0.02")
         found = [number for number, budget in sorted(self.budgets.items()) if budget.error <= error]
         if not found:
             best = min(budget.error for budget in self.budgets.values())
@@ -114,6 +121,8 @@ class SchedulePlan:
             "objective": self.objective,
             "chosen": self.chosen,
             "note": self.note,
+            "seed": self.seed,
+            "samples": self.samples,
             "budgets": {str(number): _plain(budget) for number, budget in sorted(self.budgets.items())},
         }
 
@@ -173,7 +182,7 @@ def stretched(steps: Sequence[int], before: int, after: int) -> tuple[int, ...]:
 def _plain(budget: Budget) -> dict[str, Any]:
     """JSON has no NaN and no infinity: an infinite PSNR is that of error 0, and what is not known is None."""
     psnr = None if budget.psnr is None or budget.psnr == float("inf") else budget.psnr
-    return {"steps": list(budget.steps), "error": budget.error, "psnr": psnr, "uniform": None if budget.uniform != budget.uniform else budget.uniform}
+    return {"steps": list(budget.steps), "error": budget.error, "psnr": psnr, "uniform": budget.uniform if math.isfinite(budget.uniform) else None}
 
 
 def _budget(values: Mapping[str, Any]) -> Budget:

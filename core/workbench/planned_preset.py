@@ -17,29 +17,29 @@ from foreseer.workbench.preset import Preset
 __all__ = ["HELD_OUT_SEED", "planned_preset"]
 
 HELD_OUT_SEED = 1
-"""Seed of the samples that a plan is checked on; traces are recorded from seed 0 where nothing else is said."""
+"""Seed of the samples that a plan is checked on; where the plan was recorded from this one, the next."""
 
 
-def planned_preset(plan: SchedulePlan, family: Family, *, name: str, samples: int = 8, seed: int = 0, device: str = "cpu") -> Preset:
+def planned_preset(plan: SchedulePlan, family: Family, *, name: str, samples: int = 8, device: str = "cpu") -> Preset:
     """Measure the chosen schedule of a plan, and make a preset of it that needs no other file.
 
     Args:
         plan: With a chosen budget.
         family: The model that it was planned for.
         name: Of the preset.
-        samples: How many samples to measure on: the first ones, which the trace was recorded from, and as many of another seed.
-        seed: Of the recorded samples.
+        samples: How many samples to measure on: at most those that were recorded, the first ones, and as many of another seed.
         device: Where the family is, for the record.
 
     Raises:
-        OptionError: The plan was made for another model, scheduler or number of steps than the family's; or the seed is the one that is held out.
+        OptionError: The plan was made for another model, scheduler or number of steps than the family's.
     """
-    if seed == HELD_OUT_SEED:
-        raise OptionError(f"seed={seed} is that of the held-out samples; record with another")
+    recorded = 0 if plan.seed is None else plan.seed
+    held_out_seed = HELD_OUT_SEED if recorded != HELD_OUT_SEED else HELD_OUT_SEED + 1
+    samples = min(samples, plan.samples or samples)
     policy = f"planned:schedule={'+'.join(map(str, plan.budget().steps))}/{plan.num_steps},target={plan.target},predictor=({plan.predictor})"
     guidance = family.guidance if plan.signature.guidance is None else plan.signature.guidance
     spec, found = parse_policy(policy), []
-    for own in (seed, HELD_OUT_SEED):
+    for own in (recorded, held_out_seed):
         gauge = Gauge(family, first=0, samples=samples, batch=samples, seed=own, num_steps=plan.num_steps, guidance=guidance)
         reading = gauge.measure(spec)
         differing = plan.signature.conflicts(reading.run)

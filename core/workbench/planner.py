@@ -140,6 +140,8 @@ def plan(
         OptionError: The predictor is not linear, the limits leave no schedule, or the budget is not among them.
     """
     limits = limits or Limits()
+    if limits.first + limits.last > trace.num_steps:
+        raise OptionError(f"first={limits.first} and last={limits.last} are more than the {trace.num_steps} steps there are; write fewer")
     errors = errors or predicted_errors(trace, predictor)
     chosen = np.arange(trace.samples) if samples is None else np.asarray(samples)
     until = _combined(errors, chosen, objective=objective, over=over, forced=limits.forced(trace.num_steps))
@@ -163,6 +165,8 @@ def plan(
         budgets=budgets,
         chosen=wanted,
         note="; ".join(errors.notes),
+        seed=trace.seed,
+        samples=len(chosen),
     )
 
 

@@ -147,7 +147,7 @@ class _Recording:
 
     def run(self) -> Recorded:
         traces = [self._batch(number) for number in range(len(self._batches))]
-        trace = joined(traces)
+        trace = attrs.evolve(joined(traces), seed=self._settings.seed)
         if self._measure:
             values = {step: trace.sensitivity[:, step] for step in trace.measured}
             trace = attrs.evolve(trace, sensitivity=interpolated(values, trace.num_steps))

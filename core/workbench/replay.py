@@ -201,7 +201,7 @@ class Replay:
             padded = np.full((len(several), most), math.nan)
             for row, anchors in enumerate(several):
                 padded[row, : len(anchors)] = anchors
-            found, able = _weights_of(weights, padded, step)
+            found, able = weights.each(padded, step)
             known.update({(several[row], step): None for row in np.flatnonzero(~able)})
             names += [(several[row], step) for row in np.flatnonzero(able)]
             index.append(np.column_stack([np.nan_to_num(padded[able]).astype(np.int64), np.full(able.sum(), step)]))
@@ -256,17 +256,6 @@ def with_promise(trace: Trace, score: Score) -> Score:
     off = score.error * trace.norms(score.site)
     final = final_errors(trace, off, score.computed)
     return attrs.evolve(score, final=final, promise=promised_psnr(final, trace.final_size) if trace.final_size else np.zeros(0))
-
-
-def _weights_of(weights: LinearWeights, anchors: Array, step: int) -> tuple[Array, NDArray[np.bool_]]:
-    """``(N, K)`` weights, and ``(N,)`` whether there are any: a predictor abstains for all rows of a run together, and here each row is a run of its own."""
-    found = weights.of(anchors, step)
-    if found is not None:
-        return found, np.ones(len(anchors), dtype=bool)
-    if len(anchors) == 1:
-        return np.zeros(anchors.shape), np.zeros(1, dtype=bool)
-    one_by_one = [_weights_of(weights, row[None], step) for row in anchors]
-    return np.concatenate([values for values, _ in one_by_one]), np.concatenate([able for _, able in one_by_one])
 
 
 @attrs.frozen(eq=False)

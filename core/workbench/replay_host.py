@@ -23,6 +23,9 @@ __all__ = ["RecordedHost", "rotated", "stored_features", "vectors_of"]
 Features = Mapping[Site, NDArray[Any]]
 """``site -> (S, T, ...)``."""
 
+ROUNDING = 0.02
+"""Tensors kept in half precision have the norms of those that were recorded to this part."""
+
 
 class RecordedHost:
     """A denoiser given by what full computation recorded; satisfies `foreseer.backbone.Backbone`. ``inputs`` is the step's index.
@@ -120,11 +123,17 @@ def stored_features(trace: Trace, beside: Path) -> dict[Site, NDArray[Any]] | No
         ``site -> (S, T, ...)`` float32.
 
     Raises:
-        OptionError: The trace names a folder that is not there, or is damaged.
+        OptionError: The trace names a folder that is not there, is damaged, or holds the tensors of another recording.
     """
     if not trace.features:
         return None
     from foreseer.workbench.features_store import FeatureStore
 
     store = FeatureStore.open(beside.parent / trace.features)
-    return {site: np.asarray(store.read(site, trace.streams[0]), dtype=np.float32) for site in trace.sites}
+    stream = trace.streams[0]
+    found = {site: np.asarray(store.read(site, stream), dtype=np.float32) for site in trace.sites}
+    for site, features in found.items():
+        norms, wanted = np.linalg.norm(features.reshape(*features.shape[:2], -1), axis=2), trace.norms(site, stream)
+        if norms.shape != wanted.shape or not np.allclose(norms, wanted, rtol=ROUNDING):
+            raise OptionError(f"the tensors in {str(beside.parent / trace.features)!r} are not those of this trace: at {site} their norms differ; record again")
+    return found

@@ -28,8 +28,8 @@ COLUMNS: tuple[tuple[str, str, str, str], ...] = (
         "final_error_mean",
         "final error",
         ".3g",
-        "Predicted L2 error of the final latent: sum over the forecast steps of measured sensitivity times error. Errors of several steps are taken to "
-        "add up, which is cautious, and not to feed back, which is not.",
+        "Predicted L2 error of the final latent: measured sensitivity times error, summed over the forecast steps between two computed ones; of these sums, "
+        "the root of the sum of squares. Errors are taken not to feed back.",
     ),
     (
         "psnr_mean",

@@ -63,6 +63,8 @@ class Signature:
         if not other_steps:
             if other.num_steps is not None and other.num_steps != self.num_steps:
                 found.append(f"{self.num_steps} steps before, {other.num_steps} now")
+            elif other.timesteps and self.timesteps and len(other.timesteps) != len(self.timesteps):
+                found.append(f"{len(self.timesteps)} timesteps before, {len(other.timesteps)} now")
             elif other.timesteps and self.timesteps:
                 most = max(map(abs, self.timesteps)) or 1.0
                 apart = max(abs(a - b) for a, b in zip(self.timesteps, other.timesteps, strict=True))

@@ -80,6 +80,7 @@ class Trace:
         final_norm: ``(S,)`` L2 norm of each final latent.
         final_size: Numbers of one final latent.
         features: Name of the folder beside the file that holds the tensors; empty where they were not kept.
+        seed: Of the recorded noises; None where it is not known.
     """
 
     signature: Signature
@@ -95,6 +96,7 @@ class Trace:
     final_norm: Array = attrs.field(factory=lambda: np.zeros(0), repr=False)
     final_size: int = 0
     features: str = ""
+    seed: int | None = None
 
     @property
     def num_steps(self) -> int:
@@ -162,8 +164,10 @@ class Trace:
             "evaluations": self.evaluations,
             "final_size": self.final_size,
             "features": self.features,
+            "seed": self.seed,
         }
-        metadata = {"format": FORMAT, "trace": json.dumps(plain), "sha256": _digest(tensors)}
+        text = json.dumps(plain)
+        metadata = {"format": FORMAT, "trace": text, "sha256": _digest(tensors, text)}
         part = path.with_name(path.name + ".part")
         path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(save(tensors, metadata))
@@ -189,10 +193,16 @@ class Trace:
             raise OptionError(f"{str(path)!r} cannot be read as safetensors: {error}; write the name of a file that `foreseer record` made") from error
         if metadata.get("format") != FORMAT:
             raise OptionError(f"{str(path)!r} says it is {metadata.get('format', 'nothing')!r}, and this foreseer reads {FORMAT!r}; record again")
-        digest = _digest(tensors)
+        digest = _digest(tensors, metadata.get("trace", ""))
         if metadata.get("sha256") != digest:
-            raise OptionError(f"{str(path)!r} is damaged: its numbers have checksum {digest[:12]}, it says {str(metadata.get('sha256'))[:12]}; record again")
-        plain = json.loads(metadata["trace"])
+            raise OptionError(f"{str(path)!r} is damaged: its contents have checksum {digest[:12]}, it says {str(metadata.get('sha256'))[:12]}; record again")
+        try:
+            return cls._of(json.loads(metadata["trace"]), tensors)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise OptionError(f"{str(path)!r} is no whole trace: {type(error).__name__}: {error}; record again") from error
+
+    @classmethod
+    def _of(cls, plain: dict[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Trace:
         signature = Signature.from_dict(plain.pop("signature"))
         lower = np.tril_indices(signature.num_steps)
         grams = {}
@@ -206,11 +216,16 @@ class Trace:
         known = {field.name for field in attrs.fields(cls)}
         given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items() if key in known}
         given["target"] = None if plain["target"] is None else site_named(plain["target"])
-        return cls(signature=signature, grams=grams, sensitivity=tensors["sensitivity"], final_norm=tensors["final_norm"], **given)
+        trace = cls(signature=signature, grams=grams, sensitivity=tensors["sensitivity"], final_norm=tensors["final_norm"], **given)
+        counts = {len(gram) for gram in grams.values()} | {len(norms) for norms in (trace.sensitivity, trace.final_norm) if norms.size} | {len(trace.labels)}
+        if len(counts) > 1:
+            raise ValueError(f"it holds numbers of {' and of '.join(map(str, sorted(counts)))} samples")
+        return trace
 
 
-def _digest(tensors: Mapping[str, NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
+def _digest(tensors: Mapping[str, NDArray[Any]], text: str) -> str:
+    """Of the numbers and of what is said about them: a number of another model or site is as wrong as a changed one."""
+    digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].tobytes())
     return digest.hexdigest()

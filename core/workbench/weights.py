@@ -73,6 +73,27 @@ class LinearWeights:
             raise OptionError(f"predictor={self.name!r} is not linear: it {what}, and inner products cannot score it; record with --features to replay it")
         return draft.values
 
+    def each(self, anchors: NDArray[np.float64], target: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Return the weights of N forecasts of one step, each of a run of its own: a predictor abstains for all rows of a run together.
+
+        Args:
+            anchors: As `of` takes them.
+            target: The step to forecast.
+
+        Returns:
+            ``(N, K)`` weights, 0 where there are none, and ``(N,)`` whether the predictor is able.
+
+        Raises:
+            OptionError: As `of`.
+        """
+        found = self.of(anchors, target)
+        if found is not None:
+            return found, np.ones(len(anchors), dtype=bool)
+        if len(anchors) == 1:
+            return np.zeros(anchors.shape), np.zeros(1, dtype=bool)
+        one_by_one = [self.each(row[None], target) for row in anchors]
+        return np.concatenate([values for values, _ in one_by_one]), np.concatenate([able for _, able in one_by_one])
+
     def _setup(self, rows: int) -> tuple[Any, int]:
         hooks = self._hooks
         run = attrs.evolve(self.run, rows=rows, groups=tuple(range(rows)))
