@@ -106,10 +106,11 @@ def first_block_gate_beats_schedule(results: Results) -> Iterator[Verdict]:
 
 
 def verification_beats_schedule(results: Results) -> Iterator[Verdict]:
-    """Judge whether, at equal block-rows, verification counted, SpeCa comes closer than a fixed schedule that forecasts the same features."""
+    """Judge whether, at equal block-rows, verification counted, SpeCa comes closer than a fixed schedule that forecasts the same features to the same order."""
     for batch, lanes in _by_batch(results):
         fixed = [lane for lane in lanes if lane.method in ("taylorseer", "reuse") and lane.options.get("target") == "modules"]
-        found = [gain_at_equal_cost(results, lane, fixed) for lane in lanes if lane.method in ("speca", "speca_released")]
+        judged = [lane for lane in lanes if lane.method in ("speca", "speca_released")]
+        found = [gain_at_equal_cost(results, lane, [other for other in fixed if _order(other) == _order(lane)]) for lane in judged]
         paper = "Verification beats the fixed schedule at equal cost (SpeCa)"
         yield from _judged(verification_beats_schedule, paper, batch, found, "verification over the fixed schedule, at equal block-rows")
 
@@ -165,7 +166,7 @@ def _judged(claim: Callable[..., object], paper: str, batch: int, found: Sequenc
     gains = [g for g in found if g is not None]
     if not gains:
         return
-    means = [g.mean for g in gains]
+    means, worst = [g.mean for g in gains], [g.worst for g in gains]
     wins, losses = sum(g.mean > 0 and g.clear for g in gains), sum(g.mean < 0 and g.clear for g in gains)
     finding: Finding = "holds" if wins == len(gains) else "mixed" if wins else "fails" if losses else "open"
     numbers = {"median_gain_db": float(np.median(means)), "smallest_gain_db": min(means), "largest_gain_db": max(means)}
@@ -177,7 +178,7 @@ def _judged(claim: Callable[..., object], paper: str, batch: int, found: Sequenc
         finding=finding,
         sentence=(
             f"The gain of {what} is {numbers['median_gain_db']:+.2f} dB in the median ({min(means):+.2f} to {max(means):+.2f}); of {len(gains)} comparisons "
-            f"{wins} are for it beyond noise, {losses} against it, {unclear} neither."
+            f"{wins} are for it beyond noise, {losses} against it, {unclear} neither. In the worst sample: {min(worst):+.2f} to {max(worst):+.2f} dB."
         ),
         numbers={**numbers, "comparisons": len(gains), "for": wins, "against": losses, "neither": unclear},
         lanes=tuple(dict.fromkeys(name for g in gains for name in (g.lane, *g.over))),

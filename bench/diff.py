@@ -138,7 +138,21 @@ def _changes(old: LaneResult, new: LaneResult, paired: bool) -> list[Change]:
         one, other = (dict(zip(lane.indices, capped(read(lane)), strict=True)) for lane in (old, new))
         common = sorted(one.keys() & other.keys()) if paired else []
         a, b = (np.array([values[i] for i in common] if common else list(values.values())) for values in (one, other))
-        if not (np.isfinite(a).all() and np.isfinite(b).all()):
+        broken = [not np.isfinite(values).all() for values in (a, b)]
+        if any(broken):
+            if broken[0] != broken[1]:  # a figure that came or went is a change that no noise explains
+                lost = Change(
+                    lane=old.name,
+                    batch=old.batch,
+                    figure=figure,
+                    before=float(a.mean()),
+                    after=float(b.mean()),
+                    difference=math.nan,
+                    noise=0.0,
+                    changed=True,
+                    better=broken[0],
+                )
+                found.append(lost)
             continue
         noise = _error(b - a) if common else math.hypot(_error(a), _error(b))
         found.append(change(figure, float(a.mean()), float(b.mean()), float(b.mean() - a.mean()), STANDARD_ERRORS * noise, higher))

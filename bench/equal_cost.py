@@ -13,6 +13,9 @@ from foreseer.bench.summary import capped, mean_of
 
 __all__ = ["Gain", "best_at_steps", "gain", "gain_at_equal_cost", "sweep_of"]
 
+NOTHING = 0.01
+"""A gain below this is none, dB, however sure it is: two ways to the same sample differ by rounding."""
+
 
 @attrs.frozen(kw_only=True)
 class Gain:
@@ -22,6 +25,7 @@ class Gain:
         lane, over: Their names; of an interpolation, both its ends.
         cost: Block-rows of the lane over those of full computation.
         mean: Mean of the paired differences, dB.
+        worst: Worst sample less the other's worst sample, dB.
         error: Standard error of the mean.
         share: Share of the samples that are better.
         samples: How many pairs there are.
@@ -31,14 +35,15 @@ class Gain:
     over: tuple[str, ...]
     cost: float
     mean: float
+    worst: float
     error: float
     share: float
     samples: int
 
     @property
     def clear(self) -> bool:
-        """Whether it is beyond noise: more than three standard errors, either way."""
-        return abs(self.mean) > 3 * self.error
+        """Whether it is beyond noise: more than three standard errors, either way, and more than nothing."""
+        return abs(self.mean) > max(3 * self.error, NOTHING)
 
 
 def gain(results: Results, lane: LaneResult, other: LaneResult) -> Gain | None:
@@ -83,15 +88,17 @@ def _gain(results: Results, lane: LaneResult, others: Sequence[tuple[LaneResult,
     if not common:
         return None
     beside = sum(weight * np.array([values[i] for i in common]) for values, (_, weight) in zip(rest, others, strict=True))
-    differences = np.array([own[i] for i in common]) - beside
-    differences = differences[np.isfinite(differences)]
-    if not len(differences):
+    ours = np.array([own[i] for i in common])
+    known = np.isfinite(ours) & np.isfinite(beside)
+    if not known.any():
         return None
+    differences = (ours - beside)[known]
     return Gain(
         lane=lane.name,
         over=tuple(other.name for other, _ in others),
         cost=results.cost(lane),
         mean=float(differences.mean()),
+        worst=float(ours[known].min() - np.asarray(beside)[known].min()),
         error=float(differences.std(ddof=1) / math.sqrt(len(differences))) if len(differences) > 1 else math.inf,
         share=float((differences > 0).mean()),
         samples=len(differences),

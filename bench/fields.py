@@ -53,7 +53,7 @@ def check_device(settings: object, attribute: attrs.Attribute[str], value: str) 
 
 def check_dtype(settings: object, attribute: attrs.Attribute[str], value: str) -> None:
     """Refuse a name that is not in `DTYPES`."""
-    if value not in DTYPES:
+    if not isinstance(value, str) or value not in DTYPES:
         raise OptionError(f"dtype={value!r} is unknown; write one of {', '.join(DTYPES)}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -27,6 +28,7 @@ class Point:
         steps, mean, worst: Its computed steps, and its PSNR in the mean and in the worst sample, dB.
         best_mean: The policy with the best mean PSNR among those that compute no more; None where there is none.
         best_worst: Likewise by the worst sample.
+        matched: One policy among them that is at least as good in the mean and in the worst sample; None where there is none.
     """
 
     peer: str
@@ -36,13 +38,12 @@ class Point:
     worst: float
     best_mean: LaneResult | None
     best_worst: LaneResult | None
+    matched: LaneResult | None
 
     @property
     def as_good(self) -> bool:
-        """Whether policies are at least as good in the mean and in the worst sample."""
-        if self.best_mean is None or self.best_worst is None:
-            return False
-        return mean_of(self.best_mean, "psnr") >= self.mean and worst_of(self.best_worst, "psnr") >= self.worst
+        """Whether one policy is at least as good in the mean and in the worst sample."""
+        return self.matched is not None
 
 
 def steps_of(lane: LaneResult) -> float:
@@ -51,9 +52,14 @@ def steps_of(lane: LaneResult) -> float:
 
 
 def front_of(lanes: Sequence[LaneResult]) -> list[LaneResult]:
-    """Return the lanes that no other beats: those with a better mean PSNR than every lane that computes as many steps or fewer, by steps."""
+    """Return the lanes that no other beats: those with a better mean PSNR than every lane that computes as many steps or fewer, by steps.
+
+    A lane without a PSNR, whose samples are not finite, is on no front.
+    """
     front: list[LaneResult] = []
-    for lane in sorted((lane for lane in lanes if lane.units), key=lambda lane: (steps_of(lane), -mean_of(lane, "psnr"))):
+    for lane in sorted(
+        (lane for lane in lanes if lane.units and not math.isnan(mean_of(lane, "psnr"))), key=lambda lane: (steps_of(lane), -mean_of(lane, "psnr"))
+    ):
         if not front or mean_of(lane, "psnr") > mean_of(front[-1], "psnr"):
             front.append(lane)
     return front
@@ -69,7 +75,7 @@ def points_of_peers(results: Results, batch: int, *, least: float = 7.0, most: f
         most: Most computed steps: above, nothing is saved.
     """
     lanes = [lane for lane in results.lanes if lane.batch == batch and lane.units and not lane.error]
-    policies = [lane for lane in lanes if lane.kind == "policy"]
+    policies = [lane for lane in lanes if lane.kind == "policy" and not math.isnan(mean_of(lane, "psnr"))]
     sweeps: dict[str, list[LaneResult]] = {}
     for lane in lanes:
         if lane.kind == "peer":
@@ -79,12 +85,15 @@ def points_of_peers(results: Results, batch: int, *, least: float = 7.0, most: f
             if not least <= (steps := steps_of(lane)) <= most:
                 continue
             fitting = [policy for policy in policies if steps_of(policy) <= steps + HALF_A_STEP]
+            mean, worst = mean_of(lane, "psnr"), worst_of(lane, "psnr")
+            as_good = [policy for policy in fitting if mean_of(policy, "psnr") >= mean and worst_of(policy, "psnr") >= worst]
             yield Point(
                 peer=peer,
                 lane=lane,
                 steps=steps,
-                mean=mean_of(lane, "psnr"),
-                worst=worst_of(lane, "psnr"),
+                mean=mean,
+                worst=worst,
+                matched=max(as_good, key=lambda policy: mean_of(policy, "psnr"), default=None),
                 best_mean=max(fitting, key=lambda policy: mean_of(policy, "psnr"), default=None),
                 best_worst=max(fitting, key=lambda policy: worst_of(policy, "psnr"), default=None),
             )

@@ -99,5 +99,16 @@ def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> L
         worst={figure: worst_of(lane, figure) for figure in figures},
         frechet=math.nan if lane.frechet is None else lane.frechet,
         fewer=beside.name if beside else "",
-        gain=means["psnr"] - mean_of(beside, "psnr") if beside else math.nan,
+        gain=_paired(lane, beside) if beside else math.nan,
     )
+
+
+def _paired(lane: LaneResult, other: LaneResult) -> float:
+    """Mean difference in PSNR over the samples that both have; infinite where the lane's samples are all the same as full computation's."""
+    own, theirs = (dict(zip(found.indices, found.values("psnr"), strict=True)) for found in (lane, other))
+    common = sorted(own.keys() & theirs.keys())
+    if not common:
+        return math.nan
+    if all(math.isinf(own[i]) for i in common):
+        return math.inf
+    return float(np.mean(np.array(capped([own[i] for i in common])) - np.array(capped([theirs[i] for i in common]))))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from foreseer.bench.claims import verdicts
-from foreseer.bench.front import points_of_peers, steps_of
+from foreseer.bench.front import HALF_A_STEP, Point, points_of_peers, steps_of
 from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.sentences import summaries
@@ -54,8 +54,8 @@ what was still alive when a batch was drawn, which is nothing where they let go 
 """
 
 INTRODUCTION = {
-    "rows": "At batch 1 both are one and the same, so that its ratios show the noise. Above 1, deciding per row costs more at the same quality. These samples are "
-    "digits of one model, and more alike than prompts are.",
+    "rows": "At batch 1 both are one and the same, so that its ratios show the noise: by the clock, on two timed runs a lane, nothing is resolved. Above 1, deciding "
+    "per row costs more at the same quality. These samples are digits of one model, and more alike than prompts are.",
 }
 
 
@@ -102,8 +102,18 @@ def claims_over_all(found: dict[str, Results]) -> Iterator[str]:
         if name.startswith("peers"):
             points = list(points_of_peers(results, results.settings["batch"][0]))
             reached = sum(point.as_good for point in points)
-            yield f"- {SECTIONS[name]}: at {reached} of {len(points)} points of the peers' fronts a built-in policy that computes no more steps is at least as good, in the mean and in the worst sample."
+            bare = sum(any_without_plans(point, results) for point in points)
+            yield (
+                f"- {SECTIONS[name]}: at {reached} of {len(points)} points of the peers' fronts one built-in policy that computes no more steps (half a step let pass) is at "
+                f"least as good, in the mean and in the worst sample; without `planned`, whose schedules were made from other samples of the same model, at {bare}."
+            )
     yield ""
+
+
+def any_without_plans(point: Point, results: Results) -> bool:
+    """Whether a policy that was not planned is at least as good as a peer's point."""
+    others = [lane for lane in results.lanes if lane.kind == "policy" and lane.method != "planned" and lane.units and steps_of(lane) <= point.steps + HALF_A_STEP]
+    return any(mean_of(lane, "psnr") >= point.mean and worst_of(lane, "psnr") >= point.worst for lane in others)
 
 
 def planned_section() -> Iterator[str]:
@@ -189,6 +199,11 @@ def section(name: str, results: Results) -> Iterator[str]:
     versions = ", ".join(f"{key} {value}" for key, value in results.versions.items() if key in ("foreseer", "torch", "diffusers", "cache-dit"))
     dirty = ", with changes" if results.git.get("changed") or results.git.get("dirty") else ""
     yield f"Made on: {machine}; {versions}; commit {commit}{dirty}; seed {results.seed}.\n"
+    if not results.finished:
+        lanes = [lane for lane in results.lanes if not lane.error]
+        most = max(len(lane.indices) for lane in lanes)
+        none, some = (sum(low <= len(lane.indices) <= high for lane in lanes) for low, high in ((0, 0), (1, most - 1)))
+        yield f"Not finished: of {len(lanes)} lanes, {none} of plain sampling with fewer steps were not drawn, {some} on some of the samples only. The same command goes on.\n"
     for batch in dict.fromkeys(lane.batch for lane in results.lanes):
         if name == "rows":
             continue
@@ -201,10 +216,14 @@ def section(name: str, results: Results) -> Iterator[str]:
         for summary in summaries(results, results.settings["batch"][0]) if name != "rows" else ():
             yield f"- {summary.sentence}"
         yield ""
-    failed = [lane for lane in results.lanes if lane.error]
+    failed = [f"- `{lane.name}`: {lane.error}" for lane in results.lanes if lane.error]
+    failed += [f"- `{lane.name}`: computed every step, and said nothing" for lane in results.lanes if lane.kind == "peer" and lane.units and results.cost(lane) == 1]
+    failed += [
+        f"- `{lane.name}`: another picture, {mean_of(lane, 'psnr'):.1f} dB" for lane in results.lanes if lane.kind == "peer" and lane.units and mean_of(lane, "psnr") < 0
+    ]
     if failed:
-        yield "Where a method refused or failed:\n"
-        yield from (f"- `{lane.name}`: {lane.error}" for lane in failed)
+        yield "Where a method refused, failed or did nothing:\n"
+        yield from failed
         yield ""
     if results.published:
         yield "What was published, on other models: nothing of it compares with the table above but its order.\n"
@@ -237,7 +256,7 @@ def table(results: Results, batch: int) -> Iterator[str]:
 def peers_table(results: Results) -> Iterator[str]:
     """Each point of a peer's front beside the best policies that compute no more."""
     yield "Each point of a peer's front, and the best of our policies that compute as many steps or fewer (half a step more let pass):\n"
-    yield "| peer | steps | PSNR | our best in the mean | PSNR | our best in the worst sample | PSNR | at least as good |"
+    yield "| peer | steps | PSNR | our best in the mean | PSNR | our best in the worst sample | PSNR | one of ours at least as good in both |"
     yield "|---|---:|---:|---|---:|---|---:|---|"
     for point in points_of_peers(results, results.settings["batch"][0]):
         own = [f"`{lane.name}`, {steps_of(lane):.1f} steps | {both(lane)}" if lane else "none |" for lane in (point.best_mean, point.best_worst)]
