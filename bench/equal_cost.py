@@ -9,7 +9,7 @@ import attrs
 import numpy as np
 
 from foreseer.bench.results import LaneResult, Results
-from foreseer.bench.summary import capped, mean_of
+from foreseer.bench.summary import mean_of, paired_psnr
 
 __all__ = ["Gain", "best_at_steps", "gain", "gain_at_equal_cost", "sweep_of"]
 
@@ -83,12 +83,8 @@ def best_at_steps(lanes: Sequence[LaneResult], steps: float, *, within: float = 
 
 
 def _gain(results: Results, lane: LaneResult, others: Sequence[tuple[LaneResult, float]]) -> Gain | None:
-    own, *rest = (dict(zip(found.indices, capped(found.values("psnr")), strict=True)) for found in (lane, *(other for other, _ in others)))
-    common = sorted(set(own).intersection(*rest))
-    if not common:
-        return None
-    beside = sum(weight * np.array([values[i] for i in common]) for values, (_, weight) in zip(rest, others, strict=True))
-    ours = np.array([own[i] for i in common])
+    ours, *theirs = paired_psnr(lane, *(other for other, _ in others))
+    beside = sum((weight * values for values, (_, weight) in zip(theirs, others, strict=True)), np.zeros(len(ours)))
     known = np.isfinite(ours) & np.isfinite(beside)
     if not known.any():
         return None
@@ -98,7 +94,7 @@ def _gain(results: Results, lane: LaneResult, others: Sequence[tuple[LaneResult,
         over=tuple(other.name for other, _ in others),
         cost=results.cost(lane),
         mean=float(differences.mean()),
-        worst=float(ours[known].min() - np.asarray(beside)[known].min()),
+        worst=float(ours[known].min() - beside[known].min()),
         error=float(differences.std(ddof=1) / math.sqrt(len(differences))) if len(differences) > 1 else math.inf,
         share=float((differences > 0).mean()),
         samples=len(differences),

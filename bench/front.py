@@ -18,6 +18,10 @@ HALF_A_STEP = 0.5
 """A policy that decides per sample computes a fraction on average; up to half a step more counts as as many."""
 
 
+ANOTHER_PICTURE = 0.0
+"""A mean PSNR below this, dB, is of errors larger than the range of the values: nothing was cached, something was broken, and to beat it is no merit."""
+
+
 @attrs.frozen(kw_only=True)
 class Point:
     """A peer's lane, and what policies reach with as many computed steps or fewer.
@@ -66,7 +70,7 @@ def front_of(lanes: Sequence[LaneResult]) -> list[LaneResult]:
 
 
 def points_of_peers(results: Results, batch: int, *, least: float = 7.0, most: float = 36.0) -> Iterator[Point]:
-    """Yield every point of every peer's front.
+    """Yield every point of every peer's front. Lanes that failed, or drew something else altogether, are on none.
 
     Args:
         results: With peers.
@@ -78,7 +82,7 @@ def points_of_peers(results: Results, batch: int, *, least: float = 7.0, most: f
     policies = [lane for lane in lanes if lane.kind == "policy" and not math.isnan(mean_of(lane, "psnr"))]
     sweeps: dict[str, list[LaneResult]] = {}
     for lane in lanes:
-        if lane.kind == "peer":
+        if lane.kind == "peer" and mean_of(lane, "psnr") > ANOTHER_PICTURE:
             sweeps.setdefault(sweep_of(lane), []).append(lane)
     for peer, swept in sweeps.items():
         for lane in front_of(swept):

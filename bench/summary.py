@@ -7,10 +7,11 @@ from collections.abc import Sequence
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from foreseer.bench.results import FIGURES, LaneResult, Results
 
-__all__ = ["SAME_PSNR", "Line", "capped", "lines_of", "mean_of", "worst_of"]
+__all__ = ["SAME_PSNR", "Line", "capped", "lines_of", "mean_of", "paired_psnr", "worst_of"]
 
 SAME_PSNR = 100.0
 """What an infinite PSNR counts as in means and differences, dB: one sample that is the same must not make a mean infinite."""
@@ -19,6 +20,13 @@ SAME_PSNR = 100.0
 def capped(values: Sequence[float]) -> list[float]:
     """Return PSNRs, or any other figures, with infinity at `SAME_PSNR`."""
     return [SAME_PSNR if math.isinf(v) and v > 0 else v for v in values]
+
+
+def paired_psnr(*lanes: LaneResult) -> NDArray[np.float64]:
+    """Return ``(lanes, n)`` PSNRs in dB of the n samples that all lanes have, infinity as in `capped`, NaN where a sample is not finite."""
+    found = [dict(zip(lane.indices, capped(lane.values("psnr")), strict=True)) for lane in lanes]
+    common = sorted(set(found[0]).intersection(*found[1:]))
+    return np.array([[values[i] for i in common] for values in found], dtype=np.float64)
 
 
 def mean_of(lane: LaneResult, figure: str) -> float:
@@ -99,16 +107,13 @@ def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> L
         worst={figure: worst_of(lane, figure) for figure in figures},
         frechet=math.nan if lane.frechet is None else lane.frechet,
         fewer=beside.name if beside else "",
-        gain=_paired(lane, beside) if beside else math.nan,
+        gain=_gain(lane, beside) if beside else math.nan,
     )
 
 
-def _paired(lane: LaneResult, other: LaneResult) -> float:
-    """Mean difference in PSNR over the samples that both have; infinite where the lane's samples are all the same as full computation's."""
-    own, theirs = (dict(zip(found.indices, found.values("psnr"), strict=True)) for found in (lane, other))
-    common = sorted(own.keys() & theirs.keys())
-    if not common:
-        return math.nan
-    if all(math.isinf(own[i]) for i in common):
+def _gain(lane: LaneResult, other: LaneResult) -> float:
+    """Mean difference in PSNR over the samples that both have, NaN where there are none; infinite where the lane is the same as full computation."""
+    if math.isinf(mean_of(lane, "psnr")):
         return math.inf
-    return float(np.mean(np.array(capped([own[i] for i in common])) - np.array(capped([theirs[i] for i in common]))))
+    ours, theirs = paired_psnr(lane, other)
+    return float((ours - theirs).mean()) if len(ours) else math.nan

@@ -20,7 +20,7 @@ from foreseer.bench.diff import diff
 from foreseer.bench.equal_cost import best_at_steps, gain, gain_at_equal_cost
 from foreseer.bench.results import Counted, LaneResult, Results, Unit
 from foreseer.bench.summary import SAME_PSNR, lines_of
-from foreseer.bench.tables import matches
+from foreseer.bench.tables import matches, print_diff
 
 SAMPLES, STEPS, DEPTH = 8, 10, 4
 SPREAD = np.linspace(-1, 1, SAMPLES)
@@ -132,6 +132,40 @@ def test_a_gain_over_itself_is_nothing(psnr: list[float]) -> None:
     assert (found.mean, found.error, found.share, found.clear) == (0.0, 0.0, 0.0, False)
 
 
+@given(st.lists(st.floats(-1e-4, 1e-4), min_size=SAMPLES, max_size=SAMPLES))
+def test_rounding_is_no_gain(jitter: list[float]) -> None:
+    """Law: two ways to the same sample differ by rounding, and that is beyond no noise."""
+    found = gain(results(), lane("one", (30 + SPREAD + np.array(jitter) + 1e-4).tolist(), 0.5), lane("other", 30.0, 0.5))
+    assert found is not None
+    assert not found.clear
+
+
+def test_the_worst_sample_stands_beside_the_verdict() -> None:
+    """Law: a mean hides one sample that is lost."""
+    reuse = lane("reuse", 30.0, 0.3, method="taylorseer", options={"interval": 3, "max_order": 0})
+    lost = lane("order 1", [12.0] + [40.0] * (SAMPLES - 1), 0.3, method="taylorseer", options={"interval": 3, "max_order": 1})
+    assert "In the worst sample: -17.00 to -17.00 dB." in finding(results(reuse, lost), "forecasting_beats_reuse").sentence
+
+
+def test_verification_is_held_against_schedules_of_its_own_order() -> None:
+    """Law: what a higher order gains is no merit of verification."""
+    fixed = [taylor(20.0, 0.2), taylor(30.0, 0.4), taylor(26.5, 0.2, max_order=4), taylor(36.5, 0.4, max_order=4)]
+    judged = [lane(f"speca {o}", p, 0.3, method="speca", options={"max_order": o}) for o, p in ((1, 26.0), (4, 31.0), (2, 99.0))]
+    verdict = finding(results(*fixed, *judged), "verification_beats_schedule")
+    assert verdict.numbers["comparisons"] == 2
+    assert (verdict.numbers["smallest_gain_db"], verdict.numbers["largest_gain_db"]) == (pytest.approx(-0.5), pytest.approx(1.0))
+
+
+def test_the_gain_over_fewer_steps_is_of_the_samples_that_both_have() -> None:
+    """Law: plain sampling that was stopped early is compared on its own samples."""
+    fewer = lane("full, 4 steps", [20.0 + i for i in range(SAMPLES)], 0.4, kind="fewer")
+    (unit,) = fewer.units
+    first = attrs.evolve(unit, indices=(0, 1), steps=unit.steps[:2], figures={name: values[:2] for name, values in unit.figures.items()})
+    short = attrs.evolve(fewer, num_steps=4, units=(first,))
+    line = next(line for line in lines_of(results(lane("one", [21.0 + 2 * i for i in range(SAMPLES)], 0.4), short), SAMPLES) if line.lane.name == "one")
+    assert line.gain == pytest.approx(1.5)
+
+
 def test_one_sample_that_is_the_same_makes_no_mean_infinite() -> None:
     """Law: in means an infinite PSNR counts as so many dB; a lane that is the same everywhere stays infinite."""
     full, some = lines_of(results(lane("some", [math.inf] + [30.0] * (SAMPLES - 1), 0.5)), SAMPLES)
@@ -166,6 +200,17 @@ def test_a_planted_change_is_found(size: float, better: bool) -> None:
     (change,) = (c for c in diff(before, after).changed if c.figure == "psnr")
     assert change.better is better
     assert change.difference == pytest.approx(size if better else -size)
+
+
+@pytest.mark.parametrize("better", [False, True])
+def test_a_figure_that_is_lost_or_found_is_told(better: bool) -> None:
+    """Law: a lane whose samples stop being finite has become worse, and a diff is not silent about it."""
+    whole, broken = results(taylor(30.0)), results(attrs.evolve(taylor(30.0), units=lane("", [math.nan] * SAMPLES, 0.3).units))
+    changes = diff(broken, whole).changed if better else diff(whole, broken).changed
+    (change,) = (c for c in changes if c.figure == "psnr")
+    assert change.better is better
+    assert math.isnan(change.difference)
+    print_diff(diff(whole, broken))
 
 
 def test_without_pairs_a_shift_within_the_spread_is_noise() -> None:

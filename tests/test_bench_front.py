@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
+import attrs
 from bench_results import SAMPLES, lane, made
 from hypothesis import given
 from hypothesis import strategies as st
 
 from foreseer.bench.front import front_of, points_of_peers, steps_of
+from foreseer.bench.results import LaneResult
 from foreseer.bench.summary import mean_of, worst_of
 
 ROOT = Path(__file__).parents[1]
@@ -43,10 +45,39 @@ def test_a_peer_is_held_against_the_best_of_what_computes_no_more(policies: list
         if fitting:
             assert mean_of(point.best_mean, "psnr") == max(mean_of(one, "psnr") for one in fitting)
             assert worst_of(point.best_worst, "psnr") == max(worst_of(one, "psnr") for one in fitting)
-            reached = np.array([mean_of(point.best_mean, "psnr") >= point.mean, worst_of(point.best_worst, "psnr") >= point.worst])
-            assert point.as_good == bool(reached.all())
-        else:
-            assert not point.as_good
+        reached = [one for one in fitting if mean_of(one, "psnr") >= point.mean and worst_of(one, "psnr") >= point.worst]
+        assert point.as_good == bool(reached)
+
+
+def with_samples(found: LaneResult, *psnr: float) -> LaneResult:
+    """The same lane, with the PSNRs of its samples repeated from a few."""
+    (unit,) = found.units
+    values = tuple(itertools.islice(itertools.cycle(psnr), SAMPLES))
+    return attrs.evolve(found, units=(attrs.evolve(unit, figures={**unit.figures, "psnr": values}),))
+
+
+def test_the_mean_of_one_policy_and_the_worst_sample_of_another_reach_nobody() -> None:
+    """Law: a user runs one policy."""
+    peer = with_samples(lane("peer", 30.0, 0.4, kind="peer", method="other"), 35.0, 25.0)
+    uneven, even = with_samples(lane("uneven", 30.0, 0.4), 60.0, 20.0), with_samples(lane("even", 30.0, 0.4), 26.0)
+    (point,) = points_of_peers(made(lanes=(made().lanes[0], uneven, even, peer)), SAMPLES, least=0)
+    assert (point.best_mean, point.best_worst) == (uneven, even)
+    assert not point.as_good
+    both = with_samples(lane("both", 30.0, 0.4), 36.0, 25.0)
+    (point,) = points_of_peers(made(lanes=(made().lanes[0], uneven, even, both, peer)), SAMPLES, least=0)
+    assert point.matched == both
+
+
+def test_a_lane_whose_samples_are_not_finite_hides_no_other() -> None:
+    """Law: it is on no front, whether it is a peer's or ours; nor is what drew another picture."""
+    lanes = [lane(f"{n}", 20.0 + 10 * n, 0.3 + 0.1 * n, kind="peer", method="other") for n in range(3)]
+    broken = with_samples(lane("broken", 30.0, 0.1, kind="peer", method="other"), math.nan)
+    assert front_of([broken, *lanes]) == lanes
+    noise = lane("noise", -27.0, 0.1, kind="peer", method="other")
+    ours = [with_samples(lane("ours, broken", 30.0, 0.1), math.nan), lane("ours", 50.0, 0.2)]
+    points = list(points_of_peers(made(lanes=(made().lanes[0], *ours, broken, noise, *lanes)), SAMPLES, least=0))
+    assert [point.lane for point in points] == lanes
+    assert all(point.best_mean == point.best_worst == point.matched == ours[1] for point in points)
 
 
 def test_failed_lanes_are_on_no_front() -> None:

@@ -39,6 +39,7 @@ def test_a_grid_is_every_combination_once(tmp_path: Path) -> None:
         ("family = 'dit'\nbatch = [2, 2]", r"batch=\[2, 2\] is out of range"),
         ("family = 'dit'\nguidance = 'high'", "guidance='high' is out of range; write a number"),
         ("family = 'dit'\ndtype = 'int8'", "dtype='int8' is unknown; write one of float32"),
+        ("family = 'dit'\ndtype = ['float32']", r"dtype=\['float32'\] is unknown"),
         ("family = 'dit'\ndevice = 'abacus'", "device='abacus' is unknown"),
         ("family = 'dit'\nlanes = 3", r"lanes=3 is not a list of tables; write \[\[lanes\]\]"),
         ("family = 'dit'\n[[lanes]]\ngrid = {}", "names no policy"),

@@ -53,6 +53,11 @@ def trace_of(values: Any, *, streams: tuple[str, ...] = ("",), **changes: Any) -
     )
 
 
+def said_in(path: Path) -> dict[str, str]:
+    with safe_open(path, framework="numpy") as file:
+        return dict(file.metadata())
+
+
 @given(st.integers(3, 20), st.integers(1, 4), st.integers(0, 2**31), st.floats(1e-3, 0.5), st.data())
 def test_squared_error_is_that_of_the_tensors(steps: int, count: int, seed: int, rough: float, data: st.DataObject) -> None:
     """To 1e-5 of the error, where the error is as small as a thousandth of the feature's norm."""
@@ -134,8 +139,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 def test_what_is_said_of_the_numbers_cannot_be_changed(change: dict[str, Any], tmp_path: Path) -> None:
     """Law: the checksum is one of the numbers and of what they are said to be."""
     path = trace_of(features(2, 6)).save(tmp_path / "trace.safetensors")
-    with safe_open(path, framework="numpy") as file:
-        said, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    said, tensors = said_in(path), load_file(path)
     save_file(tensors, path, said)
     assert Trace.load(path).samples == 2
     save_file(tensors, path, said | {"trace": json.dumps(json.loads(said["trace"]) | change)})
@@ -147,8 +151,7 @@ def test_what_is_said_of_the_numbers_cannot_be_changed(change: dict[str, Any], t
 def test_a_whole_file_that_says_what_cannot_be_is_refused(change: dict[str, Any], tmp_path: Path) -> None:
     """Law: also where the checksum is right."""
     path = trace_of(features(2, 6)).save(tmp_path / "trace.safetensors")
-    with safe_open(path, framework="numpy") as file:
-        said, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    said, tensors = said_in(path), load_file(path)
     text = json.dumps(json.loads(said["trace"]) | change)
     save_file(tensors, path, said | {"trace": text, "sha256": _digest(tensors, text)})
     with pytest.raises(OptionError, match=r"no whole trace: .*record again"):

@@ -207,9 +207,7 @@ def read_ledger(path: Path) -> tuple[tuple[Entry, ...], str]:
     try:
         return _entries(lines[1:]), str(lines[0]["metric"])
     except (KeyError, TypeError, ValueError) as error:
-        raise OptionError(
-            f"{str(path)!r} is no whole ledger: {type(error).__name__}: {error}; write the name of a file as the observer `ledger` wrote it"
-        ) from error
+        raise OptionError(f"{str(path)!r} is no whole ledger: {type(error).__name__}: {error}; run again with the observer `ledger`") from error
 
 
 def _lines_of(path: Path) -> tuple[list[dict[str, Any]], int]:

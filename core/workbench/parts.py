@@ -106,6 +106,7 @@ def joined(traces: Sequence[Trace]) -> Trace:
             raise OptionError(f"traces of different things cannot be joined: {'; '.join(differing)}; record them alike")
     return attrs.evolve(
         first,
+        seed=first.seed if all(trace.seed == first.seed for trace in traces) else None,
         labels=tuple(label for trace in traces for label in trace.labels),
         grams={key: np.concatenate([trace.grams[key] for trace in traces]) for key in first.grams},
         sensitivity=np.concatenate([trace.sensitivity for trace in traces]),

@@ -203,6 +203,7 @@ class Trace:
 
     @classmethod
     def _of(cls, plain: dict[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Trace:
+        """Put together what `save` took apart."""
         signature = Signature.from_dict(plain.pop("signature"))
         lower = np.tril_indices(signature.num_steps)
         grams = {}

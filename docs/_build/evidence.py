@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from foreseer.bench.claims import verdicts
-from foreseer.bench.front import HALF_A_STEP, Point, points_of_peers, steps_of
+from foreseer.bench.front import ANOTHER_PICTURE, HALF_A_STEP, Point, points_of_peers, steps_of
 from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.sentences import summaries
@@ -200,10 +200,10 @@ def section(name: str, results: Results) -> Iterator[str]:
     dirty = ", with changes" if results.git.get("changed") or results.git.get("dirty") else ""
     yield f"Made on: {machine}; {versions}; commit {commit}{dirty}; seed {results.seed}.\n"
     if not results.finished:
-        lanes = [lane for lane in results.lanes if not lane.error]
-        most = max(len(lane.indices) for lane in lanes)
+        lanes = [lane for lane in results.lanes if lane.kind == "fewer"]
+        most = max(len(lane.indices) for lane in results.lanes)
         none, some = (sum(low <= len(lane.indices) <= high for lane in lanes) for low, high in ((0, 0), (1, most - 1)))
-        yield f"Not finished: of {len(lanes)} lanes, {none} of plain sampling with fewer steps were not drawn, {some} on some of the samples only. The same command goes on.\n"
+        yield f"Not finished: of {len(lanes)} lanes of plain sampling with fewer steps, {none} were not drawn, and {some} on some of the samples only.\n"
     for batch in dict.fromkeys(lane.batch for lane in results.lanes):
         if name == "rows":
             continue
@@ -219,7 +219,7 @@ def section(name: str, results: Results) -> Iterator[str]:
     failed = [f"- `{lane.name}`: {lane.error}" for lane in results.lanes if lane.error]
     failed += [f"- `{lane.name}`: computed every step, and said nothing" for lane in results.lanes if lane.kind == "peer" and lane.units and results.cost(lane) == 1]
     failed += [
-        f"- `{lane.name}`: another picture, {mean_of(lane, 'psnr'):.1f} dB" for lane in results.lanes if lane.kind == "peer" and lane.units and mean_of(lane, "psnr") < 0
+        f"- `{lane.name}`: another picture, {mean_of(lane, 'psnr'):.1f} dB" for lane in results.lanes if lane.kind == "peer" and lane.units and mean_of(lane, "psnr") < ANOTHER_PICTURE
     ]
     if failed:
         yield "Where a method refused, failed or did nothing:\n"
@@ -255,7 +255,7 @@ def table(results: Results, batch: int) -> Iterator[str]:
 
 def peers_table(results: Results) -> Iterator[str]:
     """Each point of a peer's front beside the best policies that compute no more."""
-    yield "Each point of a peer's front, and the best of our policies that compute as many steps or fewer (half a step more let pass):\n"
+    yield "Each point of a peer's front from 7 to 36 steps, and the best of our policies that compute as many steps or fewer (half a step more let pass):\n"
     yield "| peer | steps | PSNR | our best in the mean | PSNR | our best in the worst sample | PSNR | one of ours at least as good in both |"
     yield "|---|---:|---:|---|---:|---|---:|---|"
     for point in points_of_peers(results, results.settings["batch"][0]):
