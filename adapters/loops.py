@@ -75,22 +75,30 @@ class MethodProbe:
 
 
 class ContextProbe:
-    """Stands in for a model's ``cache_context`` and remembers the name that is set: ``"cond"``, ``"uncond"``."""
+    """Stands in for a model's ``cache_context`` and remembers the name that is set: ``"cond"``, ``"uncond"``.
+
+    Each thread has its own name: pipelines that share a model enter and leave its context whenever they like.
+    """
 
     def __init__(self, model: nn.Module) -> None:
-        self._model, self.name = model, ""
+        self._model, self._here = model, threading.local()
         self._own: Any = getattr(type(model), "cache_context", None)
         object.__setattr__(model, "cache_context", self)
+
+    @property
+    def name(self) -> str:
+        """The name set in this thread; empty outside of a context."""
+        return getattr(self._here, "name", "")
 
     def __call__(self, name: str, **fields: Any) -> Any:
         @contextlib.contextmanager
         def context() -> Any:
-            before, self.name = self.name, name
+            before, self._here.name = self.name, name
             try:
                 with self._own(self._model, name, **fields):
                     yield
             finally:
-                self.name = before
+                self._here.name = before
 
         return context()
 

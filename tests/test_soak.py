@@ -412,3 +412,33 @@ def test_thread_on_a_pipeline_that_shares_an_attached_transformer_computes_as_ba
         )
     assert all(torch.equal(output, expected(text, steps=4)[0]) for output in mine)
     assert all(torch.equal(output, expected("none", steps=4)[0]) for output in theirs)
+
+
+def test_context_that_another_thread_leaves_is_not_taken_from_the_one_inside(monkeypatch):
+    """Both pipelines name their calls by `cache_context` of the one transformer; a name lost in the middle would begin a second stream."""
+    pipe = FLUX.build()
+    entered, leave, model, own = threading.Event(), threading.Event(), pipe.transformer, type(pipe.transformer).cache_context
+    main = threading.get_ident()
+
+    @contextlib.contextmanager
+    def slow(self, name):
+        with own(self, name):
+            if threading.get_ident() == main and other.is_alive():
+                leave.set()
+                other.join(60)
+            yield
+
+    def come_and_go():
+        with model.cache_context("uncond"):
+            entered.set()
+            leave.wait(60)
+
+    monkeypatch.setattr(type(model), "cache_context", slow)
+    other = threading.Thread(target=come_and_go)
+    with attach(pipe, POLICIES[2]) as attached:
+        other.start()
+        assert entered.wait(60)
+        output = FLUX.call(pipe, steps=4)
+        assert list(attached.reports) == ["cond"]
+    assert leave.is_set()
+    assert torch.equal(output, expected(POLICIES[2], steps=4)[0])
