@@ -1,7 +1,7 @@
 """The papers' claims, held against results: each function returns verdicts whose sentences are made of the numbers found.
 
-A claim holds where every comparison that the results allow is for it beyond noise (three standard errors of the paired differences); it fails where some are
-against it and none for it, is mixed where some are for it and others not, and open where none is beyond noise. What was not measured has no verdict.
+A claim holds where every comparison that the results allow is for it beyond noise (`foreseer.bench.noise`, of the paired differences); it fails where some
+are against it and none for it, is mixed where some are for it and others not, and open where none is beyond noise. What was not measured has no verdict.
 """
 
 from __future__ import annotations
@@ -141,6 +141,8 @@ def verification_cost(results: Results) -> Iterator[Verdict]:
 def rows_beat_batches(results: Results) -> Iterator[Verdict]:
     """Judge whether, at equal block-rows, samples that decide for themselves come closer than batches that decide as one, and by how much."""
     for batch, lanes in _by_batch(results):
+        if batch == 1:  # both are one and the same
+            continue
         gated = [lane for lane in lanes if "decide" in lane.options]
         found = []
         for lane in (lane for lane in gated if lane.options["decide"] == "row"):

@@ -56,4 +56,4 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of results.")]) -
 
         results = Results.load(folder)
         print_results(results)
-        typer.echo(f"page: {write_page(results, folder)}")
+        typer.echo(f"page: {write_page(results, folder if folder.is_dir() else folder.parent)}")

@@ -1,7 +1,8 @@
 """Two results side by side, and what changed beyond noise.
 
 How noise is judged. Figures of samples are paired where both results drew the same samples (family, seed, steps, guidance, dtype): the mean of the
-differences counts as a change where it exceeds three standard errors of it. Without pairs, the standard errors of both means count. Wall-clock ratios
+differences counts as a change where it is beyond noise as `foreseer.bench.noise` has it; of a single sample that differs nobody can say. Without pairs, the
+standard errors of both means count, and the smaller number of samples. Wall-clock ratios
 are held against the notches of their medians, 1.57 IQR / sqrt(n), added in squares, with three timed runs at least on each side. Counts (steps are
 figures of samples; block-rows, FLOPs, bytes are not) have no noise: any change is one, except of CUDA's allocator, where 1 % is let pass.
 """
@@ -14,12 +15,12 @@ from collections.abc import Callable, Sequence
 import attrs
 import numpy as np
 
+from foreseer.bench.noise import standard_errors
 from foreseer.bench.results import FIGURES, LaneResult, Results
 from foreseer.bench.summary import capped
 
 __all__ = ["Change", "Diff", "diff"]
 
-STANDARD_ERRORS = 3.0
 TIMED_RUNS = 3
 ROUNDING = 1e-9
 
@@ -135,7 +136,7 @@ def _changes(old: LaneResult, new: LaneResult, paired: bool) -> list[Change]:
     shared = [name for name in FIGURES if name in old.units[0].figures and name in new.units[0].figures]
     readers += [(name, lambda lane, name=name: lane.values(name), FIGURES[name].higher_is_better) for name in shared]  # type: ignore[misc]
     for figure, read, higher in readers:
-        one, other = (dict(zip(lane.indices, capped(read(lane)), strict=True)) for lane in (old, new))
+        one, other = (dict(zip(lane.indices, capped(figure, read(lane)), strict=True)) for lane in (old, new))
         common = sorted(one.keys() & other.keys()) if paired else []
         a, b = (np.array([values[i] for i in common] if common else list(values.values())) for values in (one, other))
         broken = [not np.isfinite(values).all() for values in (a, b)]
@@ -154,8 +155,10 @@ def _changes(old: LaneResult, new: LaneResult, paired: bool) -> list[Change]:
                 )
                 found.append(lost)
             continue
-        noise = _error(b - a) if common else math.hypot(_error(a), _error(b))
-        found.append(change(figure, float(a.mean()), float(b.mean()), float(b.mean() - a.mean()), STANDARD_ERRORS * noise, higher))
+        noise, samples = (_error(b - a) if common else math.hypot(_error(a), _error(b))), min(len(a), len(b))
+        known = samples > 1 or bool(np.array_equal(a, b))
+        noise *= standard_errors(samples) if samples > 1 else 0.0
+        found.append(change(figure, float(a.mean()), float(b.mean()), float(b.mean() - a.mean()), noise, higher, known))
     if old.ratios and new.ratios:
         medians = float(np.median(old.ratios)), float(np.median(new.ratios))
         enough = min(len(old.ratios), len(new.ratios)) >= TIMED_RUNS

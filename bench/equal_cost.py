@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 
+from foreseer.bench.noise import standard_errors
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.summary import mean_of, paired_psnr
 
@@ -15,6 +16,9 @@ __all__ = ["Gain", "best_at_steps", "gain", "gain_at_equal_cost", "sweep_of"]
 
 NOTHING = 0.01
 """A gain below this is none, dB, however sure it is: two ways to the same sample differ by rounding."""
+
+BROKEN_PSNR = 0.0
+"""What a sample that is not finite counts as in gains, dB: to leave it out would reward a lane for breaking its hardest samples."""
 
 
 @attrs.frozen(kw_only=True)
@@ -42,8 +46,8 @@ class Gain:
 
     @property
     def clear(self) -> bool:
-        """Whether it is beyond noise: more than three standard errors, either way, and more than nothing."""
-        return abs(self.mean) > max(3 * self.error, NOTHING)
+        """Whether it is beyond noise either way, as `foreseer.bench.noise` has it, and more than nothing."""
+        return abs(self.mean) > NOTHING and abs(self.mean) > standard_errors(self.samples) * self.error
 
 
 def gain(results: Results, lane: LaneResult, other: LaneResult) -> Gain | None:
@@ -85,16 +89,16 @@ def best_at_steps(lanes: Sequence[LaneResult], steps: float, *, within: float = 
 def _gain(results: Results, lane: LaneResult, others: Sequence[tuple[LaneResult, float]]) -> Gain | None:
     ours, *theirs = paired_psnr(lane, *(other for other, _ in others))
     beside = sum((weight * values for values, (_, weight) in zip(theirs, others, strict=True)), np.zeros(len(ours)))
-    known = np.isfinite(ours) & np.isfinite(beside)
-    if not known.any():
+    if not len(ours):
         return None
-    differences = (ours - beside)[known]
+    ours, beside = (np.where(np.isfinite(values), values, BROKEN_PSNR) for values in (ours, beside))
+    differences = ours - beside
     return Gain(
         lane=lane.name,
         over=tuple(other.name for other, _ in others),
         cost=results.cost(lane),
         mean=float(differences.mean()),
-        worst=float(ours[known].min() - beside[known].min()),
+        worst=float(ours.min() - beside.min()),
         error=float(differences.std(ddof=1) / math.sqrt(len(differences))) if len(differences) > 1 else math.inf,
         share=float((differences > 0).mean()),
         samples=len(differences),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
@@ -20,23 +19,28 @@ import torch
 from torch import Tensor
 
 from foreseer.adapters.attachment import Attachment
+from foreseer.bench.batches import mixed, pairs_of, split
+from foreseer.bench.clock import Stopwatch, Timed
 from foreseer.bench.counting import BlockCalls, Cost, count_blocks, count_cost
 from foreseer.bench.families import Family, blocks_of, load_family
-from foreseer.bench.lanes import FULL, fewer_lane, keep_freed_memory, labels_of, wait_for
-from foreseer.bench.likeness import figures_of, look_at
+from foreseer.bench.lanes import FULL, fewer_lane, keep_freed_memory, labels_of
+from foreseer.bench.likeness import Drawn, figures_of, look_at
 from foreseer.bench.machine import git_state, machine, versions
 from foreseer.bench.peers import PeerSpec, Request
 from foreseer.bench.quality import DigitJudge, frechet_distance
 from foreseer.bench.results import Counted, LaneResult, Results, Unit
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.store import Store
-from foreseer.registry import PolicySpec, signature_of
+from foreseer.registry import PolicySpec, parse_policy, signature_of
 from foreseer.report import Report
 
 __all__ = ["run_benchmark"]
 
 CALIBRATED = 16
 """Samples that a peer is calibrated on, where it is: the first ones."""
+
+PROBE = "taylorseer:interval=5,max_order=1"
+"""By the latent error under this schedule samples are called easy or hard, where batches are to be mixed."""
 
 Tell = Callable[[str, int, int], None]
 """Told what begins, how many units are done, and how many there will be as far as is known."""
@@ -56,7 +60,8 @@ def run_benchmark(settings: BenchSettings, out: Path, *, restart: bool = False, 
 
     Raises:
         OptionError: The folder holds results of other settings or versions.
-        KeyboardInterrupt: What was finished is kept; the same call goes on.
+        KeyboardInterrupt: What was finished is kept; the same call goes on, and tries again what failed.
+        OSError: The folder cannot be written to; what was finished is kept.
     """
     with _threads(settings.threads):
         return _Bench(settings, out, restart=restart, tell=tell).run()
@@ -91,7 +96,8 @@ class _Bench:
             )
         )
         self._results = attrs.evolve(self._results, about=settings.about, published=settings.published)
-        self._lanes = {lane.key: lane for lane in self._results.lanes}
+        self._lanes = {lane.key: lane for lane in self._store.begin_again(self._results).lanes}
+        self._batches: dict[int, list[tuple[int, ...]]] = {}
         self._given: dict[tuple[str, int], PolicySpec | PeerSpec] = {}
 
     def run(self) -> Results:
@@ -127,8 +133,29 @@ class _Bench:
         self._lanes |= {lane.key: lane for lane in lanes if lane.key not in self._lanes}
         self._store.name(list(self._lanes))
 
+    def _batches_of(self, batch: int) -> list[tuple[int, ...]]:
+        """Which samples are drawn together; what is finished says it."""
+        if batch not in self._batches:
+            samples, done = self._settings.samples, self._lanes[FULL, batch].units
+            if sum(len(unit.indices) for unit in done) == samples:
+                self._batches[batch] = [unit.indices for unit in done]
+            else:
+                self._batches[batch] = split(range(samples), batch) if self._settings.together == "as drawn" else mixed(self._difficulty, batch)
+        return self._batches[batch]
+
+    @functools.cached_property
+    def _difficulty(self) -> list[float]:
+        """Of each sample: the relative error of its latent under `PROBE`. The same noises are as hard in every run."""
+        found: list[float] = []
+        for indices in split(range(self._settings.samples), CALIBRATED):
+            full = self._draw(self._family, indices, self._steps)
+            with self._family.attached(parse_policy(PROBE), num_steps=self._steps, samples=len(indices)):
+                off = self._draw(self._family, indices, self._steps) - full
+            found += (off.flatten(1).norm(dim=1) / full.flatten(1).norm(dim=1)).tolist()
+        return found
+
     def _measure(self, keys: Sequence[tuple[str, int]], batch: int) -> None:
-        batches = [range(i, min(i + batch, self._settings.samples)) for i in range(0, self._settings.samples, batch)]
+        batches = self._batches_of(batch)
         for number, indices in enumerate(batches):
             first = [key for key in keys if self._lanes[key].kind == "full"]  # the others are compared with what it drew
             others = [key for key in keys if key not in first]
@@ -138,17 +165,20 @@ class _Bench:
                     continue
                 total = sum(-(-self._settings.samples // lane.batch) for lane in self._lanes.values())
                 self._tell(f"{lane.name}, batch {number + 1} of {len(batches)}", sum(len(lane.units) for lane in self._lanes.values()), total)
-                pairs = range(number, self._settings.repeats, len(batches)) if lane.kind != "full" else range(0)
+                pairs = pairs_of(number, repeats=self._settings.repeats, batches=len(batches)) if lane.kind != "full" else []
+                full = self._store.drawn((FULL, batch), number) if lane.kind != "full" else None
                 try:
-                    self._lanes[key] = self._unit(lane, number, indices, pairs)
+                    self._lanes[key], drawn = self._unit(lane, number, indices, pairs, full)
                 except Exception as error:  # a lane that fails is a row that says so; without full computation there is nothing to compare with
                     if lane.kind == "full":
                         raise
                     self._lanes[key] = attrs.evolve(lane, error=_one_line(error))
+                else:  # a full disk is no fault of the lane
+                    self._store.keep(key, number, drawn)
                 self._save()
 
-    def _unit(self, lane: LaneResult, number: int, indices: range, pairs: range) -> LaneResult:
-        """Draw a batch once with everything counted, and time it."""
+    def _unit(self, lane: LaneResult, number: int, indices: Sequence[int], pairs: Sequence[int], full: Drawn | None) -> tuple[LaneResult, Drawn]:
+        """Draw a batch once with everything counted, and time it. ``full`` is what full computation drew; None where that is what is drawn."""
         # A peer gets a model of its own: one that is disabled again can leave a model that computes the same and cannot be given to the next.
         family = self._load() if lane.kind == "peer" else self._family
         with ExitStack() as stack:
@@ -159,44 +189,45 @@ class _Bench:
             latents = self._draw(family, indices, lane.num_steps)
         self._check(family, lane)
         drawn = look_at(family, self._judge, latents)
-        full = drawn if lane.kind == "full" else self._store.drawn((FULL, lane.batch), number)
-        seconds: list[float] = []
-        full_seconds: list[float] = []
+        watch = Stopwatch()
         for pair in pairs:
-            for timed in (full_seconds, seconds) if pair % 2 == 0 else (seconds, full_seconds):
-                own = timed is seconds
-                taken, again = self._timed(family if own else self._family, lane if own else None, indices)
-                timed.append(taken)
-                attached = again or attached  # its steps' seconds are undisturbed
+            watch.pair(
+                lambda: self._timed(family, lane, indices),
+                lambda: self._timed(self._family, None, indices),
+                full_first=pair % 2 == 0,
+            )
+        attached = watch.attached or attached  # its steps' seconds are undisturbed
         self._check(family, lane)
-        self._store.keep(lane.key, number, drawn)
         reports = attached.reports if attached is not None else {}
         unit = Unit(
             number=number,
             indices=tuple(indices),
-            figures=figures_of(family, drawn, full, labels_of(indices)),
-            seconds=tuple(seconds),
-            full_seconds=tuple(full_seconds),
+            figures=figures_of(family, drawn, full or drawn, labels_of(indices)),
+            seconds=tuple(watch.seconds),
+            full_seconds=tuple(watch.full_seconds),
+            stalled=watch.stalled,
             bytes_held=sum(sum(report.bytes_held.values()) for report in reports.values()),
             warnings=tuple(dict.fromkeys(sentence for report in reports.values() for sentence in report.warnings)),
             **(_reported(reports, len(indices)) if reports else self._counted(calls, len(indices))),
         )
-        return attrs.evolve(
+        done = attrs.evolve(
             lane,
             units=tuple(sorted((*lane.units, unit), key=lambda unit: unit.number)),
             counted=_cost(cost) or lane.counted,
             reports={name: report.to_dict() for name, report in reports.items()} if not number else lane.reports,
-            frechet=self._frechet(lane, number),
+            frechet=self._frechet(lane, drawn),
         )
+        return done, drawn
 
     def _counted(self, calls: BlockCalls, samples: int) -> dict[str, Any]:
         """Steps and block-rows as seen from outside. A step of a pipeline may be several calls."""
         steps = calls.steps / self._calls_per_step
         return {"steps": (steps,) * samples, "block_rows": calls.block_rows}
 
-    def _frechet(self, lane: LaneResult, number: int) -> float | None:
-        numbers = sorted({unit.number for unit in lane.units} | {number})
-        features = torch.cat([self._store.drawn(lane.key, n).features.flatten(0, -2) for n in numbers])
+    def _frechet(self, lane: LaneResult, drawn: Drawn) -> float | None:
+        """Over what is kept of a lane, and what was drawn just now."""
+        kept = [self._store.drawn(lane.key, unit.number) for unit in lane.units]
+        features = torch.cat([one.features.flatten(0, -2) for one in (*kept, drawn)])
         return frechet_distance(features, self._judge.reference) if len(features) > 1 and bool(features.isfinite().all()) else None
 
     @contextmanager
@@ -218,14 +249,10 @@ class _Bench:
         with enabled:
             yield None
 
-    def _timed(self, family: Family, lane: LaneResult | None, indices: range) -> tuple[float, Attachment | None]:
-        device = torch.device(self._settings.device)
+    def _timed(self, family: Family, lane: LaneResult | None, indices: Sequence[int]) -> Timed:
         with self._driven(family, lane, len(indices)) as attached:
-            wait_for(device)
-            started = time.perf_counter()
-            self._draw(family, indices, self._steps if lane is None else lane.num_steps)
-            wait_for(device)
-            return time.perf_counter() - started, attached
+            num_steps = self._steps if lane is None else lane.num_steps
+            return Timed.of(lambda: self._draw(family, indices, num_steps), device=torch.device(self._settings.device), attached=attached)
 
     def _draw(self, family: Family, indices: Sequence[int], num_steps: int) -> Tensor:
         return family.draw(indices, seed=self._settings.seed, num_steps=num_steps, guidance=self._guidance)

@@ -79,6 +79,7 @@ class Unit:
         figures: By name, see `FIGURES`: ``(B,)`` numbers.
         seconds: Of each timed run of the lane on this batch; empty where it was not timed.
         full_seconds: Of full computation, right before or after each of them.
+        stalled: Timed pairs that were thrown away and repeated, because the machine stood still meanwhile.
         bytes_held: Bytes that recorded features occupied.
         warnings: From the reports.
     """
@@ -90,6 +91,7 @@ class Unit:
     figures: Mapping[str, tuple[float | None, ...]]
     seconds: tuple[float, ...] = ()
     full_seconds: tuple[float, ...] = ()
+    stalled: int = 0
     bytes_held: int = 0
     warnings: tuple[str, ...] = ()
 
@@ -131,7 +133,7 @@ class LaneResult:
         counted: Cost of the first batch.
         frechet: Frechet distance to the data over all finished samples; None for fewer than two, or where a sample is not finite.
         reports: Of the first batch: for each stream the run's account, as `foreseer.Report.to_dict` writes it.
-        error: Where the lane failed, in one line; what was finished before stays.
+        error: Where the lane failed, in one line; what was finished before stays, and the same command tries the rest again.
     """
 
     name: str
@@ -249,7 +251,10 @@ class Results:
         found = str(content.get("schema", "")) if isinstance(content, dict) else ""
         if found.partition(".")[0] != SCHEMA.partition(".")[0]:
             raise OptionError(f"{str(file)!r} has schema {found or 'unknown'!r}, and this foreseer reads {SCHEMA}; run the benchmark again")
-        return _structured(cls, content)
+        try:
+            return _structured(cls, content)
+        except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
+            raise OptionError(f"{str(file)!r} is not what a benchmark writes: {error}; restore the file, or run the benchmark again") from error
 
 
 def _plain(value: Any) -> Any:

@@ -37,7 +37,7 @@ import attrs
 
 from foreseer.bench.fields import check_device, check_dtype, number, whole
 from foreseer.bench.peers import PEERS, PeerSpec
-from foreseer.errors import OptionError
+from foreseer.errors import OptionError, PluginError
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.workbench.preset import Preset, find_preset
 
@@ -51,6 +51,16 @@ def _batches(value: Any) -> Any:
 def _check_batches(settings: object, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
     if not value or len(set(value)) < len(value) or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in value):
         raise OptionError(f"batch={list(value)!r} is out of range; write a whole number >= 1, or a list of different ones")
+
+
+def _check_text(settings: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if not isinstance(value, str):
+        raise OptionError(f"{attribute.name}={value!r} is no text; write {attribute.name} = '{value}'")
+
+
+def _check_together(settings: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    if value not in ("as drawn", "mixed"):
+        raise OptionError(f"together={value!r} is unknown; write 'as drawn' or 'mixed'")
 
 
 def _check_guidance(settings: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -77,7 +87,9 @@ class BenchSettings:
         guidance: Weight of the guidance; None for the family's own.
         dtype, device: Where and in what the model computes.
         threads: Threads of the CPU.
-        repeats: How often each lane is timed, each time next to full computation; 0 times nothing.
+        repeats: How often each lane is timed, each time next to full computation, spread over its batches; 0 times nothing.
+        together: Which samples are drawn together: ``"as drawn"``, in the order of their numbers, or ``"mixed"``, so that each batch holds easy and hard
+            ones by how far an even schedule is off on them.
         lanes: Policies with their options.
         presets: Those lanes that came as a preset, by the lane's name. Where the run is not what a preset was tuned on, its lane is a row that says so.
         peers: Other libraries' caches, see `foreseer.bench.peers`.
@@ -88,7 +100,7 @@ class BenchSettings:
     """
 
     family: str
-    about: str = ""
+    about: str = attrs.field(default="", validator=_check_text)
     steps: int | None = attrs.field(default=None, validator=_check_steps)
     samples: int = attrs.field(default=32, validator=whole(1))
     batch: tuple[int, ...] = attrs.field(default=(16,), converter=_batches, validator=_check_batches)
@@ -98,6 +110,7 @@ class BenchSettings:
     device: str = attrs.field(default="cpu", validator=check_device)
     threads: int = attrs.field(default=1, validator=whole(1, 1024))
     repeats: int = attrs.field(default=3, validator=whole(0, 1000))
+    together: str = attrs.field(default="as drawn", validator=_check_together)
     lanes: tuple[PolicySpec, ...] = ()
     presets: Mapping[str, Preset] = attrs.field(factory=dict)
     peers: tuple[PeerSpec, ...] = ()
@@ -106,6 +119,8 @@ class BenchSettings:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with policies and peers as one would write them on the command line. What has no influence on a number is left out."""
         plain = {field.name: getattr(self, field.name) for field in attrs.fields(BenchSettings) if field.name not in ("about", "published", "presets")}
+        if self.together == "as drawn":
+            del plain["together"]  # results of before there was a choice say nothing of it
         if self.presets:
             plain["presets"] = {lane: preset.name for lane, preset in self.presets.items()}
         return plain | {"batch": list(self.batch), "lanes": [str(lane) for lane in self.lanes], "peers": [str(peer) for peer in self.peers]}
@@ -126,8 +141,8 @@ def read_settings(path: Path) -> BenchSettings:
         raise OptionError(f"{str(path)!r} is not TOML: {error}") from error
     try:
         return _settings(content, path.parent)
-    except OptionError as error:
-        raise OptionError(f"{path.name}: {error}") from error
+    except (OptionError, PluginError) as error:
+        raise type(error)(f"{path.name}: {error}") from error
 
 
 def _settings(content: Mapping[str, Any], folder: Path) -> BenchSettings:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import shutil
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 
@@ -50,6 +52,14 @@ class Store:
             raise OptionError(f"{str(self.folder)!r} holds results of other settings: {'; '.join(differing)}. Write another --out, or --restart to begin anew")
         return old
 
+    def begin_again(self, found: Results) -> Results:
+        """Return what is there, without what must be done again: what failed is tried once more, and a batch whose samples are gone is drawn anew."""
+        self.name([lane.key for lane in found.lanes])
+        if found.finished and not any(lane.error for lane in found.lanes):
+            return found
+        kept = [attrs.evolve(lane, error="", units=tuple(u for u in lane.units if self.samples(lane.key, u.number).exists())) for lane in found.lanes]
+        return attrs.evolve(found, lanes=tuple(kept))
+
     def keep(self, lane: Key, number: int, drawn: Drawn) -> None:
         """Write what a lane drew of a batch."""
         content = io.BytesIO()
@@ -59,9 +69,17 @@ class Store:
         write_whole(path, content.getvalue())
 
     def drawn(self, lane: Key, number: int) -> Drawn:
-        """Read what a lane drew of a batch."""
-        with np.load(self.samples(lane, number)) as found:
-            return Drawn(**{name: torch.from_numpy(found[name]) for name in ("latents", "images", "features", "seen")})
+        """Read what a lane drew of a batch.
+
+        Raises:
+            OptionError: The file is damaged.
+        """
+        path = self.samples(lane, number)
+        try:
+            with np.load(io.BytesIO(path.read_bytes())) as found:
+                return Drawn(**{name: torch.from_numpy(found[name]) for name in ("latents", "images", "features", "seen")})
+        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            raise OptionError(f"{str(path)!r} is damaged: {error}; delete it, and the same command draws it again") from error
 
     def samples(self, lane: Key, number: int) -> Path:
         """Return where a lane's batch is kept."""

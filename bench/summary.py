@@ -14,17 +14,17 @@ from foreseer.bench.results import FIGURES, LaneResult, Results
 __all__ = ["SAME_PSNR", "Line", "capped", "lines_of", "mean_of", "paired_psnr", "worst_of"]
 
 SAME_PSNR = 100.0
-"""What an infinite PSNR counts as in means and differences, dB: one sample that is the same must not make a mean infinite."""
+"""What a PSNR counts at most in means and differences, dB: one sample that is the same, or nearly, must not make a mean infinite."""
 
 
-def capped(values: Sequence[float]) -> list[float]:
-    """Return PSNRs, or any other figures, with infinity at `SAME_PSNR`."""
-    return [SAME_PSNR if math.isinf(v) and v > 0 else v for v in values]
+def capped(figure: str, values: Sequence[float]) -> list[float]:
+    """Return a figure's values as means and differences take them: those in dB are at most `SAME_PSNR`."""
+    return [min(v, SAME_PSNR) for v in values] if figure in FIGURES and FIGURES[figure].unit == "dB" else list(values)
 
 
 def paired_psnr(*lanes: LaneResult) -> NDArray[np.float64]:
     """Return ``(lanes, n)`` PSNRs in dB of the n samples that all lanes have, infinity as in `capped`, NaN where a sample is not finite."""
-    found = [dict(zip(lane.indices, capped(lane.values("psnr")), strict=True)) for lane in lanes]
+    found = [dict(zip(lane.indices, capped("psnr", lane.values("psnr")), strict=True)) for lane in lanes]
     common = sorted(set(found[0]).intersection(*found[1:]))
     return np.array([[values[i] for i in common] for values in found], dtype=np.float64)
 
@@ -34,7 +34,7 @@ def mean_of(lane: LaneResult, figure: str) -> float:
     values = lane.values(figure)
     if not values or all(math.isinf(v) for v in values):
         return values[0] if values else math.nan
-    return float(np.mean(capped(values)))
+    return float(np.mean(capped(figure, values)))
 
 
 def worst_of(lane: LaneResult, figure: str) -> float:

@@ -23,6 +23,7 @@ from foreseer.bench.families import DiTFamily, Family, PipelineFamily, blocks_of
 from foreseer.bench.harness import run_benchmark
 from foreseer.bench.results import FILE, Results
 from foreseer.bench.settings import BenchSettings
+from foreseer.bench.store import Store
 from foreseer.bench.summary import lines_of
 from foreseer.errors import OptionError
 from foreseer.registry import parse_policy
@@ -197,6 +198,81 @@ def test_a_policy_that_fails_is_a_row_with_its_error(tmp_path: Path, monkeypatch
     assert found.finished
 
 
+def test_what_failed_is_tried_again_by_the_same_command(tmp_path: Path, tiny: DiTFamily, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: a passing cause costs a lane nothing: what was finished stays, the rest is drawn, and the error is gone."""
+    chosen, given = settings(repeats=0, lanes=[parse_policy(POLICIES[1])]), DiTFamily.attached
+    calls = []
+
+    def fail_second(self: DiTFamily, *args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 2:
+            raise RuntimeError("the wind blew")
+        return given(self, *args, **kwargs)
+
+    monkeypatch.setattr(DiTFamily, "attached", fail_second)
+    found = run_benchmark(chosen, tmp_path)
+    assert (found.lane(POLICIES[1]).error, len(found.lane(POLICIES[1]).units)) == ("RuntimeError: the wind blew", 1)
+    again = run_benchmark(chosen, tmp_path)
+    assert (again.lane(POLICIES[1]).error, again.lane(POLICIES[1]).indices) == ("", [0, 1, 2])
+    assert len(calls) == 3
+    assert again.lane(POLICIES[1]).units[0] == found.lane(POLICIES[1]).units[0]
+
+
+def test_a_full_disk_is_no_fault_of_a_lane(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: what cannot be written ends the run, and what was finished goes on once there is room."""
+    chosen, keep, kept = settings(repeats=0, lanes=[parse_policy("none")]), Store.keep, []
+
+    def full(self: Store, *args: Any) -> None:
+        kept.append(args)
+        if len(kept) == 3:
+            raise OSError(28, "No space left on device")
+        keep(self, *args)
+
+    monkeypatch.setattr(Store, "keep", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_benchmark(chosen, tmp_path)
+    assert not any(lane.error for lane in Results.load(tmp_path).lanes)
+    found = run_benchmark(chosen, tmp_path)
+    assert found.finished
+    assert len(kept) == 5
+
+
+def test_samples_that_are_gone_or_damaged_are_drawn_again(tmp_path: Path) -> None:
+    """Law: an unfinished run needs what it drew; a file that is gone is made again, one that is damaged is named."""
+    chosen = settings(repeats=0, lanes=[parse_policy(POLICIES[1])])
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what.startswith("full, 3 steps"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_benchmark(chosen, tmp_path, tell=stop)
+    first = sorted((tmp_path / "samples").glob("2-full-*.npz"))[0]
+    was = first.read_bytes()
+    first.write_bytes(was[:100])
+    with pytest.raises(OptionError, match=f"{first.name}' is damaged.*delete it"):
+        run_benchmark(chosen, tmp_path)
+    first.unlink()
+    told: list[str] = []
+    assert run_benchmark(chosen, tmp_path, tell=lambda what, *_: told.append(what)).finished
+    assert told == ["full, batch 1 of 2", "full, 3 steps, batch 1 of 2", "full, 3 steps, batch 2 of 2"]
+    assert first.read_bytes() == was
+
+
+def test_mixed_batches_hold_easy_and_hard_samples_and_are_kept(tmp_path: Path) -> None:
+    """Law: samples are paired by their numbers whichever batch they are in, and a run that goes on keeps its batches."""
+    chosen = settings(samples=4, repeats=0, lanes=[parse_policy(POLICIES[1])])
+    plain, together = run_benchmark(chosen, tmp_path / "a"), run_benchmark(attrs.evolve(chosen, together="mixed"), tmp_path / "b")
+    for name in ("full", POLICIES[1]):
+        one, other = (dict(zip(found.lane(name).indices, found.lane(name).values("latent_error"), strict=True)) for found in (plain, together))
+        assert one.keys() == other.keys() == set(range(4))
+        assert all(one[i] == pytest.approx(other[i], rel=1e-3, abs=1e-6) for i in one)
+    assert [unit.indices for unit in together.lane("full").units] == [unit.indices for unit in together.lane(POLICIES[1]).units]
+    assert run_benchmark(attrs.evolve(chosen, together="mixed"), tmp_path / "b") == together
+    with pytest.raises(OptionError, match="together was None, is mixed"):
+        run_benchmark(attrs.evolve(chosen, together="mixed"), tmp_path / "a")
+
+
 def test_a_lane_whose_preset_was_tuned_on_something_else_is_a_row_that_says_so(tmp_path: Path, tiny: DiTFamily) -> None:
     """Law: a preset runs on what it was tuned on; elsewhere nothing is drawn under its name, the row says what differs, and the other lanes go on."""
     with tiny.attached(parse_policy("none"), num_steps=STEPS, samples=1) as attached:
@@ -234,6 +310,16 @@ def test_results_of_another_major_schema_are_refused(tmp_path: Path, results: Re
     assert attrs.evolve(Results.load(tmp_path), schema=results.schema) == results
     (tmp_path / FILE).write_text(json.dumps({**content, "schema": "2.0"}))
     with pytest.raises(OptionError, match=r"schema '2\.0'"):
+        Results.load(tmp_path)
+
+
+@pytest.mark.parametrize("broken", [{"lanes": [{"name": "full"}]}, {"lanes": 3}, {"family": None, "lanes": [3]}])
+def test_a_file_that_no_benchmark_wrote_is_told(tmp_path: Path, results: Results, broken: dict[str, Any]) -> None:
+    """Law: what is incomplete is refused by name."""
+    results.save(tmp_path)
+    content = json.loads((tmp_path / FILE).read_text())
+    (tmp_path / FILE).write_text(json.dumps({**content, **broken}))
+    with pytest.raises(OptionError, match="is not what a benchmark writes"):
         Results.load(tmp_path)
 
 

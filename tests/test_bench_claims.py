@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from foreseer.bench.claims import verdicts
 from foreseer.bench.diff import diff
 from foreseer.bench.equal_cost import best_at_steps, gain, gain_at_equal_cost
 from foreseer.bench.results import Counted, LaneResult, Results, Unit
-from foreseer.bench.summary import SAME_PSNR, lines_of
+from foreseer.bench.summary import SAME_PSNR, capped, lines_of
 from foreseer.bench.tables import matches, print_diff
 
 SAMPLES, STEPS, DEPTH = 8, 10, 4
@@ -213,6 +214,39 @@ def test_a_figure_that_is_lost_or_found_is_told(better: bool) -> None:
     print_diff(diff(whole, broken))
 
 
+def test_one_sample_that_differs_is_too_few_to_say() -> None:
+    """Law: a single pair has no spread, so that it is neither noise nor a change; where it does not differ there is nothing to say."""
+
+    def single(psnr: float) -> Results:
+        unit = attrs.evolve(taylor(30.0).units[0], indices=(0,), steps=(3.0,), figures={"psnr": (psnr,), "accuracy": (1.0,)})
+        return results(attrs.evolve(taylor(30.0), units=(unit,)))
+
+    found = diff(single(30.0), single(35.0))
+    assert not found.changed
+    assert {c.figure: c.changed for c in found.changes if c.figure in ("psnr", "accuracy")} == {"psnr": None, "accuracy": False}
+
+
+def test_a_sample_that_breaks_is_not_left_out_of_a_gain() -> None:
+    """Law: a lane that is better on what it does not break, and breaks a sample, has lost that one whole."""
+    broken = lane("broken", [*(32 + SPREAD[1:]), math.nan], 0.4)
+    whole = lane("whole", 30.0, 0.4)
+    found = gain(results(), broken, whole)
+    assert found is not None
+    assert found.samples == SAMPLES
+    assert found.worst == pytest.approx(-29.0)
+    assert found.mean < 0
+    assert gain(results(), whole, broken).mean == pytest.approx(-found.mean)
+
+
+@given(st.lists(st.floats(90, 200) | st.just(math.inf), min_size=2, max_size=6))
+def test_nearly_the_same_counts_no_more_than_the_same(psnr: list[float]) -> None:
+    """Law: a PSNR counts at most as that of what is the same."""
+    values = capped("psnr", psnr)
+    assert max(values) <= SAME_PSNR
+    assert all(not a <= b or c <= d for (a, b), (c, d) in zip(itertools.pairwise(psnr), itertools.pairwise(values), strict=True))
+    assert capped("latent_error", psnr) == psnr
+
+
 def test_without_pairs_a_shift_within_the_spread_is_noise() -> None:
     """Law: other samples are compared by their means, with both standard errors."""
     before, near, far = (results(taylor(p), seed=s) for s, p in enumerate((30.0, 30.3, 35.0)))
@@ -252,6 +286,10 @@ def test_the_command_line_prints_reports_and_differences(tmp_path: Path) -> None
     assert shown.exit_code == 0, shown.output
     assert "Forecasting beats reuse" in shown.output
     assert "fid 2.34" in shown.output
+    (tmp_path / "a" / "index.html").unlink()
+    shown = CliRunner().invoke(app, ["bench", "report", str(tmp_path / "a" / "results.json")])
+    assert shown.exit_code == 0, shown.output
+    assert (tmp_path / "a" / "index.html").exists()
     shown = CliRunner().invoke(app, ["bench", "diff", str(tmp_path / "a"), str(tmp_path / "b")])
     assert shown.exit_code == 0, shown.output
     assert "1 changed beyond noise" in shown.output

@@ -40,6 +40,8 @@ def test_a_grid_is_every_combination_once(tmp_path: Path) -> None:
         ("family = 'dit'\nguidance = 'high'", "guidance='high' is out of range; write a number"),
         ("family = 'dit'\ndtype = 'int8'", "dtype='int8' is unknown; write one of float32"),
         ("family = 'dit'\ndtype = ['float32']", r"dtype=\['float32'\] is unknown"),
+        ("family = 'dit'\nabout = 5", "about=5 is no text; write about = '5'"),
+        ("family = 'dit'\ntogether = 'sorted'", "together='sorted' is unknown; write 'as drawn' or 'mixed'"),
         ("family = 'dit'\ndevice = 'abacus'", "device='abacus' is unknown"),
         ("family = 'dit'\nlanes = 3", r"lanes=3 is not a list of tables; write \[\[lanes\]\]"),
         ("family = 'dit'\n[[lanes]]\ngrid = {}", "names no policy"),
@@ -62,7 +64,7 @@ def test_every_mistake_is_told(text: str, says: str, tmp_path: Path) -> None:
 
 def test_a_policy_that_is_not_installed_is_told(tmp_path: Path) -> None:
     """Law: policies are resolved when the file is read."""
-    with pytest.raises(PluginError, match="did you mean 'speca'"):
+    with pytest.raises(PluginError, match=r"settings\.toml: .*did you mean 'speca'"):
         read("family = 'dit'\n[[lanes]]\npolicy = 'spca'", tmp_path)
 
 

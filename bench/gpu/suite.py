@@ -54,6 +54,7 @@ class Settings:
     history_device: Literal["cpu"] | None = None
 
     def __attrs_post_init__(self) -> None:
+        shapes_of((), self.scale)
         for name in ("steps", "repeats", "full_steps"):
             if not 1 <= getattr(self, name) <= 1000:
                 raise OptionError(f"{name}={getattr(self, name)} is out of range; write a whole number from 1 to 1000")

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from foreseer.bench.claims import verdicts
+from foreseer.bench.claims import CLAIMED_COST, verdicts
 from foreseer.bench.front import ANOTHER_PICTURE, HALF_A_STEP, Point, points_of_peers, steps_of
 from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES
 from foreseer.bench.results import LaneResult, Results
@@ -80,7 +80,7 @@ def claims_over_all(found: dict[str, Results]) -> Iterator[str]:
     """Every verdict, and whether peers are reached, on top."""
     yield "## The papers' claims\n"
     yield (
-        "A claim holds where every comparison that the results allow is for it beyond three standard errors of the paired differences; it fails where some are "
+        "A claim holds where every comparison that the results allow is for it beyond noise: three standard errors of the paired differences, more where samples are few (Student's t). It fails where some are "
         "against it and none for it, is mixed where some are for it and others not, and open where none is beyond noise.\n"
     )
     yield "| claim | model | batch | verdict | what was found |"
@@ -95,7 +95,7 @@ def claims_over_all(found: dict[str, Results]) -> Iterator[str]:
             shares = sorted(v.numbers["share_of_seconds"] for v in costs)
             block = costs[0].numbers["share_of_blocks"]
             low, high = f"{100 * shares[0]:.1f}", f"{100 * shares[-1]:.1f}"
-            sentence = f"{low} to {high} % of a full step by the clock; one block of {results.depth} is {100 * block:.1f} %: with so few blocks it cannot hold."
+            sentence = f"{low} to {high} % of a full step by the clock; one block of {results.depth} is {100 * block:.1f} %{': with so few blocks it cannot hold' if block > CLAIMED_COST[1] else ''}."
             yield f"| {costs[0].paper} | [{results.family}](#{name}) | {costs[0].batch} | **{costs[0].finding}** | {sentence} |"
     yield ""
     for name, results in found.items():
