@@ -17,7 +17,7 @@ from foreseer.adapters.wires import Wires
 from foreseer.bank import Storage
 from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.plugins import observer_hooks, policy_hooks
-from foreseer.registry import PolicySpec, build_observers, signature_of
+from foreseer.registry import PolicySpec, build_observers
 from foreseer.registry import policy as named
 from foreseer.workbench.preset import Preset, find_preset
 
@@ -138,8 +138,7 @@ def _chosen(policy: str | Callable[..., Any] | PolicySpec | None, preset: Preset
         return named(policy, **options, **({"any_model": True} if any_model else {}))  # a policy may have such an option of its own
     if options:
         raise OptionError(f"preset={preset.name!r} brings its options, and {', '.join(options)} was given too; write the policy itself: {preset.policy}")
-    spec = preset.spec()
-    return named(spec, any_model=True) if any_model and "any_model" in signature_of(spec.factory).parameters else spec
+    return preset.spec(any_model=any_model)
 
 
 def _denoisers(target: Any) -> dict[str, nn.Module]:

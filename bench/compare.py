@@ -51,6 +51,7 @@ class CompareSettings:
     Attributes:
         policies: As on the command line (``"speca:threshold=0.2,max_order=2"``), or `foreseer.PolicySpec` objects. Full computation is always there.
         presets: Policies that were tuned, by name or file; one that was tuned on something else is refused.
+        any_model: Use those too; the results then say what differs.
         samples: How many samples each policy draws.
         steps: DDIM steps of a full computation, 1 to 1000.
         seed: Of the initial noise. Sample i begins with the same noise whatever ``batch`` is.
@@ -79,6 +80,7 @@ class CompareSettings:
     headroom: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
     out: Path = attrs.field(default=Path("compare"), converter=Path, validator=check_folder)
     presets: tuple[Preset, ...] = attrs.field(default=(), converter=_presets)
+    any_model: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
 
     def specs(self) -> list[PolicySpec]:
         """Return the policies, read and checked; what is named twice is there once.
@@ -87,7 +89,7 @@ class CompareSettings:
             PluginError, OptionError: See `foreseer.registry.parse_policy`.
         """
         specs = [p if isinstance(p, PolicySpec) else parse_policy(p) for p in self.policies]
-        specs += [preset.spec() for preset in self.presets]
+        specs += [preset.spec(any_model=self.any_model) for preset in self.presets]
         return list({str(spec): spec for spec in specs}.values())
 
 
@@ -163,7 +165,8 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
     Raises:
         PluginError, OptionError: A policy or its options are wrong, or a preset was tuned on something else. Nothing was computed.
         ImportError: Without the packages of ``foreseer[bench]``.
-        KeyboardInterrupt: Interrupted before the first batch was finished. Later, an interruption ends the comparison and keeps what was done.
+        KeyboardInterrupt: Interrupted before the first batch was finished. Later, an interruption ends the comparison and keeps what was done; a recording
+            for the headroom goes on where it was when the same comparison is run again.
     """
     specs = settings.specs()
     settings.out.mkdir(parents=True, exist_ok=True)
@@ -177,8 +180,7 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
         guidance=settings.guidance,
         dtype=settings.dtype,
     )
-    for preset in settings.presets:
-        preset.check(here)
+    elsewhere = {f"preset {preset.name}": differs for preset in settings.presets if (differs := preset.check(here, any_model=settings.any_model))}
     comparison = Comparison(settings, specs, model)
 
     def result(*, interrupted: bool = False) -> Result:
@@ -190,7 +192,7 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
             reports=comparison.reports(),
             batches=len(comparison.batches),
             interrupted=interrupted,
-            facts=facts(settings.device),
+            facts=facts(settings.device) | elsewhere,
         )
         write_whole(settings.out / "results.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
         write_table(found, settings.out / "table.csv")
@@ -200,15 +202,15 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
     with _progress(show) as bars:
         try:
             comparison.run(bars, on_batch=result)
+            if settings.headroom:
+                from foreseer.bench.headroom import headroom_lanes, record_compared
+
+                trace = record_compared(model, settings, len(comparison.labels()), tell=lambda what: bars.begin(what, 0))
+                comparison.measure_headroom(headroom_lanes(trace, comparison.counts()), bars)
         except KeyboardInterrupt:
             if not comparison.batches:
                 raise
             interrupted = True
-        if settings.headroom and not interrupted:
-            from foreseer.bench.headroom import headroom_lanes, record_compared
-
-            trace = record_compared(model, settings, len(comparison.labels()), tell=lambda what: bars.begin(what, 0))
-            comparison.measure_headroom(headroom_lanes(trace, comparison.counts()), bars)
     found = result(interrupted=interrupted)
     draw_samples(found, settings.out / "samples.png")
     draw_speed_quality(found, settings.out / "speed_quality.png")

@@ -11,7 +11,7 @@ import torch
 
 from foreseer.errors import OptionError
 
-__all__ = ["DTYPES", "check_device", "check_dtype", "check_folder", "number", "whole"]
+__all__ = ["DTYPES", "check_device", "check_dtype", "check_folder", "number", "refuse_device", "whole"]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -41,14 +41,19 @@ def number(low: float, high: float, *, hint: str = "") -> Validator:
 
 def check_device(settings: object, attribute: attrs.Attribute[str], value: str) -> None:
     """Refuse a device that is unknown, cannot be timed here, or is not there."""
+    refuse_device(value)
+
+
+def refuse_device(value: str, *, name: str = "device") -> None:
+    """Refuse a device that is unknown, cannot be timed here, or is not there. Raises `OptionError`, in which the option has this name."""
     try:
         device = torch.device(value)
     except (RuntimeError, TypeError) as error:
-        raise OptionError(f"device={value!r} is unknown; write 'cpu', or 'cuda' where there is a GPU") from error
+        raise OptionError(f"{name}={value!r} is unknown; write 'cpu', or 'cuda' where there is a GPU") from error
     if device.type not in ("cpu", "cuda"):
-        raise OptionError(f"device={value!r} cannot be timed here; write 'cpu', or 'cuda' where there is a GPU")
+        raise OptionError(f"{name}={value!r} cannot be timed here; write 'cpu', or 'cuda' where there is a GPU")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise OptionError(f"device={value!r} is not there: {torch.cuda.device_count()} CUDA devices were found; write 'cpu'")
+        raise OptionError(f"{name}={value!r} is not there: {torch.cuda.device_count()} CUDA devices were found; write 'cpu'")
 
 
 def check_dtype(settings: object, attribute: attrs.Attribute[str], value: str) -> None:

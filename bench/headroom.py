@@ -1,8 +1,9 @@
 """`foreseer compare --headroom`: what schedules reach that were planned on the very samples that are compared, as many steps as the policies computed.
 
-Two kinds of lanes. *Best static*: one schedule for all samples. *Best per sample, hindsight*: each sample has its own, found from its own recording. No policy
-can know that beforehand, so the second bounds what schedules *of this predictor, under this error model* can reach. It bounds no other predictor, and no gate
-that forecasts something else; and the model only predicts the true error, so that a lane may in single cases be beaten.
+Three kinds of lanes. *Best static*: one schedule for all samples. *Best per class, hindsight*: one for the samples of each class, where some share theirs.
+*Best per sample, hindsight*: each sample has its own, found from its own recording. No policy can know that beforehand, so the last bounds what schedules *of
+this predictor, under this error model* can reach. It bounds no other predictor, and no gate that forecasts something else; and the model only predicts the
+true error, so that a lane may in single cases be beaten.
 """
 
 from __future__ import annotations
@@ -97,29 +98,32 @@ def record_compared(model: Any, settings: CompareSettings, samples: int, *, tell
         seed=settings.seed,
         batch=settings.batch,
         measured=MEASURED,
-        restart=True,
+        restart="if other",
         tell=lambda what, done, total: tell(f"headroom: {what}, {done} of {total} samplings"),
     )
     return recorded.trace
 
 
 def headroom_lanes(trace: Trace, counts: Sequence[int]) -> list[LaneOf]:
-    """Plan on the recorded samples, and return two lanes for each number of computed steps.
+    """Plan on the recorded samples, and return two lanes for each number of computed steps, or three where samples share classes.
 
     Args:
         trace: Of the compared samples, in their order.
         counts: Numbers of computed steps.
     """
-    from foreseer.workbench.planner import plan, plan_per_sample
+    from foreseer.workbench.planner import plan, plan_per_class, plan_per_sample
 
     alike, own = plan(trace, predictor=PREDICTOR), plan_per_sample(trace, predictor=PREDICTOR)
+    classes = plan_per_class(trace, predictor=PREDICTOR) if 1 < len(set(trace.labels)) < trace.samples else {}
     lanes = []
     for count in counts:
         steps = "+".join(map(str, alike.budget(count).steps))
         spec = policy("planned", schedule=f"{steps}/{trace.num_steps}", predictor=PREDICTOR, target="last_block")
         lanes.append(_alike(f"best static ({_steps(count)})", trace.num_steps, spec))
-        schedules = [frozenset(plan.budget(count).steps) for plan in own]
-        lanes.append(_each(f"best per sample, hindsight ({_steps(count)})", trace.num_steps, schedules))
+        for what, plans in (("class", [classes[label] for label in trace.labels] if classes else []), ("sample", own)):
+            if plans:
+                schedules = [frozenset(plan.budget(count).steps) for plan in plans]
+                lanes.append(_each(f"best per {what}, hindsight ({_steps(count)})", trace.num_steps, schedules))
     return lanes
 
 

@@ -183,6 +183,7 @@ def compare_policies(
     presets: Annotated[
         list[str] | None, typer.Option(metavar="NAME|FILE", help="Tuned policies: bundled presets or files; several may follow. Alone, without the defaults.")
     ] = None,
+    any_model: Annotated[bool, typer.Option("--any-model", help="Use presets that were tuned on another model or number of steps.")] = False,
     samples: Annotated[int | None, typer.Option(help="Samples that each policy draws.")] = None,
     steps: Annotated[int | None, typer.Option(help="DDIM steps of a full computation.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the initial noise.")] = None,

@@ -35,7 +35,7 @@ class Site:
     part: str = "block"
 
     def __str__(self) -> str:
-        return f"{self.block}.{self.part}"
+        return "output" if self.block < 0 and self.part == "output" else f"{self.block}.{self.part}"
 
 
 OUTPUT = Site(-1, "output")

@@ -78,11 +78,16 @@ class Timetable:
         return frozenset(self.steps), self.notes
 
     def _refuse_other(self, plan: SchedulePlan, run: Run) -> None:
-        theirs = attrs.evolve(run, model="", scheduler="", timesteps=None) if self.any_model else run
-        found = plan.signature.conflicts(theirs, other_steps=self.interpolate)
+        anywhere = attrs.evolve(run, model="", scheduler="", timesteps=None)
+
+        def conflicts(*, interpolate: bool, any_model: bool) -> list[str]:
+            return plan.signature.conflicts(anywhere if any_model else run, other_steps=interpolate and run.num_steps != plan.num_steps)
+
+        found = conflicts(interpolate=self.interpolate, any_model=self.any_model)
         if found:
-            others = [what for what, helps in (("interpolate=True", run.num_steps != plan.num_steps), ("any_model=True", not self.any_model)) if helps]
-            raise OptionError(f"planned: the plan was made for other runs: {'; '.join(found)}; plan again for this one, or write {' or '.join(others)}")
+            steps, model = self.interpolate or run.num_steps != plan.num_steps, bool(conflicts(interpolate=True, any_model=self.any_model))
+            asked = [what for what, helps in (("interpolate=True", steps and not self.interpolate), ("any_model=True", model and not self.any_model)) if helps]
+            raise OptionError(f"planned: the plan was made for other runs: {'; '.join(found)}; plan again for this one, or write {' and '.join(asked)}")
 
     def _refuse_tail(self, num_steps: int) -> None:
         """A list that ends long before the run does was written for a shorter one, and would forecast all the rest."""
@@ -233,11 +238,16 @@ def planned(
     return (GatedSchedule(timetable, judge), *others)
 
 
+_LIST = "the computed steps, rising from 0, such as 0+1+4+9 or 0+1+4+9/50"
+
+
 def _timetable(schedule: Any, budget: int | None, *, interpolate: bool, any_model: bool) -> Timetable:
     if schedule is None:
         return Timetable(None)
     length: int | None = None
     match = re.fullmatch(r"\s*(\d+(?:\s*\+\s*\d+)*)\s*(?:/\s*(\d+))?\s*", schedule) if isinstance(schedule, str) else None
+    if isinstance(schedule, str) and match is None and re.fullmatch(r"[\d\s+/,-]*", schedule):  # nobody calls a file so
+        raise OptionError(f"planned: schedule={schedule!r} is no schedule; write {_LIST}, or a plan's file")
     if isinstance(schedule, (str, Path)) and match is None:
         schedule = SchedulePlan.load(schedule)
     if isinstance(schedule, SchedulePlan):
@@ -256,9 +266,12 @@ def _timetable(schedule: Any, budget: int | None, *, interpolate: bool, any_mode
         steps = []
     whole = all(isinstance(step, int) and not isinstance(step, bool) for step in steps)
     rising = whole and steps[:1] == [0] and all(a < b for a, b in itertools.pairwise(steps))
-    if not rising or (length is not None and length <= steps[-1]):
-        write = "the computed steps, rising from 0, such as 0+1+4+9 or 0+1+4+9/50, or a plan's file"
-        raise OptionError(f"planned: schedule={schedule!r} is no schedule; write {write}")
+    if not rising:
+        raise OptionError(f"planned: schedule={schedule!r} is no schedule; write {_LIST}, or a plan's file")
+    if length is not None and length <= steps[-1]:
+        raise OptionError(
+            f"planned: schedule={schedule!r} computes step {steps[-1]} of a run whose steps are 0 to {length - 1}; write the number of steps behind /"
+        )
     if interpolate and length is None:
         text = "+".join(map(str, steps))
         raise OptionError(f"planned: interpolate=True needs to know how many steps schedule={text} is for; write schedule={text}/{steps[-1] + 1}")

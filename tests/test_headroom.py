@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -79,6 +80,44 @@ def test_lanes_are_planned_for_each_number_of_steps() -> None:
         "best per sample, hindsight (6 steps)",
     ]
     assert [lane.of(range(2)).kind for lane in lanes] == ["static", "hindsight"] * 2
+
+
+def test_samples_that_share_a_class_have_a_lane_of_its_schedule() -> None:
+    """Law: a class's samples compute the same steps; where every sample is a class of its own there is no such lane."""
+    trace = attrs.evolve(trace_of(4, 12), labels=("a", "b", "a", "b"))
+    lanes = headroom_lanes(trace, [4])
+    assert [lane.name for lane in lanes] == [f"best {what} (4 steps)" for what in ("static", "per class, hindsight", "per sample, hindsight")]
+    spec = lanes[1].of(range(4)).spec
+    assert spec is not None
+    plugin = spec()[0]
+    assert plugin.schedules[0] == plugin.schedules[2]
+    assert plugin.schedules[1] == plugin.schedules[3]
+    assert {len(schedule) for schedule in plugin.schedules} == {4}
+
+
+def test_a_comparison_that_is_interrupted_in_its_headroom_keeps_what_was_compared(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: page and table are written, and the recording goes on where it was."""
+    from foreseer.workbench import recording
+
+    settings = CompareSettings(policies=("taylorseer:interval=3",), samples=3, batch=2, steps=8, headroom=True, out=tmp_path)
+    measured, calls = recording._Recording._measured, []
+
+    def stop(self: Any, *args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return measured(self, *args)
+
+    monkeypatch.setattr(recording._Recording, "_measured", stop)
+    found = compare(settings, show=False)
+    assert found.interrupted
+    assert {row.kind for row in found.rows} == {"full", "policy", "fewer"}
+    assert (tmp_path / "index.html").exists()
+    whole = compare(settings, show=False)
+    assert not whole.interrupted
+    assert {"static", "hindsight"} <= {row.kind for row in whole.rows}
+    in_all = 2 * 7  # two batches, of which each step but the first is measured
+    assert len(calls) == in_all + 1, "only the one that was interrupted was measured twice"
 
 
 def test_a_comparison_with_headroom_has_both_rows_at_the_policys_cost(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -128,7 +128,7 @@ def test_a_run_of_unknown_length_is_refused():
 
 @pytest.mark.parametrize(
     "options",
-    ["schedule=1+2", "schedule=0+4+4", "schedule=0+5/5", "schedule=[0,1.5]", "schedule=0+4,budget=2", "schedule=0+4,interpolate=True",
+    ["schedule=0+-1", "schedule=1+2", "schedule=0+4+4", "schedule=0+5/5", "schedule=[0,1.5]", "schedule=0+4,budget=2", "schedule=0+4,interpolate=True",
      "schedule=missing.json", "schedule=0+4,gate=taylorseer", "schedule=0+4,gate=cg_taylor,target=modules"],
 )  # fmt: skip
 def test_what_is_no_schedule_is_refused(options):
@@ -147,6 +147,27 @@ def test_a_plan_for_another_model_or_scheduler_is_refused_with_what_differs():
         run(foreseer.policy("planned", schedule=plan), num_steps=12)
     with pytest.raises(OptionError, match="10 steps before, 12 now"):
         run(foreseer.policy("planned", schedule=plan, any_model=True), num_steps=12)
+
+
+def test_what_would_help_is_said_and_nothing_else():
+    plan = plan_of((0, 4), model="A-1", timesteps=tuple(range(10, 0, -1)))
+    with pytest.raises(OptionError, match=r"or write interpolate=True\n"):
+        run(foreseer.policy("planned", schedule=plan), num_steps=12)
+    with pytest.raises(OptionError, match=r"or write any_model=True\n"):
+        run(foreseer.policy("planned", schedule=plan), model="B-2")
+    with pytest.raises(OptionError, match=r"or write interpolate=True and any_model=True\n"):
+        run(foreseer.policy("planned", schedule=plan), model="B-2", num_steps=12)
+    with pytest.raises(OptionError, match=r"computes step 40 of a run whose steps are 0 to 11; write the number of steps behind /"):
+        foreseer.registry.parse_policy("planned:schedule=0+1+40/12")
+
+
+def test_to_interpolate_is_no_leave_to_use_other_timesteps():
+    """Law: with as many steps as planned nothing is stretched, and timesteps count."""
+    plan = plan_of((0, 4), timesteps=tuple(range(10, 0, -1)))
+    spec = foreseer.policy("planned", schedule=plan, interpolate=True)
+    assert computed(run(spec, timesteps=tuple(map(float, range(10, 0, -1))))) == (0, 4)
+    with pytest.raises(OptionError, match=r"timesteps that differ.*or write any_model=True\n"):
+        run(spec, timesteps=tuple(float(t) ** 2 for t in range(10, 0, -1)))
 
 
 def test_another_predictor_than_the_plans_is_told():

@@ -257,6 +257,26 @@ def test_limits_that_no_run_can_keep_are_refused():
         plan(trace_of(features_of(6)), limits=Limits(first=4, last=3))
 
 
+@pytest.mark.parametrize(
+    ("given_options", "says"),
+    [
+        ({"objective": "nope"}, "objective='nope' is unknown; write one of gaps, sum, squares"),
+        ({"over": "median"}, "over='median' is unknown; write one of mean, worst"),
+        ({"target": "blocks"}, "target='blocks' is unknown; write one of modules, last_block, output"),
+        ({"samples": []}, r"samples=\[\] cannot be planned for; write some of 0 to 2"),
+        ({"samples": [0, 99]}, r"samples=\[0, 99\] cannot be planned for"),
+        ({"samples": [-1]}, r"samples=\[-1\] cannot be planned for"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused_by_name(given_options, says):
+    with pytest.raises(OptionError, match=says):
+        plan(trace_of(features_of(6)), **given_options)
+
+
+def test_a_plan_is_for_modules_where_nothing_is_said():
+    assert plan(trace_of(features_of(6))).target == "modules"
+
+
 @pytest.mark.parametrize("error", [-1.0, float("nan"), float("inf")])
 def test_an_error_that_cannot_be_is_no_target(error):
     with pytest.raises(OptionError, match=r"target_error=.* is out of range; write a number >= 0"):

@@ -231,6 +231,29 @@ def test_compare_takes_presets_and_refuses_those_of_other_models(model: ToyModel
     assert not list((tmp_path / "out").glob("*"))
 
 
+def test_a_planned_preset_is_stretched_where_it_may_be_used_elsewhere(model: ToyModel) -> None:
+    """Law: with any_model a schedule made for another number of steps runs, and the report says both that and what differs."""
+    preset = attrs.evolve(preset_of(model), policy=f"planned:schedule=0+1+4+7/{STEPS},target=last_block")
+    with pytest.raises(OptionError, match="10 steps before, 20 now"), foreseer.attach(model, preset=preset) as attached, attached.run(timesteps=times_of(20)):
+        drawn(model, 20)
+    with foreseer.attach(model, preset=preset, any_model=True) as attached, attached.run(timesteps=times_of(20)):
+        drawn(model, 20)
+    assert [w for w in attached.report.warnings if "10 steps before, 20 now" in w]
+    assert [w for w in attached.report.warnings if "stretched to 20" in w]
+    assert attached.report.full_steps == [0, 2, 8, 15]
+
+
+def test_compare_uses_presets_of_other_models_where_it_is_told_to(model: ToyModel, tmp_path: Path) -> None:
+    """Law: the results say what differs."""
+    from foreseer.bench.compare import CompareSettings, compare
+
+    settings = CompareSettings(policies=(), presets=[preset_of(model)], any_model=True, out=tmp_path, samples=1, steps=6)
+    found = compare(settings, show=False)
+    assert found.row(POLICY).steps.tolist() == [3]
+    assert "tuned elsewhere" in found.facts["preset mine"]
+    assert "10 steps before, 6 now" in found.facts["preset mine"]
+
+
 @pytest.mark.parametrize("name", sorted(presets()))
 def test_a_bundled_preset_is_whole(name: str) -> None:
     """Law: it loads, its policy is installed, it was checked on other samples than it was chosen by, and its name says which family it is for."""

@@ -402,6 +402,28 @@ def test_an_unfinished_recording_of_other_settings_is_not_gone_on_with(dit: DiTF
     found = record(dit, tmp_path / "trace", **SMALL, features="float32", seed=1, restart=True)
     with pytest.raises(OptionError, match="exists already"):
         record(dit, found.path, **SMALL)
+    before = found.path.read_bytes()
+    with pytest.raises(OptionError, match="target="):
+        record(dit, found.path, **SMALL, sites=(Site(0),), target=Site(1), restart=True)
+    assert found.path.read_bytes() == before, "what is there is thrown away once nothing is wrong with what replaces it"
+
+
+def test_a_recording_goes_on_where_it_fits_and_else_begins_anew(dit: DiTFamily, tmp_path: Path) -> None:
+    """Law: `restart="if other"` loses nothing that can be used."""
+    told: list[str] = []
+
+    def stop(what: str, done: int, total: int) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    for seed, goes_on in ((0, False), (0, True), (1, False)):
+        with pytest.raises(KeyboardInterrupt):
+            record(dit, tmp_path / "trace", **SMALL, seed=0, tell=stop, restart=True)
+        told.clear()
+        record(dit, tmp_path / "trace", **SMALL, seed=seed, restart="if other" if goes_on or seed else True, tell=lambda what, done, _: told.append(what))
+        assert ("recording samples 0 to 1" in told) != goes_on
+    again = record(dit, tmp_path / "trace", **SMALL, seed=1, restart="if other")
+    assert again.evaluations > 0, "what is finished is recorded anew"
 
 
 def test_kept_features_are_those_whose_inner_products_were_recorded(dit: DiTFamily, tmp_path: Path) -> None:
@@ -438,6 +460,16 @@ def test_a_store_refuses_what_is_not_there_and_what_is_damaged(tmp_path: Path) -
     with pytest.raises(OptionError, match="kept as was float16, is float32"):
         FeatureStore.create(store.folder, facts={"seed": 0})
     file = next(store.folder.glob("*-uncond.safetensors"))
+    was = file.read_bytes()
+    file.write_bytes(was[:-1] + bytes([was[-1] ^ 1]))
+    assert FeatureStore.open(store.folder).read(LAST, "cond").shape == (1, 2, 1, 3)
+    with pytest.raises(OptionError, match=r"is damaged: it has checksum \w+, the index says"):
+        FeatureStore.open(store.folder).read(LAST, "uncond")
+    index = json.loads((store.folder / "index.json").read_text())
+    (store.folder / "index.json").write_text(json.dumps({key: value for key, value in index.items() if key != "chunks"}))
+    with pytest.raises(OptionError, match="is no whole index: KeyError"):
+        FeatureStore.open(store.folder)
+    (store.folder / "index.json").write_text(json.dumps(index))
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(OptionError, match="bytes"):
         FeatureStore.open(store.folder)
@@ -476,7 +508,19 @@ def test_a_pipeline_without_its_conditions_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("samples", 0), ("steps", 0), ("batch", 1.5), ("seed", -1), ("every", 0), ("guidance", -1.0), ("features", "float8")]
+    ("option", "value"),
+    [
+        ("samples", 0),
+        ("steps", 0),
+        ("batch", 1.5),
+        ("seed", -1),
+        ("every", 0),
+        ("guidance", -1.0),
+        ("features", "float8"),
+        ("steps", 1001),
+        ("keep_on", "cuda"),
+        ("keep_on", "abacus"),
+    ],
 )
 def test_settings_out_of_range_are_refused(option: str, value: Any) -> None:
     with pytest.raises(OptionError, match=f"{option}="):
@@ -499,7 +543,20 @@ def test_the_command_says_what_it_costs_and_what_it_wrote(dit: DiTFamily, tmp_pa
     assert "measuring sensitivities at 3 steps takes 3 more samplings" in done.stderr
     assert done.stdout.startswith(str(out))
     assert Trace.load(out).sites == (Site(2), OUTPUT)
-    for wrong in (["--sensitivity", "often"], ["--sites", "some"], ["--family", "sdxl"], ["--dtype", "int8"], ["--target", "blocks"]):
+    monkeypatch.setitem(families.FAMILIES, "dit", lambda device, dtype: pytest.fail("the model was loaded for nothing"))
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 2
+    assert "exists already" in done.stderr
+    for wrong in (
+        ["--device", "cuda:9"],
+        ["--steps", "1001"],
+        ["--keep-on", "cuda:9"],
+        ["--sensitivity", "often"],
+        ["--sites", "some"],
+        ["--family", "sdxl"],
+        ["--dtype", "int8"],
+        ["--target", "blocks"],
+    ):
         done = CliRunner().invoke(app, ["record", "--out", str(tmp_path / "other"), *wrong])
         assert done.exit_code == 2
         assert wrong[1] in done.stderr

@@ -440,6 +440,25 @@ def test_the_command_writes_tables_pictures_and_a_page_that_needs_nothing(saved,
     assert "src=" not in own
 
 
+def test_a_gate_that_is_refused_costs_the_others_nothing(saved, tmp_path):
+    """Law: what can be scored is printed and written; the refusal stands at the end, and in the exit status."""
+    done = call(saved, "--schedules", "taylorseer:interval=4", "--gates", "speca", "--out", tmp_path / "out", "--json")
+    assert done.exit_code == 2
+    assert [line["policy"] for line in json.loads(done.stdout)["open_loop"]] == ["taylorseer:interval=4"]
+    assert "needs the model" in done.stderr
+    assert (tmp_path / "out" / "index.html").exists()
+    alone = call(saved, "--gates", "speca")
+    assert alone.exit_code == 2
+    assert not alone.stdout
+
+
+def test_of_several_streams_a_gate_says_which_it_compared():
+    trace, _ = smooth()
+    two = attrs.evolve(trace, streams=("cond", "uncond"), grams={(name, site): gram for (_, site), gram in trace.grams.items() for name in ("cond", "uncond")})
+    assert "of 2 streams the first is compared" in replay_gate(two, gate(relative_l2)).note
+    assert "streams" not in replay_gate(trace, gate(relative_l2)).note
+
+
 def test_what_the_command_prints_as_json_is_json(saved):
     """Law: also where every step is computed, so that the PSNR is infinite."""
     every = "+".join(map(str, range(TRACE.num_steps)))

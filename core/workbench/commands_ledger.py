@@ -38,6 +38,8 @@ def ledger(
 
     if at not in ("site", "output"):
         raise OptionError(f"at={at!r} is unknown; write site or output")
+    if tolerance is not None and not 0 <= tolerance < math.inf:
+        raise OptionError(f"tolerance={tolerance} is out of range; write a relative error >= 0, such as 0.05")
     entries, metric = read_ledger(file)
     policies: dict[str, list[Entry]] = {}
     for entry in entries:

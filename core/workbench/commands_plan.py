@@ -26,7 +26,7 @@ def plan(
     budget: Annotated[int | None, typer.Option(help="Computed steps of the schedule that the plan names. Default: about a quarter of the steps.")] = None,
     block_rows: Annotated[float | None, typer.Option(help="Instead: the most block-rows, as a share of full computation.")] = None,
     target_error: Annotated[float | None, typer.Option(help="Instead: the most predicted error, relative to the final latent's norm.")] = None,
-    target: Annotated[str, typer.Option(help="What is forecast: last_block, modules or output.")] = "last_block",
+    target: Annotated[str, typer.Option(help="What is forecast: modules, last_block or output.")] = "modules",
     objective: Annotated[str, typer.Option(help="How errors of single steps add up: gaps, sum or squares.")] = "gaps",
     over: Annotated[str, typer.Option(help="Over the samples: mean or worst.")] = "mean",
     first: Annotated[int, typer.Option(help="Steps computed at the start.")] = 1,

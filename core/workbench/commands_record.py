@@ -40,9 +40,10 @@ def record(
     every, measured = _measured(sensitivity)
     with needs("record", "workbench"):
         from foreseer.bench.families import load_family
-        from foreseer.bench.fields import DTYPES
+        from foreseer.bench.fields import DTYPES, refuse_device
         from foreseer.workbench.record_settings import RecordSettings
         from foreseer.workbench.recording import record as run
+        from foreseer.workbench.recording import refuse_existing
         from foreseer.workbench.sensitivity import steps_to_measure
         from foreseer.workbench.sites import sites_from
 
@@ -65,6 +66,9 @@ def record(
             features=features,  # type: ignore[arg-type]  # checked there
             keep_on=keep_on,
         )
+        refuse_device(device)
+        if not restart:
+            refuse_existing(out)
         loaded = load_family(family, device=device, dtype=dtype)
         if every is not None:
             count = len(steps_to_measure(steps or loaded.num_steps, every))

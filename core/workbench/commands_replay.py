@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from foreseer.console import console, needs, progress, table
+from foreseer.console import complain, console, needs, progress, table
 from foreseer.errors import OptionError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ from rich.text import Text  # isort: skip
 __all__ = ["replay"]
 
 SPEC = "NAME[:OPTION=VALUE,...]"
+_PROMISED = (("computed_predicted", "computed"), ("latent_error_predicted", "latent_error"), ("psnr_predicted", "psnr"), ("psnr_worst_predicted", "psnr_worst"))
 
 
 def replay(
@@ -51,7 +52,7 @@ def replay(
     from foreseer.workbench.trace import Trace
 
     recorded = Trace.load(trace)
-    scores = _scores(recorded, trace, predictors or ["own"], schedules or ([] if gates else _usual()), gates or [], site)
+    scores, refused = _scores(recorded, trace, predictors or ["own"], schedules or ([] if gates else _usual()), gates or [], site)
     measured: list[Measured] = []
     with needs("replay", "workbench"):
         if closed_loop and out is not None:
@@ -68,6 +69,10 @@ def replay(
         if out is not None:
             for path in _write(recorded, scores, measured, [p for p in predictors or ["own"] if p != "own"], site, out, as_csv):
                 typer.echo(f"wrote {path}", err=as_json)
+    for reason in refused:
+        complain(reason)
+    if refused:
+        raise typer.Exit(2)
 
 
 def _finite(plain: Any) -> Any:
@@ -83,7 +88,8 @@ def _usual() -> list[str]:
     return [f"taylorseer:interval={interval},max_order=1" for interval in range(2, 9)]
 
 
-def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequence[str], gates: Sequence[str], site: str) -> list[Score]:
+def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequence[str], gates: Sequence[str], site: str) -> tuple[list[Score], list[str]]:
+    """Score everything. Returns the scores, and why gates were refused, as long as there is anything besides them."""
     from foreseer.workbench.replay import Replay, site_of
     from foreseer.workbench.replay_gates import replay_gate, replay_pair
     from foreseer.workbench.replay_host import stored_features
@@ -95,8 +101,16 @@ def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequ
     if others and tensors is None:
         Replay(trace, where).scores(others, schedules or ["steps=0"])  # says why it cannot
     scores += [replay_pair(trace, predictor, schedule, where, features=tensors) for schedule in schedules for predictor in others]
-    scores += [replay_gate(trace, gate, predictor, features=tensors) for gate in gates for predictor in predictors]
-    return sorted(scores, key=lambda score: (score.cost, score.errors.mean()))
+    refused: list[OptionError] = []
+    for gate in gates:
+        for predictor in predictors:
+            try:
+                scores.append(replay_gate(trace, gate, predictor, features=tensors))
+            except OptionError as error:
+                refused.append(error)
+    if refused and not scores:
+        raise refused[0]
+    return sorted(scores, key=lambda score: (score.cost, score.errors.mean())), [str(error) for error in refused]
 
 
 def _linear(trace: Trace, predictors: Sequence[str], site: str) -> list[str]:
@@ -126,12 +140,15 @@ def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) 
         if score.note:
             out.print(f"{score.name}: {score.note}")
     if measured:
-        closed = table("closed loop", *(title for _, title, _ in CLOSED), **{title: {"justify": "right"} for _, title, _ in CLOSED})
+        heads = ("steps", "latent error", "ratio", "PSNR", "worst")
+        closed = table("closed loop", *heads, **{head: {"justify": "right", "no_wrap": True} for head in heads})
         for one in measured:
-            closed.add_row(Text(one.score.name), *cells_of(one.figures(), CLOSED))
+            by_key = dict(zip((key for key, _, _ in CLOSED), cells_of(one.figures(), CLOSED), strict=True))
+            pairs = [f"{by_key[promised]} / {by_key[found]}".removeprefix(" / ") for promised, found in _PROMISED]
+            closed.add_row(Text(one.score.name), *pairs[:2], by_key["ratio"], *pairs[2:])
         out.print()
         out.print(closed)
-        out.print(f"\nWith the model, on {len(measured[0].error)} other samples.")
+        out.print(f"\nPredicted / measured with the model, on {len(measured[0].error)} other samples; the ratio is of the latent errors.")
 
 
 def _write(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured], predictors: Sequence[str], site: str, out: Path, as_csv: bool) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -29,13 +30,14 @@ KeptAs = Literal["float32", "float16"]
 
 @attrs.frozen(kw_only=True)
 class _Chunk:
-    """One file: the samples ``first`` to ``first + samples`` of one stream."""
+    """One file: the samples ``first`` to ``first + samples`` of one stream. Stores of before there were checksums have none."""
 
     file: str
     stream: str
     first: int
     samples: int
     bytes: int
+    sha256: str = ""
 
 
 class FeatureStore:
@@ -50,6 +52,7 @@ class FeatureStore:
         self.facts = dict(facts)
         self.kept_as: KeptAs = kept_as
         self._chunks = list(chunks)
+        self._sound: set[str] = set()
 
     @classmethod
     def create(cls, folder: Path, *, facts: Mapping[str, Any], kept_as: KeptAs = "float32") -> FeatureStore:
@@ -91,14 +94,17 @@ class FeatureStore:
         if not isinstance(found, dict) or found.get("format") != FORMAT:
             said = found.get("format", "nothing") if isinstance(found, dict) else "nothing"
             raise OptionError(f"{str(folder)!r} says it is {said!r}, and this foreseer reads {FORMAT!r}; record again")
-        chunks = [_Chunk(**chunk) for chunk in found["chunks"]]
+        try:
+            facts, kept_as, chunks = found["facts"], found["kept_as"], [_Chunk(**chunk) for chunk in found["chunks"]]
+        except (KeyError, TypeError) as error:
+            raise OptionError(f"{str(folder / INDEX)!r} is no whole index: {type(error).__name__}: {error}; record again, with --restart") from error
         for chunk in chunks:
             path = folder / chunk.file
             size = path.stat().st_size if path.exists() else None
             if size != chunk.bytes:
                 is_there = "is missing" if size is None else f"has {size} bytes"
                 raise OptionError(f"{str(path)!r} {is_there}, and the index says {chunk.bytes} bytes; record again, with --restart")
-        return cls(folder, found["facts"], found["kept_as"], chunks)
+        return cls(folder, facts, kept_as, chunks)
 
     @property
     def streams(self) -> tuple[str, ...]:
@@ -142,7 +148,7 @@ class FeatureStore:
         save_file(kept, part, {"format": FORMAT})
         part.replace(path)
         samples = len(next(iter(kept.values())))
-        self._chunks.append(_Chunk(file=path.name, stream=stream, first=first, samples=samples, bytes=path.stat().st_size))
+        self._chunks.append(_Chunk(file=path.name, stream=stream, first=first, samples=samples, bytes=path.stat().st_size, sha256=_sha256(path)))
         self._write_index()
 
     def keep_first(self, samples: int) -> None:
@@ -200,8 +206,18 @@ class FeatureStore:
     def _opened(self, chunk: _Chunk) -> Any:
         from safetensors import safe_open
 
+        if chunk.sha256 and chunk.file not in self._sound:  # once, when it is first read: it takes about as long as reading
+            if (digest := _sha256(self.folder / chunk.file)) != chunk.sha256:
+                said = f"it has checksum {digest[:12]}, the index says {chunk.sha256[:12]}"
+                raise OptionError(f"{str(self.folder / chunk.file)!r} is damaged: {said}; record again, with --restart")
+            self._sound.add(chunk.file)
         return safe_open(self.folder / chunk.file, framework="numpy")
 
     def _write_index(self) -> None:
         plain = {"format": FORMAT, "kept_as": self.kept_as, "facts": self.facts, "chunks": [attrs.asdict(chunk) for chunk in self._chunks]}
         write_whole(self.folder / INDEX, json.dumps(plain, indent=1) + "\n")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

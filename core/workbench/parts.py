@@ -37,21 +37,26 @@ class Parts:
 
     def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
         self._folder = folder
-        now: dict[str, Any] = json.loads(json.dumps(request))
-        file = folder / REQUEST
-        if file.exists():
-            try:
-                was = json.loads(file.read_text(encoding="utf-8"))
-            except ValueError:
-                was = {}
-            differing = [f"{key} was {was.get(key)}, is {now.get(key)}" for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]
-            if differing:
-                raise OptionError(
-                    f"{str(folder)!r} holds an unfinished recording of other settings: {'; '.join(differing)}. Write another --out, or --restart to begin anew"
-                )
-        else:
+        differing = self.differing(folder, request)
+        if differing:
+            raise OptionError(
+                f"{str(folder)!r} holds an unfinished recording of other settings: {'; '.join(differing)}. Write another --out, or --restart to begin anew"
+            )
+        if not (folder / REQUEST).exists():
             folder.mkdir(parents=True, exist_ok=True)
-            write_whole(file, json.dumps(now, indent=1) + "\n")
+            write_whole(folder / REQUEST, json.dumps(request, indent=1) + "\n")
+
+    @staticmethod
+    def differing(folder: Path, request: Mapping[str, Any]) -> list[str]:
+        """Say what an unfinished recording was asked for otherwise; empty where there is none, or it is the same."""
+        if not (folder / REQUEST).exists():
+            return []
+        try:
+            was: dict[str, Any] = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
+        except ValueError:
+            was = {}
+        now: dict[str, Any] = json.loads(json.dumps(request))
+        return [f"{key} was {was.get(key)}, is {now.get(key)}" for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]
 
     def load(self, batch: int) -> tuple[Trace, Array] | None:
         """Return what is there of a batch: its trace so far, and the final latents ``(S, N)``. None where there is nothing that can be read."""

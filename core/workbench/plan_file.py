@@ -68,7 +68,7 @@ class SchedulePlan:
 
     signature: Signature
     predictor: str = "taylor:max_order=1"
-    target: Target = attrs.field(default="last_block", validator=attrs.validators.in_(get_args(Target)))
+    target: Target = attrs.field(default="modules", validator=attrs.validators.in_(get_args(Target)))
     site: str = ""
     objective: str = ""
     budgets: Mapping[int, Budget]

@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 
 from foreseer.errors import OptionError
-from foreseer.registry import PolicySpec, parse_policy
+from foreseer.registry import PolicySpec, parse_policy, signature_of
 from foreseer.types import Run
 from foreseer.workbench.signature import Signature
 
@@ -88,13 +88,19 @@ class Preset:
     date: str = ""
     about: str = ""
 
-    def spec(self) -> PolicySpec:
+    def spec(self, *, any_model: bool = False) -> PolicySpec:
         """Return the policy.
+
+        Args:
+            any_model: For use elsewhere than where it was tuned: a policy that has options of its own for that, as ``planned`` does with ``any_model`` and
+                ``interpolate``, is given them.
 
         Raises:
             PluginError, OptionError: It is not installed, or not with these options.
         """
-        return parse_policy(self.policy)
+        spec = parse_policy(self.policy)
+        own = {name: True for name in ("any_model", "interpolate") if any_model and name in signature_of(spec.factory).parameters}
+        return PolicySpec(spec.name, spec.factory, {**spec.options, **own}) if own else spec
 
     def check(self, other: Signature | Run, *, any_model: bool = False) -> str:
         """Compare it with where it is to be used.
@@ -115,7 +121,7 @@ class Preset:
         if any_model:
             return f"preset {self.name!r} was tuned elsewhere, so that what was measured for it says nothing about this run: {differing}"
         raise OptionError(
-            f"preset {self.name!r} was tuned elsewhere: {differing}; tune anew (`foreseer tune`), attach with any_model=True, "
+            f"preset {self.name!r} was tuned elsewhere: {differing}; tune anew (`foreseer tune`), allow it with any_model=True (--any-model), "
             f"or name the policy itself: {self.policy}"
         )
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import attrs
 
+from foreseer.bench.fields import refuse_device
 from foreseer.errors import OptionError
 from foreseer.types import Site
 from foreseer.workbench.features_store import KeptAs
 from foreseer.workbench.sites import Recordable
 
 __all__ = ["RecordSettings"]
+
+MOST_STEPS = 1000
+"""What the schedulers of the bundled families were trained with."""
 
 
 @attrs.frozen(kw_only=True)
@@ -47,16 +51,20 @@ class RecordSettings:
     keep_on: str | None = None
 
     def __attrs_post_init__(self) -> None:
-        for name, value, low in (
-            ("samples", self.samples, 1),
-            ("steps", self.steps, 1),
-            ("batch", self.batch, 1),
-            ("seed", self.seed, 0),
-            ("every", self.every, 1),
-            ("measured", self.measured, 1),
+        for name, value, low, high in (
+            ("samples", self.samples, 1, None),
+            ("steps", self.steps, 1, MOST_STEPS),
+            ("batch", self.batch, 1, None),
+            ("seed", self.seed, 0, None),
+            ("every", self.every, 1, None),
+            ("measured", self.measured, 1, None),
         ):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low):
-                raise OptionError(f"{name}={value!r} is out of range; write a whole number >= {low}")
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high)):
+                raise OptionError(f"{name}={value!r} is out of range; write a whole number {f'>= {low}' if high is None else f'from {low} to {high}'}")
+        if self.keep_on is not None:
+            refuse_device(self.keep_on, name="keep_on")
+        if self.target is not None and not isinstance(self.sites, str) and self.target not in (*self.sites, Site(-1)) and Site(-1) not in self.sites:
+            raise OptionError(f"target={str(self.target)!r} is not among the sites {', '.join(map(str, self.sites))}; add it to --sites, or write none of them")
         if self.guidance is not None and not 0 <= self.guidance <= 100:
             raise OptionError(f"guidance={self.guidance!r} is out of range; write a number from 0 to 100 (1 means no guidance)")
         if self.features not in (None, "float32", "float16"):

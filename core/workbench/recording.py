@@ -8,7 +8,7 @@ import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -29,7 +29,7 @@ from foreseer.workbench.recorder import TraceRecorder
 from foreseer.workbench.sensitivity import interpolated, one_forecast, sensitivities, steps_to_measure
 from foreseer.workbench.trace import Trace
 
-__all__ = ["Arguments", "Recorded", "record"]
+__all__ = ["Arguments", "Recorded", "record", "refuse_existing"]
 
 Arguments = Callable[[Sequence[int], float], Mapping[str, Any]]
 """``(indices, guidance) -> keyword arguments`` of a pipeline's call, as of `foreseer.bench.families.PipelineFamily`."""
@@ -65,7 +65,7 @@ class Recorded:
         trace, streams = self.trace, self.trace.streams
         calls = f" in {len(streams)} streams" if len(streams) > 1 else ""
         kept = f", features in {trace.features}" if trace.features else ""
-        sites = ", ".join("output" if site == OUTPUT else str(site) for site in trace.sites)
+        sites = ", ".join(map(str, trace.sites))
         return (
             f"{self.path}: {self.path.stat().st_size / 1000:.0f} kB, {trace.samples} samples of {trace.num_steps} steps{calls}, sites {sites}, "
             f"{self.evaluations} evaluations spent, {trace.evaluations} of all for sensitivities{kept}"
@@ -79,7 +79,7 @@ def record(
     *,
     settings: RecordSettings | None = None,
     arguments: Arguments | None = None,
-    restart: bool = False,
+    restart: bool | Literal["if other"] = False,
     tell: Tell = _silent,
     **options: Any,
 ) -> Recorded:
@@ -90,7 +90,7 @@ def record(
         out: The file to write, ``.safetensors``. What is finished meanwhile is kept in a folder beside it; the same call goes on with it.
         settings: What to record; None for the defaults.
         arguments: What a pipeline is called with for some samples, besides steps, generators and output type.
-        restart: Begin anew whatever is there.
+        restart: Begin anew whatever is there; ``"if other"``: only where it is finished, or was begun with other settings.
         tell: Told how far it is.
         **options: Single settings, by the names of `RecordSettings`.
 
@@ -103,6 +103,16 @@ def record(
     if unknown:
         raise OptionError(f"{unknown[0]}={options[unknown[0]]!r} is no option of record; write one of {', '.join(sorted(known))}")
     return _Recording(_family(what, arguments), Path(out), attrs.evolve(settings or RecordSettings(), **options), restart=restart, tell=tell).run()
+
+
+def refuse_existing(out: Path) -> None:
+    """Refuse to record to a file that is there. Raises `OptionError`."""
+    if _file_of(out).exists():
+        raise OptionError(f"out={str(_file_of(out))!r} exists already; write another --out, or --restart to record anew")
+
+
+def _file_of(out: Path) -> Path:
+    return out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
 
 
 def _family(what: Family | Any, arguments: Arguments | None) -> Family:
@@ -120,23 +130,25 @@ def _no_decoder(pipeline: Any, latents: Tensor) -> Tensor:
 
 
 class _Recording:
-    def __init__(self, family: Family, out: Path, settings: RecordSettings, *, restart: bool, tell: Tell) -> None:
+    def __init__(self, family: Family, out: Path, settings: RecordSettings, *, restart: bool | Literal["if other"], tell: Tell) -> None:
         self._family, self._settings, self._tell = family, settings, tell
         self._steps = settings.steps or family.num_steps
         self._guidance = family.guidance if settings.guidance is None else settings.guidance
-        self._out = out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
+        self._out = _file_of(out)
         self._folder = self._out.with_name(self._out.stem + ".features")
         parts = self._out.with_name(self._out.stem + ".unfinished")
-        if restart:
-            self._out.unlink(missing_ok=True)
-            for folder in (self._folder, parts):
-                shutil.rmtree(folder, ignore_errors=True)
-        if self._out.exists():
-            raise OptionError(f"out={str(self._out)!r} exists already; write another --out, or --restart to record anew")
+        if not restart:
+            refuse_existing(out)
         self._batches = [range(first, min(first + settings.batch, settings.samples)) for first in range(0, settings.samples, settings.batch)]
         self._conditions = [_conditions(family, batch, self._guidance) for batch in self._batches]
         self._measure = () if settings.every is None else steps_to_measure(self._steps, settings.every)
         request = self._request()
+        if restart == "if other":
+            restart = self._out.exists() or bool(Parts.differing(parts, request))
+        if restart:  # now that nothing is wrong with what is to replace it
+            self._out.unlink(missing_ok=True)
+            for folder in (self._folder, parts):
+                shutil.rmtree(folder, ignore_errors=True)
         self._parts = Parts(parts, request)
         facts = {key: value for key, value in request.items() if key not in ("every", "measured", "target")}
         self._store = None if settings.features is None else FeatureStore.create(self._folder, facts=facts, kept_as=settings.features)

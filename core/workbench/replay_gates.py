@@ -38,7 +38,8 @@ def replay_gate(trace: Trace, gate: str | PolicySpec, predictor: str | PolicySpe
     same looks at single entries (`relative_l1` and the elementwise metrics), and is refused. That is a test of what the gate does, not of what it declares.
 
     Args:
-        trace: The recording. Of several streams the first decides, as in a pipeline, and is what is compared.
+        trace: The recording. Of several streams the first decides, as in a pipeline, and is what is compared; what is promised for the final latent takes the
+            others to be off by the same share of their norms, and the score's note says so.
         gate: An installed policy that judges features, with its options.
         predictor: Another predictor for it, or `foreseer.workbench.predictors.OWN`.
         features: ``site -> (S, T, ...)`` the tensors, if they were kept; None for inner products alone.
@@ -144,6 +145,7 @@ def _score(trace: Trace, name: str, predictor: Predictor, report: Report, entrie
         error[:, entry.step] = np.where(computed[:, entry.step], 0.0, entry.site_error)
     block, _, part = entries[-1].site.rpartition(".") if entries else (str(trace.depth - 1), "", "block")
     judged = judgements(entries) if gate else None
-    notes = " ".join(warning for warning in report.warnings)
+    others = [f"of {len(trace.streams)} streams the first is compared; the promise takes the others to be off by the same share"]
+    notes = " ".join([*report.warnings, *(others if len(trace.streams) > 1 else [])])
     site = Site(int(block), part)
     return with_promise(trace, Score(predictor=predictor.name, policy=name, gate=gate, site=site, computed=computed, error=error, judged=judged, note=notes))

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.errors import OptionError
-from foreseer.types import Site
+from foreseer.types import OUTPUT, Site
 from foreseer.workbench.signature import Signature
 
 __all__ = ["FORMAT", "Trace", "in_order", "site_named", "squared_error"]
@@ -30,6 +30,8 @@ def site_named(text: str) -> Site:
     >>> site_named("11.block")
     Site(block=11, part='block')
     """
+    if text == "output":
+        return OUTPUT
     block, _, part = text.partition(".")
     return Site(int(block), part)
 

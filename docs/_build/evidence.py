@@ -124,7 +124,8 @@ def planned_section() -> Iterator[str]:
     yield "## Planned schedules { #planned }\n"
     yield (
         "[`foreseer plan`](workbench/plan.md) on a few recorded samples, run on others. \"Even\" is TaylorSeer's fixed interval with as many computed steps. Order 1 "
-        "throughout; `modules` forecasts every module's output, the rest the last block's. Under a gate more steps may be computed than were planned.\n"
+        "throughout; `modules` forecasts every module's output, the rest the last block's. Under a gate more steps may be computed than were planned. Where the gain is small, "
+        "the errors of different gaps push in one direction, which the plan takes for chance: [how far a prediction is off](workbench/plan.md#what-is-predicted).\n"
     )
     for file in files:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -154,7 +155,17 @@ def planned_section() -> Iterator[str]:
             if gains:
                 mean, worst = zip(*gains, strict=True)
                 yield f"- {kind} over the better of the even ones: {min(mean):+.1f} to {max(mean):+.1f} dB in the mean, {min(worst):+.1f} to {max(worst):+.1f} in the worst sample."
+        yield f"- The front, computed steps and PSNR in the mean: {'; '.join(front_of_kinds(lanes))}."
         yield ""
+
+
+def front_of_kinds(lanes: dict[str, Any]) -> Iterator[str]:
+    """The lanes that no other beats in the mean with as many computed steps or fewer."""
+    best = -math.inf
+    for name, lane in sorted(lanes.items(), key=lambda item: (item[1]["steps_computed"], -item[1]["psnr_mean"])):
+        if lane["psnr_mean"] > best:
+            best = lane["psnr_mean"]
+            yield f"{name.rpartition(', ')[0]} {lane['steps_computed']:.1f} ({best:.1f} dB)"
 
 
 def cost_section() -> Iterator[str]:
