@@ -49,6 +49,8 @@ def lanes_of(trace: Trace, budgets: Sequence[int], kinds: Sequence[str], thresho
         for gate, pattern in GATES.items():
             for threshold in thresholds.get(gate, []):
                 every[f"planned under {gate} {threshold:g}"] = f"planned:schedule={planned},gate=({pattern.format(threshold)})"
+        for threshold in thresholds.get("speca", []):  # CG-Taylor's gate is of block outputs alone
+            every[f"planned, modules under speca {threshold:g}"] = f"planned:schedule={planned},target=modules,gate=(speca:threshold={threshold})"
         for kind, policy in every.items():
             if kind.split(" under ")[-1].split(" ")[0] in kinds or kind in kinds:
                 yield f"{kind}, {number} steps", policy
