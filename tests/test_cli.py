@@ -230,6 +230,7 @@ def bench(monkeypatch):
         out: Path = Path("here")
         presets: tuple[str, ...] = attrs.field(default=(), converter=tuple)
         headroom: bool = False
+        any_model: bool = False
 
     stand_in = ModuleType("foreseer.bench.compare")
     calls: list[CompareSettings] = []
@@ -296,7 +297,7 @@ def test_the_real_settings_have_every_option_of_the_command(monkeypatch):
 
     text = " ".join(call("compare", "--help").stdout.split())
     for field in attrs.fields(CompareSettings):
-        assert f"--{field.name} " in text
+        assert f"--{field.name.replace('_', '-')} " in text
         if field.default == ():
             continue
         default = " ".join(field.default) if isinstance(field.default, tuple) else field.default
