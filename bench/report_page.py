@@ -185,13 +185,13 @@ def _pictures(results: Results, folder: Path, lines: Sequence[Line], batch: int)
 
 
 def _images(store: Store, lane: LaneResult) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    """A lane's first images; None where its files are not there, as where results were copied without them."""
+    """A lane's first images, as far as their files are there; None where there are none: results may be copied without their samples, or with the first."""
     found: list[np.ndarray[Any, np.dtype[np.float32]]] = []
     for unit in lane.units:
         if sum(map(len, found)) >= IMAGES_SHOWN:
             break
         if not store.samples(lane.key, unit.number).exists():
-            return None
+            break
         found.append(store.drawn(lane.key, unit.number).images.numpy())
     return np.concatenate(found) if found else None
 

@@ -71,13 +71,13 @@ def made(**changes: Any) -> Results:
     return Results(**{**given, **known, "lanes": tuple(lanes), **changes})
 
 
-def keep_samples(results: Results, folder: Path, shape: tuple[int, ...] = (1, 8, 8)) -> None:
-    """Put samples of every finished lane into the folder; those of lanes with an infinite PSNR are full computation's."""
+def keep_samples(results: Results, folder: Path, shape: tuple[int, ...] = (1, 8, 8), *, batch: int = SAMPLES) -> None:
+    """Put samples of every finished lane's first batch into the folder; those of lanes with an infinite PSNR are full computation's."""
     store = Store(folder)
     store.name([lane.key for lane in results.lanes])
-    full = torch.rand((SAMPLES, *shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
+    full = torch.rand((batch, *shape), generator=torch.Generator().manual_seed(0)) * 2 - 1
     for place, one in enumerate(results.lanes):
         same = math.isinf(one.values("psnr")[0]) if one.units else True
         images = full if same else full + 0.05 * torch.randn(full.shape, generator=torch.Generator().manual_seed(place))
         if one.units:
-            store.keep(one.key, 0, Drawn(images.flatten(1), images, images.flatten(1), torch.zeros(SAMPLES, dtype=torch.int64)))
+            store.keep(one.key, 0, Drawn(images.flatten(1), images, images.flatten(1), torch.zeros(batch, dtype=torch.int64)))

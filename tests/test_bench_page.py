@@ -239,3 +239,17 @@ def test_results_read_again_make_the_same_page(tmp_path: Path) -> None:
     made().save(tmp_path)
     written = write_page(made(), tmp_path).read_bytes()
     assert write_page(Results.load(tmp_path), tmp_path).read_bytes() == written
+
+
+def test_what_is_kept_of_the_samples_is_shown(tmp_path: Path) -> None:
+    """Law: results that were copied with their first batch only show that; those without any show none, and say so."""
+
+    def twice(one: Any) -> Any:
+        return attrs.evolve(one, units=tuple(attrs.evolve(unit, number=number) for unit in one.units for number in (0, 1)))
+
+    results = attrs.evolve(made(), lanes=tuple(map(twice, made().lanes)))
+    assert "holds no samples" in write_page(results, tmp_path).read_text(encoding="utf-8")
+    keep_samples(results, tmp_path, batch=4)
+    shown = write_page(results, tmp_path).read_text(encoding="utf-8")
+    assert 'alt="4 samples of full"' in shown
+    assert "holds no samples" not in shown

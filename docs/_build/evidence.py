@@ -273,6 +273,23 @@ def peers_table(results: Results) -> Iterator[str]:
         own = [f"`{lane.name}`, {steps_of(lane):.1f} steps | {both(lane)}" if lane else "none |" for lane in (point.best_mean, point.best_worst)]
         yield f"| `{point.lane.name}` | {point.steps:.1f} | {point.mean:.1f} / {point.worst:.1f} | {own[0]} | {own[1]} | {'yes' if point.as_good else '**no**'} |"
     yield ""
+    for point in points_of_peers(results, results.settings["batch"][0]):
+        if not point.as_good:
+            yield f"- {why_not(results, point)}"
+    yield ""
+
+
+def why_not(results: Results, point: Point) -> str:
+    """A sentence on a peer's point that no policy reached: what it costs in blocks, and whether one reaches it at that."""
+    cost, share = results.cost(point.lane), point.steps / results.num_steps
+    said = f"`{point.lane.name}` was not reached. It evaluates {cost:.3f} of the block-rows"
+    said += f", more than the {share:.3f} of {point.steps:.1f} steps: it computes a part of every step that it forecasts" if cost > share + 0.01 else ""
+    fitting = [lane for lane in results.lanes if lane.kind == "policy" and lane.units and not lane.error and results.cost(lane) <= cost + 1e-9]
+    as_good = [lane for lane in fitting if mean_of(lane, "psnr") >= point.mean and worst_of(lane, "psnr") >= point.worst]
+    if not as_good:
+        return f"{said}. No policy of ours that evaluates as few is as good in both."
+    best = max(as_good, key=lambda lane: mean_of(lane, "psnr"))
+    return f"{said}. Of ours that evaluate as few `{best.name}` is as good in both: {both(best)} dB with {results.cost(best):.3f}."
 
 
 def rows_table(results: Results) -> Iterator[str]:
