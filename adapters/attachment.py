@@ -16,15 +16,15 @@ from foreseer.adapters.arguments import differentiates, signature_of_call
 from foreseer.adapters.calls import Interception, intercept
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.loops import PipelineLoop, Place
-from foreseer.adapters.module_backbone import Call, ModuleBackbone, Rewired
+from foreseer.adapters.module_backbone import Call, Rewired
 from foreseer.adapters.parallel import vote_for
-from foreseer.adapters.rows import copies_in
+from foreseer.adapters.rows import copies_in, groups_of
+from foreseer.adapters.streams import Key, Stream, Streams
 from foreseer.adapters.wires import Wires
 from foreseer.bank import Storage
 from foreseer.errors import ContractError, OverBudgetError, UnsupportedModelError
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
-from foreseer.session import Session
 from foreseer.types import Run
 from foreseer.vote import Vote
 
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Attachment", "refuse"]
 
 _attached: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
-SIGNATURES = 6
-"""For how many kinds of call (shapes, arguments) an attachment remembers what it found out about a model."""
 
 
 def refuse(model: nn.Module) -> None:
@@ -46,15 +44,6 @@ def refuse(model: nn.Module) -> None:
         raise ContractError(f"this {type(model).__name__} has policy {_attached[model]} attached already; detach it first (leave its `with`, or call detach())")
     if getattr(model, "is_cache_enabled", False):
         raise UnsupportedModelError(f"a diffusers cache is enabled on this {type(model).__name__}; call its disable_cache() first")
-
-
-@attrs.define(eq=False)
-class _Stream:
-    """One session, and where it began."""
-
-    session: Session
-    backbone: ModuleBackbone
-    start: int
 
 
 class Attachment:
@@ -79,13 +68,11 @@ class Attachment:
         self.spec = spec
         self._pipeline = pipeline
         self._wires = dict(wires)
-        self._storage, self._on_over_budget = storage, on_over_budget
-        self._observers, self._on_error, self._follow = tuple(observers), on_error, streams == "follow_first"
+        self._on_over_budget = on_over_budget
+        self._streams = Streams(self._wires, spec, observers=observers, on_error=on_error, storage=storage, follow_first=streams == "follow_first")
         self._process_group, self._copies = process_group, copies
         self._preset, self._any_model = preset, any_model
         self._votes: dict[str, Vote | None] = {name: vote_for(wire.model, process_group) for name, wire in self._wires.items()}
-        self._backbones: dict[tuple[str, object], ModuleBackbone] = {}
-        self._streams: dict[tuple[str, str, object], _Stream] = {}
         self._run = 0
         self._given: dict[str, Any] | None = None
         self._outside = 0
@@ -123,7 +110,7 @@ class Attachment:
         for wire in self._wires.values():
             wire.restore()
             _attached.pop(wire.model, None)
-        self._backbones.clear()
+        self._streams.forget_models()
 
     @contextlib.contextmanager
     def run(
@@ -175,15 +162,7 @@ class Attachment:
     @property
     def reports(self) -> dict[str, Report]:
         """The account of the run under way, or of the last one: of each stream, by its name. Empty before the first run."""
-        found: dict[str, Report] = {}
-        for (name, stream, _), entry in self._streams.items():
-            label = ": ".join(part for part in (name if len(self._wires) > 1 else "", stream) if part) or "model"
-            key, count = label, 1
-            while key in found:
-                count += 1
-                key = f"{label} #{count}"
-            found[key] = entry.session.report
-        return found
+        return self._streams.reports
 
     @property
     def report(self) -> Report:
@@ -219,22 +198,18 @@ class Attachment:
         for wire in self._wires.values():
             if wire.stale:
                 wire.rewire()
-                self._backbones.clear()
+                self._streams.forget_models()
         votes = {name: vote_for(wire.model, self._process_group) for name, wire in self._wires.items()}
         if votes != self._votes:  # parallelism was enabled since: other shapes, other company
             self._votes = votes
-            self._backbones.clear()
+            self._streams.forget_models()
 
     def _begin(self) -> None:
-        self._streams = {}
+        self._streams.begin()
         self._outside = 0
-        for backbone in self._backbones.values():
-            backbone.spent = 0
 
     def _finish(self) -> None:
-        for entry in self._streams.values():
-            entry.session.finish()
-            entry.backbone.pool.clear()
+        self._streams.finish()
 
     def _around(self, name: str) -> Callable[..., Any]:
         def around(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -255,7 +230,8 @@ class Attachment:
         if torch.is_grad_enabled() and differentiates(self._wires[name].model, args, kwargs):
             because = "gradients are enabled: wrap the loop in torch.no_grad()"
         while (name, signature) not in self._inert:
-            entry = self._stream(name, place, signature, call)
+            key = Key(name, place.stream, signature)
+            entry = self._streams.find(key) or self._open(key, place, call)
             index = place.step - entry.start if self._loop is not None else None
             try:
                 output = entry.session.evaluate(call, index=index, computed_because=because)
@@ -264,16 +240,16 @@ class Attachment:
                 return output
             except Rewired:
                 # The host's sites are others than it said. Nothing is lost but one evaluation: the session begins anew.
-                del self._streams[name, place.stream, signature]
+                self._streams.drop(key)
             except OverBudgetError as error:
                 if self._on_over_budget == "raise" or not entry.backbone.without_parts(f"memory: {error}"):
                     raise
-                del self._streams[name, place.stream, signature]
+                self._streams.drop(key)
             except UnsupportedModelError as error:
                 if self._loop is None or entry.session.report.outcomes:
                     raise
                 # One kind of call among a pipeline's (FLUX.2 klein's first returns its keys and values): it is computed, and the report says so.
-                del self._streams[name, place.stream, signature]
+                self._streams.drop(key)
                 self._inert[name, signature] = f"one kind of call is always computed: {error}"
         return inner(*args, **kwargs)
 
@@ -287,25 +263,20 @@ class Attachment:
             self._ready()
         return place
 
-    def _stream(self, name: str, place: Place, signature: object, call: Call) -> _Stream:
-        key = (name, place.stream, signature)
-        if key in self._streams:
-            return self._streams[key]
-        if self._loop is None and self._streams:
-            (old,) = self._streams.values()
+    def _open(self, key: Key, place: Place, call: Call) -> Stream:
+        """Begin the session of a call that is the first of its kind in this run."""
+        name = key.name
+        if self._loop is None and (old := self._streams.any()) is not None:
             rows = old.backbone.rows(call)
             what = f"{old.session.run.rows} rows and was called with {rows}" if rows != old.session.run.rows else "arguments of other shapes or names"
             raise ContractError(f"this run began with {what}; give each kind of call a run of its own")
-        backbone = self._backbones.pop((name, signature), None) or ModuleBackbone(self._wires[name], self._votes[name])
-        self._backbones[name, signature] = backbone
-        while len(self._backbones) > SIGNATURES * len(self._wires):
-            del self._backbones[next(iter(self._backbones))]
+        backbone = self._streams.backbone(name, key.signature, self._votes[name])
         rows = backbone.rows(call)
         groups, start = self._groups(rows, call), 0
         given: dict[str, Any]
         if self._loop is None:
             assert self._given is not None
-            given = {key: value for key, value in self._given.items() if key != "groups"}
+            given = {option: value for option, value in self._given.items() if option != "groups"}
         else:
             start = place.step
             times = self._loop.timesteps()
@@ -316,28 +287,10 @@ class Attachment:
         }
         run = Run(depth=backbone.depth, rows=rows, groups=groups, sites=backbone.sites, **which, **given)
         elsewhere = self._elsewhere(run, start)
-        leader = next(
-            (s.session for (n, _, _), s in self._streams.items() if self._follow and n == name and (s.start, s.session.run.rows) == (start, rows)), None
-        )
-        watched: dict[str, Any] = {"observers": self._observers, "on_error": self._on_error}
-        try:
-            session = Session(backbone, self.spec, run, **watched, storage=self._storage, leader=leader, vote=self._votes[name])
-        except ContractError as error:
-            if not self._wires[name].opaque:
-                raise
-            raise UnsupportedModelError(
-                f"{self.spec} looks at single blocks, and the model is compiled as a whole, so that only its output can be forecast: "
-                "compile its blocks instead (compile_repeated_blocks), or choose a policy that looks at the output alone: taylorseer with target='output'"
-            ) from error
+        stream = self._streams.open(key, backbone, run, start=start, vote=self._votes[name])
         if elsewhere:
-            session.warn(elsewhere)
-        backbone.watch(session.sites)
-        first = [row for row in range(rows) if groups[row] == groups[0]]
-        backbone.sample_rows = first if session.verifies and len(first) < rows else None
-        for note in backbone.notes:
-            session.warn(note)
-        self._streams[key] = _Stream(session, backbone, start)
-        return self._streams[key]
+            stream.session.warn(elsewhere)
+        return stream
 
     def expect(self, preset: Preset, *, any_model: bool = False) -> None:
         """Hold the coming runs to what a preset was made for, as ``attach(preset=...)`` does: another run raises `OptionError` at its start.
@@ -365,15 +318,7 @@ class Attachment:
             given = rows // (self._copies or copies_in(call.args, call.kwargs, rows))
             if self._copies and rows % self._copies:
                 raise ContractError(f"copies={self._copies} does not divide the {rows} rows of the call")
-        if given is None:
-            return tuple(range(rows))
-        if isinstance(given, int):
-            if given < 1 or rows % given:
-                raise ContractError(f"groups={given} samples do not divide the {rows} rows of the call")
-            return tuple(row % given for row in range(rows))
-        if len(given) != rows:
-            raise ContractError(f"groups has {len(given)} labels for the {rows} rows of the call; give one per row, or the number of samples")
-        return tuple(int(g) for g in given)
+        return groups_of(given, rows)
 
 
 def _floats(values: Sequence[float] | Tensor | None) -> tuple[float, ...] | None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from foreseer.errors import ContractError, UnsupportedModelError
 
-__all__ = ["copies_in", "count_rows", "merge_rows", "take_rows"]
+__all__ = ["copies_in", "count_rows", "groups_of", "merge_rows", "take_rows"]
 
 _BATCH_FREE = re.compile(r"rope|rotary|freqs|(?<!input)(?<!segment)_ids$|^indices_|img_shapes|pos_embed")
 """Names of positions in diffusers' models: no batch dimension, unless they have three dimensions or more (HiDream's ``img_ids``)."""
@@ -120,3 +120,24 @@ def merge_rows(output: Any, rows: Sequence[int], part: Any) -> Any:
     if output is None:
         return None
     raise ContractError(f"the model returned a {type(output).__name__}, whose rows cannot be put together; decide for the whole batch instead")
+
+
+def groups_of(given: Sequence[int] | int | None, rows: int) -> tuple[int, ...]:
+    """Return ``(R,)`` which sample each row of a call belongs to.
+
+    Args:
+        given: Labels of the rows; or the number of samples, B, where row r belongs to sample r mod B; None where every row is a sample.
+        rows: Rows of the call, R.
+
+    Raises:
+        ContractError: They do not fit.
+    """
+    if given is None:
+        return tuple(range(rows))
+    if isinstance(given, int):
+        if given < 1 or rows % given:
+            raise ContractError(f"groups={given} samples do not divide the {rows} rows of the call")
+        return tuple(row % given for row in range(rows))
+    if len(given) != rows:
+        raise ContractError(f"groups has {len(given)} labels for the {rows} rows of the call; give one per row, or the number of samples")
+    return tuple(int(g) for g in given)
