@@ -37,7 +37,7 @@ SECTIONS = {
 """Folder of results, which is the name of its settings file, and heading. Two may share a settings file's stem only if they are one."""
 
 RECORDED = {"dit": "--samples 16", "flux": "--samples 16", "wan": "--samples 8 --sensitivity every=1,samples=2"}
-RUN = {"dit": "--samples 64", "flux": "--samples 64", "wan": "--samples 4 --batch 4 --kinds planned even 'planned, modules' 'even, modules'"}
+RUN = {"dit": "--samples 64", "flux": "--samples 64", "wan": "--samples 4 --batch 4 --kinds planned even 'planned, modules' 'even, modules' 'even to the last step, modules'"}
 """What the commands of planned schedules are given besides."""
 
 HEAD = """# Evidence
@@ -124,7 +124,8 @@ def planned_section() -> Iterator[str]:
     yield "## Planned schedules { #planned }\n"
     yield (
         "[`foreseer plan`](workbench/plan.md) on a few recorded samples, run on others. \"Even\" is TaylorSeer's fixed interval with as many computed steps. Order 1 "
-        "throughout; `modules` forecasts every module's output, the rest the last block's. Under a gate more steps may be computed than were planned. Where the gain is small, "
+        "throughout; `modules` forecasts every module's output, the rest the last block's. \"Even to the last step\" spreads the steps so that the last one is computed too, which a "
+        "fixed interval leaves to chance. Under a gate more steps may be computed than were planned. Where the gain is small, "
         "the errors of different gaps push in one direction, which the plan takes for chance: [how far a prediction is off](workbench/plan.md#what-is-predicted).\n"
     )
     for file in files:
@@ -146,15 +147,20 @@ def planned_section() -> Iterator[str]:
             ]
             yield f"| {kind} | " + " | ".join(shown) + " |"
         yield ""
-        for kind in ("planned", "planned, modules"):
+        fixed, to_the_end = ("even", "even, modules"), ("even to the last step, modules",)
+        for kind, others, whom in (
+            ("planned", fixed, "the better of the fixed intervals"),
+            ("planned, modules", fixed, "the better of the fixed intervals"),
+            ("planned, modules", to_the_end, "even steps to the last one"),
+        ):
             gains = [
                 (lanes[f"{kind}, {budget}"]["psnr_mean"] - best["psnr_mean"], lanes[f"{kind}, {budget}"]["psnr_worst"] - best["psnr_worst"])
                 for budget in budgets
-                if f"{kind}, {budget}" in lanes and (best := best_even(lanes, budget)) is not None
+                if f"{kind}, {budget}" in lanes and (best := best_of(lanes, others, budget)) is not None
             ]
             if gains:
                 mean, worst = zip(*gains, strict=True)
-                yield f"- {kind} over the better of the even ones: {min(mean):+.1f} to {max(mean):+.1f} dB in the mean, {min(worst):+.1f} to {max(worst):+.1f} in the worst sample."
+                yield f"- {kind} over {whom}: {min(mean):+.1f} to {max(mean):+.1f} dB in the mean, {min(worst):+.1f} to {max(worst):+.1f} in the worst sample."
         yield f"- The front, computed steps and PSNR in the mean: {'; '.join(front_of_kinds(lanes))}."
         yield ""
 
@@ -192,10 +198,10 @@ def cost_section() -> Iterator[str]:
     yield f"Policies of blocks add at most {100 * blocks:.2f} % of a full step; wanted were 0.3 %. A step in which every module is forecast costs {100 * modules['of_full_step']:.2f} %; wanted were 4 %. (commit {content['git']['commit'][:10]})\n"
 
 
-def best_even(lanes: dict[str, Any], budget: str) -> dict[str, Any] | None:
-    """The even schedule with the better mean, of both targets."""
-    even = [lanes[name] for name in (f"even, {budget}", f"even, modules, {budget}") if name in lanes]
-    return max(even, key=lambda lane: lane["psnr_mean"], default=None)
+def best_of(lanes: dict[str, Any], kinds: tuple[str, ...], budget: str) -> dict[str, Any] | None:
+    """The lane of these kinds with the best mean."""
+    found = [lanes[name] for kind in kinds if (name := f"{kind}, {budget}") in lanes]
+    return max(found, key=lambda lane: lane["psnr_mean"], default=None)
 
 
 def section(name: str, results: Results) -> Iterator[str]:

@@ -34,6 +34,11 @@ def text_of(steps: Sequence[int], num_steps: int) -> str:
     return f"{'+'.join(map(str, steps))}/{num_steps}"
 
 
+def to_the_end(count: int, num_steps: int) -> tuple[int, ...]:
+    """Steps spread evenly from the first one to the last one, both computed."""
+    return tuple(round(i * (num_steps - 1) / (count - 1)) for i in range(count))
+
+
 def lanes_of(trace: Trace, budgets: Sequence[int], kinds: Sequence[str], thresholds: dict[str, list[float]]) -> Iterator[tuple[str, str]]:
     """Name and policy of each lane, those of the most interest first."""
     found, length = plan(trace), trace.num_steps
@@ -45,6 +50,7 @@ def lanes_of(trace: Trace, budgets: Sequence[int], kinds: Sequence[str], thresho
             "even": f"planned:schedule={even}",
             "planned, modules": f"planned:schedule={planned},target=modules",
             "even, modules": f"planned:schedule={even},target=modules",
+            "even to the last step, modules": f"planned:schedule={text_of(to_the_end(number, length), length)},target=modules",
         }
         for gate, pattern in GATES.items():
             for threshold in thresholds.get(gate, []):
@@ -89,7 +95,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--budgets", type=int, nargs="+", default=[8, 10, 14, 18])
-    parser.add_argument("--kinds", nargs="+", default=["planned", "even", "planned, modules", "even, modules", "cg_taylor", "speca"])
+    parser.add_argument(
+        "--kinds", nargs="+", default=["planned", "even", "planned, modules", "even, modules", "even to the last step, modules", "cg_taylor", "speca"]
+    )
     parser.add_argument("--cg-taylor", type=float, nargs="+", default=[0.12], dest="cg_taylor")
     parser.add_argument("--speca", type=float, nargs="+", default=[0.3])
     parser.add_argument("--out", type=Path, required=True)
