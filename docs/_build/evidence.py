@@ -37,7 +37,7 @@ SECTIONS = {
 """Folder of results, which is the name of its settings file, and heading. Two may share a settings file's stem only if they are one."""
 
 RECORDED = {"dit": "--samples 16", "flux": "--samples 16", "wan": "--samples 8 --sensitivity every=1,samples=2"}
-RUN = {"dit": "--samples 64", "flux": "--samples 64", "wan": "--samples 4 --batch 4 --kinds planned even 'planned, modules' 'even, modules' 'even to the last step, modules'"}
+RUN = {"dit": "--samples 32", "flux": "--samples 64", "wan": "--samples 4 --batch 4 --kinds planned even 'planned, modules' 'even, modules' 'even to the last step, modules'"}
 """What the commands of planned schedules are given besides."""
 
 HEAD = """# Evidence
