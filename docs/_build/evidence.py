@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from foreseer.bench.claims import CLAIMED_COST, verdicts
 from foreseer.bench.front import ANOTHER_PICTURE, HALF_A_STEP, Point, points_of_peers, steps_of
 from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES
@@ -54,8 +56,9 @@ what was still alive when a batch was drawn, which is nothing where they let go 
 """
 
 INTRODUCTION = {
-    "rows": "At batch 1 both are one and the same, so that its ratios show the noise: by the clock, on two timed runs a lane, nothing is resolved. Above 1, deciding "
-    "per row costs more at the same quality. These samples are digits of one model, and more alike than prompts are.",
+    "rows": "At batch 1 both are one and the same, so that its ratios show the noise. Above 1, deciding per row costs more at the same quality. Each batch holds easy and hard "
+    "samples; still they are digits of one model, and more alike than prompts are.",
+    "speca": "Why the worst sample stays behind whatever the threshold, and what helps: [speca](policies/speca.md#when-to-use-it).",
 }
 
 
@@ -314,6 +317,10 @@ def rows_table(results: Results) -> Iterator[str]:
                     f"| {method} | {batch} | {quality:.1f} | {ours[0] / theirs[0]:.2f} | {theirs[1] / ours[1]:.2f} | {ours[2]:.1f} | {theirs[2]:.1f} |"
                 )
     yield ""
+    free = [lane for lane in results.lanes if lane.kind == "policy" and lane.options["decide"] == "row" and lane.batch == max(batches) and lane.units]
+    spreads = [f"{min(lane.steps):.0f} to {max(lane.steps):.0f} ({np.std(lane.steps):.1f} standard deviation)" for lane in free]
+    timed = sorted({len(lane.ratios) for lane in results.lanes if lane.kind == "policy"})
+    yield f"Samples that decided for themselves computed {', '.join(spreads)} of {results.num_steps} steps, by threshold. Timed runs of a lane: {', '.join(map(str, timed))}.\n"
 
 
 def common_qualities(row: list[LaneResult], together: list[LaneResult]) -> list[float]:
