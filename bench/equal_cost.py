@@ -87,11 +87,11 @@ def best_at_steps(lanes: Sequence[LaneResult], steps: float, *, within: float = 
 
 
 def _gain(results: Results, lane: LaneResult, others: Sequence[tuple[LaneResult, float]]) -> Gain | None:
-    ours, *theirs = paired_psnr(lane, *(other for other, _ in others))
+    found = paired_psnr(lane, *(other for other, _ in others))
+    ours, *theirs = np.where(np.isfinite(found), found, BROKEN_PSNR)
     beside = sum((weight * values for values, (_, weight) in zip(theirs, others, strict=True)), np.zeros(len(ours)))
     if not len(ours):
         return None
-    ours, beside = (np.where(np.isfinite(values), values, BROKEN_PSNR) for values in (ours, beside))
     differences = ours - beside
     return Gain(
         lane=lane.name,

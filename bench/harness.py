@@ -95,9 +95,9 @@ class _Bench:
                 published=settings.published,
             )
         )
-        self._results = attrs.evolve(self._results, about=settings.about, published=settings.published)
-        self._lanes = {lane.key: lane for lane in self._store.begin_again(self._results).lanes}
-        self._batches: dict[int, list[tuple[int, ...]]] = {}
+        # packages that were not there before may be there now
+        self._results = attrs.evolve(self._results, about=settings.about, published=settings.published, versions=versions())
+        self._lanes = {lane.key: lane for lane in self._store.begin_again(self._results, samples=settings.samples).lanes}
         self._given: dict[tuple[str, int], PolicySpec | PeerSpec] = {}
 
     def run(self) -> Results:
@@ -134,19 +134,20 @@ class _Bench:
         self._store.name(list(self._lanes))
 
     def _batches_of(self, batch: int) -> list[tuple[int, ...]]:
-        """Which samples are drawn together; what is finished says it."""
-        if batch not in self._batches:
-            samples, done = self._settings.samples, self._lanes[FULL, batch].units
-            if sum(len(unit.indices) for unit in done) == samples:
-                self._batches[batch] = [unit.indices for unit in done]
-            else:
-                self._batches[batch] = split(range(samples), batch) if self._settings.together == "as drawn" else mixed(self._difficulty, batch)
-        return self._batches[batch]
+        """Which samples are drawn together. Batches that are chosen are kept with the results, so that a run that goes on has them again."""
+        if self._settings.together == "as drawn":
+            return split(range(self._settings.samples), batch)
+        kept = dict(self._results.batches)
+        if str(batch) not in kept:
+            kept[str(batch)] = tuple(mixed(self._difficulty, batch))
+            self._results = attrs.evolve(self._results, batches=kept)
+        return list(kept[str(batch)])
 
     @functools.cached_property
     def _difficulty(self) -> list[float]:
         """Of each sample: the relative error of its latent under `PROBE`. The same noises are as hard in every run."""
         found: list[float] = []
+        self._tell("how hard each sample is", 0, self._settings.samples)
         for indices in split(range(self._settings.samples), CALIBRATED):
             full = self._draw(self._family, indices, self._steps)
             with self._family.attached(parse_policy(PROBE), num_steps=self._steps, samples=len(indices)):

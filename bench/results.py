@@ -193,6 +193,7 @@ class Results:
         git: Commit of foreseer, and whether files were changed since; empty outside of a checkout.
         depth: Blocks of the model.
         lanes: In the order in which they are shown.
+        batches: Which samples are drawn together, by batch size as text, where that was chosen; empty where they are drawn in their order.
         published: What papers printed.
         finished: Whether everything that was asked for is there.
     """
@@ -209,6 +210,7 @@ class Results:
     git: Mapping[str, Any] = attrs.field(factory=dict)
     depth: int
     lanes: tuple[LaneResult, ...] = ()
+    batches: Mapping[str, tuple[tuple[int, ...], ...]] = attrs.field(factory=dict)
     published: tuple[Mapping[str, Any], ...] = ()
     finished: bool = False
 

@@ -52,12 +52,24 @@ class Store:
             raise OptionError(f"{str(self.folder)!r} holds results of other settings: {'; '.join(differing)}. Write another --out, or --restart to begin anew")
         return old
 
-    def begin_again(self, found: Results) -> Results:
-        """Return what is there, without what must be done again: what failed is tried once more, and a batch whose samples are gone is drawn anew."""
+    def begin_again(self, found: Results, *, samples: int) -> Results:
+        """Return what is there, without what must be done again.
+
+        What failed is tried once more. Batches whose samples are gone are drawn anew where they are needed: those of full computation, which the rest is
+        compared with, and those of lanes that are not finished. What is finished stays as it was measured.
+
+        Args:
+            found: What is there.
+            samples: How many samples each lane draws.
+        """
         self.name([lane.key for lane in found.lanes])
         if found.finished and not any(lane.error for lane in found.lanes):
             return found
-        kept = [attrs.evolve(lane, error="", units=tuple(u for u in lane.units if self.samples(lane.key, u.number).exists())) for lane in found.lanes]
+        kept = []
+        for lane in found.lanes:
+            needed = lane.kind == "full" or len(lane.indices) < samples
+            units = tuple(unit for unit in lane.units if not needed or self.samples(lane.key, unit.number).exists())
+            kept.append(attrs.evolve(lane, error="", units=units))
         return attrs.evolve(found, lanes=tuple(kept))
 
     def keep(self, lane: Key, number: int, drawn: Drawn) -> None:
@@ -97,4 +109,6 @@ def _differences(old: Results, new: Results) -> list[tuple[str, Any, Any]]:
         return {**kept, "GPU": results.machine.get("GPU"), "processor": results.machine.get("processor"), "commit": results.git.get("commit")}
 
     was, now = compared(old), compared(new)
+    # a package that was missing may be why a lane failed; once it is installed the lane is tried again
+    now = {key: value for key, value in now.items() if key in was or not key.startswith("version of ")}
     return [(key, was.get(key), now.get(key)) for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]

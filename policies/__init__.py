@@ -2,12 +2,13 @@
 
 from foreseer.policies.cg_taylor import FirstBlockGate, cg_taylor
 from foreseer.policies.drafting import DraftCounter, draft_needs
-from foreseer.policies.planned import GatedSchedule, Schedule, Timetable, planned
+from foreseer.policies.planned import GatedSchedule, Schedule, planned
 from foreseer.policies.predictors import BlockWise, LinearPredictor, PredictorLike, predictor_from
 from foreseer.policies.speca import DraftGate, speca
 from foreseer.policies.speca_released import LaggedGate, speca_released
 from foreseer.policies.taylor import taylor, taylor_weights
 from foreseer.policies.taylorseer import Everything, Interval, none, reuse, taylorseer
+from foreseer.policies.timetable import Timetable
 
 __all__ = [
     "BlockWise",

@@ -259,6 +259,30 @@ def test_samples_that_are_gone_or_damaged_are_drawn_again(tmp_path: Path) -> Non
     assert first.read_bytes() == was
 
 
+def test_a_lane_that_is_tried_again_costs_the_finished_ones_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: in a folder whose samples are gone, only full computation is drawn again beside it."""
+    lanes = [parse_policy("none"), parse_policy("speca:verify_block=7")]
+    first = run_benchmark(settings(repeats=0, lanes=lanes), tmp_path)
+    for file in (tmp_path / "samples").glob("*.npz"):
+        file.unlink()
+    told: list[str] = []
+    again = run_benchmark(settings(repeats=0, lanes=lanes), tmp_path, tell=lambda what, *_: told.append(what.partition(",")[0]))
+    assert set(told) == {"full", "speca:verify_block=7"}
+    assert again.lane("none") == first.lane("none")
+    assert again.finished
+
+
+def test_a_package_that_was_missing_may_be_installed_meanwhile(tmp_path: Path) -> None:
+    """Law: a peer that failed for want of its package is tried again; another version of one that was there is refused."""
+    chosen = settings(repeats=0, lanes=[])
+    done = run_benchmark(chosen, tmp_path)
+    attrs.evolve(done, versions={k: v for k, v in done.versions.items() if k != "scikit-image"}).save(tmp_path)
+    assert run_benchmark(chosen, tmp_path).versions == done.versions
+    attrs.evolve(done, versions={**done.versions, "torch": "0.1"}).save(tmp_path)
+    with pytest.raises(OptionError, match=r"version of torch was 0\.1"):
+        run_benchmark(chosen, tmp_path)
+
+
 def test_mixed_batches_hold_easy_and_hard_samples_and_are_kept(tmp_path: Path) -> None:
     """Law: samples are paired by their numbers whichever batch they are in, and a run that goes on keeps its batches."""
     chosen = settings(samples=4, repeats=0, lanes=[parse_policy(POLICIES[1])])
@@ -269,6 +293,11 @@ def test_mixed_batches_hold_easy_and_hard_samples_and_are_kept(tmp_path: Path) -
         assert all(one[i] == pytest.approx(other[i], rel=1e-3, abs=1e-6) for i in one)
     assert [unit.indices for unit in together.lane("full").units] == [unit.indices for unit in together.lane(POLICIES[1]).units]
     assert run_benchmark(attrs.evolve(chosen, together="mixed"), tmp_path / "b") == together
+    assert together.batches == {"2": tuple(unit.indices for unit in together.lane("full").units)}
+    other = tuple(tuple(reversed(batch)) for batch in together.batches["2"])
+    attrs.evolve(together, batches={"2": other}, lanes=(), finished=False).save(tmp_path / "b")
+    again = run_benchmark(attrs.evolve(chosen, together="mixed"), tmp_path / "b")
+    assert [unit.indices for unit in again.lane("full").units] == list(other), "batches are those that were dealt first"
     with pytest.raises(OptionError, match="together was None, is mixed"):
         run_benchmark(attrs.evolve(chosen, together="mixed"), tmp_path / "a")
 

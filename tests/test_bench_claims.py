@@ -238,6 +238,16 @@ def test_a_sample_that_breaks_is_not_left_out_of_a_gain() -> None:
     assert gain(results(), whole, broken).mean == pytest.approx(-found.mean)
 
 
+def test_a_sample_that_breaks_in_one_of_two_opponents_counts_by_its_weight() -> None:
+    """Law: between two costs, a broken sample of one opponent is not broken in the other."""
+    cheap = lane("cheap", [*(20 + SPREAD[1:]), math.nan], 0.2)
+    dear = lane("dear", 40.0, 0.4)
+    found = gain_at_equal_cost(results(), lane("own", 40.0, 0.3999), [cheap, dear])
+    assert found is not None
+    assert abs(found.mean) < 0.1
+    assert abs(found.worst) < 0.1
+
+
 @given(st.lists(st.floats(90, 200) | st.just(math.inf), min_size=2, max_size=6))
 def test_nearly_the_same_counts_no_more_than_the_same(psnr: list[float]) -> None:
     """Law: a PSNR counts at most as that of what is the same."""

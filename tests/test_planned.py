@@ -161,6 +161,16 @@ def test_what_would_help_is_said_and_nothing_else():
         foreseer.registry.parse_policy("planned:schedule=0+1+40/12")
 
 
+def test_a_gate_of_block_outputs_runs_under_a_plan_for_modules_and_the_report_says_so():
+    plan = attrs.evolve(plan_of((0, 1, 4, 7)), target="modules")
+    report = run(foreseer.policy("planned", schedule=plan, gate="cg_taylor:threshold=1000000"))
+    assert {0, 1, 4, 7} <= set(computed(report)) < set(range(10))
+    assert any("does not forecast the plan's modules; the last block is forecast" in sentence for sentence in report.warnings)
+    assert not run(foreseer.policy("planned", schedule=plan, gate="speca:threshold=9")).warnings
+    with pytest.raises(OptionError, match="target='modules' is out of range"):
+        foreseer.policy("planned", schedule=plan, gate="cg_taylor:threshold=1000000", target="modules")()
+
+
 def test_to_interpolate_is_no_leave_to_use_other_timesteps():
     """Law: with as many steps as planned nothing is stretched, and timesteps count."""
     plan = plan_of((0, 4), timesteps=tuple(range(10, 0, -1)))

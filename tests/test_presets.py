@@ -243,6 +243,16 @@ def test_a_planned_preset_is_stretched_where_it_may_be_used_elsewhere(model: Toy
     assert attached.report.full_steps == [0, 2, 8, 15]
 
 
+def test_a_list_without_a_length_is_used_elsewhere_as_it_is(model: ToyModel) -> None:
+    """Law: any_model refuses nothing that fits."""
+    preset = attrs.evolve(preset_of(model), policy="planned:schedule=0+1+4+7,target=last_block")
+    with foreseer.attach(model, preset=preset, any_model=True) as attached, attached.run(timesteps=times_of(STEPS)):
+        drawn(model)
+    assert attached.report.full_steps == [0, 1, 4, 7]
+    chosen = attrs.evolve(preset, policy="planned:schedule=0+1+4+7/10,interpolate=False").spec(any_model=True)
+    assert chosen.options["interpolate"] is False
+
+
 def test_compare_uses_presets_of_other_models_where_it_is_told_to(model: ToyModel, tmp_path: Path) -> None:
     """Law: the results say what differs."""
     from foreseer.bench.compare import CompareSettings, compare

@@ -29,6 +29,7 @@ from foreseer.registry import PolicySpec
 from foreseer.workbench import FeatureStore, RecordSettings, Signature, Trace, TraceRecorder, record
 from foreseer.workbench.sensitivity import forecast_errors, interpolated, steps_to_measure
 from foreseer.workbench.sites import sites_from
+from foreseer.workbench.trace import site_named
 from foreseer.zoo.dit import CONFIG, build
 
 STEPS, DEPTH = 7, 4
@@ -403,8 +404,11 @@ def test_an_unfinished_recording_of_other_settings_is_not_gone_on_with(dit: DiTF
     with pytest.raises(OptionError, match="exists already"):
         record(dit, found.path, **SMALL)
     before = found.path.read_bytes()
-    with pytest.raises(OptionError, match="target="):
-        record(dit, found.path, **SMALL, sites=(Site(0),), target=Site(1), restart=True)
+    for sites in ((Site(0),), "default", (Site(-1), Site(0))):
+        with pytest.raises(OptionError, match="target="):
+            record(dit, found.path, **SMALL, sites=sites, target=Site(1), restart=True)
+    with pytest.raises(OptionError, match="restart='if_other' is unknown; write True, False or 'if other'"):
+        record(dit, found.path, **SMALL, restart="if_other")  # type: ignore[arg-type]
     assert found.path.read_bytes() == before, "what is there is thrown away once nothing is wrong with what replaces it"
 
 
@@ -478,6 +482,27 @@ def test_a_store_refuses_what_is_not_there_and_what_is_damaged(tmp_path: Path) -
         FeatureStore.open(store.folder)
     with pytest.raises(OptionError, match="holds no features"):
         FeatureStore.open(tmp_path)
+
+
+def test_what_was_written_when_the_output_had_another_name_is_read(tmp_path: Path) -> None:
+    """Law: a store, a signature and a site of before the name "output" mean what they meant."""
+    from safetensors.torch import load_file, save_file
+
+    store = FeatureStore.create(tmp_path / "kept", facts={})
+    values = torch.arange(6.0).view(1, 2, 1, 3)
+    store.add("", {OUTPUT: values})
+    (file,) = store.folder.glob("*.safetensors")
+    save_file({"-1.output": load_file(file)["output"]}, file, {"format": "foreseer features 1"})
+    index = json.loads((store.folder / "index.json").read_text())
+    index["chunks"][0] |= {"bytes": file.stat().st_size, "sha256": ""}
+    (store.folder / "index.json").write_text(json.dumps(index))
+    old = FeatureStore.open(store.folder)
+    assert old.sites == (OUTPUT,)
+    assert np.array_equal(old.read(OUTPUT), values.numpy())
+    assert np.array_equal(old.read(OUTPUT, sample=0), values[0].numpy())
+    assert site_named("-1.output") == site_named(str(OUTPUT)) == OUTPUT
+    before = Signature.from_dict({"num_steps": 4, "shapes": {"-1.output": [2, 3]}})
+    assert before.conflicts(Signature(num_steps=4, shapes={"output": [2, 4]}))
 
 
 def test_a_pipeline_is_recorded_as_its_users_call_it(tmp_path: Path) -> None:

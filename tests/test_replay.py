@@ -27,6 +27,7 @@ from foreseer.metrics import cosine, relative_l2
 from foreseer.plugins import policy_hooks
 from foreseer.policies import LinearPredictor, taylor
 from foreseer.registry import PolicySpec, list_plugins, parse_policy
+from foreseer.types import OUTPUT
 from foreseer.workbench import Ledger, Trace
 from foreseer.workbench.closed_loop import best_scores, choose_scores, measure
 from foreseer.workbench.features_store import FeatureStore
@@ -450,6 +451,14 @@ def test_a_gate_that_is_refused_costs_the_others_nothing(saved, tmp_path):
     alone = call(saved, "--gates", "speca")
     assert alone.exit_code == 2
     assert not alone.stdout
+
+
+def test_what_forecasts_the_output_is_replayed_too():
+    trace, features = smooth(sites=(0, 3))
+    output = {**features, OUTPUT: features[LAST] + 1.0}
+    with_output = attrs.evolve(trace, grams={**trace.grams, ("", OUTPUT): output[OUTPUT] @ output[OUTPUT].transpose(0, 2, 1)})
+    assert replay_gate(with_output, "cg_taylor:threshold=0.1,target=output", features=output).site == OUTPUT
+    assert replay_pair(with_output, "taylor:max_order=1", "taylorseer:interval=3,max_order=1", OUTPUT, features=output).site == OUTPUT
 
 
 def test_of_several_streams_a_gate_says_which_it_compared():

@@ -174,25 +174,25 @@ class FeatureStore:
         Raises:
             OptionError: Not recorded.
         """
+        self._check(site)
         if sample is None:
             return np.concatenate([features for _, features in self.chunks(site, stream)])
         for chunk in self._of(stream):
             if chunk.first <= sample < chunk.first + chunk.samples:
                 with self._opened(chunk) as file:
-                    return np.asarray(file.get_slice(self._checked(site))[sample - chunk.first])
+                    return np.asarray(file.get_slice(_key_of(file, site))[sample - chunk.first])
         raise OptionError(f"sample={sample} was not recorded; there are {self._count(stream)}")
 
     def chunks(self, site: Site, stream: str = "") -> Iterator[tuple[range, NDArray[Any]]]:
         """Go through the files: which samples, and their features ``(S', T, C, ...)``. Raises `OptionError` for what was not recorded."""
-        name = self._checked(site)
+        self._check(site)
         for chunk in self._of(stream):
             with self._opened(chunk) as file:
-                yield range(chunk.first, chunk.first + chunk.samples), file.get_tensor(name)
+                yield range(chunk.first, chunk.first + chunk.samples), file.get_tensor(_key_of(file, site))
 
-    def _checked(self, site: Site) -> str:
+    def _check(self, site: Site) -> None:
         if site not in self.sites:
             raise OptionError(f"site={str(site)!r} was not kept; this folder has {', '.join(map(str, self.sites))}: record it with --sites")
-        return str(site)
 
     def _of(self, stream: str) -> list[_Chunk]:
         found = [chunk for chunk in self._chunks if chunk.stream == stream]
@@ -216,6 +216,12 @@ class FeatureStore:
     def _write_index(self) -> None:
         plain = {"format": FORMAT, "kept_as": self.kept_as, "facts": self.facts, "chunks": [attrs.asdict(chunk) for chunk in self._chunks]}
         write_whole(self.folder / INDEX, json.dumps(plain, indent=1) + "\n")
+
+
+def _key_of(file: Any, site: Site) -> str:
+    """Return the name that a file has for a site. The output was once written as "-1.output"."""
+    names: list[str] = list(file.keys())
+    return next(name for name in names if site_named(name) == site)
 
 
 def _sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import hashlib
 import json
@@ -99,8 +100,11 @@ class Preset:
             PluginError, OptionError: It is not installed, or not with these options.
         """
         spec = parse_policy(self.policy)
-        own = {name: True for name in ("any_model", "interpolate") if any_model and name in signature_of(spec.factory).parameters}
-        return PolicySpec(spec.name, spec.factory, {**spec.options, **own}) if own else spec
+        own = [name for name in ("any_model", "interpolate") if any_model and name in signature_of(spec.factory).parameters and name not in spec.options]
+        for count in range(len(own), 0, -1):
+            with contextlib.suppress(OptionError):  # a list that does not say how long a run is cannot be stretched
+                return PolicySpec(spec.name, spec.factory, {**spec.options, **dict.fromkeys(own[:count], True)})
+        return spec
 
     def check(self, other: Signature | Run, *, any_model: bool = False) -> str:
         """Compare it with where it is to be used.

@@ -63,8 +63,6 @@ class RecordSettings:
                 raise OptionError(f"{name}={value!r} is out of range; write a whole number {f'>= {low}' if high is None else f'from {low} to {high}'}")
         if self.keep_on is not None:
             refuse_device(self.keep_on, name="keep_on")
-        if self.target is not None and not isinstance(self.sites, str) and self.target not in (*self.sites, Site(-1)) and Site(-1) not in self.sites:
-            raise OptionError(f"target={str(self.target)!r} is not among the sites {', '.join(map(str, self.sites))}; add it to --sites, or write none of them")
         if self.guidance is not None and not 0 <= self.guidance <= 100:
             raise OptionError(f"guidance={self.guidance!r} is out of range; write a number from 0 to 100 (1 means no guidance)")
         if self.features not in (None, "float32", "float16"):

@@ -18,7 +18,7 @@ from foreseer.hookspecs import hookimpl
 from foreseer.report import Report
 from foreseer.types import OUTPUT, Outcome, Run, Site, Step
 from foreseer.workbench.signature import Signature
-from foreseer.workbench.sites import Recordable
+from foreseer.workbench.sites import Recordable, recorded_sites
 from foreseer.workbench.trace import Trace
 
 __all__ = ["FeatureSink", "TraceRecorder"]
@@ -102,14 +102,8 @@ class TraceRecorder:
     @hookimpl
     def features_wanted(self, run: Run) -> tuple[Site, ...]:
         """Ask for the sites."""
-        last = Site(run.depth - 1)
-        if self._sites == "default":
-            wanted = [site for site in (Site(0), last) if site in run.sites]
-        elif self._sites == "blocks":
-            wanted = [site for site in run.sites if site.part == "block"]
-        else:
-            return tuple(dict.fromkeys(last if site == Site(-1) else site for site in self._sites if isinstance(site, Site)))
-        return (*dict.fromkeys(wanted), OUTPUT)
+        wanted = recorded_sites(self._sites, depth=run.depth)
+        return wanted if not isinstance(self._sites, str) else tuple(site for site in wanted if site in run.sites or site == OUTPUT)
 
     @hookimpl
     def on_run_start(self, run: Run) -> None:

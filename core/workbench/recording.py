@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.adapters.identity import identity_of
-from foreseer.bench.families import DiTFamily, Family, PipelineFamily
+from foreseer.bench.families import DiTFamily, Family, PipelineFamily, blocks_of
 from foreseer.bench.lanes import labels_of
-from foreseer.errors import OptionError
+from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.registry import PolicySpec, policy
 from foreseer.report import Report
 from foreseer.types import OUTPUT, Site
@@ -27,6 +28,7 @@ from foreseer.workbench.parts import Parts, joined
 from foreseer.workbench.record_settings import RecordSettings
 from foreseer.workbench.recorder import TraceRecorder
 from foreseer.workbench.sensitivity import interpolated, one_forecast, sensitivities, steps_to_measure
+from foreseer.workbench.sites import recorded_sites
 from foreseer.workbench.trace import Trace
 
 __all__ = ["Arguments", "Recorded", "record", "refuse_existing"]
@@ -137,12 +139,18 @@ class _Recording:
         self._out = _file_of(out)
         self._folder = self._out.with_name(self._out.stem + ".features")
         parts = self._out.with_name(self._out.stem + ".unfinished")
+        if restart not in (True, False, "if other"):
+            raise OptionError(f"restart={restart!r} is unknown; write True, False or 'if other'")
         if not restart:
             refuse_existing(out)
         self._batches = [range(first, min(first + settings.batch, settings.samples)) for first in range(0, settings.samples, settings.batch)]
         self._conditions = [_conditions(family, batch, self._guidance) for batch in self._batches]
         self._measure = () if settings.every is None else steps_to_measure(self._steps, settings.every)
         request = self._request()
+        if self._measure:
+            with contextlib.suppress(UnsupportedModelError):  # a family may have a host of its own, of which only a run tells the depth
+                depth = len(blocks_of(family))
+                self._target(recorded_sites(settings.sites, depth=depth), depth=depth)
         if restart == "if other":
             restart = self._out.exists() or bool(Parts.differing(parts, request))
         if restart:  # now that nothing is wrong with what is to replace it
@@ -231,18 +239,18 @@ class _Recording:
                     f"this model is called {trace.num_steps} times in {self._steps} steps, so that a step's error cannot be told; write --sensitivity none"
                 )
             blank = np.full((trace.samples, trace.num_steps), math.nan)
-            trace = attrs.evolve(trace, target=self._target(trace), sensitivity=blank)
+            trace = attrs.evolve(trace, target=self._target(trace.sites, depth=trace.depth), sensitivity=blank)
         final = _flat(latents)
         self._parts.keep(number, trace, final)
         return trace, final
 
-    def _target(self, trace: Trace) -> Site:
-        last = Site(trace.depth - 1)
+    def _target(self, sites: Sequence[Site], *, depth: int) -> Site:
+        last = Site(depth - 1)
         asked = self._settings.target
-        target = last if asked == Site(-1) or (asked is None and last in trace.sites) else OUTPUT if asked is None else asked
-        if target not in trace.sites:
+        target = last if asked == Site(-1) or (asked is None and last in sites) else OUTPUT if asked is None else asked
+        if target not in sites:
             raise OptionError(
-                f"target={str(target)!r} is not among the recorded sites {', '.join(map(str, trace.sites))}; add it to --sites, or write --sensitivity none"
+                f"target={str(target)!r} is not among the recorded sites {', '.join(map(str, sites))}; add it to --sites, or write --sensitivity none"
             )
         return target
 

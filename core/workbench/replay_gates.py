@@ -20,7 +20,7 @@ from foreseer.workbench.predictors import OWN, Predictor, predictor_named
 from foreseer.workbench.replay import Score, with_promise
 from foreseer.workbench.replay_host import RecordedHost, rotated, vectors_of
 from foreseer.workbench.schedules import Schedule, run_of, schedule_from
-from foreseer.workbench.trace import Trace
+from foreseer.workbench.trace import Trace, site_named
 
 __all__ = ["pair_spec", "replay_gate", "replay_pair", "with_predictor"]
 
@@ -143,9 +143,8 @@ def _score(trace: Trace, name: str, predictor: Predictor, report: Report, entrie
     computed, error = np.array(report.computed.T), np.zeros((trace.samples, trace.num_steps))
     for entry in entries:
         error[:, entry.step] = np.where(computed[:, entry.step], 0.0, entry.site_error)
-    block, _, part = entries[-1].site.rpartition(".") if entries else (str(trace.depth - 1), "", "block")
+    site = site_named(entries[-1].site) if entries else Site(trace.depth - 1)
     judged = judgements(entries) if gate else None
     others = [f"of {len(trace.streams)} streams the first is compared; the promise takes the others to be off by the same share"]
     notes = " ".join([*report.warnings, *(others if len(trace.streams) > 1 else [])])
-    site = Site(int(block), part)
     return with_promise(trace, Score(predictor=predictor.name, policy=name, gate=gate, site=site, computed=computed, error=error, judged=judged, note=notes))

@@ -93,5 +93,7 @@ class Signature:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> Signature:
-        """Read what `to_dict` wrote; keys that a later version added are left out."""
-        return cls(**{field.name: plain[field.name] for field in attrs.fields(cls) if field.name in plain})
+        """Read what `to_dict` wrote; keys that a later version added are left out. The output was once written as "-1.output"."""
+        found = {field.name: plain[field.name] for field in attrs.fields(cls) if field.name in plain}
+        shapes = {"output" if site == "-1.output" else site: shape for site, shape in found.get("shapes", {}).items()}
+        return cls(**{**found, "shapes": shapes})

@@ -9,10 +9,20 @@ from foreseer.errors import OptionError
 from foreseer.types import OUTPUT, Site
 from foreseer.workbench.trace import site_named
 
-__all__ = ["Recordable", "sites_from"]
+__all__ = ["Recordable", "recorded_sites", "sites_from"]
 
 Recordable = Literal["default", "blocks"] | Sequence[Site]
 """Which sites to record: the first and the last block's output and the denoiser's, or those of every block, or a list."""
+
+
+def recorded_sites(asked: Recordable, *, depth: int) -> tuple[Site, ...]:
+    """Return the sites that were asked for, of a model with so many blocks; ``Site(-1)`` is the last block's."""
+    last = Site(depth - 1)
+    if asked == "default":
+        return tuple(dict.fromkeys((Site(0), last, OUTPUT)))
+    if asked == "blocks":
+        return (*(Site(block) for block in range(depth)), OUTPUT)
+    return tuple(dict.fromkeys(last if site == Site(-1) else site for site in asked if isinstance(site, Site)))
 
 
 def sites_from(text: str) -> Recordable:

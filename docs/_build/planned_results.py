@@ -36,7 +36,7 @@ def text_of(steps: Sequence[int], num_steps: int) -> str:
 
 def to_the_end(count: int, num_steps: int) -> tuple[int, ...]:
     """Steps spread evenly from the first one to the last one, both computed."""
-    return tuple(round(i * (num_steps - 1) / (count - 1)) for i in range(count))
+    return tuple(round(i * (num_steps - 1) / max(count - 1, 1)) for i in range(count))
 
 
 def lanes_of(trace: Trace, budgets: Sequence[int], kinds: Sequence[str], thresholds: dict[str, list[float]]) -> Iterator[tuple[str, str]]:
@@ -58,7 +58,7 @@ def lanes_of(trace: Trace, budgets: Sequence[int], kinds: Sequence[str], thresho
         for threshold in thresholds.get("speca", []):  # CG-Taylor's gate is of block outputs alone
             every[f"planned, modules under speca {threshold:g}"] = f"planned:schedule={planned},target=modules,gate=(speca:threshold={threshold})"
         for kind, policy in every.items():
-            if kind.split(" under ")[-1].split(" ")[0] in kinds or kind in kinds:
+            if kind in kinds or (" under " in kind and kind.split(" under ")[1].split(" ")[0] in kinds):
                 yield f"{kind}, {number} steps", policy
 
 
