@@ -303,7 +303,7 @@ def why_not(results: Results, point: Point) -> str:
 
 def rows_table(results: Results) -> Iterator[str]:
     """Per row against per batch, at each batch size, at equal mean quality: what it costs, and the worst sample."""
-    yield "At equal mean PSNR (interpolated along the sweep of thresholds): what deciding per row costs, over what deciding per batch costs.\n"
+    yield "At equal mean PSNR (interpolated between the two thresholds between which it is cheapest): what deciding per row costs, over what deciding per batch costs.\n"
     yield "| policy | batch | at PSNR | block-rows, row / batch | seconds, row / batch | worst sample, row | worst sample, batch |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
     batches = list(dict.fromkeys(lane.batch for lane in results.lanes))
@@ -333,15 +333,19 @@ def common_qualities(row: list[LaneResult], together: list[LaneResult]) -> list[
 
 
 def at_quality(results: Results, lanes: list[LaneResult], quality: float) -> tuple[float, float, float]:
-    """Block-rows, speed-up and worst PSNR of a sweep at a mean PSNR, interpolated between the two lanes around it."""
-    by_quality = sorted(lanes, key=lambda lane: mean_of(lane, "psnr"))
+    """Block-rows, speed-up and worst PSNR of a sweep at a mean PSNR, interpolated between that lane below and that above between which it is cheapest.
+
+    Not between the nearest: a threshold that costs more and gains next to nothing would stand in the way of a cheaper one.
+    """
     known = {line.lane.key: line.speedup for line in lines_of(results, lanes[0].batch)}
-    figures = [(mean_of(lane, "psnr"), results.cost(lane), known[lane.key], worst_of(lane, "psnr")) for lane in by_quality]
-    below = max((f for f in figures if f[0] <= quality + 1e-9), key=lambda f: f[0])
-    above = min((f for f in figures if f[0] >= quality - 1e-9), key=lambda f: f[0])
-    share = 0.0 if math.isclose(above[0], below[0]) else (quality - below[0]) / (above[0] - below[0])
-    cost, speed, worst = (b + share * (a - b) for b, a in zip(below[1:], above[1:], strict=True))
-    return cost, speed, worst
+    figures = [(mean_of(lane, "psnr"), results.cost(lane), known[lane.key], worst_of(lane, "psnr")) for lane in lanes]
+    mixed = []
+    for below in (f for f in figures if f[0] <= quality + 1e-9):
+        for above in (f for f in figures if f[0] >= quality - 1e-9):
+            share = 0.0 if math.isclose(above[0], below[0]) else (quality - below[0]) / (above[0] - below[0])
+            cost, speed, worst = (b + share * (a - b) for b, a in zip(below[1:], above[1:], strict=True))
+            mixed.append((cost, speed, worst))
+    return min(mixed)
 
 
 def both(lane: LaneResult) -> str:
