@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,7 @@ sampling of fewer steps beside everything. This page is written from result file
 
 The models are miniatures, and say little about how a policy fares on a large model. What can be relied on is that every method met the same noises. Thresholds
 do not carry over. Times are of two CPU cores of a machine that others shared, so that block-rows and FLOPs say more than seconds; each time is a ratio to full
-computation run right before or after it.
+computation run right before or after it. Nothing was run on a GPU yet: [the script for it](results/README.md) is there.
 
 PSNR is to full computation's sample, mean / worst, in dB. "Peak" is the most bytes of tensors alive at once. "Held" is what recorded features occupy; of peers
 what was still alive when a batch was drawn, which is nothing where they let go with the last step.
@@ -58,6 +58,8 @@ what was still alive when a batch was drawn, which is nothing where they let go 
 INTRODUCTION = {
     "rows": "At batch 1 both are one and the same, so that its ratios show the noise. Above 1, deciding per row costs more at the same quality. Each batch holds easy and hard "
     "samples; still they are digits of one model, and more alike than prompts are.",
+    "cg_taylor": "The gate gains where many steps are computed and loses where few are: its block runs in every step, and is one of 12 here, one of 57 in the paper's FLUX. Each "
+    "threshold is there twice, deciding per sample and per batch.",
     "speca": "Why the worst sample stays behind whatever the threshold, and what helps: [speca](policies/speca.md#when-to-use-it).",
 }
 
@@ -84,7 +86,7 @@ def claims_over_all(found: dict[str, Results]) -> Iterator[str]:
     yield "## The papers' claims\n"
     yield (
         "A claim holds where every comparison that the results allow is for it beyond noise: three standard errors of the paired differences, more where samples are few (Student's t). It fails where some are "
-        "against it and none for it, is mixed where some are for it and others not, and open where none is beyond noise.\n"
+        "against it and none for it, is mixed where some are for it and others not, and open where none is beyond noise. Verdicts are about the mean; the worst sample stands beside them.\n"
     )
     yield "| claim | model | batch | verdict | what was found |"
     yield "|---|---|---|---|---|"
@@ -105,17 +107,24 @@ def claims_over_all(found: dict[str, Results]) -> Iterator[str]:
         if name.startswith("peers"):
             points = list(points_of_peers(results, results.settings["batch"][0]))
             reached = sum(point.as_good for point in points)
-            bare = sum(any_without_plans(point, results) for point in points)
+            bare = sum(any_besides(point, results, lambda lane: lane.method == "planned") for point in points)
+            unlisted = sum(any_besides(point, results, written_by_hand) for point in points)
+            listed = f" Without lists of steps that were written by hand, as one in place of a peer's own schedule, it is {unlisted}." if unlisted < reached else ""
             yield (
                 f"- {SECTIONS[name]}: at {reached} of {len(points)} points of the peers' fronts one built-in policy that computes no more steps (half a step let pass) is at "
-                f"least as good, in the mean and in the worst sample; without `planned`, whose schedules were made from other samples of the same model, at {bare}."
+                f"least as good, in the mean and in the worst sample; without `planned`, whose schedules were made from other samples of the same model, at {bare}.{listed}"
             )
     yield ""
 
 
-def any_without_plans(point: Point, results: Results) -> bool:
-    """Whether a policy that was not planned is at least as good as a peer's point."""
-    others = [lane for lane in results.lanes if lane.kind == "policy" and lane.method != "planned" and lane.units and steps_of(lane) <= point.steps + HALF_A_STEP]
+def written_by_hand(lane: LaneResult) -> bool:
+    """Whether a lane's schedule is a list of steps, and no plan's."""
+    return lane.method == "planned" and "+" in str(lane.options.get("schedule"))
+
+
+def any_besides(point: Point, results: Results, left_out: Callable[[LaneResult], bool]) -> bool:
+    """Whether a policy that is not left out is at least as good as a peer's point."""
+    others = [lane for lane in results.lanes if lane.kind == "policy" and not left_out(lane) and lane.units and steps_of(lane) <= point.steps + HALF_A_STEP]
     return any(mean_of(lane, "psnr") >= point.mean and worst_of(lane, "psnr") >= point.worst for lane in others)
 
 
@@ -126,10 +135,10 @@ def planned_section() -> Iterator[str]:
         return
     yield "## Planned schedules { #planned }\n"
     yield (
-        "[`foreseer plan`](workbench/plan.md) on a few recorded samples, run on others. \"Even\" is TaylorSeer's fixed interval with as many computed steps. Order 1 "
+        "[`foreseer plan`](workbench/plan.md) on a few recorded samples, run on others. \"Even\" spreads as many steps from step 0 on, as a fixed interval does. Order 1 "
         "throughout; `modules` forecasts every module's output, the rest the last block's. \"Even to the last step\" spreads the steps so that the last one is computed too, which a "
-        "fixed interval leaves to chance. Under a gate more steps may be computed than were planned. Where the gain is small, "
-        "the errors of different gaps push in one direction, which the plan takes for chance: [how far a prediction is off](workbench/plan.md#what-is-predicted).\n"
+        "fixed interval leaves to chance. Under a gate more steps may be computed than were planned. A "
+        "prediction may be off by a factor: [what is predicted](workbench/plan.md#what-is-predicted).\n"
     )
     for file in files:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -152,8 +161,9 @@ def planned_section() -> Iterator[str]:
         yield ""
         fixed, to_the_end = ("even", "even, modules"), ("even to the last step, modules",)
         for kind, others, whom in (
-            ("planned", fixed, "the better of the fixed intervals"),
-            ("planned, modules", fixed, "the better of the fixed intervals"),
+            ("planned", fixed, "the better of the even ones from step 0 on"),
+            ("planned, modules", fixed, "the better of the even ones from step 0 on"),
+            ("planned, modules", ("even, modules",), "the even ones of modules"),
             ("planned, modules", to_the_end, "even steps to the last one"),
         ):
             gains = [
@@ -219,6 +229,8 @@ def section(name: str, results: Results) -> Iterator[str]:
     versions = ", ".join(f"{key} {value}" for key, value in results.versions.items() if key in ("foreseer", "torch", "diffusers", "cache-dit"))
     dirty = ", with changes" if results.git.get("changed") or results.git.get("dirty") else ""
     yield f"Made on: {machine}; {versions}; commit {commit}{dirty}; seed {results.seed}.\n"
+    if '"stalled"' not in (RESULTS / name / "results.json").read_text(encoding="utf-8"):
+        yield "Timed on its first batches only, before pairs in which the machine stood still were repeated: a ratio may be of such a pair.\n"
     if not results.finished:
         lanes = [lane for lane in results.lanes if lane.kind == "fewer"]
         most = max(len(lane.indices) for lane in results.lanes)
@@ -303,7 +315,7 @@ def why_not(results: Results, point: Point) -> str:
 
 def rows_table(results: Results) -> Iterator[str]:
     """Per row against per batch, at each batch size, at equal mean quality: what it costs, and the worst sample."""
-    yield "At equal mean PSNR (interpolated between the two thresholds between which it is cheapest): what deciding per row costs, over what deciding per batch costs.\n"
+    yield "At equal mean PSNR (interpolated between the two thresholds between which it is cheapest, which may lie far apart): what deciding per row costs, over what deciding per batch costs.\n"
     yield "| policy | batch | at PSNR | block-rows, row / batch | seconds, row / batch | worst sample, row | worst sample, batch |"
     yield "|---|---:|---:|---:|---:|---:|---:|"
     batches = list(dict.fromkeys(lane.batch for lane in results.lanes))

@@ -1,4 +1,4 @@
-"""Planned schedules against even ones, which are TaylorSeer's, on samples that were not recorded: how `docs/results/planned_*.json` is made.
+"""Planned schedules against even ones, on samples that were not recorded: how `docs/results/planned_*.json` is made.
 
     foreseer record --family dit --samples 16 --out dit.safetensors
     python docs/_build/planned_results.py dit.safetensors --family dit --out docs/results/planned_dit.json
