@@ -58,6 +58,8 @@ what was still alive when a batch was drawn, which is nothing where they let go 
 INTRODUCTION = {
     "rows": "At batch 1 both are one and the same, so that its ratios show the noise. Above 1, deciding per row costs more at the same quality. Each batch holds easy and hard "
     "samples; still they are digits of one model, and more alike than prompts are.",
+    "taylorseer": "Forecasting gains in the mean and loses in the worst sample: a few samples turn in the first steps after the warm-up, which a line through its two steps misses. "
+    "See [taylorseer](policies/taylorseer.md#when-to-use-it).",
     "cg_taylor": "The gate gains where many steps are computed and loses where few are: its block runs in every step, and is one of 12 here, one of 57 in the paper's FLUX. Each "
     "threshold is there twice, deciding per sample and per batch.",
     "speca": "Why the worst sample stays behind whatever the threshold, and what helps: [speca](policies/speca.md#when-to-use-it).",
