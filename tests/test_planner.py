@@ -68,7 +68,7 @@ def by_hand(features, trace, steps, order, objective="sum"):
 def test_the_best_schedule_is_that_of_brute_force(steps, order, seed, objective, first, last):
     features = features_of(steps, seed=seed)
     trace = trace_of(features)
-    limits = Limits(first=min(first, steps), last=last)
+    limits = Limits(first=first, last=min(last, steps - first))
     found = plan(trace, predictor=f"taylor:max_order={order}", objective=objective, limits=limits)
     forced = {k for k in range(steps) if k < limits.first or k >= steps - limits.last}
     best: dict[int, float] = {}
