@@ -11,9 +11,9 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from evidence_planned import planned_section
 
 from foreseer.bench.claims import CLAIMED_COST, verdicts
 from foreseer.bench.front import ANOTHER_PICTURE, HALF_A_STEP, Point, points_of_peers, steps_of
@@ -37,10 +37,6 @@ SECTIONS = {
     "peers_wan": "Peers on the Wan-shaped model",
 }
 """Folder of results, which is the name of its settings file, and heading. Two may share a settings file's stem only if they are one."""
-
-RECORDED = {"dit": "--samples 16", "flux": "--samples 16", "wan": "--samples 8 --sensitivity every=1,samples=2"}
-RUN = {"dit": "--samples 32", "flux": "--samples 64", "wan": "--samples 4 --batch 4 --kinds planned even 'planned, modules' 'even, modules' 'even to the last step, modules'"}
-"""What the commands of planned schedules are given besides."""
 
 HEAD = """# Evidence
 
@@ -77,7 +73,7 @@ def page() -> str:
     """The whole page."""
     found = {name: Results.load(RESULTS / name) for name in SECTIONS if (RESULTS / name).is_dir()}
     parts = [HEAD, *claims_over_all(found)]
-    parts += [*planned_section(), *cost_section()]
+    parts += [*planned_section(RESULTS), *cost_section()]
     for name, results in found.items():
         parts += section(name, results)
     return "\n".join(parts).rstrip() + "\n"
@@ -130,65 +126,6 @@ def any_besides(point: Point, results: Results, left_out: Callable[[LaneResult],
     return any(mean_of(lane, "psnr") >= point.mean and worst_of(lane, "psnr") >= point.worst for lane in others)
 
 
-def planned_section() -> Iterator[str]:
-    """Planned schedules beside even ones, from the files that `planned_results.py` wrote."""
-    files = sorted(RESULTS.glob("planned_*.json"))
-    if not files:
-        return
-    yield "## Planned schedules { #planned }\n"
-    yield (
-        "[`foreseer plan`](workbench/plan.md) on a few recorded samples, run on others. \"Even\" spreads as many steps from step 0 on, as a fixed interval does. Order 1 "
-        "throughout; `modules` forecasts every module's output, the rest the last block's. \"Even to the last step\" spreads the steps so that the last one is computed too, which a "
-        "fixed interval leaves to chance. Under a gate more steps may be computed than were planned. A "
-        "prediction may be off by a factor: [what is predicted](workbench/plan.md#what-is-predicted).\n"
-    )
-    for file in files:
-        content = json.loads(file.read_text(encoding="utf-8"))
-        family, recorded, samples = content["family"], content["recorded"]["samples"], content["samples"]
-        yield f"**{family}**: planned from {recorded} samples, run on {samples[1] - samples[0] + 1} others (commit {content['facts']['commit']}).\n"
-        yield f"```sh\nforeseer record --family {family} {RECORDED[family]} --out {family}.safetensors"
-        yield f"python docs/_build/planned_results.py {family}.safetensors --family {family} {RUN[family]} --out docs/results/{file.name}\n```\n"
-        lanes = content["lanes"]
-        kinds = list(dict.fromkeys(name.rpartition(", ")[0] for name in lanes))
-        budgets = list(dict.fromkeys(name.rpartition(", ")[2] for name in lanes))
-        yield "| PSNR mean / worst, dB | " + " | ".join(budgets) + " |"
-        yield "|---" + "|---:" * len(budgets) + "|"
-        for kind in kinds:
-            cells = [lanes.get(f"{kind}, {budget}") for budget in budgets]
-            shown = [
-                "" if lane is None else f"{lane['psnr_mean']:.1f} / {lane['psnr_worst']:.1f}" + (f" ({lane['steps_computed']:.1f} steps)" if "under" in kind else "")
-                for lane in cells
-            ]
-            yield f"| {kind} | " + " | ".join(shown) + " |"
-        yield ""
-        fixed, to_the_end = ("even", "even, modules"), ("even to the last step, modules",)
-        for kind, others, whom in (
-            ("planned", fixed, "the better of the even ones from step 0 on"),
-            ("planned, modules", fixed, "the better of the even ones from step 0 on"),
-            ("planned, modules", ("even, modules",), "the even ones of modules"),
-            ("planned, modules", to_the_end, "even steps to the last one"),
-        ):
-            gains = [
-                (lanes[f"{kind}, {budget}"]["psnr_mean"] - best["psnr_mean"], lanes[f"{kind}, {budget}"]["psnr_worst"] - best["psnr_worst"])
-                for budget in budgets
-                if f"{kind}, {budget}" in lanes and (best := best_of(lanes, others, budget)) is not None
-            ]
-            if gains:
-                mean, worst = zip(*gains, strict=True)
-                yield f"- {kind} over {whom}: {min(mean):+.1f} to {max(mean):+.1f} dB in the mean, {min(worst):+.1f} to {max(worst):+.1f} in the worst sample."
-        yield f"- The front, computed steps and PSNR in the mean: {'; '.join(front_of_kinds(lanes))}."
-        yield ""
-
-
-def front_of_kinds(lanes: dict[str, Any]) -> Iterator[str]:
-    """The lanes that no other beats in the mean with as many computed steps or fewer."""
-    best = -math.inf
-    for name, lane in sorted(lanes.items(), key=lambda item: (item[1]["steps_computed"], -item[1]["psnr_mean"])):
-        if lane["psnr_mean"] > best:
-            best = lane["psnr_mean"]
-            yield f"{name.rpartition(', ')[0]} {lane['steps_computed']:.1f} ({best:.1f} dB)"
-
-
 def cost_section() -> Iterator[str]:
     """What forecasting adds to a step, from the file of `foreseer.bench.gpu --scale mid`."""
     file = RESULTS / "laws.json"
@@ -211,12 +148,6 @@ def cost_section() -> Iterator[str]:
     blocks = max(step["added_by_the_policy"] for step in laws["steps"] if step["policy"] != "modules")
     modules = next(step for step in laws["steps"] if (step["policy"], step["kind"]) == ("modules", "forecast"))
     yield f"Policies of blocks add at most {100 * blocks:.2f} % of a full step; wanted were 0.3 %. A step in which every module is forecast costs {100 * modules['of_full_step']:.2f} %; wanted were 4 %. (commit {content['git']['commit'][:10]})\n"
-
-
-def best_of(lanes: dict[str, Any], kinds: tuple[str, ...], budget: str) -> dict[str, Any] | None:
-    """The lane of these kinds with the best mean."""
-    found = [lanes[name] for kind in kinds if (name := f"{kind}, {budget}") in lanes]
-    return max(found, key=lambda lane: lane["psnr_mean"], default=None)
 
 
 def section(name: str, results: Results) -> Iterator[str]:
