@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from foreseer.errors import ContractError, UnsupportedModelError
+from foreseer.transfer import on_device
 
 __all__ = ["copies_in", "count_rows", "groups_of", "merge_rows", "take_rows"]
 
@@ -86,9 +87,9 @@ def take_rows(value: Any, rows: Sequence[int], total: int, *, name: str = "") ->
     if _BATCH_FREE.search(name) and not (isinstance(value, Tensor) and value.ndim >= 3):
         return type(value)(take_rows(entry, rows, total, name=name) for entry in value) if type(value) in (list, tuple) else value
     if isinstance(value, Tensor) and name in _LAYERS_FIRST and value.ndim > 2 and value.shape[1] == total:
-        return value[:, torch.tensor(rows, device=value.device)]
+        return value[:, on_device(rows, value.device)]
     if isinstance(value, Tensor):
-        return value[torch.tensor(rows, device=value.device)] if value.ndim and value.shape[0] == total else value
+        return value[on_device(rows, value.device)] if value.ndim and value.shape[0] == total else value
     if isinstance(value, dict):
         shared = ("timestep",) if value.get("timestep_indices") is not None else ()  # the distinct times of a packed sequence (MiniMax-H3)
         return {key: entry if key in shared else take_rows(entry, rows, total, name=str(key)) for key, entry in value.items()}
@@ -106,7 +107,7 @@ def merge_rows(output: Any, rows: Sequence[int], part: Any) -> Any:
     """Return ``output`` with its rows ``rows`` replaced by ``part``; tensors are copied, structures rebuilt. Raises `ContractError` on an unknown one."""
     if isinstance(output, Tensor):
         merged = output.clone()
-        merged[torch.tensor(rows, device=output.device)] = part
+        merged[on_device(rows, output.device)] = part
         return merged
     if isinstance(output, list) and len(output) != len(part) and all(isinstance(entry, Tensor) for entry in output):  # one tensor for each row
         merged_list = list(output)

@@ -12,7 +12,8 @@ the same recurrence runs on the float64 weights, and the features are summed onc
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import numpy as np
@@ -21,9 +22,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.errors import ContractError, OverBudgetError
+from foreseer.transfer import on_device
 from foreseer.types import Site, Weights
 
 __all__ = ["FeatureBank", "Storage", "in_bytes"]
+
+
+@functools.cache
+def _fused_sum() -> Callable[[Tensor, Tensor, torch.dtype], Tensor] | None:
+    """One kernel for the whole sum; None where there is no Triton. The loop of multiply-adds moves six times the bytes."""
+    try:
+        from foreseer.fused_sum import fused_sum
+    except ImportError:
+        return None
+    return fused_sum
 
 
 @attrs.frozen
@@ -108,7 +120,7 @@ class FeatureBank:
                 continue
             feature = feature.to(ring.device, ring.dtype)
             if (keep, ring.device) not in places:
-                places[keep, ring.device] = (torch.from_numpy(chosen).to(ring.device), torch.from_numpy(counts % keep).to(ring.device))
+                places[keep, ring.device] = (on_device(chosen, ring.device), on_device(counts % keep, ring.device))
             ring.index_put_(places[keep, ring.device], feature)
         self._counts[chosen] += 1
         anchors = self._anchors.copy()  # a policy may still hold the array of an earlier step
@@ -129,6 +141,8 @@ class FeatureBank:
         # Where matrix products are exact (no TF32 or bf16 inside, whatever the user allowed for the model), one product is the fastest sum.
         if ring.dtype == wide and ring.device.type == device.type == "cpu" and torch.get_float32_matmul_precision() == "highest":
             total = torch.bmm(table[:, None], flat)[:, 0]
+        elif wide == torch.float32 and ring.device.type == device.type == "cuda" and (fused := _fused_sum()) is not None:
+            return fused(flat, table, dtype).view(self._rows, *ring.shape[2:])
         else:
             total = flat[:, 0].to(device, wide, non_blocking=True) * table[:, :1]
             for slot in range(1, ring.shape[1]):  # one widened feature at a time: a widened ring would double what is held
@@ -153,7 +167,7 @@ class FeatureBank:
         ring, keep, (dtype, device) = self._rings[site], self._keep[site], self._homes[site]
         if device.type == "cuda" and ring.device.type == "cpu":  # copies into pinned memory may still be under way
             torch.cuda.current_stream(device).synchronize()
-        slots = torch.from_numpy(self._slots(keep)).to(ring.device)
+        slots = on_device(self._slots(keep), ring.device)
         # A slot that a row has not reached yet is still zero, so the slots behind its oldest feature read as zero too.
         return ring[torch.arange(self._rows, device=ring.device)[:, None], slots].movedim(1, 0).to(device, dtype)
 
@@ -211,6 +225,6 @@ class FeatureBank:
             )
         by_slot = np.zeros((self._rows, keep))
         np.put_along_axis(by_slot, self._slots(keep), values[:, :keep], axis=1)
-        table = torch.from_numpy(by_slot).to(device, dtype)
+        table = on_device(by_slot, device, dtype)
         self._tables[keep, dtype, device] = (weights, table)
         return table

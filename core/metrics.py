@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from foreseer.errors import ContractError, OptionError
+from foreseer.transfer import on_device
 
 __all__ = ["METRICS", "Metric", "cosine", "elementwise_l1", "elementwise_l2", "metric", "pool", "relative_l1", "relative_l2"]
 
@@ -79,7 +80,7 @@ def pool(values: Tensor, groups: Sequence[int]) -> Tensor:
     if len(set(groups)) == 1:
         return values.sum().expand(len(groups))
     _, inverse = torch.unique(torch.tensor(groups), return_inverse=True)
-    index = inverse.to(values.device)
+    index = on_device(inverse, values.device)
     return torch.zeros_like(values).index_add_(0, index, values)[index]
 
 

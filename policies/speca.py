@@ -17,6 +17,7 @@ from foreseer.options import Range, at_least, at_least_float, checked, cites
 from foreseer.policies.drafting import DraftCounter, draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
 from foreseer.policies.taylor import taylor
+from foreseer.transfer import on_device
 from foreseer.types import Evidence, Needs, Outcome, Plan, Probe, Run, Step, Verdict
 
 __all__ = ["CITATION", "DraftGate", "MetricName", "speca", "threshold_at"]
@@ -112,7 +113,7 @@ class DraftGate:
         accept = torch.le(error, threshold)
         early = [not seen for seen in self._drafted.exhausted(self.min_draft_steps)]
         if any(early):
-            accept = accept | torch.tensor(early, device=accept.device)
+            accept = accept | on_device(early, accept.device)
         return Verdict(error, accept, threshold)
 
     @hookimpl

@@ -10,6 +10,7 @@ import attrs
 import torch
 
 from foreseer.adapters import attach
+from foreseer.bench.gpu.device_work import StepCounter, device_work
 from foreseer.bench.gpu.lanes import Lane
 from foreseer.bench.gpu.loop import Clock, Loop
 from foreseer.bench.gpu.memory import peak_bytes, reset_peak
@@ -76,7 +77,16 @@ def timed_run(
 
 
 def lane_figures(
-    loop: Loop, lane: Lane, *, device: torch.device, history_device: str | None, bandwidth: float, repeats: int, full_steps: int, tell: Tell
+    loop: Loop,
+    lane: Lane,
+    *,
+    device: torch.device,
+    history_device: str | None,
+    bandwidth: float,
+    repeats: int,
+    full_steps: int,
+    tell: Tell,
+    counter: StepCounter | None = None,
 ) -> dict[str, Any]:
     """Time a policy.
 
@@ -89,6 +99,7 @@ def lane_figures(
         repeats: Runs. Each is beside ``full_steps`` steps of the bare model: before it in even ones, after it in odd ones.
         full_steps: See ``repeats``. Full steps are all alike, so that a few stand for a run.
         tell: Told what is under way.
+        counter: Counts what steps ask of the device, in a run of its own; None to leave it out.
 
     Returns:
         What a line of the results holds. Seconds are medians over all repeats; a ratio is the median of each repeat's own.
@@ -146,6 +157,7 @@ def lane_figures(
         "forecast_bytes_written": written,
         "forecast_floor_seconds": floor if read else None,
         "forecast_over_floor": forecast / floor if forecast and read else None,
+        "device_work": None if counter is None else device_work(loop, lane, counter, history_device=history_device),
         "peak_bytes": first.peak,
         "full_peak_bytes": full_peak,
         "history_bytes": sum(sum(report.bytes_held.values()) for report in reports),

@@ -14,6 +14,7 @@ from torch import nn
 
 from foreseer.adapters.blocks import find_blocks
 from foreseer.adapters.published import Published
+from foreseer.bench.gpu.device_work import CudaCounter
 from foreseer.bench.gpu.lanes import LANES, Lane, lane_of
 from foreseer.bench.gpu.laws import STEPS, laws
 from foreseer.bench.gpu.loop import Loop
@@ -146,6 +147,7 @@ def _time_model(settings: Settings, shape: Published, lanes: dict[str, Lane], re
                 repeats=settings.repeats,
                 full_steps=settings.full_steps,
                 tell=functools.partial(_tell_of, tell, f"{shape.name}, {name}"),
+                counter=CudaCounter(device) if device.type == "cuda" else None,
             )
         except torch.cuda.OutOfMemoryError as error:
             shortage = f"memory ran out, against the estimate: {str(error).splitlines()[0]}"

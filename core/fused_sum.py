@@ -1,0 +1,41 @@
+"""The weighted sum as one kernel on CUDA: each feature is read once, and the sum written once. Imported where Triton is, which comes with torch's CUDA builds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+__all__ = ["fused_sum"]
+
+BLOCK = 2048
+
+
+@triton.jit
+def _kernel(ring: Any, table: Any, out: Any, width: Any, row_stride: Any, slot_stride: Any, KEEP: tl.constexpr, BLOCK: tl.constexpr) -> None:  # noqa: N803
+    row = tl.program_id(1).to(tl.int64)
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < width
+    total = tl.zeros((BLOCK,), tl.float32)
+    for slot in tl.static_range(KEEP):
+        feature = tl.load(ring + row * row_stride + slot * slot_stride + place, mask=inside, other=0.0)
+        total += feature.to(tl.float32) * tl.load(table + row * KEEP + slot)
+    tl.store(out + row * width + place, total.to(out.dtype.element_ty), mask=inside)
+
+
+def fused_sum(ring: Tensor, table: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``(R, N)``: for each row the sum over its slots, accumulated in float32.
+
+    Args:
+        ring: ``(R, K, N)`` features of at most 32 bits, whose last dimension is contiguous.
+        table: ``(R, K)`` float32 weights, contiguous.
+        dtype: Of the sum.
+    """
+    rows, keep, width = ring.shape
+    out = torch.empty((rows, width), dtype=dtype, device=ring.device)
+    with torch.cuda.device(ring.device):
+        _kernel[(triton.cdiv(width, BLOCK), rows)](ring, table, out, width, ring.stride(0), ring.stride(1), KEEP=keep, BLOCK=BLOCK)
+    return out

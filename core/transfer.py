@@ -1,0 +1,27 @@
+"""Small tables of the host on a device, without the host waiting for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+__all__ = ["on_device"]
+
+
+def on_device(values: Sequence[int] | Sequence[bool] | NDArray[Any] | Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Return numbers of the host as a tensor there.
+
+    A copy from pageable memory makes the host wait until the device has done all that was asked of it before. From pinned memory it does not, and torch
+    keeps that memory until the copy is done.
+
+    Args:
+        values: Row indices, flags or weights; any shape.
+        device: Where they are wanted.
+        dtype: None keeps theirs.
+    """
+    tensor = torch.as_tensor(values, dtype=dtype)
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
