@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import triton
 import triton.language as tl
@@ -15,7 +13,7 @@ BLOCK = 2048
 
 
 @triton.jit
-def _kernel(ring: Any, table: Any, out: Any, width: Any, row_stride: Any, slot_stride: Any, KEEP: tl.constexpr, BLOCK: tl.constexpr) -> None:  # noqa: N803
+def _kernel(ring, table, out, width, row_stride, slot_stride, KEEP: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     row = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < width

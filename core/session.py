@@ -220,7 +220,11 @@ class Session:
             full = self._compute(inputs, done.reason)
             return done._replace(output=full.output, features=full.features, block_rows=first.block_rows + full.block_rows)
         # After an input probe the rejected rows resume behind the probed block: what was computed up to there stands in for it.
-        kept = {site: feature[on_device(rejected, feature.device)] for site, feature in first.features.items() if plan.probe is not None and 0 <= site.block <= plan.probe.block}
+        kept = {
+            site: feature[on_device(rejected, feature.device)]
+            for site, feature in first.features.items()
+            if plan.probe is not None and 0 <= site.block <= plan.probe.block
+        }
         # A copy: the model may write into what it is given, and what is kept goes into the history.
         resume = {site: feature.clone() for site, feature in kept.items() if plan.probe is not None and site == Site(plan.probe.block)}
         part = self._backbone.forward(inputs, rows=rejected, substitute=resume, record=self._recorded - kept.keys())

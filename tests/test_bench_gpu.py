@@ -21,8 +21,10 @@ from foreseer.adapters import ArrayBackbone
 from foreseer.adapters.blocks import find_blocks
 from foreseer.bench.gpu import suite
 from foreseer.bench.gpu.__main__ import app
+from foreseer.bench.gpu.device_work import STEPS as COUNTED
+from foreseer.bench.gpu.device_work import Work, device_work
 from foreseer.bench.gpu.forced import forced
-from foreseer.bench.gpu.lanes import LANES, OF, lane_of
+from foreseer.bench.gpu.lanes import LANES, OF, Lane, lane_of
 from foreseer.bench.gpu.laws import STEPS, laws
 from foreseer.bench.gpu.loop import Clock, Loop
 from foreseer.bench.gpu.measure import timed_run
@@ -30,6 +32,7 @@ from foreseer.bench.gpu.memory import Need, Needs
 from foreseer.bench.gpu.shapes import SCALES, calls_of, random_model, shapes_of, timesteps
 from foreseer.bench.gpu.suite import Settings, time_all
 from foreseer.errors import OptionError, PluginError
+from foreseer.policies.taylorseer import taylorseer
 from foreseer.registry import PolicySpec
 from foreseer.types import Run
 
@@ -70,7 +73,9 @@ def test_every_lane_runs_on_every_model_and_says_everything(timed: tuple[dict[st
     done = [lane for lane in content["lanes"] if not lane["skipped"]]
     assert all(lane.keys() == done[0].keys() for lane in done)
     unknown = {key for lane in done for key, value in lane.items() if value is None}
-    assert unknown <= {"peak_bytes", "full_peak_bytes", "device_work", "seconds_per_rejected_step"}, "the CPU counts neither peak nor kernels, and not every gate rejects"
+    assert unknown <= {"peak_bytes", "full_peak_bytes", "device_work", "seconds_per_rejected_step"}, (
+        "the CPU counts neither peak nor kernels, and not every gate rejects"
+    )
     assert all(lane["steps_computed"] < STEPS_HERE and lane["seconds_per_run"] > 0 and lane["history_bytes"] > 0 for lane in done)
     assert content["finished"]
     assert content.keys() == {"note", "settings", "machine", "versions", "git", "bandwidth", "models", "lanes", "laws", "finished"}
@@ -330,3 +335,24 @@ def test_a_device_that_is_not_there_is_told_on_the_command_line(tmp_path: Path, 
     result = CliRunner().invoke(app, ["--out", str(tmp_path / "a.json")])
     assert result.exit_code == 2
     assert "torch finds no CUDA device; write --device cpu --scale tiny" in result.output
+
+
+def test_what_steps_ask_of_the_device_is_told_by_kind() -> None:
+    """Law: each kind of step has the median of what its own steps asked; the self-check's step is in none."""
+
+    class Counter:
+        """Counts the marks, as if each step asked for one kernel more than the one before."""
+
+        def __init__(self) -> None:
+            self.marks = 0
+
+        def mark(self) -> None:
+            self.marks += 1
+
+        def work(self) -> list[Work]:
+            made, self.marks = [Work(kernel, 0, 0) for kernel in range(self.marks - 1)], 0
+            return made
+
+    lane = Lane("even", PolicySpec("taylorseer", taylorseer, {"interval": 3, "warmup_steps": 2, "max_order": 1}))
+    found = device_work(loop_of("flux-dev", COUNTED), lane, Counter())
+    assert found == {"computed": {"kernels": 2.5, "copies": 0, "waits": 0}, "forecast": {"kernels": 5.5, "copies": 0, "waits": 0}}

@@ -54,6 +54,8 @@ COLUMNS = (
     Column("forec. ms", "Milliseconds of a forecast step, the verification in it where there is one.", lambda lane: _ms(lane["seconds_per_forecast_step"])),
     Column("floor ms", "What its weighted sums would take at the bandwidth of a big copy.", lambda lane: _ms(lane["forecast_floor_seconds"])),
     Column("GB moved", "Bytes that its weighted sums read and write.", lambda lane: _gb(lane["forecast_bytes_read"] + lane["forecast_bytes_written"])),
+    Column("kernels", "Kernels that a forecast step starts.", lambda lane: _work(lane, "kernels")),
+    Column("waits", "Times that the host waits for the device in a forecast step.", lambda lane: _work(lane, "waits")),
     Column("peak GB", "Most that was allocated, the weights in it.", lambda lane: _gb(lane["peak_bytes"])),
     Column("held GB", "What the recorded features occupy.", lambda lane: _gb(lane["history_bytes"])),
 )
@@ -68,6 +70,11 @@ def _computed(lane: dict[str, Any]) -> float | None:
     planned, rejected = lane["seconds_per_computed_step"], lane["seconds_per_rejected_step"]
     found: float | None = planned if planned is not None else rejected
     return found
+
+
+def _work(lane: dict[str, Any], what: str) -> str:
+    work = (lane["device_work"] or {}).get("forecast")
+    return "" if work is None else f"{work[what]:.0f}"
 
 
 def print_timings(content: dict[str, Any]) -> None:
