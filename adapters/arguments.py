@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["differentiates", "signature_of_call"]
+__all__ = ["differentiates", "named_arguments", "signature_of_call"]
 
 
 def signature_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
-    """What two calls must share to have features of the same shapes: names, shapes, dtypes, flags and lists of indices, but no values of tensors."""
+    """What two calls must share to have features of the same shapes: names, shapes, dtypes, flags, lists of indices and autocast, but no values of tensors."""
     given = (name for name in sorted(kwargs) if kwargs[name] is not None and not (isinstance(kwargs[name], Mapping) and not kwargs[name]))
-    return (tuple(_signature(value) for value in args), tuple((name, _signature(kwargs[name])) for name in given))
+    return (tuple(_signature(value) for value in args), tuple((name, _signature(kwargs[name])) for name in given), _autocast())
+
+
+def _autocast() -> tuple[object, ...]:
+    return tuple((kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda", "mps", "xpu") if torch.is_autocast_enabled(kind))
 
 
 def _signature(value: Any) -> object:
@@ -25,6 +32,19 @@ def _signature(value: Any) -> object:
     if isinstance(value, Mapping):
         return tuple((str(key), _signature(value[key])) for key in value)
     return value if isinstance(value, (bool, str)) else type(value)
+
+
+def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A call's arguments by their names, the positional ones too where the module's `forward` names them."""
+    return {**dict(zip(_parameters(type(module).forward), args, strict=False)), **kwargs} if args else kwargs
+
+
+@functools.lru_cache(maxsize=256)
+def _parameters(forward: Callable[..., Any]) -> tuple[str, ...]:
+    try:
+        return tuple(inspect.signature(forward).parameters)[1:]
+    except (TypeError, ValueError):
+        return ()
 
 
 def differentiates(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

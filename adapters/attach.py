@@ -14,7 +14,6 @@ from foreseer.adapters.attachment import Attachment, refuse
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.parallel import check_process_group
 from foreseer.adapters.wires import Wires
-from foreseer.bank import Storage
 from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.plugins import observer_hooks, policy_hooks
 from foreseer.registry import PolicySpec, build_observers
@@ -65,9 +64,9 @@ def attach(
         history_dtype: Keep features in this dtype (``torch.bfloat16`` halves what a float32 model's take); None keeps
             the model's. Forecasts are summed in float32 either way.
         history_device: Keep features there, for example ``"cpu"``; None keeps them where they were computed.
-        max_history_bytes: The most that one run may hold, in bytes; None for no limit.
-        on_over_budget: ``"raise"`` on the first computed step, before anything is held; ``"last_block"`` forecasts the last
-            block instead of the module parts, and says so in the report.
+        max_history_bytes: The most that one run may hold, in bytes, all its streams and models together; None for no limit.
+        on_over_budget: ``"raise"`` in the first step, before anything more is held (a stream that comes later is computed, and the report says so);
+            ``"last_block"`` forecasts the last block instead of the module parts, and says so too.
         process_group: The processes that share each sample's tokens (context or sequence parallelism) and so must decide
             alike. ``"auto"`` finds diffusers' own, at each run's start; None: each process decides for itself, right where
             each has samples of its own.
@@ -84,7 +83,7 @@ def attach(
 
     In each case everything is as it was. A run may also raise `OverBudgetError`, see ``max_history_bytes``.
     """
-    models = _denoisers(target)
+    models, bystanders = _denoisers(target)
     if on_error not in ("raise", "compute"):
         raise ValueError(f"on_error={on_error!r} is unknown; write 'raise' or 'compute'")
     if streams not in ("independent", "follow_first"):
@@ -98,7 +97,7 @@ def attach(
     check_process_group(process_group)
     if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 1):
         raise ValueError(f"copies={copies!r} is out of range; write a whole number >= 1, or None to recognise them")
-    storage = Storage(history_dtype, None if history_device is None else torch.device(history_device), max_history_bytes)
+    device = None if history_device is None else torch.device(history_device)
     found = None if preset is None else find_preset(preset)
     spec = _chosen(policy, found, any_model, options)
     policy_hooks(spec())
@@ -119,10 +118,11 @@ def attach(
         streams=streams,
         observers=watchers,
         on_error=on_error,
-        storage=storage,
+        history={"dtype": history_dtype, "device": device, "max_bytes": max_history_bytes},
         on_over_budget=on_over_budget,
         process_group=process_group,
         copies=copies,
+        bystanders=bystanders,
         preset=found,
         any_model=any_model,
     )
@@ -141,17 +141,28 @@ def _chosen(policy: str | Callable[..., Any] | PolicySpec | None, preset: Preset
     return preset.spec(any_model=any_model)
 
 
-def _denoisers(target: Any) -> dict[str, nn.Module]:
+def _denoisers(target: Any) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+    """Return the models to drive by their names, and the other modules of a pipeline.
+
+    Driven are the components called ``transformer...``, and those of the same classes under another name (``unconditional_transformer``).
+    """
     if isinstance(target, nn.Module):
-        return {"": target}
+        return {"": target}, {}
     components = getattr(target, "components", None)
-    found = {}
+    found, others = {}, {}
     if isinstance(components, Mapping) and hasattr(target, "scheduler"):
-        found = {name: part for name, part in components.items() if name.startswith("transformer") and isinstance(part, nn.Module)}
+        modules = {name: part for name, part in components.items() if isinstance(part, nn.Module)}
+        kinds = {type(part) for name, part in modules.items() if name.startswith("transformer")}
+        found = {name: part for name, part in modules.items() if type(part) in kinds}
+        others = {name: part for name, part in modules.items() if name not in found}
     if not found:
         inner = getattr(target, "transformer", None)
         hint = "; attach to its model: foreseer.attach(pipe.transformer, ...)" if isinstance(inner, nn.Module) else ""
         raise UnsupportedModelError(
             f"cannot attach to a {type(target).__name__}: a diffusers pipeline with a scheduler and a transformer, or a torch.nn.Module is needed{hint}"
         )
-    return found
+    if target.scheduler is None:
+        raise UnsupportedModelError(
+            f"the scheduler of this {type(target).__name__} is None; give it one before attaching, since its steps are those of the run"
+        )
+    return dict(sorted(found.items(), key=lambda item: not item[0].startswith("transformer"))), others

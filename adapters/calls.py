@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["Interception", "intercept", "is_compiled", "is_hooked"]
+__all__ = ["Interception", "intercept", "is_compiled", "is_hooked", "own_forward"]
 
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -75,7 +75,12 @@ def is_compiled(module: nn.Module) -> bool:
     return (callable(own) and own not in _ours) or type(module).__name__ == "OptimizedModule"
 
 
-def is_hooked(module: nn.Module) -> bool:
-    """Whether somebody takes part in a module's calls: by torch's forward hooks, or by a `forward` of the instance, as accelerate's and diffusers' hooks do."""
+def own_forward(module: nn.Module) -> Any:
+    """The `forward` that somebody has put on this very module, as accelerate's and diffusers' hooks do; None where nobody has."""
     own = module.__dict__.get("forward")
-    return bool(module._forward_hooks or module._forward_pre_hooks) or (own is not None and own not in _ours)
+    return None if own in _ours else own
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether somebody takes part in a module's calls: by torch's forward hooks, or by a `forward` of the instance."""
+    return bool(module._forward_hooks or module._forward_pre_hooks) or own_forward(module) is not None

@@ -22,7 +22,12 @@ __all__ = ["Layout", "Pool", "same_output"]
 
 @attrs.frozen
 class _Leaf:
-    """One tensor of an output: ``(rows * folded, *shape)``; if ``second`` the rows are its second dimension (ERNIE-Image), if ``listed`` a list of tensors."""
+    """One tensor of an output: ``(rows * folded, *shape)``; if ``second`` the rows are its second dimension (ERNIE-Image), if ``listed`` a list of tensors.
+
+    Attributes:
+        order: Its dimensions from the outermost in memory to the innermost; None where they are in order. What is handed back lies in memory as what was
+            recorded: a product of a tensor that lies otherwise is summed otherwise.
+    """
 
     folded: int
     shape: tuple[int, ...]
@@ -30,6 +35,7 @@ class _Leaf:
     device: torch.device
     listed: bool = False
     second: bool = False
+    order: tuple[int, ...] | None = None
 
     @property
     def size(self) -> int:
@@ -45,9 +51,29 @@ class _Leaf:
     def as_returned(self, feature: Tensor) -> Any:
         """The opposite of `with_rows`, from any shape with as many entries."""
         tensor = feature.reshape(-1, *self.shape).to(self.dtype)
-        if self.second:
-            return tensor.transpose(0, 1).contiguous()
-        return list(tensor.unbind(0)) if self.listed else tensor
+        if self.listed:
+            return list(tensor.contiguous().unbind(0))
+        tensor = tensor.transpose(0, 1) if self.second else tensor
+        if self.order is None:
+            return tensor.contiguous()
+        return tensor.permute(self.order).contiguous().permute([self.order.index(dim) for dim in range(tensor.ndim)])
+
+    def fits(self, value: Any, rows: int) -> bool:
+        """Whether a tensor of so many rows is shaped like this one."""
+        if self.listed:
+            return isinstance(value, list) and len(value) == rows and value[0].shape == self.shape and value[0].dtype == self.dtype
+        if not isinstance(value, Tensor) or value.dtype != self.dtype or value.device != self.device:
+            return False
+        front = (self.shape[0], rows, *self.shape[1:]) if self.second else (rows * self.folded, *self.shape)
+        return value.shape == front
+
+
+def _order_of(value: Tensor) -> tuple[int, ...] | None:
+    """See `_Leaf`. What is not dense in memory (an expanded tensor, a slice) is handed back in order."""
+    if value.is_contiguous():
+        return None
+    order = tuple(sorted(range(value.ndim), key=value.stride, reverse=True))
+    return order if value.permute(order).is_contiguous() else None
 
 
 Pool = dict[tuple[Any, ...], Tensor]
@@ -107,12 +133,12 @@ class Layout:
                 leaves.append(_Leaf(1, tuple(value[0].shape), value[0].dtype, value[0].device, listed=True))
             elif isinstance(value, Tensor) and value.is_floating_point():
                 if value.ndim > 1 and len(value) % rows and value.shape[1] == rows:
-                    leaves.append(_Leaf(1, (value.shape[0], *value.shape[2:]), value.dtype, value.device, second=True))
+                    leaves.append(_Leaf(1, (value.shape[0], *value.shape[2:]), value.dtype, value.device, second=True, order=_order_of(value)))
                     continue
                 if not value.ndim or not len(value) or len(value) % rows:
                     shape = tuple(value.shape)
                     raise UnsupportedModelError(f"{what} returned a tensor of shape {shape}; foreseer needs tensors with the call's {rows} rows")
-                leaves.append(_Leaf(len(value) // rows, tuple(value.shape[1:]), value.dtype, value.device))
+                leaves.append(_Leaf(len(value) // rows, tuple(value.shape[1:]), value.dtype, value.device, order=_order_of(value)))
             elif value is None or isinstance(value, (bool, int, float, str, Tensor)):
                 leaves.append(None)
             else:
@@ -126,11 +152,17 @@ class Layout:
         main = found[0] if len(found) == 1 else like[0] if len(like) == 1 else None
         return cls(main, spec, tuple(leaves), tuple(None if leaf else value for leaf, value in zip(leaves, values, strict=True)))
 
-    def check_rows(self, output: Any, rows: int, *, what: str) -> None:
-        """Raise `UnsupportedModelError` where an output of another number of rows shows that what was taken for them is something else."""
-        for value, leaf in zip(_flatten(output)[0], self._leaves, strict=True):
-            if leaf is not None and not leaf.listed and (value.shape[1] != rows if leaf.second else len(value) != rows * leaf.folded):
-                raise UnsupportedModelError(f"{what} returned a tensor of shape {tuple(value.shape)} for {rows} rows, which are not where they seemed to be")
+    @property
+    def on_cpu(self) -> bool:
+        """Whether all of it lies where the host can look at it without waiting."""
+        return all(leaf is None or leaf.device.type == "cpu" for leaf in self._leaves)
+
+    def fits(self, output: Any, rows: int) -> bool:
+        """Whether an output of so many rows is structured and shaped like the one that this was learnt from."""
+        if isinstance(output, Tensor):
+            return len(self._leaves) == 1 and self._spec.is_leaf() and self._leaves[0] is not None and self._leaves[0].fits(output, rows)
+        values, spec = _flatten(output)
+        return spec == self._spec and all(leaf is None or leaf.fits(value, rows) for value, leaf in zip(values, self._leaves, strict=True))
 
     def pack(self, output: Any) -> Tensor:
         """Return the feature ``(R, ...)`` of an output."""
@@ -140,7 +172,7 @@ class Layout:
         wide = parts[0].dtype
         for part in parts[1:]:
             wide = torch.promote_types(wide, part.dtype)
-        return torch.cat([part.flatten(1).to(wide) for part in parts], dim=1)
+        return torch.cat([part.reshape(len(part), -1).to(wide) for part in parts], dim=1)
 
     def unpack(self, feature: Tensor) -> Any:
         """Return the output that has this feature; as many rows as the feature has."""
@@ -175,13 +207,12 @@ class Layout:
         return tree_unflatten([constant if leaf is None else next(given) for leaf, constant in zip(self._leaves, self._constants, strict=True)], self._spec)
 
 
-def same_output(a: Any, b: Any, *, rows: list[int] | None = None, tolerance: float = 0.0) -> bool:
+def same_output(a: Any, b: Any, *, tolerance: float = 0.0) -> bool:
     """Whether two outputs are equal, bit for bit or within a relative tolerance (L2 norm per tensor); NaN equals NaN.
 
     Args:
         a: An output.
-        b: Another; if ``rows`` is given, that of a call with these rows alone.
-        rows: Which rows of ``a`` to compare with ``b``.
+        b: Another.
         tolerance: 0 for bit for bit.
     """
     whole, part = (_flatten(output)[0] for output in (a, b))
@@ -191,8 +222,6 @@ def same_output(a: Any, b: Any, *, rows: list[int] | None = None, tolerance: flo
         x, y = (torch.stack(v) if _is_row_list(v) else v for v in (x, y))
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):
             continue
-        if rows is not None and len(y) % len(rows) == 0 and len(x) % (len(y) // len(rows)) == 0:
-            x = x.reshape(-1, len(y) // len(rows), *x.shape[1:])[rows].reshape(-1, *x.shape[1:])
         if x.shape != y.shape:
             return False
         if tolerance:

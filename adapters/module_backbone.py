@@ -13,11 +13,13 @@ from torch.utils._pytree import tree_leaves
 from foreseer.adapters.assemblies import Assemble
 from foreseer.adapters.layouts import Layout, Pool, same_output
 from foreseer.adapters.parts import Parts
-from foreseer.adapters.rows import count_rows, merge_rows, take_rows
-from foreseer.adapters.walk import Abandoned, Walk
+from foreseer.adapters.rows import count_rows, merge_rows, select_rows, take_rows
+from foreseer.adapters.walk import Abandoned, Unlike, Walk
 from foreseer.adapters.wires import Wires
 from foreseer.backbone import Pass
 from foreseer.errors import ContractError, UnsupportedModelError
+from foreseer.transfer import on_device
+from foreseer.trial import broken_rows
 from foreseer.types import OUTPUT, Evidence, Probe, Site
 from foreseer.vote import Vote
 
@@ -25,6 +27,12 @@ __all__ = ["Call", "ModuleBackbone", "Rewired"]
 
 ROW_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 """How far a row computed alone may be from the same row in a batch, relative L2; other batch sizes run other kernels. 16-bit dtypes: 0.05."""
+
+
+WORTH = 0.5
+"""Share of the blocks' work that must lie in their parts. Where it is less, forecasting them all leaves most of a step to be computed."""
+FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
+"""What a model raises that cannot run in a way that is tried. What somebody raises to stop it is of a class of its own, and is let through."""
 
 
 class Call(NamedTuple):
@@ -36,7 +44,15 @@ class Call(NamedTuple):
 
 
 class Rewired(Exception):  # noqa: N818  (not an error: the evaluation begins anew)
-    """The host has learnt that its sites are others than it said. A session on it must begin anew."""
+    """The host has learnt that its sites are others than it said, or that what it knew does not hold for this call. A session on it must begin anew.
+
+    Attributes:
+        changed: What is other than when the model was examined, so that it must be examined anew; empty where it was just examined.
+    """
+
+    def __init__(self, changed: str = "") -> None:
+        super().__init__(changed)
+        self.changed = changed
 
 
 class ModuleBackbone:
@@ -45,7 +61,9 @@ class ModuleBackbone:
     Sites are every block's output, its module parts where they are known, and the model's output. Nothing about the
     model is believed: on the first computed step what was just recorded is substituted, and the output must be the same
     bit for bit. Where it is not, the host says so and falls back: from module parts to the last block, from the last
-    block to the output, from rows to the whole batch.
+    block to the output. And what was learnt holds while calls look like the one that it was learnt from: in every later step the shapes that arrive at
+    the first block and those of what is recorded are compared with it. Before rows are evaluated alone for the first time, they are compared with the
+    same rows of the batch.
 
     Args:
         wires: The model's interceptions, which several backbones may share.
@@ -53,8 +71,10 @@ class ModuleBackbone:
 
     Attributes:
         order: The blocks in the order in which they are executed, as indices into ``wires.blocks``.
-        separable: Whether a row computed alone equals the same row in the batch.
-        sample_rows: Rows of one sample, to find that out with; None where no policy will ask.
+        separable: Whether a row computed alone equals the same row in the batch; not known to be otherwise.
+        claimed: The sites that a policy may forecast, so that they must be right; None for all. What only an observer wants to see is merely shown.
+        silent: Parts that this kind of call does not use.
+        arrival: Shapes and dtypes that arrive at the first block; None before the model was examined.
         output_for_last: Whether the model's output stands in for the last block's.
         notes: What was found out, in sentences.
         spent: Block-rows that no `Pass` has accounted for yet: those of evaluations that had to begin anew.
@@ -63,11 +83,12 @@ class ModuleBackbone:
     def __init__(self, wires: Wires, vote: Vote | None = None) -> None:
         self.wires, self.vote = wires, vote
         self.notes: list[str] = list(wires.notes)
-        self.separable = True
-        self.sample_rows: list[int] | None = None
+        self.version = wires.version
+        self.separable, self._rows_known = True, False
+        self.claimed: frozenset[Site] | None = None
         self.spent = 0
-        self._parts_work = True
-        self._silent: frozenset[Site] = frozenset()
+        self._parts_work = wires.covered >= WORTH
+        self.silent: frozenset[Site] = frozenset()
         self.output_for_last = wires.opaque
         self._clone = False
         if wires.opaque:
@@ -83,6 +104,7 @@ class ModuleBackbone:
         self.idle_layouts: dict[tuple[int, str], Layout] = {}
         # The way of putting a block together that was found to equal it bit for bit, or None where none did.
         self.assemblies: dict[int, Assemble | None] = {}
+        self.arrival: list[tuple[torch.Size, torch.dtype]] | None = None
         self._output_layout: Layout | None = None
         self._checked: set[frozenset[Site]] = set()
 
@@ -109,9 +131,9 @@ class ModuleBackbone:
     def parts_at(self, index: int) -> Parts | None:
         """How that block is cut into parts, those that are not called left out; None where it is not."""
         parts = self.wires.parts[self.order[index]] if self._parts_work else None
-        if parts is None or not self._silent:
+        if parts is None or not self.silent:
             return parts
-        called = {part: path for part, path in parts.modules.items() if Site(index, part) not in self._silent}
+        called = {part: path for part, path in parts.modules.items() if Site(index, part) not in self.silent}
         if len(called) == len(parts.modules):
             return parts
         return attrs.evolve(parts, modules=called, assemblies=()) if called else None  # an assembly wants all parts
@@ -120,8 +142,18 @@ class ModuleBackbone:
         """Where in the order of execution a block is; None if it is not part of it."""
         return self._positions.get(wire)
 
-    def watch(self, sites: Collection[Site]) -> None:
-        """Intercept what these sites need."""
+    def claims(self, site: Site) -> bool:
+        """Whether a policy may forecast this site."""
+        return self.claimed is None or site in self.claimed
+
+    def watch(self, sites: Collection[Site], claimed: frozenset[Site] | None = None) -> None:
+        """Intercept what these sites need.
+
+        Args:
+            sites: To be recorded.
+            claimed: See there.
+        """
+        self.claimed = claimed
         self.wires.watch({self.order[site.block] for site in sites if site.part != "block" and site != OUTPUT})
 
     def rows(self, inputs: Call) -> int:
@@ -141,36 +173,114 @@ class ModuleBackbone:
         """See `foreseer.backbone.Backbone.forward`.
 
         Raises:
-            Rewired: The self-check of the first computed step failed; the sites have changed.
+            Rewired: The self-check of the first computed step failed, so that the sites have changed; or something is other than it was then.
         """
         last = Site(self.depth - 1)
-        known = frozenset(record) in self._checked
+        claimed, known = frozenset(site for site in record if self.claims(site)), frozenset(record) in self._checked
         if self.output_for_last and last in substitute:
             substitute = _Renamed(substitute, last)
-        if OUTPUT in substitute and probe is not None and probe.on == "draft":
+        if OUTPUT in substitute and probe is not None and (probe.on == "draft" or (self.output_for_last and probe.block == last.block)):
             raise UnsupportedModelError(
-                "this model's last block cannot be forecast on its own, only its output, and a forecast of the output cannot be verified at a deep block; "
+                "this model's last block cannot be forecast on its own, only its output, and a forecast of the output cannot be verified at that block; "
                 "choose a policy without such a probe, for example taylorseer with target='output'"
             )
         if OUTPUT in substitute and probe is None:
             assert self._output_layout is not None
             return Pass(self._output_layout.unpack(substitute[OUTPUT]), {}, 0)
+        if rows is not None:
+            return self._some_rows(inputs, rows, substitute, record)
         try:
-            done, walk = self._pass(inputs, rows, substitute, probe, judge, record)
+            done, walk = self._pass(inputs, None, substitute, probe, judge, record)
         except UnsupportedModelError as error:
-            if substitute or not record or known:
+            if substitute or not claimed or known:
                 raise
-            raise self._fall_back(record, str(error)) from None
-        if record and not known and rows is None and not walk.forecasting:
-            self._self_check(inputs, done, walk, frozenset(record))
-        if record and not (substitute and rows is None and walk.forecasting) and self._output_layout is not None:
-            for site in (OUTPUT, *([last] if self.output_for_last else ())):
-                if site in record:
-                    walk.features[site] = self._output_layout.pack(done.output).detach()
+            raise self._fall_back(claimed, str(error)) from None
+        except Unlike as unlike:
+            raise Rewired(str(unlike)) from None
+        if walk.forecasting and substitute:
+            done = attrs.evolve(done, finite=self._finite(done.output))
+        elif record and known:
+            self._hold(inputs, done, walk, claimed)
+        elif record:
+            self._self_check(inputs, done, walk, claimed)
+            self._checked.add(frozenset(record))
+        if not (substitute and walk.forecasting):
+            self._add_output(done, walk, record)
         self.spent -= done.block_rows
-        if not substitute and rows is None:  # a computed step also accounts for its self-check, and for what came to nothing before it
+        if not substitute:  # a computed step also accounts for its self-check, and for what came to nothing before it
             done, self.spent = attrs.evolve(done, check_block_rows=self.spent), 0
         return done
+
+    def _some_rows(self, inputs: Call, rows: Sequence[int], substitute: Mapping[Site, Tensor], record: Collection[Site]) -> Pass:
+        """Evaluate some rows without the others. Before that is done for the first time, both ways are compared; where they differ, all rows are evaluated."""
+        part, why = self._alone(inputs, rows, substitute, record) if self.separable else (None, "")
+        if part is None or not self._rows_known:
+            whole = self._among_all(inputs, rows, record)
+            tolerance = ROW_TOLERANCE.get(_precision(whole.output, whole.features), 0.05)
+            differs = part is not None and not same_output(whole.output, part.output, tolerance=tolerance)
+            if self.separable and not self.agreed([not why and not differs], whole.output)[0]:
+                self.separable = False
+                why = why or "a row computed alone differs from the same row in the batch"
+                self.notes.append(f"{type(self.wires.model).__name__}: {why}; so a rejection computes the whole batch")
+            self._rows_known = True
+        done = part if part is not None and self.separable else whole
+        self.spent -= done.block_rows
+        done, self.spent = attrs.evolve(done, check_block_rows=self.spent), 0
+        return done
+
+    def _alone(self, inputs: Call, rows: Sequence[int], substitute: Mapping[Site, Tensor], record: Collection[Site]) -> tuple[Pass | None, str]:
+        """Evaluate some rows without the others. Returns the pass, or None and why it cannot be."""
+        try:
+            part, walk = self._pass(inputs, rows, substitute, record=record)
+        except UnsupportedModelError as error:
+            return None, f"its batch cannot be cut: {error}"
+        except ContractError:
+            raise
+        except FAILURES as error:
+            return None, f"its batch cannot be cut ({type(error).__name__}: {error})"
+        self._add_output(part, walk, record)
+        missing = [str(site) for site in record if self.claims(site) and site not in walk.features]
+        return (None, f"{', '.join(missing)} is not computed for some rows alone") if missing else (part, "")
+
+    def _among_all(self, inputs: Call, rows: Sequence[int], record: Collection[Site]) -> Pass:
+        """Evaluate all rows, and return some."""
+        try:
+            done, walk = self._pass(inputs, None, {}, record=record)
+        except Unlike as unlike:
+            raise Rewired(str(unlike)) from None
+        self._add_output(done, walk, record)
+        features = {site: feature[on_device(rows, feature.device)] for site, feature in done.features.items()}
+        return attrs.evolve(done, output=select_rows(done.output, rows, self.rows(inputs)), features=features)
+
+    def _add_output(self, done: Pass, walk: Walk, record: Collection[Site]) -> None:
+        """Record the model's output, where it is wanted, also in the place of the last block's."""
+        for site in (OUTPUT, *([Site(self.depth - 1)] if self.output_for_last else ())):
+            if site in record and self._output_layout is not None:
+                walk.features[site] = self._output_layout.pack(done.output).detach()
+
+    def _finite(self, output: Any) -> Sequence[bool] | None:
+        """``(rows,)`` whether an output is finite, where looking is free."""
+        if output is None or self._output_layout is None or not self._output_layout.on_cpu:
+            return None
+        feature = self._output_layout.pack(output)
+        broken = broken_rows(feature)
+        return [row not in broken for row in range(len(feature))] if broken else None
+
+    def _hold(self, inputs: Call, done: Pass, walk: Walk, claimed: frozenset[Site]) -> None:
+        """Hold a computed pass against what was learnt.
+
+        Raises:
+            Rewired: It is another.
+        """
+        wanted = claimed - ({OUTPUT, Site(self.depth - 1)} if self.output_for_last else {OUTPUT})
+        if self._output_layout is not None and not self._output_layout.fits(done.output, self.rows(inputs)):
+            raise Rewired("the model's output has another shape or dtype than when it was examined")
+        if self.wires.opaque or (self.output_for_last and not wanted):
+            return
+        if walk.called != self.order:
+            raise Rewired("the model calls other blocks than when it was examined")
+        if walk.revived or walk.repeated & wanted or not wanted <= walk.features.keys():
+            raise Rewired("the blocks call other parts than when the model was examined")
 
     def features_of(self, inputs: Call, record: Collection[Site]) -> Mapping[Site, Tensor]:
         """Return the features of one computed pass, without checking anything; on the meta device they are shapes."""
@@ -198,12 +308,13 @@ class ModuleBackbone:
         total = count_rows(args, kwargs)
         if rows is not None:
             args, kwargs = take_rows((args, kwargs), rows, total)
+        whole = None if rows is None else total
         count = total if rows is None else len(rows)
         # A host that writes into a block's output in place would change the recorded feature. It is seen by the tensors' version counters; then, and under
         # inference mode, which has none, features are cloned. The pass that showed it is repeated once.
         clone = self._clone or torch.is_inference_mode_enabled()
         while True:
-            walk = Walk(self, count, substitute, probe, judge, record, clone=clone)
+            walk = Walk(self, count, substitute, probe, judge, record, clone=clone, whole=whole)
             self.wires.walk = walk
             try:
                 output = inputs.inner(*args, **kwargs)
@@ -219,52 +330,41 @@ class ModuleBackbone:
                 return Pass(output, walk.features, spent), walk
             clone = self._clone = True
 
-    def _self_check(self, inputs: Call, done: Pass, walk: Walk, record: frozenset[Site]) -> None:
+    def _self_check(self, inputs: Call, done: Pass, walk: Walk, claimed: frozenset[Site]) -> None:
         """Compare what was just computed with what a forecast of the very same features gives."""
-        count = self.rows(inputs)
         if not self.wires.opaque and walk.called != self.order:
             if len(set(walk.called)) < len(walk.called) or not walk.called:
                 why = "none of its blocks was called" if not walk.called else "a block is called several times in one evaluation"
-                if not self.output_for_last or any(site not in (OUTPUT, Site(self.depth - 1)) for site in record):
-                    raise self._fall_back(record, why)
+                if claimed and not (self.output_for_last and claimed <= {OUTPUT, Site(self.depth - 1)}):
+                    raise self._fall_back(claimed, why)
             else:
                 self._set_order(walk.called)
                 raise Rewired
-        silent = frozenset(site for site in record if site.part not in ("block", "output") and site not in done.features)
+        silent = frozenset(site for site in claimed if site.part not in ("block", "output") and site not in done.features)
         if silent:  # a part that this kind of call does not use (LTX-2 without one of its cross attentions)
-            self._silent |= silent
+            self.silent |= silent
             self._set_order(self.order)
             raise Rewired
-        if walk.repeated:
-            raise self._fall_back(record, "a part of a block is called several times")
+        if walk.repeated & claimed:
+            raise self._fall_back(claimed, "a part of a block is called several times")
         self._choose_assemblies(walk.assembled, done.output)
-        self._output_layout = Layout.of(done.output, count, what=type(self.wires.model).__name__)
-        features = {site: feature for site, feature in done.features.items() if site != OUTPUT and not (self.output_for_last and site == Site(self.depth - 1))}
+        try:
+            self._output_layout = Layout.of(done.output, self.rows(inputs), what=type(self.wires.model).__name__)
+        except UnsupportedModelError:
+            if claimed:
+                raise
+        own = {OUTPUT, Site(self.depth - 1)} if self.output_for_last else {OUTPUT}
+        features = {site: done.features[site] for site in (claimed - own) & done.features.keys()}
         if features:
             try:
                 again, _ = self._pass(inputs, None, _Copies(features))
                 same, why = same_output(done.output, again.output), "its output changes where recorded features stand in for computed ones"
-            except (ContractError, KeyboardInterrupt):
+            except ContractError:
                 raise
-            except Exception as error:
+            except FAILURES as error:
                 same, why = False, f"it cannot run on forecast features ({type(error).__name__}: {error})"
             if not self.agreed([same], done.output)[0]:
-                raise self._fall_back(record, why)
-        if self.sample_rows is not None and self.separable:
-            alone, reason = None, "a row computed alone differs from the same row in the batch"
-            try:
-                alone, _ = self._pass(inputs, self.sample_rows, {})
-            except (ContractError, KeyboardInterrupt):
-                raise
-            except Exception as error:
-                reason = f"its batch cannot be cut ({type(error).__name__}: {error})"
-            dtype = next((f.dtype for f in done.features.values()), torch.float32)
-            tolerance = ROW_TOLERANCE.get(dtype, 0.05)
-            same = alone is not None and same_output(done.output, alone.output, rows=self.sample_rows, tolerance=tolerance)
-            if not self.agreed([same], done.output)[0]:
-                self.separable = False
-                self.notes.append(f"{type(self.wires.model).__name__}: {reason}; so a rejection computes the whole batch")
-        self._checked.add(record)
+                raise self._fall_back(claimed, why)
 
     def _choose_assemblies(self, found: Mapping[int, Sequence[bool]], output: Any) -> None:
         """Take of each block the first way of putting it together that equals it in all processes."""
@@ -287,9 +387,14 @@ class ModuleBackbone:
         missing = torch.tensor([not found for found in findings], dtype=torch.float32, device=device)
         return [not value for value in self.vote.max(missing).tolist()]
 
+    @property
+    def has_parts(self) -> bool:
+        """Whether module parts can be forecast, as far as is known."""
+        return self._parts_work and any(self.wires.parts)
+
     def without_parts(self, why: str) -> bool:
         """Stop offering module parts, and say why. Returns whether there were any."""
-        if not self._parts_work or not any(self.wires.parts):
+        if not self.has_parts:
             return False
         self._parts_work = False
         self.notes.append(f"module parts are not forecast: {why}")
@@ -309,6 +414,12 @@ class ModuleBackbone:
             raise UnsupportedModelError(f"{name} cannot be driven: {why}")
         self._set_order(self.order)
         return Rewired()
+
+
+def _precision(output: Any, features: Mapping[Site, Tensor]) -> torch.dtype:
+    """The dtype that says how far apart equal rows may be: of the features, or else of the output."""
+    leaves = [*features.values(), *(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))]
+    return leaves[0].dtype if leaves else torch.float32
 
 
 class _Copies(Mapping[Site, Tensor]):

@@ -7,14 +7,15 @@ of some blocks are put together from theirs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 
 import attrs
 from torch import nn
 
 from foreseer.adapters.assemblies import ADA_NORM_ZERO, ASSEMBLIES, Assemble
 
-__all__ = ["Parts", "parts_of"]
+__all__ = ["Parts", "covered", "parts_of"]
 
 
 @attrs.frozen
@@ -46,6 +47,8 @@ _NAMES = {
     "ff": "mlp",
     "ffn": "mlp",
     "ff_out": "mlp",
+    "ff_i": "mlp",
+    "ff_t": "context_mlp",
     "mhba": "attn",
     "mlp": "mlp",
     "feed_forward": "mlp",
@@ -86,5 +89,25 @@ def parts_of(block: nn.Module) -> Parts | None:
         return None
     if type(block).__name__ == "BasicTransformerBlock" and getattr(block, "norm_type", None) == "ada_norm_zero" and block.attn2 is None:
         return Parts({"attn": "attn1", "mlp": "ff"}, assemblies=ADA_NORM_ZERO)
-    idle = ("ff_in",) if {"ff_in", "ff_out"} <= children.keys() else ()  # an MLP written out in the block (MiniMax Music)
+    # MLPs that are written out in the block (MiniMax Music, PRX)
+    idle: tuple[str, ...] = ("ff_in",) if {"ff_in", "ff_out"} <= children.keys() else ()
+    if "mlp" not in found and {"gate_proj", "up_proj", "down_proj"} <= children.keys():
+        found["mlp"], idle = "down_proj", ("gate_proj", "up_proj")
     return Parts(found, idle, assemblies) if found else None
+
+
+_SMALL = re.compile(r"norm|ada|gate|temb|time|embed|scale_shift|modulation|(?:^|[._])mod(?:$|[._])")
+"""Names of modules whose work does not grow with the tokens, or little."""
+
+
+def covered(blocks: Sequence[nn.Module], parts: Sequence[Parts | None]) -> float:
+    """Return the share of the blocks' work that forecasting all parts saves, 0 to 1, as their weights tell: those that are multiplied with every token."""
+    inside = total = 0
+    for block, cut in zip(blocks, parts, strict=True):
+        own = tuple(f"{path}." for path in (*cut.modules.values(), *cut.idle)) if cut is not None else ()
+        for name, weight in block.named_parameters():
+            mine = name.startswith(own)
+            if weight.ndim > 1 and (mine or not _SMALL.search(name)):
+                total += weight.numel()
+                inside += weight.numel() if mine else 0
+    return inside / total if total else float(any(parts))

@@ -12,7 +12,7 @@ from torch import Tensor
 from foreseer.errors import ContractError, UnsupportedModelError
 from foreseer.transfer import on_device
 
-__all__ = ["copies_in", "count_rows", "groups_of", "merge_rows", "take_rows"]
+__all__ = ["copies_in", "count_rows", "groups_of", "merge_rows", "select_rows", "take_rows"]
 
 _BATCH_FREE = re.compile(r"rope|rotary|freqs|(?<!input)(?<!segment)_ids$|^indices_|img_shapes|pos_embed")
 """Names of positions in diffusers' models: no batch dimension, unless they have three dimensions or more (HiDream's ``img_ids``)."""
@@ -121,6 +121,21 @@ def merge_rows(output: Any, rows: Sequence[int], part: Any) -> Any:
     if output is None:
         return None
     raise ContractError(f"the model returned a {type(output).__name__}, whose rows cannot be put together; decide for the whole batch instead")
+
+
+def select_rows(output: Any, rows: Sequence[int], total: int) -> Any:
+    """Return these rows of an output of ``total`` rows, in this order; structures are rebuilt. Raises `ContractError` on an unknown one."""
+    if isinstance(output, Tensor):
+        return output.reshape(total, -1, *output.shape[1:])[on_device(rows, output.device)].reshape(-1, *output.shape[1:])
+    if isinstance(output, list) and len(output) == total and all(isinstance(entry, Tensor) for entry in output):  # one tensor for each row
+        return [output[row] for row in rows]
+    if isinstance(output, Mapping):
+        return type(output)(**{key: select_rows(output[key], rows, total) for key in output})
+    if type(output) in (list, tuple):
+        return type(output)(select_rows(entry, rows, total) for entry in output)
+    if output is None:
+        return None
+    raise ContractError(f"the model returned a {type(output).__name__}, whose rows cannot be taken apart; decide for the whole batch instead")
 
 
 def groups_of(given: Sequence[int] | int | None, rows: int) -> tuple[int, ...]:

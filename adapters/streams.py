@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import attrs
+import torch
 
 from foreseer.adapters.module_backbone import ModuleBackbone
 from foreseer.adapters.wires import Wires
-from foreseer.bank import Storage
+from foreseer.bank import Allowance, Storage
 from foreseer.errors import ContractError, UnsupportedModelError
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
@@ -19,8 +20,12 @@ from foreseer.vote import Vote
 
 __all__ = ["Key", "Stream", "Streams"]
 
-SIGNATURES = 6
-"""For how many kinds of call (shapes, arguments) an attachment remembers what it found out about a model."""
+KINDS = 24
+"""For how many streams and kinds of call (shapes, arguments) of a denoiser an attachment remembers what it found out about it."""
+
+
+ALL_BUT = 0.9
+"""Share of the blocks' work that module parts must hold to pass for all of it."""
 
 
 class Key(NamedTuple):
@@ -33,11 +38,18 @@ class Key(NamedTuple):
 
 @attrs.define(eq=False)
 class Stream:
-    """One session, the backbone that it drives, and the step of the generation at which it began."""
+    """One session, the backbone that it drives, and the step of the generation at which it began.
+
+    Attributes:
+        examined: How often the model had to be examined anew for it.
+        changed: Why the last time.
+    """
 
     session: Session
     backbone: ModuleBackbone
     start: int
+    examined: int = 0
+    changed: str = ""
 
 
 class Streams:
@@ -46,7 +58,9 @@ class Streams:
     Args:
         wires: Of each denoiser, by its name.
         spec: The policy.
-        observers, on_error, storage: Of every session.
+        observers, on_error: Of every session.
+        dtype, device: Of the features, as in `foreseer.bank.Storage`.
+        max_bytes: The most that all sessions of a run may hold.
         follow_first: Whether later streams do what the first of their denoiser decides.
     """
 
@@ -57,49 +71,74 @@ class Streams:
         *,
         observers: Sequence[object],
         on_error: Literal["raise", "compute"],
-        storage: Storage,
+        dtype: torch.dtype | None,
+        device: torch.device | None,
+        max_bytes: int | None,
         follow_first: bool,
     ) -> None:
-        self._wires, self._spec, self._follow = wires, spec, follow_first
-        self._given: dict[str, Any] = {"observers": tuple(observers), "on_error": on_error, "storage": storage}
-        self._backbones: dict[tuple[str, object], ModuleBackbone] = {}
+        self._wires, self._spec, self._follow = dict(wires), spec, follow_first
+        self._given: dict[str, Any] = {"observers": tuple(observers), "on_error": on_error}
+        self._dtype, self._device, self._max_bytes = dtype, device, max_bytes
+        self._several = len(wires) > 1
+        self._backbones: dict[Key, ModuleBackbone] = {}
         self._open: dict[Key, Stream] = {}
+        self._reports: dict[str, Report] = {}
 
     def begin(self) -> None:
         """A run begins; the last one's sessions are let go."""
-        self._open = {}
+        self._open, self._reports = {}, {}
+        self._storage = Storage(self._dtype, self._device, Allowance(self._max_bytes))
         for backbone in self._backbones.values():
             backbone.spent = 0
 
     def finish(self) -> None:
-        """End every session of the run."""
+        """End every session of the run, and keep nothing of it but the reports."""
         for stream in self._open.values():
             stream.session.finish()
             stream.backbone.pool.clear()
+        self._reports = self.reports
+        self._open = {}
 
-    def forget_models(self) -> None:
-        """The models are others than they were, and nothing that was found out about them holds."""
+    def forget(self) -> None:
+        """Nothing that was found out about the models holds."""
         self._backbones.clear()
+
+    def release(self) -> None:
+        """Let go of the models."""
+        self.forget()
+        self._wires.clear()
 
     def find(self, key: Key) -> Stream | None:
         """Return a session that is under way."""
         return self._open.get(key)
 
-    def any(self) -> Stream | None:
-        """Return the run's first session."""
-        return next(iter(self._open.values()), None)
-
     def drop(self, key: Key) -> None:
         """Let go of a session as if it had never begun."""
         del self._open[key]
 
-    def backbone(self, name: str, signature: object, vote: Vote | None) -> ModuleBackbone:
-        """Return the denoiser's backbone for a kind of call: the one of an earlier run, or a new one."""
-        backbone = self._backbones.pop((name, signature), None) or ModuleBackbone(self._wires[name], vote)
-        self._backbones[name, signature] = backbone
-        while len(self._backbones) > SIGNATURES * len(self._wires):
+    def backbone(self, key: Key, vote: Vote | None, *, anew: bool = False) -> ModuleBackbone:
+        """Return the backbone of a stream and kind of call: its own of an earlier run, or another stream's of the same kind, which is held against each
+        step; or a new one.
+
+        Args:
+            key: Which.
+            vote: The processes that share its rows' tokens.
+            anew: Make a new one in any case.
+        """
+        wires = self._wires[key.name]
+        self._backbones = {k: b for k, b in self._backbones.items() if k.name != key.name or b.version == wires.version}
+        found = self._backbones.pop(key, None)
+        if found is None:
+            found = next((b for k, b in reversed(self._backbones.items()) if (k.name, k.signature) == (key.name, key.signature)), None)
+        if found is None or anew:
+            fresh = ModuleBackbone(wires, vote)
+            if found is not None:
+                fresh.spent, found.spent = found.spent, 0
+            found = fresh
+        self._backbones[key] = found
+        while len(self._backbones) > KINDS * len(self._wires):
             del self._backbones[next(iter(self._backbones))]
-        return backbone
+        return found
 
     def open(self, key: Key, backbone: ModuleBackbone, run: Run, *, start: int, vote: Vote | None) -> Stream:
         """Begin a session.
@@ -112,7 +151,7 @@ class Streams:
             (s.session for k, s in self._open.items() if self._follow and k.name == key.name and (s.start, s.session.run.rows) == (start, run.rows)), None
         )
         try:
-            session = Session(backbone, self._spec, run, leader=leader, vote=vote, **self._given)
+            session = Session(backbone, self._spec, run, leader=leader, vote=vote, storage=self._storage, **self._given)
         except ContractError as error:
             if not self._wires[key.name].opaque:
                 raise
@@ -120,20 +159,38 @@ class Streams:
                 f"{self._spec} looks at single blocks, and the model is compiled as a whole, so that only its output can be forecast: "
                 "compile its blocks instead (compile_repeated_blocks), or choose a policy that looks at the output alone: taylorseer with target='output'"
             ) from error
-        backbone.watch(session.sites)
-        first = [row for row in range(run.rows) if run.groups[row] == run.groups[0]]
-        backbone.sample_rows = first if session.verifies and len(first) < run.rows else None
-        for note in backbone.notes:
-            session.warn(note)
-        self._open[key] = Stream(session, backbone, start)
-        return self._open[key]
+        stream = self._open[key] = Stream(session, backbone, start)
+        self._bind(stream)
+        return stream
+
+    def begin_anew(self, key: Key, backbone: ModuleBackbone, why: str) -> None:
+        """Go on with a stream on another backbone, or on one that has learnt something else. Its report goes on too.
+
+        Args:
+            key: Which.
+            backbone: The backbone.
+            why: For the report; empty where nothing was lost.
+        """
+        stream = self._open[key]
+        stream.backbone = backbone
+        stream.session.begin_anew(why, backbone=backbone)
+        self._bind(stream)
+
+    def _bind(self, stream: Stream) -> None:
+        stream.backbone.watch(stream.session.sites, stream.session.forecasts)
+        for note in stream.backbone.notes:
+            stream.session.warn(note)
+        wires = stream.backbone.wires
+        if wires.covered < ALL_BUT and any(site.part not in ("block", "output") for site in stream.session.forecasts):
+            name = type(wires.model).__name__
+            stream.session.warn(f"{name}: the module parts that are known hold {wires.covered:.0%} of its blocks' weights; the rest runs in every step")
 
     @property
     def reports(self) -> dict[str, Report]:
         """The account of each stream, by its name; the denoiser's stands before it where there are several."""
-        found: dict[str, Report] = {}
+        found = dict(self._reports)
         for key, stream in self._open.items():
-            label = ": ".join(part for part in (key.name if len(self._wires) > 1 else "", key.stream) if part) or "model"
+            label = ": ".join(part for part in (key.name if self._several else "", key.stream) if part) or "model"
             name, count = label, 1
             while name in found:
                 count += 1

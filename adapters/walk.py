@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves
 
+from foreseer.adapters.arguments import named_arguments
 from foreseer.adapters.assemblies import leaves_out_hooks
 from foreseer.adapters.layouts import Layout
 from foreseer.errors import UnsupportedModelError
@@ -19,7 +19,11 @@ from foreseer.types import OUTPUT, Evidence, Probe, Site
 if TYPE_CHECKING:
     from foreseer.adapters.module_backbone import ModuleBackbone
 
-__all__ = ["Abandoned", "Walk", "live_blocks"]
+__all__ = ["Abandoned", "Unlike", "Walk", "live_blocks"]
+
+
+class Unlike(BaseException):
+    """Ends a pass in which something is shaped otherwise than what was learnt about such calls. The text says what. Not an Exception, as `Abandoned`."""
 
 
 class Abandoned(BaseException):
@@ -49,6 +53,12 @@ class Walk:
         rows: Rows in this pass.
         substitute, probe, judge, record: As in `foreseer.backbone.Backbone.forward`.
         clone: Record copies, because something writes to the tensors afterwards.
+        whole: Rows of the batch that these were taken out of; None where they are all of them.
+
+    Attributes:
+        called: The blocks that were computed, in their order.
+        repeated: Parts that were called more than once.
+        revived: Whether a part was called that was not called before.
     """
 
     def __init__(
@@ -61,15 +71,18 @@ class Walk:
         record: Collection[Site],
         *,
         clone: bool,
+        whole: int | None = None,
     ) -> None:
-        self._host, self._rows = host, rows
+        self._host, self._rows, self._whole = host, rows, whole
         self._substitute, self._probe, self._judge, self._record, self._clone = substitute, probe, judge, record, clone
         self.thread = threading.get_ident()
         self.features: dict[Site, Tensor] = {}
         self.block_rows = 0
         self.called: list[int] = []
         self.assembled: dict[int, list[bool]] = {}  # by block, whether each way of putting it together from its parts equals it
-        self.repeated = False
+        self.repeated: set[Site] = set()
+        self.revived = False
+        self._arrived = False
         self._versions: list[tuple[Tensor, int]] = []
         self._live = live_blocks(host.depth, substitute, probe) if substitute else None
         self._bypass = False
@@ -81,6 +94,9 @@ class Walk:
 
     def block(self, wire: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A block is called."""
+        if not self._arrived:
+            self._arrived = True
+            self._arrive(wire, args, kwargs)
         index = self._host.position(wire)
         if index is None or self._live is None:
             return self._compute(wire, index, inner, args, kwargs)
@@ -88,7 +104,7 @@ class Walk:
         if probe is not None and index <= probe.block and probe.on == "input":
             output = self._compute(wire, index, inner, args, kwargs)
             if index == probe.block:
-                self._judge_input(index, output)
+                self._judge_input(index, args, kwargs, output)
             return output
         if not self._live[index]:
             return self._host.layouts[index].zeros(self._rows, self._host.pool)
@@ -110,12 +126,13 @@ class Walk:
         if self._replaces(site):
             return self._host.part_layouts[site].unpack(self._substitute[site])
         output = inner(*args, **kwargs)
+        if site in self._host.silent and self._record and self._live is None:
+            self.revived = True
         if site in self._record:
             if site in self.features:
-                self.repeated = True
-            if site not in self._host.part_layouts:
-                self._host.part_layouts[site] = Layout.of(output, self._rows, what=f"{part} of block {index}")
-            self._keep(site, self._host.part_layouts[site].pack(output))
+                self.repeated.add(site)
+            else:
+                self._see(site, self._host.part_layouts, output, f"{part} of block {index}")
         return output
 
     def idle(self, wire: int, path: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -152,22 +169,55 @@ class Walk:
         self.called.append(wire)
         if index is None or index >= self._host.depth:
             return output
+        site = Site(index)
         if self._record and index not in self._host.layouts:
             hidden, shards = _hidden(self._host.block(index), args, kwargs), self._host.vote.processes if self._host.vote else 1
             try:
                 self._host.layouts[index] = Layout.of(output, self._rows, hidden=hidden, shards=shards, what=self._name(index))
             except UnsupportedModelError:
                 # Where the model's output stands in for the last block, nobody needs to know what the others return.
-                if Site(index) in self._record or not self._host.output_for_last:
+                if self._host.claims(site) and (site in self._record or not self._host.output_for_last):
                     raise
-        elif self._live is None and not self._record and index in self._host.layouts:  # rows on their own, in the self-check
-            self._host.layouts[index].check_rows(output, self._rows, what=self._name(index))
-        site = Site(index)
+                return output
+        elif self._whole is not None and index in self._host.layouts and not self._host.layouts[index].fits(output, self._rows):
+            raise UnsupportedModelError(f"{self._name(index)} returns something else for {self._rows} of the {self._whole} rows alone")
         if site in self._record:
-            self._keep(site, self._host.layouts[index].pack(output))
+            self._see(site, self._host.layouts, output, self._name(index), key=index)
         if self._live is None and self._record and index not in self._host.assemblies:
             self._try_assemblies(index, args, kwargs, output)
         return output
+
+    def _arrive(self, wire: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Hold what arrives at the first block against what did when the model was examined."""
+        stream = _hidden(self._host.wires.blocks[wire], args, kwargs)
+        found = [*_shapes((stream,), {}), *_shapes(args, kwargs)]
+        known = self._host.arrival
+        if known is None:
+            if self._record and self._whole is None:
+                self._host.arrival = found
+        elif self._whole is None:
+            if found != known:
+                raise Unlike("what arrives at the first block has other shapes or dtypes than when the model was examined")
+        elif found and known and not _cut(known[0], found[0], self._whole, self._rows):
+            raise UnsupportedModelError(f"{self._rows} of the {self._whole} rows arrive at the first block in another shape when they are alone")
+
+    def _see(self, site: Site, layouts: dict[Any, Layout], output: Any, what: str, *, key: Any = None) -> None:
+        """Record what was computed, if it is what the layout says. What nobody but an observer wants to see is left out where it is something else."""
+        key = site if key is None else key
+        try:
+            if key not in layouts:
+                layouts[key] = Layout.of(output, self._rows, what=what)
+            elif not layouts[key].fits(output, self._rows):
+                if self._whole is not None:
+                    raise UnsupportedModelError(f"{what} returns something else for {self._rows} of the {self._whole} rows alone")
+                if self._host.claims(site):
+                    raise Unlike(f"{what} returned something of another shape or dtype than when the model was examined")
+                return
+        except UnsupportedModelError:
+            if self._host.claims(site):
+                raise
+            return
+        self._keep(site, layouts[key].pack(output))
 
     def _forecast_parts(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assemble, block = self._host.assemblies.get(index), self._host.block(index)
@@ -181,17 +231,14 @@ class Walk:
         assert parts is not None
         return {part: self._host.part_layouts[Site(index, part)].unpack(features[Site(index, part)]) for part in parts.modules}
 
-    def _judge_input(self, index: int, output: Any) -> None:
-        assert self._judge is not None
+    def _judge_input(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         layout, site = self._host.layouts[index], Site(index)
-        evidence = Evidence(site, layout.evidence(output), layout.evidence(layout.unpack(self._substitute[site])))
-        if not self._judge(evidence):
+        if not self._ask(site, args, kwargs, layout.evidence(output), layout.evidence(layout.unpack(self._substitute[site]))):
             self._live = None  # nothing is forecast: go on computing
         elif OUTPUT in self._substitute:
             raise Abandoned
 
     def _judge_draft(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        assert self._judge is not None
         self.block_rows += self._rows
         self._bypass = True
         try:
@@ -200,9 +247,18 @@ class Walk:
             self._bypass = False
         site, layout = Site(index), self._host.layouts[index]
         forecast = layout.unpack(self._substitute[site]) if site in self._substitute else self._forecast_parts(index, inner, args, kwargs)
-        if not self._judge(Evidence(site, layout.evidence(computed), layout.evidence(forecast))):
+        if not self._ask(site, args, kwargs, layout.evidence(computed), layout.evidence(forecast)):
             raise Abandoned
         return forecast
+
+    def _ask(self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any], computed: Tensor, forecast: Tensor) -> bool:
+        """Show the evidence to the judge, without the tokens that only fill up a row: how many they are depends on the rows beside it."""
+        assert self._judge is not None
+        kept = _kept(self._host.block(site.block), args, kwargs, computed)
+        if kept is not None:
+            kept = kept.reshape(*kept.shape, *(1,) * (computed.ndim - 2))
+            computed, forecast = torch.where(kept, computed, 0), torch.where(kept, forecast, 0)
+        return self._judge(Evidence(site, computed, forecast))
 
     def _try_assemblies(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Compare the ways of putting the block together from its recorded parts with what it returned, bit for bit."""
@@ -223,7 +279,7 @@ class Walk:
 
     def _keep(self, site: Site, feature: Tensor) -> None:
         feature = feature.detach()
-        if self._clone or feature.is_inference():
+        if self._clone or feature.is_inference() or not self._host.claims(site):  # an observer alone must not have a pass repeated
             self.features[site] = feature.clone()
         else:
             self.features[site] = feature
@@ -233,23 +289,46 @@ class Walk:
         return f"block {index} ({type(self._host.block(index)).__name__})"
 
 
+def _shapes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[torch.Size, torch.dtype]]:
+    """Shape and dtype of every floating-point tensor among a call's arguments, and in lists, tuples and dictionaries among them.
+
+    Masks are left out: some models make one only where rows are of unequal length.
+    """
+    found = []
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif value is not None and isinstance(value, (tuple, list, Mapping)):
+            inside = value.values() if isinstance(value, Mapping) else value
+            found += [entry for entry in inside if isinstance(entry, Tensor)]
+    return [(tensor.shape, tensor.dtype) for tensor in found if tensor.is_floating_point()]
+
+
+def _cut(whole: tuple[torch.Size, torch.dtype], part: tuple[torch.Size, torch.dtype], total: int, rows: int) -> bool:
+    """Whether one tensor can be another of which only some rows are left."""
+    (a, dtype), (b, other) = whole, part
+    return dtype == other and len(a) == len(b) and all(x == y or x * rows == y * total for x, y in zip(a, b, strict=True))
+
+
 def _same_bits(a: Any, b: Any) -> bool:
     """Whether two outputs of floating-point tensors are equal in structure, dtype and every number; NaN equals nothing."""
     (made, spec), (wanted, other) = tree_flatten(a), tree_flatten(b)
     return spec == other and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(made, wanted, strict=True))
 
 
+def _kept(block: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], stream: Tensor) -> Tensor | None:
+    """``(R, tokens)`` which tokens of a stream are a row's own, by the mask that its block is given; None where it is given none."""
+    for name, value in named_arguments(block, args, kwargs).items():
+        if isinstance(value, Tensor) and value.dtype == torch.bool and "mask" in name and "padding" not in name:
+            mask = value[:, 0, 0] if value.ndim == 4 and value.shape[1:3] == (1, 1) else value
+            if mask.ndim == 2 and stream.ndim > 2 and mask.shape == stream.shape[:2]:
+                return mask
+    return None
+
+
 def _hidden(block: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
     """The stream that a block transforms: its argument `hidden_states`, or else its first tensor."""
-    if isinstance(kwargs.get("hidden_states"), Tensor):
-        found: Tensor = kwargs["hidden_states"]
-        return found
-    if args:
-        try:
-            names = list(inspect.signature(block.forward).parameters)
-        except (TypeError, ValueError):
-            names = []
-        if "hidden_states" in names and names.index("hidden_states") < len(args) and isinstance(args[names.index("hidden_states")], Tensor):
-            named: Tensor = args[names.index("hidden_states")]
-            return named
+    named = named_arguments(block, args, kwargs).get("hidden_states")
+    if isinstance(named, Tensor):
+        return named
     return next((leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)

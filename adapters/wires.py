@@ -5,18 +5,24 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import nn
 
 from foreseer.adapters.blocks import find_blocks
-from foreseer.adapters.calls import Interception, intercept, is_compiled
-from foreseer.adapters.parts import Parts, parts_of
+from foreseer.adapters.calls import Interception, intercept, is_compiled, own_forward
+from foreseer.adapters.parts import Parts, covered, parts_of
 
 if TYPE_CHECKING:
     from foreseer.adapters.walk import Walk
 
 __all__ = ["Wires"]
+
+
+def _traits(module: nn.Module) -> object:
+    """What of a module can be changed from outside, and changes what a call of it does: hooks, a `forward` of its own, chunking, the dtype of its weights."""
+    hooks = len(module._forward_hooks), len(module._forward_pre_hooks), own_forward(module), getattr(module, "_chunk_size", None)
+    return hooks, [parameter.dtype for parameter in module._parameters.values() if parameter is not None]
 
 
 class Wires:
@@ -29,7 +35,9 @@ class Wires:
     Attributes:
         blocks: The blocks as declared.
         parts: How each block is cut into parts; None where it is not, or where that was found not to work.
+        covered: Share of the blocks' work that lies in their parts, 0 to 1.
         opaque: The model is compiled as a whole: its blocks are part of one graph and cannot be seen.
+        version: Counts how often everything was found anew; what was learnt about the model holds for one version.
         walk: The walk under way.
 
     Raises:
@@ -44,8 +52,9 @@ class Wires:
         self.blocks: list[nn.Module] = []
         self.parts: list[Parts | None] = []
         self.notes: list[str] = []
+        self.version = 0
         self._watched: set[int] = set()
-        self._places: list[tuple[str, nn.Module]] = []
+        self._links: dict[tuple[int, str], tuple[dict[str, Any], str, nn.Module | None]] = {}
         self._interceptions: list[Interception] = []
         self._find()
 
@@ -55,8 +64,11 @@ class Wires:
         self.blocks = [block for _, block in found]
         # A wrapper inside of a compiled block would break its graph.
         self.parts = [None if is_compiled(block) else parts_of(block) for block in self.blocks]
+        self.notes = []
+        self.covered = covered(self.blocks, self.parts)
         if any(is_compiled(block) for block in self.blocks):
             self.notes.append("the blocks are compiled, so that their parts cannot be forecast one by one")
+        self._traits = self._traits_now()
 
     def install(self) -> None:
         """Intercept the blocks."""
@@ -79,14 +91,18 @@ class Wires:
                 self._wire(f"{at}.{path}", block.get_submodule(path), functools.partial(self._around_idle, index, path))
 
     def _wire(self, path: str, module: nn.Module, around: Callable[..., Any]) -> None:
-        self._places.append((path, module))
+        at = self.model
+        for name in path.split("."):
+            modules = at._modules
+            self._links.setdefault((id(modules), name), (modules, name, modules[name]))
+            at = cast(nn.Module, modules[name])
         self._interceptions.append(intercept(module, around))
 
     def restore(self) -> None:
         """Put the model back as it was."""
         while self._interceptions:
             self._interceptions.pop().restore()
-        self._places.clear()
+        self._links.clear()
         self._watched.clear()
 
     @property
@@ -96,18 +112,21 @@ class Wires:
 
     @property
     def stale(self) -> bool:
-        """Whether a module was exchanged for another since it was intercepted, as loading a LoRA does."""
-        return any(self._at(path) is not module for path, module in self._places)
+        """Whether a module was exchanged for another since it was intercepted, as loading a LoRA does. Cheap enough for every call."""
+        return any(modules.get(name) is not module for modules, name, module in self._links.values())
 
-    def _at(self, path: str) -> nn.Module | None:
-        try:
-            return self.model.get_submodule(path)
-        except AttributeError:
-            return None
+    @property
+    def changed(self) -> bool:
+        """Whether what decides how blocks are cut and put together is other than it was: hooks, chunked feed-forwards, the dtype."""
+        return self._traits_now() != self._traits
+
+    def _traits_now(self) -> list[object]:
+        return [(parts_of(block), [_traits(module) for module in block.modules()]) for block in self.blocks if not is_compiled(block)]
 
     def rewire(self) -> None:
         """Find everything anew."""
         self.restore()
+        self.version += 1
         self._find()
         self.install()
 

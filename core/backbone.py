@@ -28,12 +28,14 @@ class Pass:
             if nothing was substituted.
         block_rows: Blocks that were evaluated x rows, counted by the host.
         check_block_rows: Those that the host spent on checking itself, on top.
+        finite: ``(rows,)`` whether the output's rows are finite; None where the host did not look, since looking is not free.
     """
 
     output: Any = attrs.field(repr=False)
     features: Mapping[Site, Tensor] = attrs.field(repr=False)
     block_rows: int
     check_block_rows: int = 0
+    finite: Sequence[bool] | None = None
 
 
 class Backbone(Protocol):
@@ -46,10 +48,6 @@ class Backbone(Protocol):
     @property
     def sites(self) -> tuple[Site, ...]:
         """Every site that can be recorded and substituted, in execution order."""
-
-    @property
-    def separable(self) -> bool:
-        """Whether rows can be evaluated without the others of their batch. If not, a rejection computes the whole batch."""
 
     def rows(self, inputs: Any) -> int:
         """Return the number of rows, R, of an evaluation."""
@@ -68,7 +66,7 @@ class Backbone(Protocol):
 
         Args:
             inputs: The evaluation's arguments, in the host's own form.
-            rows: Evaluate these rows of the input only, in this order; None for all.
+            rows: Return these rows only, in this order; None for all. A host whose rows cannot be evaluated without the others evaluates them all.
             substitute: Features to use instead of computing them. Read lazily: an entry is looked up when its site is
                 reached. Blocks whose output nobody needs are not evaluated.
             probe: Block to compute as evidence. With ``on="input"``, substitutes take effect behind it.

@@ -21,11 +21,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.errors import ContractError, OverBudgetError
+from foreseer.errors import AnswerError, ContractError, OverBudgetError
 from foreseer.transfer import on_device
 from foreseer.types import Site, Weights
 
 __all__ = ["FeatureBank", "Storage", "in_bytes"]
+
+
+FLOAT16_MOST = torch.finfo(torch.float16).max
 
 
 @functools.cache
@@ -38,6 +41,19 @@ def _fused_sum() -> Callable[[Tensor, Tensor, torch.dtype], Tensor] | None:
     return fused_sum
 
 
+@attrs.define
+class Allowance:
+    """Bytes that may be held, by all who hold of it.
+
+    Attributes:
+        limit: In all; None for no limit.
+        held: Now.
+    """
+
+    limit: int | None = None
+    held: int = 0
+
+
 @attrs.frozen
 class Storage:
     """Where and how features are kept, whatever the policy.
@@ -46,12 +62,12 @@ class Storage:
         dtype: Kept in this dtype; None keeps the model's. Sums are formed in float32 either way.
         device: Kept there; None keeps them where they were computed. ``"cpu"`` for features of a CUDA model is pinned
             memory, copied without waiting.
-        max_bytes: The most that one run may hold; None for no limit.
+        allowance: What may be held in all; banks that share one share its limit.
     """
 
     dtype: torch.dtype | None = None
     device: torch.device | None = None
-    max_bytes: int | None = None
+    allowance: Allowance = attrs.field(factory=lambda: Allowance())
 
 
 def in_bytes(count: float) -> str:
@@ -90,9 +106,16 @@ class FeatureBank:
         """``(R, K)`` step indices of the rows' computed steps, newest first, NaN where a row has fewer; K is the most that any site keeps."""
         return self._anchors
 
-    def unrecorded(self) -> list[bool]:
-        """``(R,)`` True for rows of which nothing was recorded yet."""
-        return [count == 0 for count in self._counts.tolist()]
+    @property
+    def filled(self) -> bool:
+        """Whether anything was recorded."""
+        return bool(self._rings)
+
+    def out_of_reach(self, step: int, reach: int | None) -> list[bool]:
+        """``(R,)`` True for rows of which nothing was recorded yet, or nothing in the ``reach`` steps before ``step``; None for no limit."""
+        if reach is None or not self._depth:
+            return [count == 0 for count in self._counts.tolist()]
+        return [not step - newest <= reach for newest in self._anchors[:, 0].tolist()]
 
     def commit(self, step: int, rows: Sequence[int] | None, features: Mapping[Site, Tensor]) -> None:
         """Store the features of a computed step.
@@ -103,10 +126,14 @@ class FeatureBank:
             features: For every recorded site, ``(len(rows), ...)``. They are copied.
 
         Raises:
-            OverBudgetError: At the first commit, if what will be held exceeds ``storage.max_bytes``.
+            ContractError: A recorded site is missing.
+            OverBudgetError: At the first commit, if what will be held exceeds what ``storage.allowance`` leaves.
         """
         if not self.sites:
             return
+        missing = [site for site in self.sites if site not in features]
+        if missing:
+            raise ContractError(f"the host computed step {step} without features of {', '.join(sorted(map(str, missing)))}, which are to be recorded")
         if not self._rings:
             self._allocate(features)
         chosen = np.arange(self._rows) if rows is None else np.asarray(rows)
@@ -142,22 +169,24 @@ class FeatureBank:
         if ring.dtype == wide and ring.device.type == device.type == "cpu" and torch.get_float32_matmul_precision() == "highest":
             total = torch.bmm(table[:, None], flat)[:, 0]
         elif wide == torch.float32 and ring.device.type == device.type == "cuda" and (fused := _fused_sum()) is not None:
-            return fused(flat, table, dtype).view(self._rows, *ring.shape[2:])
+            total = fused(flat, table, wide if dtype == torch.float16 else dtype)
         else:
             total = flat[:, 0].to(device, wide, non_blocking=True) * table[:, :1]
             for slot in range(1, ring.shape[1]):  # one widened feature at a time: a widened ring would double what is held
                 total.addcmul_(flat[:, slot].to(device, wide, non_blocking=True), table[:, slot : slot + 1])
+        if dtype == torch.float16 and device.type != "cpu":  # on the CPU it is looked at instead, which an accelerator would have to wait for
+            total.clamp_(-FLOAT16_MOST, FLOAT16_MOST)
         return total.view(self._rows, *ring.shape[2:]).to(dtype)
 
     def checked(self, site: Site, draft: Tensor) -> Tensor:
         """Return a copy, for the model may write into it, of a forecast that a plugin made itself.
 
         Raises:
-            ContractError: It does not look like what was recorded.
+            AnswerError: It does not look like what was recorded.
         """
         shape, (dtype, device) = self._rings[site][:, 0].shape, self._homes[site]
         if draft.shape != shape or draft.dtype != dtype or draft.device != device:
-            raise ContractError(
+            raise AnswerError(
                 f"predict_features gave {draft.dtype} {tuple(draft.shape)} on {draft.device} for {site}; recorded is {dtype} {tuple(shape)} on {device}"
             )
         return draft.clone()
@@ -173,6 +202,7 @@ class FeatureBank:
 
     def clear(self) -> None:
         """Let go of everything; nothing can be forecast after it."""
+        self._storage.allowance.held -= sum(self.bytes_held().values())
         self._rings.clear()
         self._tables.clear()
 
@@ -184,14 +214,17 @@ class FeatureBank:
         """Make the rings, once it is known how large they will be."""
         storage = self._storage
         sizes = {site: self._rows * keep * features[site][0].numel() * (storage.dtype or features[site].dtype).itemsize for site, keep in self._keep.items()}
-        needed, limit = sum(sizes.values()), storage.max_bytes
-        if limit is not None and needed > limit:
+        needed, allowance = sum(sizes.values()), storage.allowance
+        limit = allowance.limit
+        if limit is not None and needed + allowance.held > limit:
             anchors, largest = max(self._keep.values()), max(sizes.values())
+            beside = f", beside {in_bytes(allowance.held)} that other streams of the call hold" if allowance.held else ""
             raise OverBudgetError(
-                f"this policy would hold {in_bytes(needed)} ({len(sizes)} sites, up to {anchors} anchors, {self._rows} rows), over max_history_bytes={limit} "
-                f"({in_bytes(limit)}). A lower order holds {in_bytes(needed / anchors)} per anchor; a 16-bit history_dtype half of what float32 does; one "
-                f"site alone, as with target='last_block', about {in_bytes(largest)}"
+                f"this policy would hold {in_bytes(needed)} ({len(sizes)} sites, up to {anchors} anchors, {self._rows} rows){beside}, over "
+                f"max_history_bytes={limit} ({in_bytes(limit)}). A lower order holds {in_bytes(needed / anchors)} per anchor; a 16-bit history_dtype half "
+                f"of what float32 does; one site alone, as with target='last_block', about {in_bytes(largest)}"
             )
+        allowance.held += needed
         for site, keep in self._keep.items():
             feature = features[site]
             self._homes[site] = (feature.dtype, feature.device)
@@ -219,7 +252,7 @@ class FeatureBank:
         beyond = (values != 0) & (np.arange(values.shape[1]) >= np.minimum(self._counts, keep)[:, None])
         if beyond.any():
             row, column = np.argwhere(beyond)[0].tolist()
-            raise ContractError(
+            raise AnswerError(
                 f"the weights of site {site} reach back {column + 1} anchors for row {row}, of which {min(int(self._counts[row]), keep)} are recorded "
                 f"({keep} are kept); ask for more in Needs(anchors=...), and give 0 where a row has no anchor"
             )

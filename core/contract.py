@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
-from foreseer.errors import ContractError
+from foreseer.errors import AnswerError
 from foreseer.types import OUTPUT, Needs, Plan, Run, Site
 
 __all__ = ["check_plan", "features_to_keep"]
@@ -15,28 +15,28 @@ def features_to_keep(needs: Sequence[Needs], run: Run) -> dict[Site, int]:
     keep: dict[Site, int] = {}
     for n in needs:
         if n.anchors < 1:
-            raise ContractError(f"Needs(anchors={n.anchors}) keeps nothing; write at least 1")
+            raise AnswerError(f"Needs(anchors={n.anchors}) keeps nothing; write at least 1")
         for site in n.sites:
             if site not in run.sites and site != OUTPUT:
                 offered = ", ".join(map(str, run.sites[:4])) + (" ..." if len(run.sites) > 4 else "")
-                raise ContractError(f"a plugin asks to record {site!r}, which this model does not have; it has {offered or 'none'}")
+                raise AnswerError(f"a plugin asks to record {site!r}, which this model does not have; it has {offered or 'none'}")
             keep[site] = max(keep.get(site, 1), n.anchors)
     everywhere = max((n.anchors for n in needs if not n.sites), default=1)
     return {site: max(anchors, everywhere) for site, anchors in keep.items()}
 
 
 def check_plan(plan: Plan, run: Run, recorded: Collection[Site]) -> Plan:
-    """Return the plan, or raise `ContractError` if it cannot be carried out."""
+    """Return the plan, or raise `AnswerError` if it cannot be carried out."""
     for site in plan.forecast:
         if site not in recorded:
-            raise ContractError(f"the plan forecasts {site!r}, which nothing asked to record; name it in Needs(sites=...) of setup")
+            raise AnswerError(f"the plan forecasts {site!r}, which nothing asked to record; name it in Needs(sites=...) of setup")
     if plan.compute and len(plan.compute) != run.rows:
-        raise ContractError(f"Plan.compute has {len(plan.compute)} entries; give one for each of the {run.rows} rows, or none")
+        raise AnswerError(f"Plan.compute has {len(plan.compute)} entries; give one for each of the {run.rows} rows, or none")
     probe = plan.probe
     if OUTPUT in plan.forecast and probe is not None and probe.on == "draft":
-        raise ContractError("the plan forecasts the output and probes a block on its draft input, but then no block has one; probe on the input")
+        raise AnswerError("the plan forecasts the output and probes a block on its draft input, but then no block has one; probe on the input")
     if probe is not None and not 0 <= probe.block < run.depth:
-        raise ContractError(f"the plan probes block {probe.block}; this model has blocks 0 to {run.depth - 1}")
+        raise AnswerError(f"the plan probes block {probe.block}; this model has blocks 0 to {run.depth - 1}")
     if probe is not None and probe.on == "input" and plan.forecast and Site(probe.block) not in plan.forecast:
-        raise ContractError(f"a probe on the input of block {probe.block} is judged by its output; add {Site(probe.block)!r} to forecast")
+        raise AnswerError(f"a probe on the input of block {probe.block} is judged by its output; add {Site(probe.block)!r} to forecast")
     return plan

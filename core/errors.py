@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 __all__ = [
+    "AnswerError",
     "ContractError",
     "ForeseerError",
     "OptionError",
@@ -27,6 +28,10 @@ class PolicyConflictError(PluginError):
 
 class ContractError(ForeseerError):
     """A plugin or a host returned something that the contract forbids, or a run was driven in a way that it cannot be."""
+
+
+class AnswerError(ContractError):
+    """A policy answered a hook with something that the contract forbids. ``on_error="compute"`` copes with it, as with what a policy raises."""
 
 
 class OptionError(ForeseerError, ValueError):

@@ -1,4 +1,7 @@
-"""The weighted sum as one kernel on CUDA: each feature is read once, and the sum written once. Imported where Triton is, which comes with torch's CUDA builds."""
+"""The weighted sum as one kernel on CUDA: each feature is read once, and the sum written once.
+
+Imported where Triton is, which comes with torch's CUDA builds.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ __all__ = ["fused_sum"]
 BLOCK = 2048
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def _kernel(ring, table, out, width, row_stride, slot_stride, KEEP: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
     row = tl.program_id(1).to(tl.int64)
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import pluggy
 
-from foreseer.errors import PluginError, PolicyConflictError
+from foreseer.errors import AnswerError, PluginError, PolicyConflictError
 from foreseer.hookspecs import ObserverSpecs, PolicySpecs
 from foreseer.registry import OBSERVERS, POLICIES, list_plugins
 from foreseer.versions import CONTRACT
@@ -77,7 +77,16 @@ class Policy:
 
     def __init__(self, name: str, plugins: Sequence[object]) -> None:
         self.fault = ""
-        self._name, self._hooks = name, policy_hooks(plugins)
+        self._name, self._hooks, self._plugins = name, policy_hooks(plugins), tuple(plugins)
+
+    @property
+    def reach(self) -> int | None:
+        """The most steps that a forecast may be behind its row's last computed step, as the policy declares by ``max_draft_steps``; None where it does not."""
+        declared = [most for most in (getattr(plugin, "max_draft_steps", None) for plugin in self._plugins) if most is not None]
+        for most in declared:
+            if isinstance(most, bool) or not isinstance(most, int) or most < 0:
+                raise AnswerError(f"policy {self._name} declares max_draft_steps={most!r}; write a whole number >= 0, or None for no limit")
+        return min(declared, default=None)
 
     def implements(self, hook: str) -> bool:
         """Whether any plugin implements the hook."""

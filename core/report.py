@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,9 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from foreseer.plugins import Implementation, observer_hooks
-from foreseer.types import Outcome, Run, Site, Step
+from foreseer.types import Outcome, Run, Site
 
-__all__ = ["Recorder", "Report"]
-
-FEW_STEPS = 8
-"""Runs of at most so many steps are named as such where nothing was gained: distilled models change as much in one step as others in ten."""
-
-log = logging.getLogger("foreseer")
+__all__ = ["Report"]
 
 
 @attrs.frozen(eq=False)
@@ -158,95 +151,3 @@ class Report:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-class Recorder:
-    """Collects a run's report and tells the observers. An observer that raises is dropped for the rest of the run."""
-
-    def __init__(self, policy: str, run: Run, observers: Sequence[object]) -> None:
-        self.policy = policy
-        self._run = run
-        self._listeners: dict[str, list[Implementation]] = observer_hooks(observers)
-        self._outcomes: list[Outcome] = []
-        self._warnings: list[str] = []
-        self._held: dict[Site, int] = {}
-        self._finished = False
-        self.check_block_rows = 0
-        self._begun = False
-
-    def _begin(self) -> None:
-        """Tell that the run has begun: with its first finished step, since a host may find out in it that the session must begin anew."""
-        if not self._begun:
-            self._begun = True
-            self._tell("on_run_start", run=self._run)
-
-    def record(self, step: Step, outcome: Outcome) -> None:
-        """Add a step."""
-        self._begin()
-        self._outcomes.append(outcome)
-        self._tell("on_step", run=self._run, step=step, outcome=outcome)
-
-    def held(self, bytes_held: Mapping[Site, int]) -> None:
-        """Note what the bank holds now."""
-        for site, held in bytes_held.items():
-            if held > self._held.get(site, 0):
-                self._held[site] = held
-
-    def warn(self, sentence: str) -> None:
-        """Add a warning, once."""
-        if sentence not in self._warnings:
-            self._warnings.append(sentence)
-
-    def report(self) -> Report:
-        """Return the account so far."""
-        warnings = tuple(self._warnings) + _nothing_gained(self._outcomes, self._run, self._finished)
-        return Report(self.policy, self._run, tuple(self._outcomes), dict(self._held), warnings, self._finished, self.check_block_rows)
-
-    def finish(self) -> Report:
-        """Close the account and tell the observers, once."""
-        if not self._finished:
-            self._finished = True
-            self._begin()
-            self._tell("on_run_end", report=self.report())
-        return self.report()
-
-    def listens(self, hook: str) -> bool:
-        """Whether any observer implements the hook."""
-        return bool(self._listeners[hook])
-
-    def ask(self, hook: str, **values: Any) -> list[Any]:
-        """Ask the observers. Returns the answers of those that gave one."""
-        return [answer for answer in self._tell(hook, **values) if answer is not None]
-
-    def see(self, hook: str, **values: Any) -> None:
-        """Show the observers something of the step that is about to be recorded."""
-        self._begin()
-        self._tell(hook, **values)
-
-    def _tell(self, hook: str, **values: Any) -> list[Any]:
-        answers = []
-        for listener in tuple(self._listeners[hook]):
-            try:
-                answers.append(listener(values))
-            except Exception as error:
-                log.exception("observer %s failed in %s and was dropped", listener.owner, hook)
-                self.warn(f"observer {listener.owner} was dropped: {hook} raised {type(error).__name__}: {error}")
-                for others in self._listeners.values():
-                    others[:] = [other for other in others if other.owner != listener.owner]
-        return answers
-
-
-def _nothing_gained(outcomes: Sequence[Outcome], run: Run, finished: bool) -> tuple[str, ...]:
-    """Say plainly that a finished run gained nothing, and why."""
-    reasons = [o.reason for o in outcomes]
-    planned_nothing = all(reason == "computed" for reason in reasons)  # policy "none": that is what it is for
-    if not finished or planned_nothing or any(not all(o.computed) for o in outcomes):
-        return ()
-    few = f"; {len(outcomes)} steps are few: forecasting needs steps that resemble one another" if len(outcomes) <= FEW_STEPS else ""
-    common = max(set(reasons), key=reasons.count)
-    judged = [o for o in outcomes if o.accept is not None]
-    if judged:
-        low = min((e for o in judged for e in o.error if math.isfinite(e)), default=math.nan)
-        high = max(o.threshold for o in judged)
-        return (f"nothing was accelerated: all {len(judged)} drafts were rejected; the smallest error was {low:.3g}, the largest threshold {high:.3g}{few}",)
-    return (f"nothing was accelerated: all {len(outcomes)} steps were computed ({common}{few})",)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import attrs
 import numpy as np
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor
 
 from foreseer.bank import FeatureBank
-from foreseer.errors import ContractError
-from foreseer.types import Drafts, Evidence, Plan, Site, Verdict, Weights
+from foreseer.errors import AnswerError
+from foreseer.types import Drafts, Evidence, Outcome, Plan, Site, Step, Verdict, Weights
 from foreseer.vote import Ballot, Vote
 
-__all__ = ["LazyDrafts", "Trial", "share_fate"]
+__all__ = ["Done", "LazyDrafts", "Trial", "broken_rows", "check_verdict", "share_fate"]
 
 
 def share_fate(flags: Sequence[bool], groups: Sequence[int] | None) -> list[bool]:
@@ -26,30 +27,45 @@ def share_fate(flags: Sequence[bool], groups: Sequence[int] | None) -> list[bool
     return [group in flagged for group in groups]
 
 
-def _check_verdict(verdict: object, rows: int) -> None:
+def broken_rows(tensor: Tensor) -> set[int]:
+    """Return which rows of a tensor are not finite, where looking is free: none on an accelerator."""
+    if tensor.device.type != "cpu" or math.isfinite(tensor.sum(dtype=torch.float64).item()):
+        return set()
+    return set((~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero().flatten().tolist())
+
+
+def check_verdict(verdict: object, rows: int) -> Verdict:
+    """Return what a gate answered, or raise `AnswerError` if it is no verdict on so many rows."""
     if not isinstance(verdict, Verdict):
-        raise ContractError(f"verify gave a {type(verdict).__name__}; give a foreseer.Verdict, or None to reject every row")
+        raise AnswerError(f"verify gave a {type(verdict).__name__}; give a foreseer.Verdict, or None to reject every row")
     for name, tensor in (("error", verdict.error), ("accept", verdict.accept)):
         if not isinstance(tensor, Tensor):
-            raise ContractError(f"verify gave {name} as a {type(tensor).__name__}; give a tensor of one entry per row, ({rows},)")
+            raise AnswerError(f"verify gave {name} as a {type(tensor).__name__}; give a tensor of one entry per row, ({rows},)")
         if tensor.shape != (rows,):
-            raise ContractError(f"verify gave {name} of shape {tuple(tensor.shape)}; give one entry per row, ({rows},)")
+            raise AnswerError(f"verify gave {name} of shape {tuple(tensor.shape)}; give one entry per row, ({rows},)")
     if verdict.accept.dtype != torch.bool:
-        raise ContractError(f"verify gave accept as {verdict.accept.dtype}; give a bool tensor, such as error < threshold")
+        raise AnswerError(f"verify gave accept as {verdict.accept.dtype}; give a bool tensor, such as error < threshold")
+    return verdict
 
 
 class LazyDrafts(Mapping[Site, Tensor]):
-    """The drafts of one step. A weighted sum is formed when its site is reached, so that no second set of features is ever held."""
+    """The drafts of one step. A weighted sum is formed when its site is reached, so that no second set of features is ever held.
+
+    Attributes:
+        last: The draft that was formed last.
+        broken: Rows of which a draft was seen to be not finite: in float16, where a sum of numbers in range may run over, on the CPU.
+    """
 
     def __init__(self, bank: FeatureBank, sites: tuple[Site, ...], drafts: Drafts) -> None:
         self._bank = bank
         self._drafts: dict[Site, Weights | Tensor] = {}
         self.last: Tensor | None = None
+        self.broken: set[int] = set()
         checked = None
         for site in sites:
             draft = drafts.get(site)
             if draft is None:
-                raise ContractError(f"predict_features gave no forecast for {site}; give one for every planned site, or None to compute the step")
+                raise AnswerError(f"predict_features gave no forecast for {site}; give one for every planned site, or None to compute the step")
             if draft is not checked and not isinstance(draft, Tensor):  # one set of weights often serves all sites
                 self._check(site, draft)
                 checked = draft
@@ -57,14 +73,16 @@ class LazyDrafts(Mapping[Site, Tensor]):
 
     def _check(self, site: Site, draft: object) -> None:
         if not isinstance(draft, Weights):
-            raise ContractError(f"predict_features gave a {type(draft).__name__} for {site}; give foreseer.Weights or a tensor")
+            raise AnswerError(f"predict_features gave a {type(draft).__name__} for {site}; give foreseer.Weights or a tensor")
         shape, dtype = draft.values.shape, draft.values.dtype
         if shape != self._bank.anchors.shape or dtype != np.float64:
-            raise ContractError(f"predict_features gave weights {dtype} {shape}; give float64 (rows, anchors), here {self._bank.anchors.shape}")
+            raise AnswerError(f"predict_features gave weights {dtype} {shape}; give float64 (rows, anchors), here {self._bank.anchors.shape}")
 
     def __getitem__(self, site: Site) -> Tensor:
         draft = self._drafts[site]
         self.last = self._bank.forecast(site, draft) if isinstance(draft, Weights) else self._bank.checked(site, draft)
+        if self.last.dtype == torch.float16:
+            self.broken |= broken_rows(self.last)
         return self.last
 
     def __contains__(self, site: object) -> bool:
@@ -77,6 +95,39 @@ class LazyDrafts(Mapping[Site, Tensor]):
         return len(self._drafts)
 
 
+class Done(NamedTuple):
+    """A step that was carried out but is not committed yet.
+
+    Attributes:
+        output: The denoiser's, in the host's own form.
+        features: Of the computed rows, ``(n, ...)``.
+        computed: ``(R,)`` which rows those are.
+        block_rows: As in `foreseer.Outcome`.
+        reason: Likewise.
+        plan: Likewise.
+        trial: The speculative pass; None where there was none.
+    """
+
+    output: Any
+    features: Mapping[Site, Tensor]
+    computed: tuple[bool, ...]
+    block_rows: int
+    reason: str
+    plan: Plan = Plan()
+    trial: Trial | None = None
+
+    def outcome(self, step: Step, seconds: float) -> Outcome:
+        """Say on the host how the step ended.
+
+        Args:
+            step: The step.
+            seconds: Host time that it took.
+        """
+        trial, unknown = self.trial, (math.nan,) * len(self.computed)
+        error, accept, threshold = (unknown, None, math.nan) if trial is None else (trial.error, trial.accept, trial.threshold)
+        return Outcome(step, self.plan, self.computed, error, accept, threshold, self.block_rows, seconds, self.reason)
+
+
 class Trial:
     """The rows' fate in one speculative pass.
 
@@ -86,11 +137,11 @@ class Trial:
         groups: ``(R,)`` sample of each row, or None where every row is a sample.
         drafts: The forecasts.
         verify: Asks the policy.
-        separable: Whether rows can be computed without the others; if not, one rejected row rejects all.
         vote: How the processes that share the rows' tokens decide alike; None for one process.
 
     Attributes:
         rejected: ``(R,)`` rows to compute.
+        refused: Whether the judge refused all rows while the pass was under way.
         error, accept, threshold: As in `foreseer.Outcome`.
     """
 
@@ -102,10 +153,9 @@ class Trial:
         drafts: LazyDrafts,
         verify: Callable[[Evidence], Verdict | None],
         *,
-        separable: bool = True,
         vote: Vote | None = None,
     ) -> None:
-        self._separable, self._vote = separable, vote
+        self._vote = vote
         self.plan, self.drafts = plan, drafts
         self.rejected = condemned
         self.error: tuple[float, ...] = (math.nan,) * len(condemned)
@@ -114,6 +164,7 @@ class Trial:
         self._groups, self._verify = groups, verify
         self._forced = sum(condemned)
         self._finite = True
+        self.refused = False
 
     def judge(self, evidence: Evidence) -> bool:
         """Ask for the verdict and merge it: the one device-to-host sync of a verified step. Returns whether any row may be forecast."""
@@ -126,7 +177,6 @@ class Trial:
         if verdict is None:
             accept = [False] * rows
         else:
-            _check_verdict(verdict, rows)
             answers = verdict.error.float(), verdict.accept.float()
             error, answer = torch.stack(answers if ballot is None else ballot.settle(*answers)).tolist()
             # NaN compares False with everything, so `error > threshold` alone would accept it.
@@ -135,26 +185,27 @@ class Trial:
         refused = share_fate([not a for a in accept], self._groups)
         self.accept = tuple(not r for r in refused)
         self._reject(refused)
-        return not all(self.rejected)
+        self.refused = all(self.rejected)
+        return not self.refused
 
-    def reject_non_finite(self) -> None:
-        """Reject rows whose forecast is not finite, where looking is free (on the CPU). The last block's forecast tells: a NaN anywhere in a row's
-        residual stream has reached it when it was recorded. Under a vote it is not free: the others would have to be told.
+    def reject_non_finite(self, output: Sequence[bool] | None) -> None:
+        """Reject rows whose forecast is not finite, where looking is free. A NaN anywhere in a row's residual stream has reached the last block's forecast
+        when it was recorded, and the output. Under a vote it is not free: the others would have to be told.
+
+        Args:
+            output: ``(R,)`` whether the rows of what came out are finite; None where nobody looked.
         """
-        last = self.drafts.last
-        if last is None or last.device.type != "cpu" or self._vote is not None:
+        if self._vote is not None or all(self.rejected):
             return
-        if math.isfinite(last.sum(dtype=torch.float64).item()):
-            return
-        bad = (~torch.isfinite(last)).flatten(1).any(1).tolist()
-        if any(bad):
+        bad = self.drafts.broken | (set() if self.drafts.last is None else broken_rows(self.drafts.last))
+        bad |= {row for row, fine in enumerate(output or ()) if not fine}
+        bad -= {row for row, out in enumerate(self.rejected) if out}
+        if bad:
             self._finite = False
-            self._reject(share_fate(bad, self._groups))
+            self._reject(share_fate([row in bad for row in range(len(self.rejected))], self._groups))
 
     def _reject(self, rows: Sequence[bool]) -> None:
         self.rejected = [r or now for r, now in zip(self.rejected, rows, strict=True)]
-        if any(self.rejected) and not self._separable:
-            self.rejected = [True] * len(self.rejected)
 
     def reason(self) -> str:
         """Why the step went as it did, in a few words."""

@@ -59,6 +59,8 @@ class Run:
         stream: Which of several calls per step this run follows (``"cond"``, ``"uncond"``); empty where there is one.
         model: Which model it is, as its host says: class and hash of the configuration; empty where it does not say.
         scheduler: Which scheduler steps it, likewise; empty for a loop of the caller's own.
+        start: Steps of the sampling that were over when this run began: 0, but for a stream that is first called later, or that begins anew.
+            ``num_steps``, ``timesteps`` and ``sigmas`` are those from there on.
     """
 
     depth: int
@@ -71,6 +73,13 @@ class Run:
     stream: str = ""
     model: str = ""
     scheduler: str = ""
+    start: int = 0
+
+    def starting_at(self, step: int) -> Run:
+        """Return the run that is left from one of its steps on."""
+        left = None if self.num_steps is None else max(self.num_steps - step, 1)
+        times, sigmas = (None if values is None else values[step:] for values in (self.timesteps, self.sigmas))
+        return attrs.evolve(self, num_steps=left, timesteps=times, sigmas=sigmas, start=self.start + step)
 
 
 @attrs.frozen
@@ -189,7 +198,7 @@ class Outcome:
 
     Attributes:
         step: The step.
-        plan: The plan that was carried out (``Plan()`` where the engine had to compute everything).
+        plan: The plan that was carried out (``Plan()`` where the policy had none, or the engine had to compute everything).
         computed: ``(R,)`` True where the row was computed, False where its forecast was used.
         error: ``(R,)`` the gate's error, NaN where nothing was judged.
         accept: ``(R,)`` the gate's answer after merging groups, or None where nothing was judged.

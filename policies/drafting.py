@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from foreseer.types import OUTPUT, Needs, Outcome, Run, Site
+from foreseer.types import OUTPUT, Needs, Outcome, Run, Site, Step
 
 __all__ = ["DraftCounter", "Target", "draft_needs"]
 
@@ -12,18 +12,21 @@ Target = Literal["modules", "last_block", "output"]
 
 
 class DraftCounter:
-    """How many steps in a row each row has been forecast since it was last computed."""
+    """How far behind each row's last computed step is, in steps: as many as it was forecast in a row, and more where the stream was not called in between."""
 
     def __init__(self, rows: int) -> None:
-        self.counts = [0] * rows
+        self._computed, self._next = [-1] * rows, 0
 
     def commit(self, outcome: Outcome) -> None:
         """Count a finished step."""
-        self.counts = [0 if computed else n + 1 for n, computed in zip(self.counts, outcome.computed, strict=True)]
+        index = outcome.step.index
+        self._computed = [index if computed else last for last, computed in zip(self._computed, outcome.computed, strict=True)]
+        self._next = index + 1
 
-    def exhausted(self, most: int) -> tuple[bool, ...]:
-        """``(R,)`` rows that have been forecast ``most`` times in a row."""
-        return tuple([n >= most for n in self.counts])
+    def exhausted(self, most: int, step: Step | None = None) -> tuple[bool, ...]:
+        """``(R,)`` rows that were not computed in the ``most`` steps before ``step``; None takes the step behind the last finished one."""
+        index = self._next if step is None else step.index
+        return tuple([index - last > most for last in self._computed])
 
 
 def draft_needs(run: Run, target: Target, *, verify_block: int | None = None) -> Needs:
@@ -45,7 +48,7 @@ def draft_needs(run: Run, target: Target, *, verify_block: int | None = None) ->
     if target == "modules":
         if parts:
             return Needs(sites=parts)
-        note = "this model's blocks have no known module parts; the last block's output is forecast instead"
+        note = "this model's blocks have no known module parts, or most of the work lies outside of them; the last block's output is forecast instead"
     blocks = {run.depth - 1}
     if verify_block is not None:  # the block needs an input, and its own forecast to be compared with
         blocks |= {verify_block, max(verify_block - 1, 0)}

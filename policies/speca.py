@@ -94,24 +94,25 @@ class DraftGate:
             return Plan(reason="warm-up")
         compute = self._due
         if self.max_draft_steps is not None:
-            compute = tuple(a or b for a, b in zip(compute, self._drafted.exhausted(self.max_draft_steps), strict=True))
+            compute = tuple(a or b for a, b in zip(compute, self._drafted.exhausted(self.max_draft_steps, step), strict=True))
         if all(compute):
             return Plan(reason="next step after a rejection" if any(self._due) else f"{self.max_draft_steps} drafts in a row")
         assert self._run is not None
-        verified = any(self._drafted.exhausted(self.min_draft_steps))
+        verified = any(self._drafted.exhausted(self.min_draft_steps, step))
         probe = Probe(self.verify_block % self._run.depth, on="draft") if verified else None
         return Plan(forecast=self._needs.sites, probe=probe, compute=compute, reason="" if verified else "not verified yet")
 
     @hookimpl
     def verify(self, step: Step, evidence: Evidence) -> Verdict:
         """Accept where error <= threshold; rows that were drafted too seldom to be verified are accepted."""
-        progress = step.index / self._run.num_steps if self._run is not None and self._run.num_steps else 0.0
+        run = self._run
+        progress = (run.start + step.index) / (run.start + run.num_steps) if run is not None and run.num_steps else 0.0
         threshold = threshold_at(progress, threshold=self.threshold, decay=self.decay, floor=self.floor)
         error = evidence.error(metric_named(self.metric), groups=self._groups)
         if self.on_reject == "next_step":
             return Verdict(error, torch.ones_like(error, dtype=torch.bool), threshold)
         accept = torch.le(error, threshold)
-        early = [not seen for seen in self._drafted.exhausted(self.min_draft_steps)]
+        early = [not seen for seen in self._drafted.exhausted(self.min_draft_steps, step)]
         if any(early):
             accept = accept | on_device(early, accept.device)
         return Verdict(error, accept, threshold)
@@ -119,7 +120,7 @@ class DraftGate:
     @hookimpl
     def commit(self, outcome: Outcome) -> None:
         """Count, and remember who is due where a rejection computes the next step."""
-        seen = self._drafted.exhausted(self.min_draft_steps)
+        seen = self._drafted.exhausted(self.min_draft_steps, outcome.step)
         if self.on_reject == "next_step":
             self._due = tuple(
                 not computed and judged and error > outcome.threshold for computed, judged, error in zip(outcome.computed, seen, outcome.error, strict=True)

@@ -19,7 +19,7 @@ __all__ = ["Everything", "Interval", "none", "reuse", "taylorseer"]
 @attrs.define(eq=False)
 class Interval:
     """Schedule: compute the first ``warmup_steps`` steps, then every ``interval``-th (released code: full iff k < W or c = N - 1, with
-    c forecasts since the last full step). No step is judged and the last one is not forced.
+    c steps since the last full one). No step is judged and the last one is not forced.
 
     Attributes:
         interval: Steps from one computed step to the next, N.
@@ -51,7 +51,7 @@ class Interval:
         """Rows whose interval is over are computed; as a rule that is all of them or none."""
         if step.index < self.warmup_steps:
             return Plan(reason="warm-up")
-        due = self._drafted.exhausted(self.interval - 1)
+        due = self._drafted.exhausted(self.interval - 1, step)
         if all(due):
             return Plan(reason=f"interval of {self.interval}")
         return Plan(forecast=self._sites, compute=due)

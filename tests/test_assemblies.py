@@ -153,7 +153,7 @@ class Found:
 def drawn(pipe: Any, name: str, policy: str, **settings: Any) -> Found:
     with foreseer.attach(pipe, parse_policy(policy)) as attached:
         output = TINY[name].call(pipe, **{"steps": 4, **settings})
-        backbones = list(attached._streams._backbones.values())
+        backbones = list(attached._driver._streams._backbones.values())
         together = [[backbone.assemblies.get(index) is not None for index in range(backbone.depth)] for backbone in backbones]
         return Found(output, [report.computed.tolist() for report in attached.reports.values()], together)
 
@@ -223,7 +223,7 @@ def steps_of(model: nn.Module, rows: int, dtype: torch.dtype, *, guidance: bool 
     """The outputs of a FLUX's steps under a policy that forecasts every second, and which blocks were put together."""
     with foreseer.attach(model, parse_policy(MODULES)) as attached, attached.run(num_steps=steps):
         outputs = [model(**flux_call(step, rows, dtype, guidance=guidance)).sample.clone() for step in range(steps)]
-        (backbone,) = attached._streams._backbones.values()
+        (backbone,) = attached._driver._streams._backbones.values()
     assert attached.report.full_steps == [0, 2, 4]
     return outputs, [backbone.assemblies.get(index) is not None for index in range(backbone.depth)]
 
@@ -282,7 +282,7 @@ def test_long_cat_is_put_together_too(none_known: Callable[[], None]) -> None:
     for _ in range(2):
         with foreseer.attach(model, parse_policy(MODULES)) as attached, attached.run(num_steps=4), torch.no_grad():
             outputs = [model(**bare.inputs(step, 2)).sample.clone() for step in range(4)]
-            (backbone,) = attached._streams._backbones.values()
+            (backbone,) = attached._driver._streams._backbones.values()
         found.append((outputs, [way is not None for way in backbone.assemblies.values()]))
         none_known()
     assert found[0][1] == [True] * 6

@@ -33,7 +33,7 @@ class BankMachine(RuleBasedStateMachine):
         self.step = 0
         self.kept: list[list[tuple[int, dict[Site, Tensor]]]] = [[] for _ in range(rows)]
         self.last: dict[Site, Tensor] = {}
-        assert self.bank.unrecorded() == [True] * rows
+        assert self.bank.out_of_reach(0, None) == [True] * rows
         self.commit(None, seed, gap=1)
 
     def commit(self, rows: list[int] | None, seed: int, gap: int) -> None:
@@ -104,7 +104,7 @@ class BankMachine(RuleBasedStateMachine):
         for row, kept in enumerate(self.kept):
             expected[row, : len(kept)] = [step for step, _ in kept]
         np.testing.assert_array_equal(self.bank.anchors, expected)
-        assert self.bank.unrecorded() == [False] * self.rows
+        assert self.bank.out_of_reach(0, None) == [False] * self.rows
 
     @invariant()
     def features_are_those_committed(self) -> None:

@@ -153,7 +153,7 @@ def test_parallelism_may_be_enabled_after_attaching(both):
     assert distance(first["output"], first["alone"]) < 1e-3
 
 
-@pytest.mark.parametrize("name", ["sound", "faulty_last_block", "faulty_rows"])
+@pytest.mark.parametrize("name", ["sound", "faulty_last_block", "sound_rows", "faulty_rows"])
 def test_what_one_process_finds_out_about_a_model_holds_for_all(name, both):
     """A self-check or row check that fails on process 1 only takes the same branch on both. Their blocks wait for each other, so that a run that ends
     has taken it.
@@ -163,6 +163,7 @@ def test_what_one_process_finds_out_about_a_model_holds_for_all(name, both):
     (report,) = first["reports"].values()
     assert first["separable"] == second["separable"] == (name != "faulty_rows")
     assert ("its output is forecast instead" in " ".join(report["warnings"])) == (name == "faulty_last_block")
+    assert ("a rejection computes the whole batch" in " ".join(report["warnings"])) == (name == "faulty_rows")
     assert not report["computed"].all()
 
 
@@ -174,7 +175,7 @@ def test_a_block_is_put_together_from_its_parts_by_all_or_by_none(both):
 
 
 def test_every_case_is_used():
-    used = {"flux_late", "flux_between", "flux_own_arithmetic", "sound", "faulty_last_block", "faulty_rows", "faulty_assembly"}
+    used = {"flux_late", "flux_between", "flux_own_arithmetic", "sound", "faulty_last_block", "sound_rows", "faulty_rows", "faulty_assembly"}
     assert set(OTHERS) == used
 
 

@@ -18,7 +18,7 @@ from torch._dynamo.utils import counters
 import foreseer
 
 FLUX, DIT = TINY["FluxPipeline"], TINY["DiTPipeline"]
-STEPS = 6
+STEPS = 10
 NONE = "none"
 LAST = "taylorseer:interval=3,target=last_block"
 PARTS = "taylorseer:interval=3"

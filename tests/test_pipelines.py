@@ -62,8 +62,16 @@ DOWNGRADED = {
 """What a report says of a pipeline that does not get all that was asked for. Of every other pipeline no report may say anything of the kind."""
 NOT_REPORTED = {"Flux2KleinKVPipeline": 3 * 6}
 """Block-rows of two calls that no report holds: of its first kind of call, computed twice and tried once, which the report says in words."""
-IN_WORDS = ("nothing was accelerated", "this is the first of", "no known module parts")
-"""What a report may say of any pipeline: that a policy gained nothing, that there are more streams, and what follows from a downgrade."""
+IN_WORDS = (
+    "nothing was accelerated",
+    "this is the first of",
+    "no known module parts",
+    "steps are few",
+    "ControlNetModel) was called in",
+    "that it was the last could not be known",
+)
+"""What a report may say of any pipeline: that a policy gained nothing, that there are more streams, what follows from a downgrade, that these runs have few
+steps or ended earlier than was scheduled, and what is called beside the denoiser."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -417,13 +425,14 @@ def test_rows_of_one_sample_share_one_fate(policy: str) -> None:
 def test_rows_that_are_not_where_they_seem_to_be_are_noticed() -> None:
     """ERNIE-Image's blocks return 22 tokens x rows x width: with two rows this looks like eleven tensors folded into each."""
     pipe = TINY["ErnieImagePipeline"].build()
-    policy, settings = "cg_taylor:threshold=0.5,warmup_steps=2", {"pipe": pipe, "steps": 6, "guidance": False}
+    policy, settings = "cg_taylor:threshold=0.303,warmup_steps=2", {"pipe": pipe, "steps": 6, "guidance": False}
     together, (report,), _ = run("ErnieImagePipeline", policy, batch=2, **settings)
     assert any("so a rejection computes the whole batch" in warning for warning in report.warnings)
-    assert report.computed[:, 0].tolist() == report.computed[:, 1].tolist()
+    assert any(len(set(row)) > 1 for row in report.computed.tolist()), "the threshold parts the samples"
     for sample in range(2):
-        alone, _, _ = run("ErnieImagePipeline", policy, seed=sample, **settings)
+        alone, (own,), _ = run("ErnieImagePipeline", policy, seed=sample, **settings)
         torch.testing.assert_close(together[sample : sample + 1], alone, rtol=0, atol=2e-5 * together.abs().max().item())
+        assert own.computed[:, 0].tolist() == report.computed[:, sample].tolist()
 
 
 @pytest.mark.parametrize("target", ["modules", "last_block"])

@@ -9,11 +9,11 @@ from typing import Any, Protocol
 
 import attrs
 import torch
-from torch.autograd import DeviceType
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
 from foreseer.adapters import attach
 from foreseer.bench.gpu.lanes import Lane
-from foreseer.bench.gpu.loop import Loop
+from foreseer.bench.gpu.loop import Loop, Marked
 from foreseer.types import Outcome
 
 __all__ = ["CudaCounter", "StepCounter", "Work", "device_work"]
@@ -37,11 +37,8 @@ class Work:
     waits: int
 
 
-class StepCounter(Protocol):
+class StepCounter(Marked, Protocol):
     """Counts between marks."""
-
-    def mark(self) -> None:
-        """Mark the end of a step, and the beginning of the next."""
 
     def work(self) -> Sequence[Work]:
         """Return what was counted between the marks, and forget it."""
@@ -57,7 +54,7 @@ class CudaCounter:
         self._caught: Any = None
 
     def mark(self) -> None:
-        """See `StepCounter`."""
+        """See `Marked`."""
         self._close()
         self._profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
         self._profile.start()

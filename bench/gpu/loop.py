@@ -5,12 +5,19 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Clock", "Loop"]
+__all__ = ["Clock", "Loop", "Marked"]
+
+
+class Marked(Protocol):
+    """Told when a step is done."""
+
+    def mark(self) -> None:
+        """Mark the end of a step, and the beginning of the next."""
 
 
 class Clock:
@@ -81,7 +88,7 @@ class Loop:
         """Called at the end, as diffusers' pipelines do."""
 
     @torch.no_grad()
-    def __call__(self, clock: Clock, steps: int | None = None) -> Any:
+    def __call__(self, clock: Marked, steps: int | None = None) -> Any:
         """Make a run, and mark each step's beginning and end.
 
         Args:

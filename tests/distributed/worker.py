@@ -113,7 +113,7 @@ def run_faulty(case):
     with foreseer.attach(model, policy_of(case), process_group=distributed.group.WORLD) as attached, attached.run(num_steps=case.steps):
         for step in range(case.steps):
             model(first + 0.1 * step * drift, torch.tensor(float(step)))
-        (backbone,) = attached._streams._backbones.values()
+        (backbone,) = attached._driver._streams._backbones.values()
         return account(attached, separable=backbone.separable)
 
 
@@ -125,7 +125,7 @@ def run_assembly(case):
         pipe.transformer.transformer_blocks[1].register_forward_hook(lambda block, args, output: output + 1)
     with foreseer.attach(pipe, policy_of(case), process_group=distributed.group.WORLD) as attached:
         TINY[case.pipeline].call(pipe, steps=case.steps, batch=case.batch)
-        (backbone,) = attached._streams._backbones.values()
+        (backbone,) = attached._driver._streams._backbones.values()
         return account(attached, assembled=[backbone.assemblies[index] is not None for index in range(backbone.depth)])
 
 

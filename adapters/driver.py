@@ -1,0 +1,204 @@
+"""Calls of the denoisers of an attachment, driven: to the session of their stream, and on with it where the model turns out to be another than it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+import torch
+
+from foreseer.adapters.arguments import differentiates, signature_of_call
+from foreseer.adapters.generation import Generation, Place
+from foreseer.adapters.identity import identity_of
+from foreseer.adapters.module_backbone import Call, Rewired
+from foreseer.adapters.parallel import vote_for
+from foreseer.adapters.rows import copies_in, groups_of
+from foreseer.adapters.streams import Key, Stream, Streams
+from foreseer.adapters.wires import Wires
+from foreseer.errors import ContractError, OverBudgetError, UnsupportedModelError
+from foreseer.report import Report
+from foreseer.types import Run
+from foreseer.vote import Vote
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
+    from foreseer.workbench.preset import Preset
+
+__all__ = ["Driver"]
+
+EXAMINED = 3
+"""How often a model is examined anew for one stream of a run. A call that is another one in every step is computed."""
+
+
+class Driver:
+    """See the module.
+
+    Args:
+        wires: Of each denoiser, by its name.
+        streams: Their sessions.
+        scheduler: Says which scheduler it is, in the way of `identity_of`.
+        process_group: As in `foreseer.attach`.
+        last_block_over_budget: Whether the last block is forecast where module parts are over budget.
+        copies: As in `foreseer.attach`.
+    """
+
+    def __init__(
+        self,
+        wires: Mapping[str, Wires],
+        streams: Streams,
+        *,
+        scheduler: Callable[[], str],
+        process_group: ProcessGroup | Literal["auto"] | None,
+        last_block_over_budget: bool,
+        copies: int | None,
+    ) -> None:
+        self._wires, self._streams, self._scheduler = dict(wires), streams, scheduler
+        self._process_group, self._last_block, self._copies = process_group, last_block_over_budget, copies
+        self._votes = self._votes_now()
+        self._inert: dict[tuple[str, object], str] = {}
+        self._preset: Preset | None = None
+        self._any_model = False
+
+    @property
+    def reports(self) -> dict[str, Report]:
+        """See `Streams.reports`."""
+        return self._streams.reports
+
+    @property
+    def inert(self) -> list[str]:
+        """Which kinds of call are always computed, and why."""
+        return list(self._inert.values())
+
+    def begin(self) -> None:
+        """A run begins: follow what was changed since the last (a LoRA that was loaded, a hook, another dtype)."""
+        for wire in self._wires.values():
+            if wire.stale or wire.changed:
+                wire.rewire()
+                self._inert.clear()
+        votes = self._votes_now()
+        if votes != self._votes:  # parallelism was enabled since: other shapes, other company
+            self._votes = votes
+            self._streams.forget()
+        self._streams.begin()
+
+    def finish(self) -> None:
+        """The run has ended."""
+        self._streams.finish()
+
+    def release(self) -> None:
+        """Let go of the models."""
+        self._streams.release()
+        self._wires = {}
+
+    def expect(self, preset: Preset, *, any_model: bool) -> None:
+        """See `foreseer.Attachment.expect`."""
+        self._preset, self._any_model = preset, any_model
+
+    def _votes_now(self) -> dict[str, Vote | None]:
+        return {name: vote_for(wire.model, self._process_group) for name, wire in self._wires.items()}
+
+    def evaluate(self, name: str, generation: Generation, place: Place, call: Call) -> Any:
+        """Evaluate a call of a denoiser.
+
+        Args:
+            name: Of the denoiser.
+            generation: Which is under way.
+            place: Where in it the call is.
+            call: The call.
+        """
+        wires = self._wires[name]
+        if wires.stale:
+            wires.rewire()
+        signature = signature_of_call(call.args, call.kwargs)
+        key = Key(name, place.stream, signature)
+        because = ""
+        if torch.is_grad_enabled() and differentiates(wires.model, call.args, call.kwargs):
+            because = "gradients are enabled: wrap the loop in torch.no_grad()"
+        while (name, signature) not in self._inert:
+            entry = self._streams.find(key) or self._open(key, generation, place, call)
+            try:
+                if entry.backbone.version != wires.version:
+                    raise Rewired("modules of the model were exchanged")
+                output = entry.session.evaluate(call, index=place.step - entry.start, computed_because=because)
+                for note in entry.backbone.notes:  # the self-check of the first computed step may have found out more
+                    entry.session.warn(note)
+                return output
+            except Rewired as rewired:
+                self._examine(key, entry, rewired.changed)
+            except OverBudgetError as error:
+                self._over_budget(key, entry, place, error)
+            except UnsupportedModelError as error:
+                if entry.session.begun or generation.alone:
+                    raise
+                # One kind of call among several (FLUX.2 klein's first returns its keys and values): it is computed, and the report says so.
+                self._streams.drop(key)
+                self._inert[name, signature] = f"one kind of call is always computed: {error}"
+        return call.inner(*call.args, **call.kwargs)
+
+    def _examine(self, key: Key, entry: Stream, changed: str) -> None:
+        """Let a stream begin anew: the host's sites are others than it said (nothing is lost but one evaluation), or the model is another than it was."""
+        backbone = entry.backbone
+        if changed:
+            entry.examined += 1
+            if entry.examined > EXAMINED:
+                entry.session.give_up(f"{changed}, again and again")
+                return
+            entry.changed = changed
+            backbone = self._streams.backbone(key, self._votes[key.name], anew=True)
+        self._streams.begin_anew(key, backbone, entry.changed)
+
+    def _over_budget(self, key: Key, entry: Stream, place: Place, error: OverBudgetError) -> None:
+        """Forecast the last block where that was asked for. Late in a generation, compute: what was computed so far is not thrown away.
+
+        Raises:
+            OverBudgetError: Neither.
+        """
+        if self._last_block and entry.backbone.has_parts:
+            backbone = self._streams.backbone(key, self._votes[key.name], anew=True)
+            backbone.without_parts(f"memory: {error}")
+            self._streams.begin_anew(key, backbone, "")
+            return
+        if place.step == 0:
+            raise error
+        entry.session.give_up(f"memory: {error}")
+
+    def _open(self, key: Key, generation: Generation, place: Place, call: Call) -> Stream:
+        """Begin the session of a call that is the first of its kind in this run."""
+        backbone = self._streams.backbone(key, self._votes[key.name])
+        rows, start = backbone.rows(call), place.step
+        sigmas, times, steps = generation.sigmas, generation.times(), generation.num_steps
+        run = Run(
+            depth=backbone.depth,
+            rows=rows,
+            groups=self._groups(rows, generation, call),
+            num_steps=len(times) if times is not None else steps,
+            timesteps=times,
+            sigmas=sigmas,
+            sites=backbone.sites,
+            stream=place.stream,
+            model=identity_of(self._wires[key.name].model),
+            scheduler=self._scheduler(),
+        )
+        elsewhere = self._elsewhere(run)
+        stream = self._streams.open(key, backbone, run.starting_at(start), start=start, vote=self._votes[key.name])
+        if elsewhere:
+            stream.session.warn(elsewhere)
+        return stream
+
+    def _elsewhere(self, run: Run) -> str:
+        """Compare a run that begins with what the preset was made for: the whole of a pipeline's timesteps, and the model it has first."""
+        if self._preset is None:
+            return ""
+        if run.model != identity_of(next(iter(self._wires.values())).model):
+            run = attrs.evolve(run, model="")
+        return self._preset.check(run, any_model=self._any_model)
+
+    def _groups(self, rows: int, generation: Generation, call: Call) -> tuple[int, ...]:
+        given = generation.groups
+        if generation.by_copies:
+            given = rows // (self._copies or copies_in(call.args, call.kwargs, rows))
+            if self._copies and rows % self._copies:
+                raise ContractError(f"copies={self._copies} does not divide the {rows} rows of the call")
+        return groups_of(given, rows)
