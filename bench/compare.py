@@ -12,7 +12,7 @@ import attrs
 from torch import Tensor, nn
 
 from foreseer.adapters.identity import identity_of
-from foreseer.bench.fields import DTYPES, check_device, check_dtype, check_folder, number, whole
+from foreseer.bench.fields import DTYPES, check_device, check_dtype, check_folder, number, truth, whole
 from foreseer.bench.files import file_names, write_whole
 from foreseer.bench.lanes import keep_freed_memory
 from foreseer.bench.machine import facts
@@ -77,10 +77,10 @@ class CompareSettings:
     device: str = attrs.field(default="cpu", validator=check_device)
     dtype: str = attrs.field(default="float32", validator=check_dtype)
     observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
-    headroom: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    headroom: bool = attrs.field(default=False, validator=truth)
     out: Path = attrs.field(default=Path("compare"), converter=Path, validator=check_folder)
     presets: tuple[Preset, ...] = attrs.field(default=(), converter=_presets)
-    any_model: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    any_model: bool = attrs.field(default=False, validator=truth)
 
     def specs(self) -> list[PolicySpec]:
         """Return the policies, read and checked; what is named twice is there once.

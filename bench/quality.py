@@ -9,6 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foreseer.errors import OptionError
+
 if TYPE_CHECKING:
     from foreseer.zoo.classifier import DigitClassifier
 
@@ -31,7 +33,7 @@ FRECHET_MINIMUM_SAMPLES = 256
 
 def _pair(a: Tensor, b: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     if a.shape != b.shape or a.ndim < 2:
-        raise ValueError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}; write two tensors of one shape (B, ...)")
+        raise OptionError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}; write two tensors of one shape (B, ...)")
     return a.detach().to("cpu", torch.float64).numpy(), b.detach().to("cpu", torch.float64).numpy()
 
 
@@ -43,7 +45,7 @@ def psnr(a: Tensor, b: Tensor) -> NDArray[np.float64]:
         b: Same shape as ``a``.
 
     Raises:
-        ValueError: If the shapes differ or have no batch dimension.
+        OptionError: If the shapes differ or have no batch dimension.
     """
     x, y = _pair(a, b)
     with np.errstate(invalid="ignore"):
@@ -65,13 +67,13 @@ def ssim(a: Tensor, b: Tensor) -> NDArray[np.float64]:
         b: Same shape as ``a``.
 
     Raises:
-        ValueError: If the shapes differ, are not ``(B, C, H, W)``, or are smaller than the window.
+        OptionError: If the shapes differ, are not ``(B, C, H, W)``, or are smaller than the window.
     """
     from skimage.metrics import structural_similarity
 
     x, y = _pair(a, b)
     if x.ndim != 4 or min(x.shape[2:]) < SSIM_WINDOW:
-        raise ValueError(f"a and b have shape {x.shape}; SSIM takes (B, C, H, W) with H and W at least {SSIM_WINDOW}; write larger images, or use psnr")
+        raise OptionError(f"a and b have shape {x.shape}; SSIM takes (B, C, H, W) with H and W at least {SSIM_WINDOW}; write larger images, or use psnr")
     found = np.full(len(x), np.nan)
     for i, (one, other) in enumerate(zip(x, y, strict=True)):
         if np.isfinite(one).all() and np.isfinite(other).all():
@@ -96,15 +98,15 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
         The distance, >= 0, in squared units of the features.
 
     Raises:
-        ValueError: If the shapes do not fit, there are fewer than two rows, or a feature is not finite.
+        OptionError: If the shapes do not fit, there are fewer than two rows, or a feature is not finite.
     """
     sets = []
     for name, features in (("features_a", features_a), ("features_b", features_b)):
         if features.ndim != 2 or len(features) < 2 or features.shape[1] != features_a.shape[-1]:
             shapes = f"features_a has shape {tuple(features_a.shape)} and features_b {tuple(features_b.shape)}"
-            raise ValueError(f"{shapes}; write (N, D) and (M, D) with N and M at least 2 and the same D")
+            raise OptionError(f"{shapes}; write (N, D) and (M, D) with N and M at least 2 and the same D")
         if not bool(torch.isfinite(features).all()):
-            raise ValueError(f"{name} holds NaN or infinity, so no distance exists; look at the samples that it came from")
+            raise OptionError(f"{name} holds NaN or infinity, so no distance exists; look at the samples that it came from")
         sets.append(features.detach().to("cpu", torch.float64).numpy())
     means = [rows.mean(0) for rows in sets]
     # The triangular factor of X stands for X in every product, and is no larger than D x D.
@@ -122,10 +124,10 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
         labels: ``(B,)`` integers.
 
     Raises:
-        ValueError: If the shapes do not fit or there is no row.
+        OptionError: If the shapes do not fit or there is no row.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
-        raise ValueError(f"logits has shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; write (B, classes) and (B,) with B at least 1")
+        raise OptionError(f"logits has shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; write (B, classes) and (B,) with B at least 1")
     right = (logits.argmax(1) == labels.to(logits.device)) & torch.isfinite(logits).all(1)
     return float(right.double().mean())
 

@@ -17,15 +17,21 @@ from typing import Any, Literal, TypeVar
 import attrs
 
 from foreseer.bench.files import write_whole
-from foreseer.errors import OptionError
+from foreseer.errors import ForeseerError, OptionError
 
-__all__ = ["FIGURES", "FILE", "SCHEMA", "Counted", "Figure", "LaneResult", "Results", "Unit"]
+__all__ = ["FIGURES", "FILE", "SCHEMA", "Counted", "Figure", "LaneResult", "NoLaneError", "Results", "Unit"]
 
 SCHEMA = "1.0"
 """Version of the schema: a reader of 1.x reads every 1.y; what 2.0 writes, it refuses."""
 
 FILE = "results.json"
 T = TypeVar("T")
+
+
+class NoLaneError(ForeseerError, KeyError):
+    """Results hold no lane of that name."""
+
+    __str__ = Exception.__str__  # a KeyError puts its message into quotes
 
 
 @attrs.frozen
@@ -215,11 +221,11 @@ class Results:
     finished: bool = False
 
     def lane(self, name: str, batch: int | None = None) -> LaneResult:
-        """Return a lane by its name, and its batch size where there are several. Raises KeyError."""
+        """Return a lane by its name, and its batch size where there are several. Raises `NoLaneError`."""
         for lane in self.lanes:
             if lane.name == name and batch in (None, lane.batch):
                 return lane
-        raise KeyError(f"no lane {name!r}; there are {', '.join(lane.name for lane in self.lanes)}")
+        raise NoLaneError(f"no lane {name!r}; there are {', '.join(lane.name for lane in self.lanes)}")
 
     def full(self, batch: int) -> LaneResult:
         """Return full computation at a batch size."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "ContractError",
     "ForeseerError",
+    "MissingPackageError",
     "OptionError",
     "OverBudgetError",
     "PluginError",
@@ -29,8 +30,12 @@ class ContractError(ForeseerError):
     """A plugin or a host returned something that the contract forbids, or a run was driven in a way that it cannot be."""
 
 
+class MissingPackageError(ForeseerError, ImportError):
+    """A package that an extra brings is not installed; the message says which extra."""
+
+
 class OptionError(ForeseerError, ValueError):
-    """An option of a policy is unknown or out of range."""
+    """An option or an argument is unknown or out of range, or a file is not what it should be."""
 
 
 class OverBudgetError(ForeseerError, MemoryError):

@@ -68,7 +68,7 @@ class SchedulePlan:
 
     signature: Signature
     predictor: str = "taylor:max_order=1"
-    target: Target = attrs.field(default="modules", validator=attrs.validators.in_(get_args(Target)))
+    target: Target = "modules"
     site: str = ""
     objective: str = ""
     budgets: Mapping[int, Budget]
@@ -78,6 +78,8 @@ class SchedulePlan:
     samples: int = 0
 
     def __attrs_post_init__(self) -> None:
+        if self.target not in get_args(Target):
+            raise OptionError(f"target={self.target!r} is unknown; write one of {', '.join(get_args(Target))}")
         for number, budget in self.budgets.items():
             if number != len(budget.steps) or budget.steps[-1] >= self.num_steps:
                 raise OptionError(f"budget {number} of a plan for {self.num_steps} steps has the steps {list(budget.steps)}: plan again")
