@@ -1,4 +1,7 @@
-"""How good finished samples are: likeness to full computation (PSNR, SSIM), and likeness to the data (Frechet distance, class accuracy)."""
+"""How good finished samples are: likeness to full computation (SSIM), and to the data (Frechet distance, class accuracy).
+
+PSNR is in `foreseer.bench.psnr`.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foreseer.bench.psnr import DATA_RANGE, pair_of
 from foreseer.errors import OptionError
 
 if TYPE_CHECKING:
     from foreseer.zoo.classifier import DigitClassifier
 
-__all__ = ["DATA_RANGE", "FRECHET_MINIMUM_SAMPLES", "FRECHET_NOTE", "SSIM_WINDOW", "DigitJudge", "accuracy", "frechet_distance", "psnr", "ssim"]
-
-DATA_RANGE = 2.0
-"""Images lie in [-1, 1]."""
+__all__ = [
+    "FRECHET_MINIMUM_SAMPLES",
+    "FRECHET_NOTE",
+    "SSIM_WINDOW",
+    "DigitJudge",
+    "accuracy",
+    "frechet_distance",
+    "ssim",
+]
 
 SSIM_WINDOW = 7
 """Side of SSIM's uniform window, pixels."""
@@ -29,30 +38,6 @@ FRECHET_NOTE = (
 
 FRECHET_MINIMUM_SAMPLES = 256
 """With fewer samples the Frechet distance says more about their number than about their quality: four times the 64 features. See `frechet_distance`."""
-
-
-def _pair(a: Tensor, b: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if a.shape != b.shape or a.ndim < 2:
-        raise OptionError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}; write two tensors of one shape (B, ...)")
-    return a.detach().to("cpu", torch.float64).numpy(), b.detach().to("cpu", torch.float64).numpy()
-
-
-def psnr(a: Tensor, b: Tensor) -> NDArray[np.float64]:
-    """Return the ``(B,)`` float64 peak signal-to-noise ratio in dB of each sample; infinite where the two are equal, NaN where one is not finite.
-
-    Args:
-        a: ``(B, ...)`` images in [-1, 1], of any float dtype, on any device. They are not clipped.
-        b: Same shape as ``a``.
-
-    Raises:
-        OptionError: If the shapes differ or have no batch dimension.
-    """
-    x, y = _pair(a, b)
-    with np.errstate(invalid="ignore"):
-        error = np.square(x - y).reshape(len(x), -1).mean(1)
-    with np.errstate(divide="ignore"):
-        result: NDArray[np.float64] = 10 * np.log10(DATA_RANGE**2 / error)
-    return np.where(np.isfinite(error), result, np.nan)
 
 
 def ssim(a: Tensor, b: Tensor) -> NDArray[np.float64]:
@@ -71,7 +56,7 @@ def ssim(a: Tensor, b: Tensor) -> NDArray[np.float64]:
     """
     from skimage.metrics import structural_similarity
 
-    x, y = _pair(a, b)
+    x, y = pair_of(a, b)
     if x.ndim != 4 or min(x.shape[2:]) < SSIM_WINDOW:
         raise OptionError(f"a and b have shape {x.shape}; SSIM takes (B, C, H, W) with H and W at least {SSIM_WINDOW}; write larger images, or use psnr")
     found = np.full(len(x), np.nan)

@@ -23,6 +23,7 @@ import foreseer
 from foreseer import Needs, OptionError, Plan, Probe, Site, Verdict, hookimpl
 from foreseer.__main__ import app
 from foreseer.adapters import ArrayBackbone
+from foreseer.bench.psnr import BEST_PSNR
 from foreseer.metrics import cosine, relative_l2
 from foreseer.plugins import policy_hooks
 from foreseer.policies import LinearPredictor, taylor
@@ -396,6 +397,8 @@ def test_what_was_replayed_runs_with_the_model_in_as_many_steps(tmp_path):
         assert one.cost == one.score.cost
         assert one.error.shape == one.psnr.shape == (2,)
         assert (one.error > 0).all()
+        broken = attrs.evolve(one, psnr=np.array([np.nan, 30.0])).figures()
+        assert (broken["psnr"], broken["psnr_worst"], broken["broken"]) == (15.0, 0.0, 1)
     other = attrs.evolve(trace, signature=attrs.evolve(trace.signature, model="Another 0123"))
     with pytest.raises(OptionError, match="Another 0123"):
         measure(other, scores, tmp_path, samples=2, batch=2)
@@ -469,7 +472,7 @@ def test_of_several_streams_a_gate_says_which_it_compared():
 
 
 def test_what_the_command_prints_as_json_is_json(saved):
-    """Law: also where every step is computed, so that the PSNR is infinite."""
+    """Law: also where every step is computed, and nothing is off."""
     every = "+".join(map(str, range(TRACE.num_steps)))
     printed = call(saved, "--predictors", "taylor:max_order=1", "--schedules", f"steps={every}", "--json").stdout
 
@@ -478,7 +481,7 @@ def test_what_the_command_prints_as_json_is_json(saved):
 
     (score,) = json.loads(printed, parse_constant=refuse)["open_loop"]
     assert score["computed"] == TRACE.num_steps
-    assert score["psnr_mean"] is None
+    assert score["psnr_mean"] == score["psnr_worst"] == BEST_PSNR
 
 
 def test_the_tensors_of_another_recording_are_refused(tmp_path):

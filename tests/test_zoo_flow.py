@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import foreseer
 import foreseer.zoo
-from foreseer.bench.quality import psnr
+from foreseer.bench.psnr import psnr
 from foreseer.registry import parse_policy
 from foreseer.zoo import card, card_flux, card_wan, flux, load_classifier, load_flux, load_wan, moving, storing, train_flux, train_wan, wan
 from foreseer.zoo.digits import load_digits

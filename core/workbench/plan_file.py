@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import attrs
 
+from foreseer.bench.psnr import BEST_PSNR
 from foreseer.errors import OptionError
 from foreseer.workbench.signature import Signature
 
@@ -35,7 +36,8 @@ class Budget:
         steps: Indices of the computed steps, rising; the first is 0.
         error: Predicted distance of the final latent from that of full computation over its norm, both L2, of the recorded samples together: added up, and
             over the samples, as ``SchedulePlan.objective`` says (squares are averaged, and the root is taken). 0 where every step is computed.
-        psnr: The same in dB, for values between -1 and 1; None where the size of a latent is not known, infinite where ``error`` is 0.
+        psnr: The same in dB, for values between -1 and 1, as `foreseer.bench.psnr.Likeness.mean` of the samples' own:
+            100 where ``error`` is 0. None where the size of a latent is not known.
         uniform: Predicted error of the same number of steps spread evenly.
     """
 
@@ -182,17 +184,18 @@ def stretched(steps: Sequence[int], before: int, after: int) -> tuple[int, ...]:
 
 
 def _plain(budget: Budget) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: an infinite PSNR is that of error 0, and what is not known is None."""
-    psnr = None if budget.psnr is None or budget.psnr == float("inf") else budget.psnr
-    return {"steps": list(budget.steps), "error": budget.error, "psnr": psnr, "uniform": budget.uniform if math.isfinite(budget.uniform) else None}
+    """JSON has no NaN: what is not known is None."""
+    uniform = budget.uniform if math.isfinite(budget.uniform) else None
+    return {"steps": list(budget.steps), "error": budget.error, "psnr": budget.psnr, "uniform": uniform}
 
 
 def _budget(values: Mapping[str, Any]) -> Budget:
+    """Read what `_plain` wrote, or an earlier version, for which the PSNR of error 0 was infinite and so None."""
     error, psnr, uniform = values["error"], values["psnr"], values["uniform"]
     return Budget(
         steps=values["steps"],
         error=error,
-        psnr=float("inf") if psnr is None and error == 0 else psnr,
+        psnr=BEST_PSNR if psnr is None and error == 0 else psnr,
         uniform=float("nan") if uniform is None else uniform,
     )
 

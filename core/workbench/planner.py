@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.bench.fields import whole
+from foreseer.bench.psnr import decibels, likeness_of
 from foreseer.errors import OptionError
 from foreseer.policies.predictors import predictor_from
 from foreseer.types import Run, Site
@@ -253,7 +254,5 @@ def _psnr(trace: Trace, samples: NDArray[np.int64], errors: Array) -> float | No
     """Mean over the samples of the predicted PSNR, for values between -1 and 1."""
     if not trace.final_size or not trace.final_norm.size:
         return None
-    apart = errors * trace.final_norm[samples] / trace.final_size**0.5
-    if (apart <= 0).all():
-        return float("inf")
-    return float(np.mean(20 * np.log10(2.0 / np.maximum(apart, 1e-12))))
+    apart = errors * trace.final_norm[samples]
+    return likeness_of(decibels(np.square(apart) / trace.final_size)).mean
