@@ -6,6 +6,7 @@ import re
 import warnings
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -287,6 +288,19 @@ def test_models_load_in_another_dtype(name):
     assert {parameter.dtype for parameter in pipe.transformer.parameters()} == {torch.bfloat16}
     out = quiet(pipe)("7", num_inference_steps=1, output_type="pt", return_dict=False, **(VIDEO if name == "wan" else {}))[0]
     assert bool(torch.isfinite(out).all())
+
+
+@pytest.mark.parametrize(("name", "shape"), [("flux", (1, 16, 16, 1)), ("wan", (1, 9, 16, 16, 1))])
+def test_a_bundled_pipeline_is_called_with_a_prompt_alone(name, shape):
+    """Law: as its docs say, and as its own code is called: with nothing else, and with sizes in their places."""
+    pipe = pipes()[name]
+    with foreseer.attach(pipe, "taylorseer", interval=4) as attached:
+        found = pipe("7")
+    assert len(attached.report.full_steps) < len(attached.report.outcomes)
+    first = found.frames if name == "wan" else np.stack([np.asarray(image)[..., None] for image in found.images])
+    assert first.shape == shape
+    if name == "wan":
+        assert pipe("7", None, 32, 16, 5, 1).frames.shape == (1, 5, 32, 16, 1)
 
 
 def test_pictures_and_videos_have_their_shapes():
