@@ -101,7 +101,7 @@ def attach(
     storage = Storage(history_dtype, None if history_device is None else torch.device(history_device), max_history_bytes)
     found = None if preset is None else find_preset(preset)
     spec = _chosen(policy, found, any_model, options)
-    policy_hooks(spec())
+    policy_hooks(spec.look())
     if found is not None:
         pipeline = not isinstance(target, nn.Module)
         # the number of steps is not known before a run

@@ -14,7 +14,8 @@ from typing import Any
 import attrs
 
 from foreseer.errors import OptionError
-from foreseer.registry import PolicySpec, parse_policy, signature_of
+from foreseer.registry import PolicySpec, load_factory, signature_of
+from foreseer.spelling import read_spec
 from foreseer.types import Run
 from foreseer.workbench.signature import Signature
 
@@ -104,12 +105,14 @@ class Preset:
         Raises:
             PluginError, OptionError: It is not installed, or not with these options.
         """
-        spec = parse_policy(self.policy)
-        own = [name for name in ("any_model", "interpolate") if any_model and name in signature_of(spec.factory).parameters and name not in spec.options]
+        name, options = read_spec(self.policy)
+        factory = load_factory(name)
+        known = signature_of(factory).parameters
+        own = [o for o in ("any_model", "interpolate") if any_model and o in known and o not in options]
         for count in range(len(own), 0, -1):
             with contextlib.suppress(OptionError):  # a list that does not say how long a run is cannot be stretched
-                return PolicySpec(spec.name, spec.factory, {**spec.options, **dict.fromkeys(own[:count], True)})
-        return spec
+                return PolicySpec(name, factory, {**options, **dict.fromkeys(own[:count], True)})
+        return PolicySpec(name, factory, options)
 
     def check(self, other: Signature | Run, *, any_model: bool = False) -> str:
         """Compare it with where it is to be used.

@@ -67,7 +67,7 @@ def schedule_from(text: str | PolicySpec) -> Schedule:
             raise OptionError(f"schedule={text!r} is no list of steps; write whole numbers with + between them, such as steps=0+1+2+5+9")
         return Schedule(text, steps=tuple(sorted({int(step) for step in re.split(r"[+,]", listed)})))
     spec = parse_policy(text) if isinstance(text, str) else text
-    hooks = policy_hooks(spec())
+    hooks = policy_hooks(spec.look() or spec())
     if hooks["verify"]:
         raise OptionError(f"schedule={str(spec)!r} judges features, so that it computes other steps for other samples; write it in --gates")
     if not hooks["before_step"]:
