@@ -10,7 +10,7 @@ import attrs
 from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
 from foreseer.options import at_least, checked
-from foreseer.plugins import Implementation, policy_hooks
+from foreseer.plugins import Implementation, needs_of, policy_hooks
 from foreseer.policies.drafting import Target, draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
 from foreseer.policies.taylor import taylor
@@ -98,8 +98,7 @@ class GatedSchedule:
     def setup(self, run: Run) -> tuple[Needs, ...]:
         """Refuse runs that the timetable is not for; record what the gate asks for."""
         self._computed, notes = self.timetable.for_run(run)
-        answers = [answer for setup in self._hooks["setup"] if (answer := setup({"run": run})) is not None]
-        needs = [n for answer in answers for n in (answer if isinstance(answer, (tuple, list)) else (answer,))]
+        needs = needs_of(self._hooks, run)
         sites = tuple(dict.fromkeys(site for n in needs for site in n.sites))
         return (*needs, *(Needs(sites=sites, note=note) for note in notes))
 

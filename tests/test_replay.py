@@ -464,6 +464,25 @@ def test_what_forecasts_the_output_is_replayed_too():
     assert replay_pair(with_output, "taylor:max_order=1", "taylorseer:interval=3,max_order=1", OUTPUT, features=output).site == OUTPUT
 
 
+def test_a_schedule_at_a_site_hands_on_its_notes_and_weights_take_needs_in_parts():
+    """Law: what stands between a session and a plugin passes all that it says at setup."""
+
+    class Parts:
+        @hookimpl
+        def setup(self, run):
+            return Needs(anchors=2), Needs(sites=(LAST,), anchors=3, note="n")
+
+        @hookimpl
+        def predict_features(self, step, sites, history):
+            return None
+
+    shape = run_of(TRACE)
+    assert LinearWeights("parts", Parts(), shape, LAST).anchors == 3
+    needs = schedule_from(f"planned:schedule=0+1+4/{TRACE.num_steps * 2},interpolate=True").at(LAST).setup(shape)
+    assert {site for n in needs for site in n.sites} == {LAST}
+    assert any("is stretched" in n.note for n in needs)
+
+
 def test_of_several_streams_a_gate_says_which_it_compared():
     trace, _ = smooth()
     two = attrs.evolve(trace, streams=("cond", "uncond"), grams={(name, site): gram for (_, site), gram in trace.grams.items() for name in ("cond", "uncond")})
