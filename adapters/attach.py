@@ -77,8 +77,9 @@ def attach(
 
     Raises:
         PluginError: No such policy, or it cannot be loaded.
-        OptionError: An argument, or an option of the policy, is unknown or out of range; both or none of policy
-            and preset were given; or the preset is not there, or was tuned on another model or scheduler.
+        OptionError: An argument, or an option of the policy, is unknown or out of range; both or none of
+            policy and preset were given; or the preset is not there, or was tuned on another model or
+            scheduler.
         UnsupportedModelError: There is no model with a block list, or a cache of diffusers is enabled on it.
         ContractError: A model is attached already.
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_POLICIES", "CompareSettings", "Result", "compare"]
 
-PER_SAMPLE_NOTE = 'dB; "inf" where a sample is the same as that of full computation, null where it is broken, that is not finite'
+PER_SAMPLE_NOTE = 'dB; "inf" where a sample is that of full computation, null where it is broken (not finite)'
 
 # CG-Taylor's threshold is for models whose first block changes less from step to step: with its default this small one computes everything.
 DEFAULT_POLICIES = ("reuse", "taylorseer", "taylorseer:target=last_block", "cg_taylor:threshold=0.06", "speca", "speca_released")

@@ -11,7 +11,16 @@ import torch
 
 from foreseer.errors import OptionError
 
-__all__ = ["DTYPES", "check_device", "check_dtype", "check_folder", "number", "refuse_device", "truth", "whole"]
+__all__ = [
+    "DTYPES",
+    "check_device",
+    "check_dtype",
+    "check_folder",
+    "number",
+    "refuse_device",
+    "truth",
+    "whole",
+]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

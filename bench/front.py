@@ -18,7 +18,7 @@ HALF_A_STEP = 0.5
 
 
 ANOTHER_PICTURE = 0.0
-"""A mean PSNR that is no better, dB, is of errors as large as the range of the values, or of samples that are not finite.
+"""A mean PSNR that is no better, dB, is of errors as large as the range of the values, or of broken samples.
 
 Nothing was cached, something was broken, and to beat it is no merit.
 """

@@ -50,8 +50,8 @@ class Row:
         ratio: Block-rows over those of full computation; 1 / ratio is the speed-up that the saved blocks promise.
         seconds: Seconds of each batch.
         speedups: For each batch, seconds of full computation over seconds of this lane.
-        psnr: ``(N,)`` dB against full computation; infinite where the sample is the same, NaN where it is broken, that
-            is not finite. ``likeness`` says what they come to.
+        psnr: ``(N,)`` dB against full computation; infinite where the sample is the same, NaN where it is
+            broken, that is not finite. ``likeness`` says what they come to.
         ssim: ``(N,)`` against full computation.
         frechet: Distance to the data, see ``FRECHET_NOTE``; NaN for a single sample, or where a sample is not finite.
         accuracy: Share of the samples that a classifier puts into the class they were made for.

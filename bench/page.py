@@ -112,8 +112,9 @@ COLUMNS = (
     Column(
         "psnr_mean",
         "PSNR",
-        "Peak signal-to-noise ratio to the same sample of full computation, in dB, as the mean over the samples. "
-        "Higher is closer. A sample counts with at most 100 dB, and with 0 if it is broken, that is not finite.",
+        "Peak signal-to-noise ratio to the same sample of full computation, in dB, as the mean over the "
+        "samples. Higher is closer. A sample counts with at most 100 dB, and with 0 if it is broken, that is "
+        "not finite.",
         _mean,
         narrow=True,
     ),

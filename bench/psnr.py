@@ -38,7 +38,7 @@ BEST_PSNR = 100.0
 """What a sample counts with at most, dB: above it are rounding errors, and infinity has no mean."""
 
 BROKEN_PSNR = 0.0
-"""What a sample that is not finite counts with, dB. To leave it out would reward whoever breaks the hardest samples."""
+"""What a sample that is not finite counts with, dB. Leaving it out would reward breaking hard samples."""
 
 
 def pair_of(a: Tensor, b: Tensor) -> tuple[Array, Array]:
@@ -75,8 +75,8 @@ def decibels(error: Array) -> Array:
 def counted_psnr(psnrs: Sequence[float] | Array) -> Array:
     """Return the PSNRs of samples as means, worst samples and differences take them, dB.
 
-    At most `BEST_PSNR`, which is what a sample that is the same counts with, and `BROKEN_PSNR` for one that is not
-    finite.
+    At most `BEST_PSNR`, which is what a sample that is the same counts with, and `BROKEN_PSNR` for one that
+    is not finite.
     """
     values = np.asarray(psnrs, dtype=np.float64)
     return np.where(np.isnan(values), BROKEN_PSNR, np.minimum(values, BEST_PSNR))

@@ -1,4 +1,4 @@
-"""How good finished samples are: likeness to full computation (SSIM), and to the data (Frechet distance, class accuracy).
+"""How good samples are: likeness to full computation (SSIM), and to the data (Frechet distance, accuracy).
 
 PSNR is in `foreseer.bench.psnr`.
 """

@@ -147,7 +147,10 @@ def _form(column: Column) -> str:
 
 
 def _mean(column: Column) -> Column:
-    return attrs.evolve(column, text=lambda line: number_text(column.value(line), _form(column)) + broken_text(line, column.figure))
+    return attrs.evolve(
+        column,
+        text=lambda line: number_text(column.value(line), _form(column)) + broken_text(line, column.figure),
+    )
 
 
 def _worst(column: Column) -> Column:

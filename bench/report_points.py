@@ -130,11 +130,12 @@ def _label(line: Line, settings: dict[str, str]) -> str:
     psnr = {"mean": line.means.get("psnr", math.nan), "worst": line.worst.get("psnr", math.nan)}
     known = {key: "same" if math.isinf(value) else f"{value:.1f}" for key, value in psnr.items() if not math.isnan(value)}
     numbers = [f"{line.steps:.1f} steps".replace(".0 ", " "), f"block-rows {line.cost:.3f}"]
+    said = ", ".join(f"{key} {text}" for key, text in known.items()) + broken_text(line, "psnr")
     numbers += [f"{line.speedup:.2f}x"] if math.isfinite(line.speedup) else []
     parts = [
         [f"<b>{html.escape(text, quote=False)}</b>" for text in _broken(line.lane.name)],
         [", ".join(numbers)],
-        ["PSNR " + ", ".join(f"{key} {text}" for key, text in known.items()) + broken_text(line, "psnr")] if known else [],
+        [f"PSNR {said}"] if known else [],
         [html.escape(text, quote=False) for text in _broken(", ".join(f"{key}={value}" for key, value in settings.items()))],
     ]
     return "<br>".join(text for part in parts for text in part)

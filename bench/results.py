@@ -19,7 +19,18 @@ import attrs
 from foreseer.bench.files import write_whole
 from foreseer.errors import ForeseerError, OptionError
 
-__all__ = ["FIGURES", "FILE", "SCHEMA", "Counted", "Figure", "LaneResult", "NoLaneError", "Results", "Unit", "plain"]
+__all__ = [
+    "FIGURES",
+    "FILE",
+    "SCHEMA",
+    "Counted",
+    "Figure",
+    "LaneResult",
+    "NoLaneError",
+    "Results",
+    "Unit",
+    "plain",
+]
 
 SCHEMA = "1.0"
 """Version of the schema: a reader of 1.x reads every 1.y; what 2.0 writes, it refuses."""
@@ -56,8 +67,8 @@ FIGURES: dict[str, Figure] = {
         "PSNR",
         "dB",
         True,
-        "Peak signal-to-noise ratio to the same sample of full computation. A sample counts with at most 100 dB, and with "
-        "0 if it is broken, that is not finite.",
+        "Peak signal-to-noise ratio to the same sample of full computation. A sample counts with at most "
+        "100 dB, and with 0 if it is broken, that is not finite.",
     ),
     "ssim": Figure("SSIM", "", True, "Structural similarity to the same sample of full computation; of videos the mean over frames."),
     "feature_distance": Figure(

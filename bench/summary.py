@@ -23,8 +23,8 @@ def in_decibels(figure: str) -> bool:
 def counted(figure: str, values: Sequence[float]) -> NDArray[np.float64]:
     """Return a figure's values as means, worst samples and differences take them.
 
-    Those in dB are counted as `foreseer.bench.psnr.counted_psnr` says; others as they are, NaN where one does not
-    exist.
+    Those in dB are counted as `foreseer.bench.psnr.counted_psnr` says; others as they are, NaN where one does
+    not exist.
     """
     return counted_psnr(values) if in_decibels(figure) else np.asarray(values, dtype=np.float64)
 
@@ -37,13 +37,13 @@ def paired_psnr(*lanes: LaneResult) -> NDArray[np.float64]:
 
 
 def mean_of(lane: LaneResult, figure: str) -> float:
-    """Return a figure's mean over the samples, as they are counted; NaN where there are none, or one does not exist."""
+    """Return a figure's mean over the samples, as counted; NaN for none, or where one does not exist."""
     values = counted(figure, lane.values(figure))
     return float(values.mean()) if len(values) else math.nan
 
 
 def worst_of(lane: LaneResult, figure: str) -> float:
-    """Return a figure of the worst sample, as it is counted; NaN where there are none, or one does not exist."""
+    """Return a figure of the worst sample, as counted; NaN for none, or where one does not exist."""
     values = counted(figure, lane.values(figure))
     if not len(values):
         return math.nan
@@ -63,8 +63,8 @@ class Line:
         quartiles: Lower and upper quartile of them.
         peak_bytes: Most bytes alive at once, first batch.
         bytes_held: Most bytes that recorded features occupied in a batch; of a peer what was still alive when the first batch was drawn.
-        means, worst: By figure, see `mean_of` and `worst_of`; infinite where every sample has that figure of what is
-            the same as full computation, which tables and pictures say in words.
+        means, worst: By figure, see `mean_of` and `worst_of`; infinite where that of every sample is, so that
+            all are the same as full computation, which tables and pictures say in words.
         broken: How many samples are not finite; their PSNR counts as 0 dB.
         frechet: Distance to the data; NaN where there is none.
         fewer: Name of the lane of plain sampling with as many steps; empty where there is none.
@@ -99,7 +99,8 @@ def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> L
     counted, full = lane.counted, results.full(lane.batch).counted
     figures = [figure for figure in FIGURES if lane.units and figure in lane.units[0].figures]
     same = {figure for figure in figures if all(map(math.isinf, lane.values(figure)))}
-    means, worst = ({f: math.inf if f in same else of(lane, f) for f in figures} for of in (mean_of, worst_of))
+    means = {figure: math.inf if figure in same else mean_of(lane, figure) for figure in figures}
+    worst = {figure: math.inf if figure in same else worst_of(lane, figure) for figure in figures}
     steps = float(np.mean(lane.steps)) if lane.steps else math.nan
     beside = fewer.get(max(1, math.floor(steps + 0.5))) if lane.kind in ("policy", "peer") and lane.steps else None
     quartiles = np.percentile(lane.ratios, [25, 75]) if lane.ratios else [math.nan, math.nan]

@@ -18,7 +18,16 @@ from foreseer.bench.results import FIGURES, LaneResult, Results
 from foreseer.bench.summary import Line, in_decibels, lines_of
 from foreseer.console import console, table
 
-__all__ = ["COLUMNS", "Column", "Match", "broken_text", "matches", "number_text", "print_diff", "print_results"]
+__all__ = [
+    "COLUMNS",
+    "Column",
+    "Match",
+    "broken_text",
+    "matches",
+    "number_text",
+    "print_diff",
+    "print_results",
+]
 
 
 @attrs.frozen
@@ -48,7 +57,7 @@ def number_text(value: float, form: str) -> str:
 
 
 def broken_text(line: Line, figure: str) -> str:
-    """Say how many samples count as 0 dB in a figure because they are broken; empty for none, and for other figures."""
+    """Say how many samples count as 0 dB because they are broken; empty for none, or for no figure in dB."""
     return f" ({line.broken} broken)" if line.broken and in_decibels(figure) else ""
 
 

@@ -65,7 +65,7 @@ def policy_hooks(plugins: Sequence[object]) -> dict[str, list[Implementation]]:
 
 
 def needs_of(hooks: Mapping[str, Sequence[Implementation]], run: Run) -> list[Needs]:
-    """Call ``setup`` for whoever delegates to a plugin. Returns all that it needs: it may say nothing, one thing or several."""
+    """Call ``setup`` for whoever delegates to a plugin. Returns all that it needs, said at once or in parts."""
     answers = [setup({"run": run}) for setup in hooks["setup"]]
     return [n for a in answers if a is not None for n in (a if isinstance(a, (tuple, list)) else (a,))]
 

@@ -35,8 +35,9 @@ class Written(str):
 def reads(**readers: Callable[[Any], Any]) -> Callable[[F], F]:
     """Say what reads the files that options of a factory stand for.
 
-    A reader takes an option's value, and returns a `Written` where it stands for a file, else the value as it is. It is
-    called where a `foreseer.PolicySpec` is made, and what it returns is what the factory is given in every session.
+    A reader takes an option's value, and returns a `Written` where it stands for a file, else the value as it
+    is. It is called where a `foreseer.PolicySpec` is made, and what it returns is what the factory is given
+    in every session.
     """
 
     def mark(factory: F) -> F:

@@ -189,7 +189,7 @@ def check_options(name: str, factory: Callable[..., Any], options: Mapping[str, 
 
 
 class _Waiting(deque[tuple[object, ...]]):
-    """Plugins that were built and that no session has taken. They are one session's, so that a copy holds none."""
+    """Plugins that were built and that no session has taken. They are one session's: a copy holds none."""
 
     def __reduce__(self) -> Any:
         return _Waiting, ()
@@ -199,8 +199,8 @@ class _Waiting(deque[tuple[object, ...]]):
 class PolicySpec:
     """A named factory and its options. Calling it gives plugins that no session was given before.
 
-    The options are checked by building the plugins once. The first session is given those, so that the factory is
-    called once for each session. Files that options stand for are read here, and not again.
+    The options are checked by building the plugins once. The first session is given those, so that the
+    factory is called once for each session. Files that options stand for are read here, and not again.
 
     Attributes:
         name: For messages and tables. A lambda without arguments is called after what it builds.
@@ -208,7 +208,7 @@ class PolicySpec:
         options: Keyword arguments for the factory.
 
     Raises:
-        OptionError: An option is unknown, or out of range, or is missing, or names a file that cannot be read.
+        OptionError: An option is unknown, out of range or missing, or names a file that cannot be read.
     """
 
     name: str
@@ -237,7 +237,7 @@ class PolicySpec:
             return self._build()
 
     def look(self) -> tuple[object, ...]:
-        """Return the plugins that wait for the first session, without taking them; none once it has taken them."""
+        """Return the plugins that wait for the first session, without taking them; none once it has them."""
         try:
             return self._waiting[0]
         except IndexError:
@@ -286,7 +286,8 @@ def policy(policy: str | Callable[..., Any] | PolicySpec, /, **options: Any) -> 
 
 def _name_of(factory: Callable[..., Any]) -> str:
     """What a factory is called in tables."""
-    return getattr(factory, "__name__", "") or getattr(getattr(factory, "func", None), "__name__", "") or type(factory).__name__
+    inner = getattr(factory, "func", None)  # of a functools.partial
+    return getattr(factory, "__name__", "") or getattr(inner, "__name__", "") or type(factory).__name__
 
 
 def parse_policy(text: str, *, group: str = POLICIES) -> PolicySpec:

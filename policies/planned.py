@@ -149,9 +149,10 @@ def planned(
     refused, with what differs. A list of steps is for any run of its length.
 
     Args:
-        schedule: A plan's file, read where the policy is named and not again; or a list of the computed steps that begins
-            with 0, such as ``0+1+4+9``, which may end well before the run does only where it says how long that is,
-            ``0+1+4+9/50``; or a `foreseer.workbench.SchedulePlan`. None computes everything, and the report says so.
+        schedule: A plan's file, read where the policy is named and not again; or a list of the computed steps
+            that begins with 0, such as ``0+1+4+9``, which may end well before the run does only where it says
+            how long that is, ``0+1+4+9/50``; or a `foreseer.workbench.SchedulePlan`. None computes
+            everything, and the report says so.
         budget: How many steps to compute, of those that the plan has; None for the one that it was written with.
         predictor: What forecasts, by name or factory. None takes the plan's, or ``taylor`` for a list.
         max_order: Highest order of the predictor. None takes the plan's, or 1.

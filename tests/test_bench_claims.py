@@ -170,7 +170,7 @@ def test_the_gain_over_fewer_steps_is_of_the_samples_that_both_have() -> None:
 
 
 def test_one_sample_that_is_the_same_makes_no_mean_infinite() -> None:
-    """Law: in means an infinite PSNR counts as so many dB, also where every sample is the same; a table says so in words."""
+    """Law: in means it counts as so many dB, also where all are the same; a table says so in words."""
     full, some = lines_of(results(lane("some", [math.inf] + [30.0] * (SAMPLES - 1), 0.5)), SAMPLES)
     assert (mean_of(full.lane, "psnr"), worst_of(full.lane, "psnr")) == (BEST_PSNR, BEST_PSNR)
     assert math.isinf(full.means["psnr"])
@@ -185,7 +185,11 @@ def test_a_broken_sample_counts_as_nothing_and_the_words_say_so() -> None:
     broken = lane("broken", [math.nan, math.nan] + [30.0] * (SAMPLES - 2), 0.4)
     found = results(broken, fewer)
     line = next(line for line in lines_of(found, SAMPLES) if line.lane == broken)
-    assert (line.means["psnr"], line.worst["psnr"], line.broken) == (pytest.approx(30 * (1 - 2 / SAMPLES)), 0.0, 2)
+    assert (line.means["psnr"], line.worst["psnr"], line.broken) == (
+        pytest.approx(30 * (1 - 2 / SAMPLES)),
+        0.0,
+        2,
+    )
     assert line.gain == pytest.approx(line.means["psnr"] - 20)
     assert "with 2 that are broken (not finite) at 0 dB" in sentence_of(found, line)
     column = next(column for column in COLUMNS if column.figure == "psnr")

@@ -1,4 +1,4 @@
-"""What is done where a policy is named, and not again: its plugins are built for the first session, its files are read."""
+"""What is done where a policy is named, and not again: its first plugins are built, its files are read."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def steps_of(spec: PolicySpec) -> list[int]:
 
 @given(st.lists(st.sampled_from(["look", "run", "copy", "hooks"]), max_size=6))
 def test_a_factory_is_called_once_for_each_session(acts: list[str]) -> None:
-    """Law: whoever looks at a spec, copies it, or registers what it looks at, neither takes nor builds plugins."""
+    """Law: whoever looks at a spec, copies it, or registers what it looks at, takes and builds no plugins."""
     built: list[Counting] = []
 
     def counting() -> tuple[object, ...]:
@@ -121,7 +121,13 @@ def test_a_factory_is_called_once_for_each_session(acts: list[str]) -> None:
 
 
 @pytest.mark.parametrize("runs", [0, 1, 3])
-def test_attached_a_factory_is_called_once_for_each_session(factory: Any, built: list[Counting], sessions: list[Session], tiny_dit: Any, runs: int) -> None:
+def test_attached_a_factory_is_called_once_for_each_session(
+    factory: Any,
+    built: list[Counting],
+    sessions: list[Session],
+    tiny_dit: Any,
+    runs: int,
+) -> None:
     """Law: also where the first computed step finds out more about the model, and its session begins anew."""
     spec = foreseer.policy(factory)
     for _ in range(2):
@@ -136,15 +142,31 @@ def test_attached_a_factory_is_called_once_for_each_session(factory: Any, built:
 
 
 @pytest.mark.parametrize("named", [False, True])
-def test_sampled_a_factory_is_called_once_for_each_session(factory: Any, built: list[Counting], sessions: list[Session], named: bool) -> None:
+def test_sampled_a_factory_is_called_once_for_each_session(
+    factory: Any,
+    built: list[Counting],
+    sessions: list[Session],
+    named: bool,
+) -> None:
     policy = foreseer.policy(factory) if named else factory
     for count in (1, 2):
-        foreseer.sample(host(), None, range(STEPS), policy=policy, inputs=lambda x, t: t, update=lambda x, output, index: x)
+        foreseer.sample(
+            host(),
+            None,
+            range(STEPS),
+            policy=policy,
+            inputs=lambda x, t: t,
+            update=lambda x, output, index: x,
+        )
         assert len(built) == len(sessions) == count
 
 
 def test_a_lambda_is_called_once_too(built: list[Counting]) -> None:
-    spec = foreseer.policy(lambda: (built.append(Counting()) or built[-1], taylor(max_order=1)))  # type: ignore[func-returns-value]
+    def new() -> Counting:
+        built.append(Counting())
+        return built[-1]
+
+    spec = foreseer.policy(lambda: (new(), taylor(max_order=1)))
     assert spec.name == "Counting+LinearPredictor"
     run(spec)
     assert len(built) == 1
@@ -153,15 +175,20 @@ def test_a_lambda_is_called_once_too(built: list[Counting]) -> None:
 def test_an_observer_is_built_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     from foreseer.workbench import ledger
 
-    calls = []
+    calls: list[Any] = []
     begin = ledger.Ledger.__init__
-    monkeypatch.setattr(ledger.Ledger, "__init__", lambda self, *a, **k: (calls.append(1), begin(self, *a, **k))[1])
+
+    def noted(self: Any, *args: Any, **kwargs: Any) -> None:
+        calls.append(self)
+        begin(self, *args, **kwargs)
+
+    monkeypatch.setattr(ledger.Ledger, "__init__", noted)
     build_observers([f"ledger:path={tmp_path / 'ledger.jsonl'}"])
     assert len(calls) == 1
 
 
 def test_sessions_that_begin_at_once_share_no_plugin(factory: Any, built: list[Counting]) -> None:
-    """Law: of threads that ask at the same moment one is given what waits, and the others what is built for them."""
+    """Law: of threads that ask at one moment one is given what waits, the others what is built for them."""
     for _ in range(50):
         spec, before = foreseer.policy(factory), len(built) - 1
         gate, taken = threading.Barrier(4), []
@@ -212,7 +239,8 @@ def test_what_cannot_be_registered_is_refused_where_it_is_attached(tiny_dit: Any
 
 def save(path: Path, *steps: int, **more: Any) -> Path:
     every = {1: Budget(steps=(0,), error=2.0), len(steps): Budget(steps=steps, error=1.0)}
-    return SchedulePlan(signature=Signature(num_steps=STEPS, **more), budgets=every, chosen=len(steps)).save(path)
+    signature = Signature(num_steps=STEPS, **more)
+    return SchedulePlan(signature=signature, budgets=every, chosen=len(steps)).save(path)
 
 
 @pytest.fixture
@@ -230,26 +258,28 @@ def spoil(plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir("elsewhere")
 
 
+INNER = "planned:schedule=plan.json,gate"
 NAMED = {
     "text": lambda: parse_policy("planned:schedule=plan.json"),
     "keyword": lambda: foreseer.policy("planned", schedule="plan.json"),
     "path": lambda: foreseer.policy("planned", schedule=Path("plan.json")),
     "gate": lambda: parse_policy("planned:schedule=plan.json,gate=(cg_taylor:threshold=1e9)"),
-    "inner gate": lambda: parse_policy(f"planned:schedule=0/{STEPS},gate=(planned:schedule=plan.json,gate=(speca:threshold=1e9))"),
-    "forced": lambda: PolicySpec("forced", forced, {"policy": "planned:schedule=plan.json,gate=speca", "computed": 0, "of": STEPS}),
+    "inner gate": lambda: parse_policy(f"planned:schedule=0/{STEPS},gate=({INNER}=(speca:threshold=1e9))"),
+    "forced": lambda: PolicySpec("forced", forced, {"policy": f"{INNER}=speca", "computed": 0, "of": STEPS}),
     "preset": lambda: preset("planned:schedule=plan.json").spec(),
     "preset elsewhere": lambda: preset("planned:schedule=plan.json").spec(any_model=True),
 }
 
 
 def preset(policy: str) -> Preset:
-    measured = Measured(samples=1, first=0, seed=0, block_rows_ratio=0.5, steps_computed=3.0, psnr_mean=30.0, psnr_worst=30.0)
+    figures = {"block_rows_ratio": 0.5, "steps_computed": 3.0, "psnr_mean": 30.0, "psnr_worst": 30.0}
+    measured = Measured(samples=1, first=0, seed=0, **figures)
     return Preset(name="p", policy=policy, signature=Signature(num_steps=STEPS), tuned=measured)
 
 
 @pytest.mark.parametrize("how", NAMED)
 def test_a_plan_is_read_where_it_is_named(how: str, plan: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Law: neither another file of the name nor another folder changes what a named policy does, in any session."""
+    """Law: neither another file of the name nor another folder changes what a named policy does."""
     spec = NAMED[how]()
     spoil(plan, monkeypatch)
     for _ in range(3):
@@ -278,7 +308,12 @@ def test_with_more_options_it_is_not_read_again(plan: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("by", ["name", "preset"])
-def test_a_live_attachment_keeps_its_plan(by: str, plan: Path, monkeypatch: pytest.MonkeyPatch, tiny_dit: Any) -> None:
+def test_a_live_attachment_keeps_its_plan(
+    by: str,
+    plan: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tiny_dit: Any,
+) -> None:
     text = f"planned:schedule={plan}"
     asked = {"preset": preset(text)} if by == "preset" else {"policy": parse_policy(text)}
     with foreseer.attach(tiny_dit, asked.pop("policy", None), **asked) as attached:
@@ -293,7 +328,12 @@ def test_a_live_attachment_keeps_its_plan(by: str, plan: Path, monkeypatch: pyte
 def test_what_was_read_is_the_text_for_everybody_else() -> None:
     text = Written("plan.json", [1])
     for other in (text, copy.deepcopy(text), pickle.loads(pickle.dumps(text))):
-        assert (other, str(other), json.dumps(other), hash(other)) == ("plan.json", "plan.json", '"plan.json"', hash("plan.json"))
+        assert (other, str(other), json.dumps(other), hash(other)) == (
+            "plan.json",
+            "plan.json",
+            '"plan.json"',
+            hash("plan.json"),
+        )
         assert other.value == [1]
 
 

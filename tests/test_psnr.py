@@ -34,7 +34,11 @@ def test_a_likeness_is_the_mean_and_the_least_of_what_is_counted(psnrs: list[flo
     like = likeness_of(psnrs)
     assert like.mean == pytest.approx(counted_psnr(psnrs).mean())
     assert like.worst == counted_psnr(psnrs).min() <= like.mean + 1e-9
-    assert (like.samples, like.same, like.broken) == (len(psnrs), psnrs.count(math.inf), sum(map(math.isnan, psnrs)))
+    assert (like.samples, like.same, like.broken) == (
+        len(psnrs),
+        psnrs.count(math.inf),
+        sum(map(math.isnan, psnrs)),
+    )
     assert like.identical == all(v == math.inf for v in psnrs)
 
 
@@ -50,14 +54,17 @@ def test_samples_that_are_the_same_and_samples_that_broke() -> None:
 
 def test_the_psnr_of_an_error_is_that_of_samples_so_far_apart() -> None:
     full, own = torch.zeros(2, 3, 5, 5), torch.rand(2, 3, 5, 5)
-    np.testing.assert_array_equal(psnr(own, full), decibels(np.square(own.double().numpy()).reshape(2, -1).mean(1)))
+    error = np.square(own.double().numpy()).reshape(2, -1).mean(1)
+    np.testing.assert_array_equal(psnr(own, full), decibels(error))
 
 
 def test_it_is_worked_out_nowhere_else() -> None:
     """Law: no other file of the package takes ten times a decadic logarithm."""
     found = set()
-    for path in (path for folder in ("core", "bench", "policies", "adapters", "zoo", "docs/_build") for path in (ROOT / folder).rglob("*.py")):
+    folders = ("core", "bench", "policies", "adapters", "zoo", "docs/_build")
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult) and "log10(" in ast.unparse(node):
+            product = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
+            if product and "log10(" in ast.unparse(node):
                 found.add(str(path.relative_to(ROOT)))
     assert found == {"bench/psnr.py"}

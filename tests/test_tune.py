@@ -162,14 +162,18 @@ def test_samples_that_are_not_finite_are_a_failure(toy: ToyFamily, monkeypatch: 
     draw, lost = ToyFamily.draw, float("nan")
     monkeypatch.setattr(ToyFamily, "draw", lambda self, *a, **k: draw(self, *a, **k) * (lost if self._attached else 1.0))
     found = tune(settings(trials=2))
-    assert [point.error for point in found.failed] == ["NotFiniteError: 3 of 3 samples are broken: they are not finite"] * 2
+    said = "NotFiniteError: 3 of 3 samples are broken: they are not finite"
+    assert [point.error for point in found.failed] == [said, said]
     assert found.preset is None
     monkeypatch.setattr(ToyFamily, "draw", lambda self, *a, **k: draw(self, *a, **k) * lost)
     with pytest.raises(NotFiniteError, match="samples of full computation are not finite"):
         tune(settings(trials=2))
 
 
-def test_a_sample_that_breaks_on_held_out_samples_counts_as_nothing_and_is_told(toy: ToyFamily, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sample_that_breaks_on_held_out_samples_counts_as_nothing_and_is_told(
+    toy: ToyFamily,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Law: what breaks where nobody searched is measured, not raised; the rest of the figures stand."""
     draw = ToyFamily.draw
 

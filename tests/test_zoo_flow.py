@@ -292,13 +292,14 @@ def test_models_load_in_another_dtype(name):
 
 @pytest.mark.parametrize(("name", "shape"), [("flux", (1, 16, 16, 1)), ("wan", (1, 9, 16, 16, 1))])
 def test_a_bundled_pipeline_is_called_with_a_prompt_alone(name, shape):
-    """Law: as its docs say, and as its own code is called: with nothing else, and with sizes in their places."""
+    """Law: as its docs say, with nothing else, and as its own code is called, with sizes in their places."""
     pipe = pipes()[name]
     with foreseer.attach(pipe, "taylorseer", interval=4) as attached:
         found = pipe("7")
     assert len(attached.report.full_steps) < len(attached.report.outcomes)
-    first = found.frames if name == "wan" else np.stack([np.asarray(image)[..., None] for image in found.images])
-    assert first.shape == shape
+    pictures = found.frames if name == "wan" else found.images
+    drawn = np.stack([np.asarray(one) if name == "wan" else np.asarray(one)[..., None] for one in pictures])
+    assert drawn.shape == shape
     if name == "wan":
         assert pipe("7", None, 32, 16, 5, 1).frames.shape == (1, 5, 32, 16, 1)
 

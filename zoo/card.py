@@ -37,7 +37,8 @@ def read_log(path: Path) -> dict[str, NDArray[np.float64]]:
         OptionError: If there is no log, or it has no lines.
     """
     if not path.exists():
-        raise OptionError(f"{path} does not exist; copy training_log.csv from the folder the recipe wrote to, next to the weights")
+        where = "from the folder the recipe wrote to, next to the weights"
+        raise OptionError(f"{path} does not exist; copy training_log.csv {where}")
     with path.open(newline="") as file:
         lines = {int(line["step"]): line for line in csv.DictReader(file)}
     if not lines:

@@ -87,7 +87,7 @@ def load_model(folder: Path) -> WanDigits:
 
 
 def pipeline(model: WanDigits, config: dict[str, Any]) -> WanPipeline:
-    """Put the model into a `WanPipeline`, which makes 9 frames of 16x16 pixels unless it is told otherwise."""
+    """Put the model into a `WanPipeline`, which makes 9 frames of 16x16 pixels unless told otherwise."""
     from diffusers import UniPCMultistepScheduler, WanPipeline
 
     class WanDigitsPipeline(WanPipeline):  # type: ignore[misc]

@@ -70,7 +70,9 @@ class ForcedGate:
 
 def _named(policy: Any) -> Any:
     """Return a policy's text together with the policy."""
-    return Written(policy, parse_policy(policy)) if isinstance(policy, str) and not isinstance(policy, Written) else policy
+    if not isinstance(policy, str) or isinstance(policy, Written):
+        return policy
+    return Written(policy, parse_policy(policy))
 
 
 @reads(policy=_named)

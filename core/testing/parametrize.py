@@ -47,7 +47,7 @@ def parametrize_policies(
     try:
         import pytest
     except ImportError as error:
-        raise MissingPackageError("parametrize_policies needs pytest: pip install 'foreseer[testing]'") from error
+        raise MissingPackageError("tests of policies need pytest: pip install 'foreseer[testing]'") from error
     need_hypothesis()
     check_names(expected_failures, CHECKS)
     if isinstance(policies, str) or not policies:

@@ -151,7 +151,7 @@ def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) 
         out.print(f"\nPredicted / measured with the model, on {len(measured[0].error)} other samples; the ratio is of the latent errors.")
         for one in measured:
             if broken := one.figures()["broken"]:
-                out.print(f"{one.score.name}: {broken} of these samples are broken (not finite), and count as 0 dB")
+                out.print(f"{one.score.name}: {broken} of them are broken (not finite), and count as 0 dB")
 
 
 def _write(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured], predictors: Sequence[str], site: str, out: Path, as_csv: bool) -> list[Path]:

@@ -104,7 +104,8 @@ class Gauge:
     def fewer(self, steps_computed: float) -> float:
         """Return the mean PSNR of plain sampling with as many steps as were computed; half a step is rounded up."""
         count = max(1, math.floor(steps_computed + 0.5))
-        return self._likeness([self.family.decode(self._draw(indices, count)[0]) for indices in self._batches()]).mean
+        drawn = [self._draw(indices, count)[0] for indices in self._batches()]
+        return self._likeness([self.family.decode(latents) for latents in drawn]).mean
 
     def signature(self, run: Run, *, dtype: str, versions: dict[str, str]) -> Signature:
         """Return what a policy was measured on."""

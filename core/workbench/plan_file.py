@@ -36,8 +36,9 @@ class Budget:
         steps: Indices of the computed steps, rising; the first is 0.
         error: Predicted distance of the final latent from that of full computation over its norm, both L2, of the recorded samples together: added up, and
             over the samples, as ``SchedulePlan.objective`` says (squares are averaged, and the root is taken). 0 where every step is computed.
-        psnr: The same in dB, for values between -1 and 1, as `foreseer.bench.psnr.Likeness.mean` of the samples' own:
-            100 where ``error`` is 0. None where the size of a latent is not known.
+        psnr: The same in dB, for values between -1 and 1: the mean of the samples' own, as
+            `foreseer.bench.psnr.Likeness` has it; 100 where ``error`` is 0. None where the size of a latent
+            is not known.
         uniform: Predicted error of the same number of steps spread evenly.
     """
 
@@ -81,7 +82,8 @@ class SchedulePlan:
 
     def __attrs_post_init__(self) -> None:
         if self.target not in get_args(Target):
-            raise OptionError(f"target={self.target!r} is unknown; write one of {', '.join(get_args(Target))}")
+            words = ", ".join(get_args(Target))
+            raise OptionError(f"target={self.target!r} is unknown; write one of {words}")
         for number, budget in self.budgets.items():
             if number != len(budget.steps) or budget.steps[-1] >= self.num_steps:
                 raise OptionError(f"budget {number} of a plan for {self.num_steps} steps has the steps {list(budget.steps)}: plan again")
@@ -190,7 +192,7 @@ def _plain(budget: Budget) -> dict[str, Any]:
 
 
 def _budget(values: Mapping[str, Any]) -> Budget:
-    """Read what `_plain` wrote, or an earlier version, for which the PSNR of error 0 was infinite and so None."""
+    """Read what `_plain` wrote; earlier, the PSNR of error 0 was infinite and so None."""
     error, psnr, uniform = values["error"], values["psnr"], values["uniform"]
     return Budget(
         steps=values["steps"],

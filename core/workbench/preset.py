@@ -40,12 +40,13 @@ class Measured:
         seed: Of the noise.
         block_rows_ratio: Blocks evaluated x rows, over those of full computation.
         steps_computed: Steps that were computed for a sample, on average.
-        psnr_mean: Mean over the samples of the PSNR to full computation, dB, as `foreseer.bench.psnr.Likeness` has it:
-            a sample counts with at most 100 dB, and with 0 if it is broken.
+        psnr_mean: Mean over the samples of the PSNR to full computation, dB, as
+            `foreseer.bench.psnr.Likeness` has it: a sample counts with at most 100 dB, and with 0 if it is
+            broken.
         psnr_worst: The lowest of them, dB.
         fewer_psnr_mean: The same mean for plain sampling with as many steps as were computed (half a step rounded up); None where that was not measured.
-        broken: How many of the samples are broken, that is not finite. None in presets that were made before this was
-            counted: none is, and a sample counted with at most 120 dB.
+        broken: How many of the samples are broken, that is not finite. None in presets that were made before
+            this was counted: none is, and a sample counted with at most 120 dB.
     """
 
     samples: int
@@ -66,7 +67,8 @@ class Measured:
     def __str__(self) -> str:
         where = f"{self.samples} samples from {self.first} on, seed {self.seed}"
         broken = f", {self.broken} broken" if self.broken else ""
-        return f"{self.speedup:.2f}x by block-rows, PSNR {self.psnr_mean:.2f} dB (worst {self.psnr_worst:.2f}{broken}), {where}"
+        psnr = f"PSNR {self.psnr_mean:.2f} dB (worst {self.psnr_worst:.2f}{broken})"
+        return f"{self.speedup:.2f}x by block-rows, {psnr}, {where}"
 
 
 @attrs.frozen(kw_only=True)

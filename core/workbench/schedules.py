@@ -94,7 +94,10 @@ class ScheduleAt:
             plugins = [plugin for plugin in self._schedule.spec() if set(_implemented(plugin)) - {"setup", "predict_features"}]
             self._hooks = policy_hooks(plugins)
             needs = needs_of(self._hooks, run)
-        return (Needs(sites=(self._site,)), *(Needs(sites=(self._site,), note=n.note) for n in needs if n.note))
+        return (
+            Needs(sites=(self._site,)),
+            *(Needs(sites=(self._site,), note=n.note) for n in needs if n.note),
+        )
 
     @hookimpl
     def before_step(self, step: Step) -> Plan | None:

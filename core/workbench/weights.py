@@ -97,7 +97,8 @@ class LinearWeights:
     def _setup(self, rows: int) -> tuple[Any, int]:
         hooks = self._hooks
         run = attrs.evolve(self.run, rows=rows, groups=tuple(range(rows)))
-        return hooks, max((n.anchors for n in needs_of(hooks, run) if not n.sites or self.site in n.sites), default=1)
+        here = [n.anchors for n in needs_of(hooks, run) if not n.sites or self.site in n.sites]
+        return hooks, max(here, default=1)
 
     def _time(self, step: int) -> float | None:
         times = self.run.timesteps

@@ -39,7 +39,9 @@ def planned_section(results: Path) -> Iterator[str]:
         for kind in kinds:
             cells = [lanes.get(f"{kind}, {budget}") for budget in budgets]
             shown = [
-                "" if lane is None else cell(lane) + (f" ({lane['steps_computed']:.1f} steps)" if "under" in kind else "")
+                ""
+                if lane is None
+                else cell(lane) + (f" ({lane['steps_computed']:.1f} steps)" if "under" in kind else "")
                 for lane in cells
             ]
             yield f"| {kind} | " + " | ".join(shown) + " |"
