@@ -12,6 +12,7 @@ from torch import Tensor
 
 from foreseer.adapters.walk import live_blocks
 from foreseer.backbone import Pass
+from foreseer.errors import OptionError
 from foreseer.types import OUTPUT, Evidence, Probe, Site
 
 __all__ = ["ArrayBackbone"]
@@ -44,13 +45,13 @@ class ArrayBackbone:
         """Replay recorded features, ``site -> (T, R, ...)``; ``inputs`` is the step index.
 
         Raises:
-            ValueError: The sites are not those of blocks 0..L-1, each with the same parts.
+            OptionError: The sites are not those of blocks 0..L-1, each with the same parts.
         """
         depth = 1 + max(site.block for site in features)
         parts = [site.part for site in features if site.block == 0 and site.part != "block"]
         expected = {Site(b, p) for b in range(depth) for p in (parts or ["block"])}
         if set(features) != expected:
-            raise ValueError(f"recorded features must cover {depth} blocks with the parts {parts or ['block']}; got {sorted(map(str, features))}")
+            raise OptionError(f"recorded features must cover {depth} blocks with the parts {parts or ['block']}; got {sorted(map(str, features))}")
         return cls(lambda site, index: features[site][index], depth=depth, parts=parts)
 
     @property

@@ -76,8 +76,9 @@ def attach(
 
     Raises:
         PluginError: No such policy, or it cannot be loaded.
-        OptionError: An option of the policy is unknown or out of range; both or none of policy and preset were given; or the preset is not there, or was
-            tuned on another model or scheduler.
+        OptionError: An argument, or an option of the policy, is unknown or out of range; both or none of
+            policy and preset were given; or the preset is not there, or was tuned on another model or
+            scheduler.
         UnsupportedModelError: There is no model with a block list, or a cache of diffusers is enabled on it.
         ContractError: A model is attached already.
 
@@ -85,22 +86,22 @@ def attach(
     """
     models, bystanders = _denoisers(target)
     if on_error not in ("raise", "compute"):
-        raise ValueError(f"on_error={on_error!r} is unknown; write 'raise' or 'compute'")
+        raise OptionError(f"on_error={on_error!r} is unknown; write 'raise' or 'compute'")
     if streams not in ("independent", "follow_first"):
-        raise ValueError(f"streams={streams!r} is unknown; write 'independent' or 'follow_first'")
+        raise OptionError(f"streams={streams!r} is unknown; write 'independent' or 'follow_first'")
     if on_over_budget not in ("raise", "last_block"):
-        raise ValueError(f"on_over_budget={on_over_budget!r} is unknown; write 'raise' or 'last_block'")
+        raise OptionError(f"on_over_budget={on_over_budget!r} is unknown; write 'raise' or 'last_block'")
     if max_history_bytes is not None and (isinstance(max_history_bytes, bool) or not isinstance(max_history_bytes, int) or max_history_bytes < 0):
-        raise ValueError(f"max_history_bytes={max_history_bytes!r} is out of range; write a whole number of bytes >= 0, or None for no limit")
+        raise OptionError(f"max_history_bytes={max_history_bytes!r} is out of range; write a whole number of bytes >= 0, or None for no limit")
     if history_dtype is not None and not (isinstance(history_dtype, torch.dtype) and history_dtype.is_floating_point):
-        raise ValueError(f"history_dtype={history_dtype!r} cannot hold features; write a floating point dtype, for example torch.bfloat16")
+        raise OptionError(f"history_dtype={history_dtype!r} cannot hold features; write a floating point dtype, for example torch.bfloat16")
     check_process_group(process_group)
     if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 1):
-        raise ValueError(f"copies={copies!r} is out of range; write a whole number >= 1, or None to recognise them")
+        raise OptionError(f"copies={copies!r} is out of range; write a whole number >= 1, or None to recognise them")
     device = None if history_device is None else torch.device(history_device)
     found = None if preset is None else find_preset(preset)
     spec = _chosen(policy, found, any_model, options)
-    policy_hooks(spec())
+    policy_hooks(spec.look())
     if found is not None:
         pipeline = not isinstance(target, nn.Module)
         # the number of steps is not known before a run

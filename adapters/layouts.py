@@ -103,15 +103,17 @@ class Layout:
 
     Attributes:
         main: Which leaf a gate compares: the one shaped like the module's hidden states; None to compare all of them.
+        rows: Of the output that it was learnt from.
     """
 
     main: int | None
+    rows: int
     _spec: TreeSpec = attrs.field(repr=False)
     _leaves: tuple[_Leaf | None, ...]
     _constants: tuple[Any, ...] = attrs.field(repr=False)
 
     @classmethod
-    def of(cls, output: Any, rows: int, *, hidden: Tensor | None = None, shards: int = 1, what: str = "the module") -> Layout:
+    def of(cls, output: Any, rows: int, *, hidden: Tensor | None = None, shards: int = 1, second: bool = False, what: str = "the module") -> Layout:
         """Learn the layout from an output.
 
         Args:
@@ -119,6 +121,7 @@ class Layout:
             rows: Rows of the call, R. Each tensor's first dimension must be a multiple of it.
             hidden: The module's hidden states, to tell streams apart.
             shards: Among how many processes the module may divide its tokens, if ``hidden`` is from before.
+            second: Take the second dimension for the rows where it is as long as they are many, also where the first could be.
             what: For the error.
 
         Raises:
@@ -132,7 +135,7 @@ class Layout:
                     raise UnsupportedModelError(f"{what} returned a list of {len(value)}; foreseer needs tensors with the call's {rows} rows")
                 leaves.append(_Leaf(1, tuple(value[0].shape), value[0].dtype, value[0].device, listed=True))
             elif isinstance(value, Tensor) and value.is_floating_point():
-                if value.ndim > 1 and len(value) % rows and value.shape[1] == rows:
+                if value.ndim > 1 and value.shape[1] == rows and (second or len(value) % rows):
                     leaves.append(_Leaf(1, (value.shape[0], *value.shape[2:]), value.dtype, value.device, second=True, order=_order_of(value)))
                     continue
                 if not value.ndim or not len(value) or len(value) % rows:
@@ -150,7 +153,7 @@ class Layout:
         if not like and hidden is not None and shards > 1:
             like = [i for i in found if isinstance(values[i], Tensor) and _is_shard(values[i].shape, hidden.shape, shards)]
         main = found[0] if len(found) == 1 else like[0] if len(like) == 1 else None
-        return cls(main, spec, tuple(leaves), tuple(None if leaf else value for leaf, value in zip(leaves, values, strict=True)))
+        return cls(main, rows, spec, tuple(leaves), tuple(None if leaf else value for leaf, value in zip(leaves, values, strict=True)))
 
     @property
     def on_cpu(self) -> bool:
@@ -163,6 +166,19 @@ class Layout:
             return len(self._leaves) == 1 and self._spec.is_leaf() and self._leaves[0] is not None and self._leaves[0].fits(output, rows)
         values, spec = _flatten(output)
         return spec == self._spec and all(leaf is None or leaf.fits(value, rows) for value, leaf in zip(values, self._leaves, strict=True))
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether rows could be in the second dimension as well as folded into the first."""
+        return any(leaf is not None and not leaf.second and leaf.folded > 1 and leaf.shape[:1] == (self.rows,) for leaf in self._leaves) and self.rows > 1
+
+    def rows_are_second(self, output: Any, rows: int, whole: int) -> bool:
+        """Whether an output of fewer rows shows that they are in the second dimension, where there are so many of them, and not where they seemed to be."""
+        return any(
+            leaf is not None and not leaf.second and isinstance(value, Tensor) and value.ndim > 1 and leaf.folded * whole == len(value)
+            and leaf.shape[:1] == (whole,) and value.shape[1] == rows and value.shape[2:] == leaf.shape[1:]
+            for value, leaf in zip(_flatten(output)[0], self._leaves, strict=False)
+        )  # fmt: skip
 
     def pack(self, output: Any) -> Tensor:
         """Return the feature ``(R, ...)`` of an output."""

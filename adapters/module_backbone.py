@@ -229,9 +229,16 @@ class ModuleBackbone:
         return done
 
     def _alone(self, inputs: Call, rows: Sequence[int], substitute: Mapping[Site, Tensor], record: Collection[Site]) -> tuple[Pass | None, str]:
-        """Evaluate some rows without the others. Returns the pass, or None and why it cannot be."""
+        """Evaluate some rows without the others. Returns the pass, or None and why it cannot be.
+
+        Raises:
+            Rewired: They are not where they seemed to be.
+        """
         try:
-            part, walk = self._pass(inputs, rows, substitute, record=record)
+            part, walk = self._pass(inputs, rows, substitute if self._rows_known else {}, record=record)
+        except Unlike:
+            self._set_order(self.order)
+            raise Rewired from None
         except UnsupportedModelError as error:
             return None, f"its batch cannot be cut: {error}"
         except ContractError:
@@ -347,6 +354,8 @@ class ModuleBackbone:
             raise Rewired
         if walk.repeated & claimed:
             raise self._fall_back(claimed, "a part of a block is called several times")
+        if claimed and any(layout.doubtful for layout in (*self.layouts.values(), *self.part_layouts.values())):
+            self._alone(inputs, [0], {}, ())
         self._choose_assemblies(walk.assembled, done.output)
         try:
             self._output_layout = Layout.of(done.output, self.rows(inputs), what=type(self.wires.model).__name__)

@@ -8,7 +8,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-from foreseer.errors import UnsupportedModelError
+from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.vote import Vote
 
 if TYPE_CHECKING:
@@ -42,12 +42,12 @@ class GroupVote:
 
 
 def check_process_group(group: Any) -> None:
-    """Raise `ValueError` for what is neither None, ``"auto"`` nor a process group."""
+    """Raise `OptionError` for what is neither None, ``"auto"`` nor a process group."""
     if group is None or (isinstance(group, str) and group == "auto"):
         return
     if not (torch.distributed.is_available() and isinstance(group, torch.distributed.ProcessGroup)):
         hint = "; give mesh.get_group()" if hasattr(group, "get_group") else ""
-        raise ValueError(f"process_group={group!r} is unknown; write 'auto', None, or a torch.distributed process group{hint}")
+        raise OptionError(f"process_group={group!r} is unknown; write 'auto', None, or a torch.distributed process group{hint}")
 
 
 def vote_for(model: nn.Module, group: ProcessGroup | Literal["auto"] | None) -> Vote | None:

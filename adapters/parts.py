@@ -48,6 +48,8 @@ _NAMES = {
     "ffn": "mlp",
     "ff_out": "mlp",
     "ff_i": "mlp",
+    "mlp_moe_gen": "mlp",
+    "txt_ff": "context_mlp",
     "ff_t": "context_mlp",
     "mhba": "attn",
     "mlp": "mlp",

@@ -173,13 +173,16 @@ class Walk:
         if self._record and index not in self._host.layouts:
             hidden, shards = _hidden(self._host.block(index), args, kwargs), self._host.vote.processes if self._host.vote else 1
             try:
-                self._host.layouts[index] = Layout.of(output, self._rows, hidden=hidden, shards=shards, what=self._name(index))
+                self._host.layouts[index] = Layout.of(output, self._rows, hidden=hidden, shards=shards, second=wire in self._host.wires.second, what=self._name(index))
             except UnsupportedModelError:
                 # Where the model's output stands in for the last block, nobody needs to know what the others return.
                 if self._host.claims(site) and (site in self._record or not self._host.output_for_last):
                     raise
                 return output
         elif self._whole is not None and index in self._host.layouts and not self._host.layouts[index].fits(output, self._rows):
+            if self._host.layouts[index].rows_are_second(output, self._rows, self._whole):
+                self._host.wires.second.add(wire)
+                raise Unlike(f"the rows of what {self._name(index)} returns are not where they seemed to be")
             raise UnsupportedModelError(f"{self._name(index)} returns something else for {self._rows} of the {self._whole} rows alone")
         if site in self._record:
             self._see(site, self._host.layouts, output, self._name(index), key=index)
@@ -206,7 +209,8 @@ class Walk:
         key = site if key is None else key
         try:
             if key not in layouts:
-                layouts[key] = Layout.of(output, self._rows, what=what)
+                second = self._host.order[site.block] in self._host.wires.second
+                layouts[key] = Layout.of(output, self._rows, second=second, what=what)
             elif not layouts[key].fits(output, self._rows):
                 if self._whole is not None:
                     raise UnsupportedModelError(f"{what} returns something else for {self._rows} of the {self._whole} rows alone")

@@ -37,6 +37,7 @@ class Wires:
         parts: How each block is cut into parts; None where it is not, or where that was found not to work.
         covered: Share of the blocks' work that lies in their parts, 0 to 1.
         opaque: The model is compiled as a whole: its blocks are part of one graph and cannot be seen.
+        second: Blocks whose outputs were found to have their rows in the second dimension.
         version: Counts how often everything was found anew; what was learnt about the model holds for one version.
         walk: The walk under way.
 
@@ -53,6 +54,7 @@ class Wires:
         self.parts: list[Parts | None] = []
         self.notes: list[str] = []
         self.version = 0
+        self.second: set[int] = set()
         self._watched: set[int] = set()
         self._links: dict[tuple[int, str], tuple[dict[str, Any], str, nn.Module | None]] = {}
         self._interceptions: list[Interception] = []

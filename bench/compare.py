@@ -12,14 +12,15 @@ import attrs
 from torch import Tensor, nn
 
 from foreseer.adapters.identity import identity_of
-from foreseer.bench.fields import DTYPES, check_device, check_dtype, check_folder, number, whole
+from foreseer.bench.fields import DTYPES, check_device, check_dtype, check_folder, number, truth, whole
 from foreseer.bench.files import file_names, write_whole
 from foreseer.bench.lanes import keep_freed_memory
 from foreseer.bench.machine import facts
-from foreseer.bench.measure import Bars, Comparison, Row, finite
+from foreseer.bench.measure import Bars, Comparison, Row
 from foreseer.bench.page import print_table, write_page, write_table
 from foreseer.bench.pictures import draw_samples, draw_speed_quality
 from foreseer.bench.quality import FRECHET_NOTE, DigitJudge
+from foreseer.bench.results import plain
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.report import Report
 from foreseer.workbench.preset import Preset, find_preset
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 __all__ = ["DEFAULT_POLICIES", "CompareSettings", "Result", "compare"]
+
+PER_SAMPLE_NOTE = 'dB; "inf" where a sample is that of full computation, null where it is broken (not finite)'
 
 # CG-Taylor's threshold is for models whose first block changes less from step to step: with its default this small one computes everything.
 DEFAULT_POLICIES = ("reuse", "taylorseer", "taylorseer:target=last_block", "cg_taylor:threshold=0.06", "speca", "speca_released")
@@ -77,10 +80,10 @@ class CompareSettings:
     device: str = attrs.field(default="cpu", validator=check_device)
     dtype: str = attrs.field(default="float32", validator=check_dtype)
     observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
-    headroom: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    headroom: bool = attrs.field(default=False, validator=truth)
     out: Path = attrs.field(default=Path("compare"), converter=Path, validator=check_folder)
     presets: tuple[Preset, ...] = attrs.field(default=(), converter=_presets)
-    any_model: bool = attrs.field(default=False, validator=attrs.validators.instance_of(bool))
+    any_model: bool = attrs.field(default=False, validator=truth)
 
     def specs(self) -> list[PolicySpec]:
         """Return the policies, read and checked; what is named twice is there once.
@@ -136,12 +139,12 @@ class Result:
             "batches": self.batches,
             "interrupted": self.interrupted,
             "facts": dict(self.facts),
-            "notes": {"frechet_distance": FRECHET_NOTE, "psnr_per_sample": "null where a sample is the same as that of full computation"},
+            "notes": {"frechet_distance": FRECHET_NOTE, "psnr_per_sample": PER_SAMPLE_NOTE},
             "labels": self.labels.tolist(),
             "rows": [
                 row.figures()
                 | {
-                    "psnr_per_sample": [finite(v) for v in row.psnr],
+                    "psnr_per_sample": [plain(v) for v in row.psnr.tolist()],
                     "steps_per_sample": row.steps.tolist(),
                     "seconds_of_batches": list(row.seconds),
                     "speedup_of_batches": list(row.speedups),

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from foreseer.errors import OptionError
+
 __all__ = ["BlockCalls", "Cost", "count_blocks", "count_cost"]
 
 CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
@@ -64,12 +66,13 @@ def count_blocks(blocks: Sequence[nn.Module]) -> Iterator[BlockCalls]:
     where a cache returns its forecast from within the layer.)
 
     Raises:
-        ValueError: A block has no linear layer outside of its norms.
+        OptionError: A block has no linear layer outside of its norms.
     """
     layers = [[m for name, m in block.named_modules() if isinstance(m, nn.Linear) and "norm" not in name] for block in blocks]
     for block, found in zip(blocks, layers, strict=True):
         if not found:
-            raise ValueError(f"a {type(block).__name__} has no linear layer outside of its norms, so that nobody can see from outside whether it ran")
+            unseen = "so that nobody can see from outside whether it ran"
+            raise OptionError(f"a {type(block).__name__} has no linear layer outside of its norms, {unseen}")
     counted = BlockCalls([[m.weight.numel() for m in found] for found in layers], *([[0] * len(found) for found in layers] for _ in range(2)))
 
     def counter(block: int, layer: int, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from foreseer.bench.noise import standard_errors
 from foreseer.bench.results import FIGURES, LaneResult, Results
-from foreseer.bench.summary import capped
+from foreseer.bench.summary import counted
 
 __all__ = ["Change", "Diff", "diff"]
 
@@ -136,24 +136,25 @@ def _changes(old: LaneResult, new: LaneResult, paired: bool) -> list[Change]:
     shared = [name for name in FIGURES if name in old.units[0].figures and name in new.units[0].figures]
     readers += [(name, lambda lane, name=name: lane.values(name), FIGURES[name].higher_is_better) for name in shared]  # type: ignore[misc]
     for figure, read, higher in readers:
-        one, other = (dict(zip(lane.indices, capped(figure, read(lane)), strict=True)) for lane in (old, new))
+        one, other = (dict(zip(lane.indices, read(lane), strict=True)) for lane in (old, new))
         common = sorted(one.keys() & other.keys()) if paired else []
-        a, b = (np.array([values[i] for i in common] if common else list(values.values())) for values in (one, other))
-        broken = [not np.isfinite(values).all() for values in (a, b)]
-        if any(broken):
-            if broken[0] != broken[1]:  # a figure that came or went is a change that no noise explains
-                lost = Change(
-                    lane=old.name,
-                    batch=old.batch,
-                    figure=figure,
-                    before=float(a.mean()),
-                    after=float(b.mean()),
-                    difference=math.nan,
-                    noise=0.0,
-                    changed=True,
-                    better=broken[0],
-                )
-                found.append(lost)
+        raw = [[values[i] for i in common] if common else list(values.values()) for values in (one, other)]
+        broken = [any(map(math.isnan, values)) for values in raw]
+        a, b = (counted(figure, values) for values in raw)
+        if broken[0] != broken[1]:  # a figure that came or went is a change that no noise explains
+            lost = Change(
+                lane=old.name,
+                batch=old.batch,
+                figure=figure,
+                before=float(a.mean()),
+                after=float(b.mean()),
+                difference=float(b.mean() - a.mean()),
+                noise=0.0,
+                changed=True,
+                better=broken[0],
+            )
+            found.append(lost)
+        if broken[0] != broken[1] or np.isnan(a).any():
             continue
         noise, samples = (_error(b - a) if common else math.hypot(_error(a), _error(b))), min(len(a), len(b))
         known = samples > 1 or bool(np.array_equal(a, b))

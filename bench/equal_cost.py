@@ -17,9 +17,6 @@ __all__ = ["Gain", "best_at_steps", "gain", "gain_at_equal_cost", "sweep_of"]
 NOTHING = 0.01
 """A gain below this is none, dB, however sure it is: two ways to the same sample differ by rounding."""
 
-BROKEN_PSNR = 0.0
-"""What a sample that is not finite counts as in gains, dB: to leave it out would reward a lane for breaking its hardest samples."""
-
 
 @attrs.frozen(kw_only=True)
 class Gain:
@@ -87,8 +84,7 @@ def best_at_steps(lanes: Sequence[LaneResult], steps: float, *, within: float = 
 
 
 def _gain(results: Results, lane: LaneResult, others: Sequence[tuple[LaneResult, float]]) -> Gain | None:
-    found = paired_psnr(lane, *(other for other, _ in others))
-    ours, *theirs = np.where(np.isfinite(found), found, BROKEN_PSNR)
+    ours, *theirs = paired_psnr(lane, *(other for other, _ in others))
     beside = sum((weight * values for values, (_, weight) in zip(theirs, others, strict=True)), np.zeros(len(ours)))
     if not len(ours):
         return None

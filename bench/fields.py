@@ -11,7 +11,16 @@ import torch
 
 from foreseer.errors import OptionError
 
-__all__ = ["DTYPES", "check_device", "check_dtype", "check_folder", "number", "refuse_device", "whole"]
+__all__ = [
+    "DTYPES",
+    "check_device",
+    "check_dtype",
+    "check_folder",
+    "number",
+    "refuse_device",
+    "truth",
+    "whole",
+]
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -37,6 +46,12 @@ def number(low: float, high: float, *, hint: str = "") -> Validator:
             raise OptionError(f"{attribute.name}={value!r} is out of range; write a number from {low:g} to {high:g}{f' ({hint})' if hint else ''}")
 
     return check
+
+
+def truth(settings: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise OptionError(f"{attribute.name}={value!r} is out of range; write True or False")
 
 
 def check_device(settings: object, attribute: attrs.Attribute[str], value: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -19,7 +18,10 @@ HALF_A_STEP = 0.5
 
 
 ANOTHER_PICTURE = 0.0
-"""A mean PSNR below this, dB, is of errors larger than the range of the values: nothing was cached, something was broken, and to beat it is no merit."""
+"""A mean PSNR that is no better, dB, is of errors as large as the range of the values, or of broken samples.
+
+Nothing was cached, something was broken, and to beat it is no merit.
+"""
 
 
 @attrs.frozen(kw_only=True)
@@ -58,12 +60,11 @@ def steps_of(lane: LaneResult) -> float:
 def front_of(lanes: Sequence[LaneResult]) -> list[LaneResult]:
     """Return the lanes that no other beats: those with a better mean PSNR than every lane that computes as many steps or fewer, by steps.
 
-    A lane without a PSNR, whose samples are not finite, is on no front.
+    A lane that drew another picture altogether, or whose samples are all broken, is on none.
     """
     front: list[LaneResult] = []
-    for lane in sorted(
-        (lane for lane in lanes if lane.units and not math.isnan(mean_of(lane, "psnr"))), key=lambda lane: (steps_of(lane), -mean_of(lane, "psnr"))
-    ):
+    alike = (lane for lane in lanes if lane.units and mean_of(lane, "psnr") > ANOTHER_PICTURE)
+    for lane in sorted(alike, key=lambda lane: (steps_of(lane), -mean_of(lane, "psnr"))):
         if not front or mean_of(lane, "psnr") > mean_of(front[-1], "psnr"):
             front.append(lane)
     return front
@@ -79,10 +80,10 @@ def points_of_peers(results: Results, batch: int, *, least: float = 7.0, most: f
         most: Most computed steps: above, nothing is saved.
     """
     lanes = [lane for lane in results.lanes if lane.batch == batch and lane.units and not lane.error]
-    policies = [lane for lane in lanes if lane.kind == "policy" and not math.isnan(mean_of(lane, "psnr"))]
+    policies = [lane for lane in lanes if lane.kind == "policy"]
     sweeps: dict[str, list[LaneResult]] = {}
     for lane in lanes:
-        if lane.kind == "peer" and mean_of(lane, "psnr") > ANOTHER_PICTURE:
+        if lane.kind == "peer":
             sweeps.setdefault(sweep_of(lane), []).append(lane)
     for peer, swept in sweeps.items():
         for lane in front_of(swept):

@@ -26,7 +26,7 @@ from foreseer.bench.families import Family, blocks_of, load_family
 from foreseer.bench.lanes import FULL, fewer_lane, keep_freed_memory, labels_of
 from foreseer.bench.likeness import Drawn, figures_of, look_at
 from foreseer.bench.machine import git_state, machine, versions
-from foreseer.bench.peers import PeerSpec, Request
+from foreseer.bench.peers import PeerError, PeerSpec, Request
 from foreseer.bench.quality import DigitJudge, frechet_distance
 from foreseer.bench.results import Counted, LaneResult, Results, Unit
 from foreseer.bench.settings import BenchSettings
@@ -265,7 +265,7 @@ class _Bench:
         for whose, model in (("its model", family), ("a model that it was never given", self._family)):
             if not torch.equal(self._draw(model, [0], 2), self._found):
                 self._family = self._load()
-                raise RuntimeError(f"it left {whose} changed after it was disabled: the output on one input is another")
+                raise PeerError(f"it left {whose} changed after it was disabled: the output on one input is another")
 
     def _load(self) -> Family:
         return load_family(self._settings.family, device=self._settings.device, dtype=self._settings.dtype)

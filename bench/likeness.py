@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.bench.families import Family
-from foreseer.bench.quality import SSIM_WINDOW, DigitJudge, psnr, ssim
+from foreseer.bench.psnr import psnr
+from foreseer.bench.quality import SSIM_WINDOW, DigitJudge, ssim
 
 __all__ = ["Drawn", "figures_of", "look_at"]
 

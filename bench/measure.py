@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foreseer.bench.lanes import FULL, SAMPLE, Lane, Measurement, fewer_lane, labels_of, measure, noise_of, warm_up
-from foreseer.bench.quality import DigitJudge, psnr, ssim
+from foreseer.bench.psnr import Likeness, likeness_of, psnr
+from foreseer.bench.quality import DigitJudge, ssim
 from foreseer.registry import PolicySpec, build_observers
 from foreseer.report import Report
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from foreseer.bench.compare import CompareSettings
     from foreseer.bench.headroom import LaneOf
 
-__all__ = ["Bars", "Comparison", "Row", "finite"]
+__all__ = ["Bars", "Comparison", "Row"]
 
 
 class Bars(Protocol):
@@ -49,13 +50,14 @@ class Row:
         ratio: Block-rows over those of full computation; 1 / ratio is the speed-up that the saved blocks promise.
         seconds: Seconds of each batch.
         speedups: For each batch, seconds of full computation over seconds of this lane.
-        psnr: ``(N,)`` dB against full computation; infinite where the sample is the same.
+        psnr: ``(N,)`` dB against full computation; infinite where the sample is the same, NaN where it is
+            broken, that is not finite. ``likeness`` says what they come to.
         ssim: ``(N,)`` against full computation.
         frechet: Distance to the data, see ``FRECHET_NOTE``; NaN for a single sample, or where a sample is not finite.
         accuracy: Share of the samples that a classifier puts into the class they were made for.
         bytes_held: Most bytes that recorded features occupied during a batch.
         fewer: Name of the lane that computes as many steps without a policy; None where there is none.
-        gain: Mean PSNR less that of ``fewer``, in dB; None where it does not exist.
+        gain: Mean PSNR less that of ``fewer``, in dB; None where there is none.
         warnings: From the reports of all batches.
     """
 
@@ -76,6 +78,11 @@ class Row:
     warnings: tuple[str, ...] = ()
 
     @property
+    def likeness(self) -> Likeness:
+        """What the samples' PSNRs come to."""
+        return likeness_of(self.psnr)
+
+    @property
     def speedup(self) -> float:
         """Median over the batches of the measured speed-up."""
         return float(np.median(self.speedups))
@@ -87,6 +94,7 @@ class Row:
 
     def figures(self) -> dict[str, Any]:
         """Return the scalars by name, as they are written to files. What is not finite is None."""
+        like = self.likeness
         values = {
             "steps_computed": self.steps.mean(),
             "steps_computed_min": self.steps.min(),
@@ -96,9 +104,10 @@ class Row:
             "speedup_min": min(self.speedups),
             "speedup_max": max(self.speedups),
             "speedup_promised": 1.0 / self.ratio,
-            "psnr_mean": self.psnr.mean(),
-            "psnr_worst": self.psnr.min(),
-            "identical_samples": int(np.isposinf(self.psnr).sum()),
+            "psnr_mean": like.mean,
+            "psnr_worst": like.worst,
+            "identical_samples": like.same,
+            "broken_samples": like.broken,
             "ssim_mean": self.ssim.mean(),
             "frechet_distance": self.frechet,
             "accuracy": self.accuracy,
@@ -107,7 +116,7 @@ class Row:
             "gain_over_fewer_steps_db": self.gain,
         }
         head = {"name": self.name, "kind": self.kind, "samples": len(self.psnr), "num_steps": self.num_steps}
-        return head | {name: finite(value) for name, value in values.items()} | {"fewer_steps": self.fewer}
+        return head | {name: _finite(value) for name, value in values.items()} | {"fewer_steps": self.fewer}
 
 
 class Comparison:
@@ -210,13 +219,13 @@ class Comparison:
         for policy in self._policies:
             fewer = rows.get(self._fewer[policy.name].name)
             if fewer is not None:
-                gain = rows[policy.name].psnr.mean() - fewer.psnr.mean()
-                rows[policy.name] = attrs.evolve(rows[policy.name], fewer=fewer.name, gain=finite(gain))
+                gain = rows[policy.name].likeness.mean - fewer.likeness.mean
+                rows[policy.name] = attrs.evolve(rows[policy.name], fewer=fewer.name, gain=gain)
         for lane in self._headroom:
             beside = rows.get(_as_many(rows[lane.name].steps.tolist()).name)
             if beside is not None:
-                gain = rows[lane.name].psnr.mean() - beside.psnr.mean()
-                rows[lane.name] = attrs.evolve(rows[lane.name], fewer=beside.name, gain=finite(gain))
+                gain = rows[lane.name].likeness.mean - beside.likeness.mean
+                rows[lane.name] = attrs.evolve(rows[lane.name], fewer=beside.name, gain=gain)
         return tuple(rows.values())
 
     def _row(self, lane: Lane, samples: dict[str, Tensor], labels: Tensor, judge: DigitJudge) -> Row:
@@ -244,7 +253,7 @@ def _as_many(steps: Sequence[int]) -> Lane:
     return fewer_lane(max(1, math.floor(np.mean(steps) + 0.5)))
 
 
-def finite(value: Any) -> Any:
+def _finite(value: Any) -> Any:
     """Return a number that JSON can hold: None for what is not finite."""
     if value is None or not np.isfinite(value):
         return None

@@ -59,8 +59,13 @@ def _steps(row: Row) -> str:
     return str(row.steps[0]) if (row.steps == row.steps[0]).all() else f"{row.steps.mean():.1f}"
 
 
-def _decibel(value: float) -> str:
-    return "same" if np.isposinf(value) else f"{value:.1f}"
+def _mean(row: Row) -> str:
+    like = row.likeness
+    return "same" if like.identical else f"{like.mean:.1f}" + f" ({like.broken} broken)" * bool(like.broken)
+
+
+def _worst(row: Row) -> str:
+    return "same" if row.likeness.identical else f"{row.likeness.worst:.1f}"
 
 
 def _gain(row: Row) -> str:
@@ -107,11 +112,13 @@ COLUMNS = (
     Column(
         "psnr_mean",
         "PSNR",
-        "Peak signal-to-noise ratio to the same sample of full computation, in dB, as the mean over the samples. Higher is closer.",
-        lambda row: _decibel(row.psnr.mean()),
+        "Peak signal-to-noise ratio to the same sample of full computation, in dB, as the mean over the "
+        "samples. Higher is closer. A sample counts with at most 100 dB, and with 0 if it is broken, that is "
+        "not finite.",
+        _mean,
         narrow=True,
     ),
-    Column("psnr_worst", "worst", "PSNR of the worst sample, in dB.", lambda row: _decibel(row.psnr.min())),
+    Column("psnr_worst", "worst", "PSNR of the worst sample, in dB.", _worst),
     Column(
         "gain_over_fewer_steps_db",
         "gain",

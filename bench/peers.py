@@ -23,11 +23,15 @@ import torch
 from torch import nn
 
 from foreseer.bench.families import Family
-from foreseer.errors import OptionError
+from foreseer.errors import ForeseerError, OptionError
 from foreseer.options import at_least, at_least_float, checked, fraction
 from foreseer.registry import signature_of
 
-__all__ = ["PEERS", "Enable", "PeerSpec", "Request"]
+__all__ = ["PEERS", "Enable", "PeerError", "PeerSpec", "Request"]
+
+
+class PeerError(ForeseerError, RuntimeError):
+    """A peer did what its documentation does not lead one to expect; its lane says so and has no result."""
 
 
 @attrs.frozen(eq=False)
@@ -224,7 +228,7 @@ def magcache(
             # one list for each stream; the first is that of the call with the condition
             lists = [line for line in printed.getvalue().splitlines() if line.startswith("[") and line.endswith("]") and "MagCache" not in line]
             if not lists:
-                raise RuntimeError("its calibration printed no ratios")
+                raise PeerError("its calibration printed no ratios")
             request.memory[key] = ast.literal_eval(lists[0])
         settings: dict[str, Any] = {"threshold": threshold, "max_skip_steps": max_skip_steps, "retention_ratio": retention_ratio}
         return MagCacheConfig(num_inference_steps=request.num_steps, mag_ratios=request.memory[key], **settings)

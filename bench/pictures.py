@@ -91,7 +91,8 @@ def draw_samples(result: Result, path: Path) -> Path:
 def draw_speed_quality(result: Result, path: Path) -> Path:
     """Draw measured speed-up against PSNR and against the Frechet distance, with fewer steps as the line to beat.
 
-    Bars across show the smallest and the largest speed-up of a batch. A row that equals full computation has no finite PSNR and is left out of that panel.
+    Bars across show the smallest and the largest speed-up of a batch. A row that equals full computation is
+    left out of the panel of the PSNR.
 
     Args:
         result: At least one row.
@@ -108,7 +109,10 @@ def draw_speed_quality(result: Result, path: Path) -> Path:
     fewer = sorted((row for row in result.rows if row.kind == "fewer"), key=lambda row: row.num_steps)
     few = f" (few samples: {len(result.labels)})" if len(result.labels) < FRECHET_MINIMUM_SAMPLES else ""
     panels: tuple[tuple[str, Any], ...] = (
-        ("PSNR to full computation (dB), higher is better", lambda row: float(row.psnr.mean())),
+        (
+            "PSNR to full computation (dB), higher is better",
+            lambda row: np.inf if row.likeness.identical else row.likeness.mean,
+        ),
         (f"Frechet distance to the data, lower is better{few}", lambda row: row.frechet),
     )
     with matplotlib.style.context(["default", STYLE]):
@@ -166,8 +170,10 @@ def _rows_to_show(result: Result) -> list[Row]:
 def _label(row: Row) -> str:
     if row.kind == "full":
         return f"full computation, {row.num_steps} steps"
-    mean = row.psnr.mean()
-    return f"{row.name}\n{row.speedup:.2f}x, {'the same' if np.isposinf(mean) else f'{mean:.1f} dB'}"
+    like = row.likeness
+    broken = f", {like.broken} broken" if like.broken else ""
+    psnr = "the same" if like.identical else f"{like.mean:.1f} dB"
+    return f"{row.name}\n{row.speedup:.2f}x, {psnr}{broken}"
 
 
 def _one_of_each_class(result: Result) -> list[int]:

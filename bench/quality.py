@@ -1,4 +1,7 @@
-"""How good finished samples are: likeness to full computation (PSNR, SSIM), and likeness to the data (Frechet distance, class accuracy)."""
+"""How good samples are: likeness to full computation (SSIM), and to the data (Frechet distance, accuracy).
+
+PSNR is in `foreseer.bench.psnr`.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foreseer.bench.psnr import DATA_RANGE, pair_of
+from foreseer.errors import OptionError
+
 if TYPE_CHECKING:
     from foreseer.zoo.classifier import DigitClassifier
 
-__all__ = ["DATA_RANGE", "FRECHET_MINIMUM_SAMPLES", "FRECHET_NOTE", "SSIM_WINDOW", "DigitJudge", "accuracy", "frechet_distance", "psnr", "ssim"]
-
-DATA_RANGE = 2.0
-"""Images lie in [-1, 1]."""
+__all__ = [
+    "FRECHET_MINIMUM_SAMPLES",
+    "FRECHET_NOTE",
+    "SSIM_WINDOW",
+    "DigitJudge",
+    "accuracy",
+    "frechet_distance",
+    "ssim",
+]
 
 SSIM_WINDOW = 7
 """Side of SSIM's uniform window, pixels."""
@@ -27,30 +38,6 @@ FRECHET_NOTE = (
 
 FRECHET_MINIMUM_SAMPLES = 256
 """With fewer samples the Frechet distance says more about their number than about their quality: four times the 64 features. See `frechet_distance`."""
-
-
-def _pair(a: Tensor, b: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if a.shape != b.shape or a.ndim < 2:
-        raise ValueError(f"a has shape {tuple(a.shape)} and b {tuple(b.shape)}; write two tensors of one shape (B, ...)")
-    return a.detach().to("cpu", torch.float64).numpy(), b.detach().to("cpu", torch.float64).numpy()
-
-
-def psnr(a: Tensor, b: Tensor) -> NDArray[np.float64]:
-    """Return the ``(B,)`` float64 peak signal-to-noise ratio in dB of each sample; infinite where the two are equal, NaN where one is not finite.
-
-    Args:
-        a: ``(B, ...)`` images in [-1, 1], of any float dtype, on any device. They are not clipped.
-        b: Same shape as ``a``.
-
-    Raises:
-        ValueError: If the shapes differ or have no batch dimension.
-    """
-    x, y = _pair(a, b)
-    with np.errstate(invalid="ignore"):
-        error = np.square(x - y).reshape(len(x), -1).mean(1)
-    with np.errstate(divide="ignore"):
-        result: NDArray[np.float64] = 10 * np.log10(DATA_RANGE**2 / error)
-    return np.where(np.isfinite(error), result, np.nan)
 
 
 def ssim(a: Tensor, b: Tensor) -> NDArray[np.float64]:
@@ -65,13 +52,13 @@ def ssim(a: Tensor, b: Tensor) -> NDArray[np.float64]:
         b: Same shape as ``a``.
 
     Raises:
-        ValueError: If the shapes differ, are not ``(B, C, H, W)``, or are smaller than the window.
+        OptionError: If the shapes differ, are not ``(B, C, H, W)``, or are smaller than the window.
     """
     from skimage.metrics import structural_similarity
 
-    x, y = _pair(a, b)
+    x, y = pair_of(a, b)
     if x.ndim != 4 or min(x.shape[2:]) < SSIM_WINDOW:
-        raise ValueError(f"a and b have shape {x.shape}; SSIM takes (B, C, H, W) with H and W at least {SSIM_WINDOW}; write larger images, or use psnr")
+        raise OptionError(f"a and b have shape {x.shape}; SSIM takes (B, C, H, W) with H and W at least {SSIM_WINDOW}; write larger images, or use psnr")
     found = np.full(len(x), np.nan)
     for i, (one, other) in enumerate(zip(x, y, strict=True)):
         if np.isfinite(one).all() and np.isfinite(other).all():
@@ -96,15 +83,15 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
         The distance, >= 0, in squared units of the features.
 
     Raises:
-        ValueError: If the shapes do not fit, there are fewer than two rows, or a feature is not finite.
+        OptionError: If the shapes do not fit, there are fewer than two rows, or a feature is not finite.
     """
     sets = []
     for name, features in (("features_a", features_a), ("features_b", features_b)):
         if features.ndim != 2 or len(features) < 2 or features.shape[1] != features_a.shape[-1]:
             shapes = f"features_a has shape {tuple(features_a.shape)} and features_b {tuple(features_b.shape)}"
-            raise ValueError(f"{shapes}; write (N, D) and (M, D) with N and M at least 2 and the same D")
+            raise OptionError(f"{shapes}; write (N, D) and (M, D) with N and M at least 2 and the same D")
         if not bool(torch.isfinite(features).all()):
-            raise ValueError(f"{name} holds NaN or infinity, so no distance exists; look at the samples that it came from")
+            raise OptionError(f"{name} holds NaN or infinity, so no distance exists; look at the samples that it came from")
         sets.append(features.detach().to("cpu", torch.float64).numpy())
     means = [rows.mean(0) for rows in sets]
     # The triangular factor of X stands for X in every product, and is no larger than D x D.
@@ -122,10 +109,10 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
         labels: ``(B,)`` integers.
 
     Raises:
-        ValueError: If the shapes do not fit or there is no row.
+        OptionError: If the shapes do not fit or there is no row.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
-        raise ValueError(f"logits has shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; write (B, classes) and (B,) with B at least 1")
+        raise OptionError(f"logits has shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; write (B, classes) and (B,) with B at least 1")
     right = (logits.argmax(1) == labels.to(logits.device)) & torch.isfinite(logits).all(1)
     return float(right.double().mean())
 

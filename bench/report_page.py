@@ -21,12 +21,12 @@ from foreseer.bench.equal_cost import sweep_of
 from foreseer.bench.files import write_whole
 from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES
 from foreseer.bench.report_pictures import AMPLIFY, FATES, differences, fates_of, samples, timeline
-from foreseer.bench.report_points import ACROSS, UP, plain, points_of
-from foreseer.bench.results import FIGURES, LaneResult, Results
+from foreseer.bench.report_points import ACROSS, UP, points_of
+from foreseer.bench.results import FIGURES, LaneResult, Results, plain
 from foreseer.bench.sentences import summaries
 from foreseer.bench.store import Store
 from foreseer.bench.summary import Line, lines_of
-from foreseer.bench.tables import COLUMNS, Column, number_text
+from foreseer.bench.tables import COLUMNS, Column, broken_text, number_text
 
 __all__ = ["PAGE", "write_page"]
 
@@ -147,7 +147,10 @@ def _form(column: Column) -> str:
 
 
 def _mean(column: Column) -> Column:
-    return attrs.evolve(column, text=lambda line: number_text(column.value(line), _form(column)))
+    return attrs.evolve(
+        column,
+        text=lambda line: number_text(column.value(line), _form(column)) + broken_text(line, column.figure),
+    )
 
 
 def _worst(column: Column) -> Column:
@@ -168,9 +171,8 @@ def _pictures(results: Results, folder: Path, lines: Sequence[Line], batch: int)
             continue
         count = min(len(own), len(full), VIDEOS_SHOWN if own.ndim == 5 else IMAGES_SHOWN)
         psnr = [line.means.get("psnr", math.nan), line.worst.get("psnr", math.nan)]
-        text = (
-            "the reference" if line.lane.kind == "full" else f"PSNR {' mean, '.join(number_text(v, '.1f') for v in psnr)} worst" if psnr[0] == psnr[0] else ""
-        )
+        said = f"PSNR {' mean, '.join(number_text(v, '.1f') for v in psnr)} worst{broken_text(line, 'psnr')}"
+        text = "the reference" if line.lane.kind == "full" else said if psnr[0] == psnr[0] else ""
         changed = line.lane.kind != "full"
         yield {
             "name": line.lane.name,

@@ -12,11 +12,12 @@ from typing import Any
 import attrs
 
 from foreseer.bench.equal_cost import sweep_of
-from foreseer.bench.results import FIGURES, Results
+from foreseer.bench.results import FIGURES, Results, plain
 from foreseer.bench.sentences import sentence_of
 from foreseer.bench.summary import Line, lines_of
+from foreseer.bench.tables import broken_text
 
-__all__ = ["ACROSS", "UP", "Axis", "front", "plain", "points_of"]
+__all__ = ["ACROSS", "UP", "Axis", "front", "points_of"]
 
 HOVER_WIDTH = 44
 """Characters in a line of a hover label: what fits beside a point on a phone."""
@@ -129,11 +130,12 @@ def _label(line: Line, settings: dict[str, str]) -> str:
     psnr = {"mean": line.means.get("psnr", math.nan), "worst": line.worst.get("psnr", math.nan)}
     known = {key: "same" if math.isinf(value) else f"{value:.1f}" for key, value in psnr.items() if not math.isnan(value)}
     numbers = [f"{line.steps:.1f} steps".replace(".0 ", " "), f"block-rows {line.cost:.3f}"]
+    said = ", ".join(f"{key} {text}" for key, text in known.items()) + broken_text(line, "psnr")
     numbers += [f"{line.speedup:.2f}x"] if math.isfinite(line.speedup) else []
     parts = [
         [f"<b>{html.escape(text, quote=False)}</b>" for text in _broken(line.lane.name)],
         [", ".join(numbers)],
-        ["PSNR " + ", ".join(f"{key} {text}" for key, text in known.items())] if known else [],
+        [f"PSNR {said}"] if known else [],
         [html.escape(text, quote=False) for text in _broken(", ".join(f"{key}={value}" for key, value in settings.items()))],
     ]
     return "<br>".join(text for part in parts for text in part)
@@ -141,8 +143,3 @@ def _label(line: Line, settings: dict[str, str]) -> str:
 
 def _broken(text: str) -> list[str]:
     return textwrap.wrap(text.replace(",", ", ").replace(",  ", ", "), HOVER_WIDTH, break_long_words=True) or [""]
-
-
-def plain(value: float) -> float | str | None:
-    """Return a number as the page's data holds it: infinity as text, NaN as None."""
-    return value if math.isfinite(value) else None if math.isnan(value) else "inf" if value > 0 else "-inf"

@@ -17,15 +17,32 @@ from typing import Any, Literal, TypeVar
 import attrs
 
 from foreseer.bench.files import write_whole
-from foreseer.errors import OptionError
+from foreseer.errors import ForeseerError, OptionError
 
-__all__ = ["FIGURES", "FILE", "SCHEMA", "Counted", "Figure", "LaneResult", "Results", "Unit"]
+__all__ = [
+    "FIGURES",
+    "FILE",
+    "SCHEMA",
+    "Counted",
+    "Figure",
+    "LaneResult",
+    "NoLaneError",
+    "Results",
+    "Unit",
+    "plain",
+]
 
 SCHEMA = "1.0"
 """Version of the schema: a reader of 1.x reads every 1.y; what 2.0 writes, it refuses."""
 
 FILE = "results.json"
 T = TypeVar("T")
+
+
+class NoLaneError(ForeseerError, KeyError):
+    """Results hold no lane of that name."""
+
+    __str__ = Exception.__str__  # a KeyError puts its message into quotes
 
 
 @attrs.frozen
@@ -46,7 +63,13 @@ class Figure:
 
 
 FIGURES: dict[str, Figure] = {
-    "psnr": Figure("PSNR", "dB", True, "Peak signal-to-noise ratio to the same sample of full computation; infinite where it is the same."),
+    "psnr": Figure(
+        "PSNR",
+        "dB",
+        True,
+        "Peak signal-to-noise ratio to the same sample of full computation. A sample counts with at most "
+        "100 dB, and with 0 if it is broken, that is not finite.",
+    ),
     "ssim": Figure("SSIM", "", True, "Structural similarity to the same sample of full computation; of videos the mean over frames."),
     "feature_distance": Figure(
         "feature dist.",
@@ -215,11 +238,11 @@ class Results:
     finished: bool = False
 
     def lane(self, name: str, batch: int | None = None) -> LaneResult:
-        """Return a lane by its name, and its batch size where there are several. Raises KeyError."""
+        """Return a lane by its name, and its batch size where there are several. Raises `NoLaneError`."""
         for lane in self.lanes:
             if lane.name == name and batch in (None, lane.batch):
                 return lane
-        raise KeyError(f"no lane {name!r}; there are {', '.join(lane.name for lane in self.lanes)}")
+        raise NoLaneError(f"no lane {name!r}; there are {', '.join(lane.name for lane in self.lanes)}")
 
     def full(self, batch: int) -> LaneResult:
         """Return full computation at a batch size."""
@@ -259,6 +282,11 @@ class Results:
             raise OptionError(f"{str(file)!r} is not what a benchmark writes: {error}; restore the file, or run the benchmark again") from error
 
 
+def plain(value: float) -> float | str | None:
+    """Return a number as JSON can hold it: infinity as text, NaN as None."""
+    return value if math.isfinite(value) else None if math.isnan(value) else "inf" if value > 0 else "-inf"
+
+
 def _plain(value: Any) -> Any:
     """Attrs values as plain data; infinity as text, NaN as None."""
     if attrs.has(type(value)):
@@ -269,9 +297,9 @@ def _plain(value: Any) -> Any:
         if set(map(type, value)) <= {float, int} and all(map(math.isfinite, value)):
             return list(value)
         return [_plain(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "inf" if value > 0 else "-inf"
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+    if isinstance(value, float):
+        return plain(value)
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
 
 
 def _structured(kind: type[T], content: Mapping[str, Any]) -> T:

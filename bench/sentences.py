@@ -77,8 +77,10 @@ def sentence_of(results: Results, line: Line) -> str:
     mean, worst = line.means.get("psnr", math.nan), line.worst.get("psnr", math.nan)
     if math.isinf(mean):
         return f"{head} and draws what full computation draws, in every sample."
-    reached = "has samples whose PSNR does not exist" if math.isnan(mean) else f"reaches {mean:.1f} dB in the mean and {_decibel(worst)} in the worst sample"
-    sentence = f"{head} and {reached}{f' of {count}' if math.isfinite(mean) else ''}."
+    they = "is" if line.broken == 1 else "are"
+    broken = f", with {line.broken} that {they} broken (not finite) at 0 dB" if line.broken else ""
+    reached = f"{mean:.1f} dB in the mean and {worst:.1f} dB in the worst sample of {count}"
+    sentence = f"{head} and reaches {reached}{broken}."
     found = beside(results, line) if lane.kind in ("policy", "peer") and line.cost < 1 else Beside(fewer=None, equal_cost=False, peer=None)
     parts = []
     if found.fewer is not None:
@@ -119,7 +121,3 @@ def _ends(found: Gain) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.1f}".removesuffix(".0")
-
-
-def _decibel(value: float) -> str:
-    return "the same" if math.isinf(value) else f"{value:.1f} dB"

@@ -9,40 +9,45 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from foreseer.bench.psnr import counted_psnr
 from foreseer.bench.results import FIGURES, LaneResult, Results
 
-__all__ = ["SAME_PSNR", "Line", "capped", "lines_of", "mean_of", "paired_psnr", "worst_of"]
-
-SAME_PSNR = 100.0
-"""What a PSNR counts at most in means and differences, dB: one sample that is the same, or nearly, must not make a mean infinite."""
+__all__ = ["Line", "counted", "in_decibels", "lines_of", "mean_of", "paired_psnr", "worst_of"]
 
 
-def capped(figure: str, values: Sequence[float]) -> list[float]:
-    """Return a figure's values as means and differences take them: those in dB are at most `SAME_PSNR`."""
-    return [min(v, SAME_PSNR) for v in values] if figure in FIGURES and FIGURES[figure].unit == "dB" else list(values)
+def in_decibels(figure: str) -> bool:
+    """Whether a figure is a PSNR, and counts as one."""
+    return figure in FIGURES and FIGURES[figure].unit == "dB"
+
+
+def counted(figure: str, values: Sequence[float]) -> NDArray[np.float64]:
+    """Return a figure's values as means, worst samples and differences take them.
+
+    Those in dB are counted as `foreseer.bench.psnr.counted_psnr` says; others as they are, NaN where one does
+    not exist.
+    """
+    return counted_psnr(values) if in_decibels(figure) else np.asarray(values, dtype=np.float64)
 
 
 def paired_psnr(*lanes: LaneResult) -> NDArray[np.float64]:
-    """Return ``(lanes, n)`` PSNRs in dB of the n samples that all lanes have, infinity as in `capped`, NaN where a sample is not finite."""
-    found = [dict(zip(lane.indices, capped("psnr", lane.values("psnr")), strict=True)) for lane in lanes]
+    """Return ``(lanes, n)`` PSNRs in dB, as they are counted, of the n samples that all lanes have."""
+    found = [dict(zip(lane.indices, counted("psnr", lane.values("psnr")), strict=True)) for lane in lanes]
     common = sorted(set(found[0]).intersection(*found[1:]))
     return np.array([[values[i] for i in common] for values in found], dtype=np.float64)
 
 
 def mean_of(lane: LaneResult, figure: str) -> float:
-    """Return a figure's mean over the samples: infinite where all are, NaN where one does not exist."""
-    values = lane.values(figure)
-    if not values or all(math.isinf(v) for v in values):
-        return values[0] if values else math.nan
-    return float(np.mean(capped(figure, values)))
+    """Return a figure's mean over the samples, as counted; NaN for none, or where one does not exist."""
+    values = counted(figure, lane.values(figure))
+    return float(values.mean()) if len(values) else math.nan
 
 
 def worst_of(lane: LaneResult, figure: str) -> float:
-    """Return a figure of the worst sample; NaN where one does not exist."""
-    values = lane.values(figure)
-    if not values or any(math.isnan(v) for v in values):
+    """Return a figure of the worst sample, as counted; NaN for none, or where one does not exist."""
+    values = counted(figure, lane.values(figure))
+    if not len(values):
         return math.nan
-    return min(values) if FIGURES[figure].higher_is_better else max(values)
+    return float(values.min() if FIGURES[figure].higher_is_better else values.max())
 
 
 @attrs.frozen(kw_only=True)
@@ -58,7 +63,9 @@ class Line:
         quartiles: Lower and upper quartile of them.
         peak_bytes: Most bytes alive at once, first batch.
         bytes_held: Most bytes that recorded features occupied in a batch; of a peer what was still alive when the first batch was drawn.
-        means, worst: By figure.
+        means, worst: By figure, see `mean_of` and `worst_of`; infinite where that of every sample is, so that
+            all are the same as full computation, which tables and pictures say in words.
+        broken: How many samples are not finite; their PSNR counts as 0 dB.
         frechet: Distance to the data; NaN where there is none.
         fewer: Name of the lane of plain sampling with as many steps; empty where there is none.
         gain: Mean PSNR less that of ``fewer``, dB; NaN where there is none.
@@ -75,6 +82,7 @@ class Line:
     means: dict[str, float]
     worst: dict[str, float]
     frechet: float
+    broken: int = 0
     fewer: str = ""
     gain: float = math.nan
 
@@ -90,7 +98,9 @@ def lines_of(results: Results, batch: int) -> list[Line]:
 def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> Line:
     counted, full = lane.counted, results.full(lane.batch).counted
     figures = [figure for figure in FIGURES if lane.units and figure in lane.units[0].figures]
-    means = {figure: mean_of(lane, figure) for figure in figures}
+    same = {figure for figure in figures if all(map(math.isinf, lane.values(figure)))}
+    means = {figure: math.inf if figure in same else mean_of(lane, figure) for figure in figures}
+    worst = {figure: math.inf if figure in same else worst_of(lane, figure) for figure in figures}
     steps = float(np.mean(lane.steps)) if lane.steps else math.nan
     beside = fewer.get(max(1, math.floor(steps + 0.5))) if lane.kind in ("policy", "peer") and lane.steps else None
     quartiles = np.percentile(lane.ratios, [25, 75]) if lane.ratios else [math.nan, math.nan]
@@ -104,7 +114,8 @@ def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> L
         peak_bytes=counted.peak_bytes if counted else math.nan,
         bytes_held=(counted.held_bytes if counted else 0) if lane.kind == "peer" else max((unit.bytes_held for unit in lane.units), default=0),
         means=means,
-        worst={figure: worst_of(lane, figure) for figure in figures},
+        worst=worst,
+        broken=sum(map(math.isnan, lane.values("psnr"))),
         frechet=math.nan if lane.frechet is None else lane.frechet,
         fewer=beside.name if beside else "",
         gain=_gain(lane, beside) if beside else math.nan,
@@ -112,8 +123,6 @@ def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> L
 
 
 def _gain(lane: LaneResult, other: LaneResult) -> float:
-    """Mean difference in PSNR over the samples that both have, NaN where there are none; infinite where the lane is the same as full computation."""
-    if math.isinf(mean_of(lane, "psnr")):
-        return math.inf
+    """Mean difference in PSNR over the samples that both have; NaN where there are none."""
     ours, theirs = paired_psnr(lane, other)
     return float((ours - theirs).mean()) if len(ours) else math.nan

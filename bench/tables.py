@@ -15,10 +15,19 @@ from foreseer.bench.diff import Change, Diff
 from foreseer.bench.equal_cost import best_at_steps, gain, sweep_of
 from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
 from foreseer.bench.results import FIGURES, LaneResult, Results
-from foreseer.bench.summary import Line, lines_of
+from foreseer.bench.summary import Line, in_decibels, lines_of
 from foreseer.console import console, table
 
-__all__ = ["COLUMNS", "Column", "Match", "matches", "number_text", "print_diff", "print_results"]
+__all__ = [
+    "COLUMNS",
+    "Column",
+    "Match",
+    "broken_text",
+    "matches",
+    "number_text",
+    "print_diff",
+    "print_results",
+]
 
 
 @attrs.frozen
@@ -47,6 +56,11 @@ def number_text(value: float, form: str) -> str:
     return "" if math.isnan(value) else "same" if math.isinf(value) else format(value, form)
 
 
+def broken_text(line: Line, figure: str) -> str:
+    """Say how many samples count as 0 dB because they are broken; empty for none, or for no figure in dB."""
+    return f" ({line.broken} broken)" if line.broken and in_decibels(figure) else ""
+
+
 def _plain(title: str, note: str, value: Callable[[Line], float], form: str, **more: Any) -> Column:
     return Column(title, note, value, lambda line: number_text(value(line), form), **more)
 
@@ -54,7 +68,7 @@ def _plain(title: str, note: str, value: Callable[[Line], float], form: str, **m
 def _figure(title: str, figure: str, form: str, *, unit: str = "", wide: bool = False) -> Column:
     def text(line: Line) -> str:
         mean, worst = (number_text(found.get(figure, math.nan), form) for found in (line.means, line.worst))
-        return mean if mean == worst else f"{mean} / {worst}"
+        return (mean if mean == worst else f"{mean} / {worst}") + broken_text(line, figure)
 
     note = f"{FIGURES[figure].note} Mean / worst{unit}."
     return Column(title, note, lambda line: line.means.get(figure, math.nan), text, wide, figure)

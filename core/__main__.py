@@ -127,8 +127,6 @@ def check(
     except ImportError as error:
         complain(str(error))
         raise typer.Exit(1) from None
-    except ValueError as error:
-        raise OptionError(str(error)) from error
     failed = sum(r.status == "failed" for r in results)
     if as_json:
         typer.echo(json.dumps({"policy": name, "passed": not failed, "checks": [attrs.asdict(r) for r in results]}, indent=1))

@@ -6,6 +6,7 @@ __all__ = [
     "AnswerError",
     "ContractError",
     "ForeseerError",
+    "MissingPackageError",
     "OptionError",
     "OverBudgetError",
     "PluginError",
@@ -34,8 +35,12 @@ class AnswerError(ContractError):
     """A policy answered a hook with something that the contract forbids. ``on_error="compute"`` copes with it, as with what a policy raises."""
 
 
+class MissingPackageError(ForeseerError, ImportError):
+    """A package that an extra brings is not installed; the message says which extra."""
+
+
 class OptionError(ForeseerError, ValueError):
-    """An option of a policy is unknown or out of range."""
+    """An option or an argument is unknown or out of range, or a file is not what it should be."""
 
 
 class OverBudgetError(ForeseerError, MemoryError):

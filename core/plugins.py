@@ -17,9 +17,10 @@ import pluggy
 from foreseer.errors import AnswerError, PluginError, PolicyConflictError
 from foreseer.hookspecs import ObserverSpecs, PolicySpecs
 from foreseer.registry import OBSERVERS, POLICIES, list_plugins
+from foreseer.types import Needs, Run
 from foreseer.versions import CONTRACT
 
-__all__ = ["Implementation", "Policy", "describe", "observer_hooks", "policy_hooks"]
+__all__ = ["Implementation", "Policy", "describe", "needs_of", "observer_hooks", "policy_hooks"]
 
 DECISIONS = ("before_step", "predict_features", "verify")
 
@@ -61,6 +62,12 @@ def policy_hooks(plugins: Sequence[object]) -> dict[str, list[Implementation]]:
             owners = " and ".join(implementation.owner for implementation in hooks[name])
             raise PolicyConflictError(f"{owners} both provide {name}; a session has one provider: drop one of them")
     return hooks
+
+
+def needs_of(hooks: Mapping[str, Sequence[Implementation]], run: Run) -> list[Needs]:
+    """Call ``setup`` for whoever delegates to a plugin. Returns all that it needs, said at once or in parts."""
+    answers = [setup({"run": run}) for setup in hooks["setup"]]
+    return [n for a in answers if a is not None for n in (a if isinstance(a, (tuple, list)) else (a,))]
 
 
 class Policy:

@@ -12,6 +12,7 @@ import inspect
 import os
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import attrs
 
 from foreseer.errors import ForeseerError, OptionError, PluginError, PolicyConflictError
+from foreseer.reading import read_options
 from foreseer.sources import docstring_of
 from foreseer.spelling import read_spec
 from foreseer.versions import GROUP as CONTRACTS
@@ -42,6 +44,7 @@ __all__ = [
 
 POLICIES = "foreseer.policies"
 OBSERVERS = "foreseer.observers"
+LAMBDA = "<lambda>"
 
 
 @attrs.frozen
@@ -185,31 +188,62 @@ def check_options(name: str, factory: Callable[..., Any], options: Mapping[str, 
             raise OptionError(f"policy {name!r} needs the option {option!r}, which has no default; write {name}:{option}=...")
 
 
+class _Waiting(deque[tuple[object, ...]]):
+    """Plugins that were built and that no session has taken. They are one session's: a copy holds none."""
+
+    def __reduce__(self) -> Any:
+        return _Waiting, ()
+
+
 @attrs.frozen
 class PolicySpec:
-    """A named factory and its options. Calling it builds fresh plugins for one session.
+    """A named factory and its options. Calling it gives plugins that no session was given before.
+
+    The options are checked by building the plugins once. The first session is given those, so that the
+    factory is called once for each session. Files that options stand for are read here, and not again.
 
     Attributes:
-        name: For messages and tables.
+        name: For messages and tables. A lambda without arguments is called after what it builds.
         factory: ``(**options) -> plugin or tuple of plugins``.
         options: Keyword arguments for the factory.
+
+    Raises:
+        OptionError: An option is unknown, out of range or missing, or names a file that cannot be read.
     """
 
     name: str
     factory: Callable[..., Any] = attrs.field(repr=False)
     options: Mapping[str, Any] = attrs.field(factory=dict)
+    _waiting: _Waiting = attrs.field(factory=_Waiting, init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         check_options(self.name, self.factory, self.options)
+        object.__setattr__(self, "options", read_options(self.factory, self.options))
         try:
-            self()  # a bad value fails here, not at step 17
+            built = self._build()  # a bad value fails here, not at step 17
         except ForeseerError:
             raise
         except (TypeError, ValueError) as error:
             raise OptionError(f"policy {str(self)!r} cannot be built: {type(error).__name__}: {error}") from error
+        self._waiting.append(built)
+        if self.name == LAMBDA and not signature_of(self.factory).parameters:
+            object.__setattr__(self, "name", "+".join(type(plugin).__name__ for plugin in built))
 
     def __call__(self) -> tuple[object, ...]:
-        """Build the plugins of one session."""
+        """Return the plugins of one session: those that wait for one, or new ones."""
+        try:
+            return self._waiting.pop()  # in one step, so that two sessions that begin at once share none
+        except IndexError:
+            return self._build()
+
+    def look(self) -> tuple[object, ...]:
+        """Return the plugins that wait for the first session, without taking them; none once it has them."""
+        try:
+            return self._waiting[0]
+        except IndexError:
+            return ()
+
+    def _build(self) -> tuple[object, ...]:
         built = self.factory(**self.options)
         return tuple(built) if isinstance(built, (tuple, list)) else (built,)
 
@@ -251,15 +285,9 @@ def policy(policy: str | Callable[..., Any] | PolicySpec, /, **options: Any) -> 
 
 
 def _name_of(factory: Callable[..., Any]) -> str:
-    """What a factory is called in tables. One without a name of its own, such as a lambda, is called after what it builds."""
-    name = getattr(factory, "__name__", "") or getattr(getattr(factory, "func", None), "__name__", "") or type(factory).__name__
-    if name != "<lambda>" or signature_of(factory).parameters:
-        return name
-    try:
-        built = factory()
-    except Exception:  # whoever builds it next hears of it
-        return name
-    return "+".join(type(plugin).__name__ for plugin in (built if isinstance(built, (tuple, list)) else (built,)))
+    """What a factory is called in tables."""
+    inner = getattr(factory, "func", None)  # of a functools.partial
+    return getattr(factory, "__name__", "") or getattr(inner, "__name__", "") or type(factory).__name__
 
 
 def parse_policy(text: str, *, group: str = POLICIES) -> PolicySpec:

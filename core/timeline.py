@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foreseer.errors import MissingPackageError, OptionError
+
 if TYPE_CHECKING:
     from foreseer.report import Report
 
@@ -64,17 +66,18 @@ def draw(report: Report, path: Path) -> Path:
         ``path``.
 
     Raises:
-        ImportError: Without matplotlib (``pip install 'foreseer[plots]'``).
-        ValueError: The path has no ending, or one that matplotlib cannot write.
+        MissingPackageError: Without matplotlib (``pip install 'foreseer[plots]'``).
+        OptionError: The path has no ending.
+        ValueError: It has one that matplotlib cannot write; from matplotlib.
     """
     try:
         import matplotlib.style
         from matplotlib.figure import Figure
         from matplotlib.legend_handler import HandlerTuple
     except ImportError as error:
-        raise ImportError("drawing a timeline needs matplotlib: pip install 'foreseer[plots]'") from error
+        raise MissingPackageError("drawing a timeline needs matplotlib: pip install 'foreseer[plots]'") from error
     if not path.suffix:
-        raise ValueError(f"{path} has no ending to choose the format by; write {path}.pdf, {path}.svg or {path}.png")
+        raise OptionError(f"{path} has no ending to choose the format by; write {path}.pdf, {path}.svg or {path}.png")
 
     steps = max(len(report.outcomes), report.run.num_steps or 1)
     shown = _errors_known(report)

@@ -10,11 +10,12 @@ import attrs
 from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
 from foreseer.options import at_least, checked
-from foreseer.plugins import Implementation, policy_hooks
+from foreseer.plugins import Implementation, needs_of, policy_hooks
 from foreseer.policies.drafting import Target, draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
 from foreseer.policies.taylor import taylor
-from foreseer.policies.timetable import Timetable, timetable_from
+from foreseer.policies.timetable import Timetable, read_schedule, timetable_from
+from foreseer.reading import Written, read_options, reads
 from foreseer.registry import check_options, load_factory, signature_of
 from foreseer.spelling import read_spec
 from foreseer.types import Evidence, Needs, Outcome, Plan, Run, Site, Step, Verdict
@@ -97,8 +98,7 @@ class GatedSchedule:
     def setup(self, run: Run) -> tuple[Needs, ...]:
         """Refuse runs that the timetable is not for; record what the gate asks for."""
         self._computed, notes = self.timetable.for_run(run)
-        answers = [answer for setup in self._hooks["setup"] if (answer := setup({"run": run})) is not None]
-        needs = [n for answer in answers for n in (answer if isinstance(answer, (tuple, list)) else (answer,))]
+        needs = needs_of(self._hooks, run)
         sites = tuple(dict.fromkeys(site for n in needs for site in n.sites))
         return (*needs, *(Needs(sites=sites, note=note) for note in notes))
 
@@ -121,6 +121,16 @@ class GatedSchedule:
             commit({"step": step, "outcome": outcome})
 
 
+def read_gate(gate: Any) -> Any:
+    """Return a gate's text together with its name, its factory and its options, whose files are read."""
+    if not isinstance(gate, str) or isinstance(gate, Written):
+        return gate
+    name, given = read_spec(gate)
+    factory = load_factory(name)
+    return Written(gate, (name, factory, read_options(factory, given)))
+
+
+@reads(schedule=read_schedule, gate=read_gate)
 @checked
 def planned(
     *,
@@ -139,8 +149,10 @@ def planned(
     refused, with what differs. A list of steps is for any run of its length.
 
     Args:
-        schedule: A plan's file; or a list of the computed steps that begins with 0, such as ``0+1+4+9``, which may end well before the run does only where it
-            says how long that is, ``0+1+4+9/50``; or a `foreseer.workbench.SchedulePlan`. None computes everything, and the report says so.
+        schedule: A plan's file, read where the policy is named and not again; or a list of the computed steps
+            that begins with 0, such as ``0+1+4+9``, which may end well before the run does only where it says
+            how long that is, ``0+1+4+9/50``; or a `foreseer.workbench.SchedulePlan`. None computes
+            everything, and the report says so.
         budget: How many steps to compute, of those that the plan has; None for the one that it was written with.
         predictor: What forecasts, by name or factory. None takes the plan's, or ``taylor`` for a list.
         max_order: Highest order of the predictor. None takes the plan's, or 1.
@@ -195,8 +207,7 @@ def _other_predictor(plan: SchedulePlan, chosen: PredictorLike, order: int) -> s
 
 def _gate(gate: str, predictor: PredictorLike, order: int, target: Target) -> tuple[Any, tuple[Any, ...]]:
     """Build the gate. Returns the plugin that plans and judges, and the others."""
-    name, given = read_spec(gate)
-    factory = load_factory(name)
+    name, factory, given = read_gate(gate).value
     names = signature_of(factory).parameters
     offered = {"predictor": predictor, "max_order": order, "last_order": order, "target": target, "warmup_steps": 1, "max_draft_steps": None}
     options = {key: value for key, value in offered.items() if key in names} | given

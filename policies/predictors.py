@@ -9,7 +9,7 @@ import attrs
 
 from foreseer.errors import PluginError
 from foreseer.hookspecs import hookimpl
-from foreseer.plugins import Implementation, policy_hooks
+from foreseer.plugins import Implementation, needs_of, policy_hooks
 from foreseer.registry import check_options, load_factory, signature_of
 from foreseer.spelling import read_spec
 from foreseer.types import Drafts, History, Needs, Outcome, Run, Site, Step, Weights
@@ -79,13 +79,12 @@ class BlockWise:
 
     @hookimpl
     def setup(self, run: Run) -> tuple[Needs, ...]:
-        """Ask for each predictor's anchors at its own block only."""
-        needs = []
+        """Ask for each predictor's anchors at its own block only, and hand on its notes."""
+        needs: list[Needs] = []
         for block, predictor in self.pairs:
             site, hooks = block if isinstance(block, Site) else Site(block % run.depth), policy_hooks([predictor])
-            asked = [n for setup in hooks["setup"] if (n := setup({"run": run})) is not None]
             self._by_site[site] = hooks
-            needs.append(Needs(sites=(site,), anchors=max((n.anchors for n in asked), default=1)))
+            needs += [attrs.evolve(n, sites=(site,)) for n in needs_of(hooks, run) or [Needs()]]
         return tuple(needs)
 
     @hookimpl

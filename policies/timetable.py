@@ -10,12 +10,15 @@ from typing import Any
 import attrs
 
 from foreseer.errors import OptionError
+from foreseer.reading import Written
 from foreseer.types import Run
 from foreseer.workbench.plan_file import SchedulePlan, stretched
 
-__all__ = ["Timetable", "timetable_from"]
+__all__ = ["Timetable", "read_schedule", "timetable_from"]
 
 _LIST = "the computed steps, rising from 0, such as 0+1+4+9 or 0+1+4+9/50"
+_NO_FILE = re.compile(r"[\d\s+/,-]*")
+"""Nobody calls a file so."""
 
 
 @attrs.frozen
@@ -90,6 +93,18 @@ class Timetable:
             raise OptionError(f"planned: schedule={text} ends at step {last} and the run has {num_steps}; if that is meant write schedule={text}/{num_steps}")
 
 
+def read_schedule(schedule: Any) -> Any:
+    """Return a plan's file together with the plan in it; a list, a plan, or what is none of this as it is.
+
+    Raises:
+        OptionError: As `SchedulePlan.load`.
+    """
+    named = isinstance(schedule, (str, Path)) and not isinstance(schedule, Written)
+    if not named or _NO_FILE.fullmatch(str(schedule)):
+        return schedule
+    return Written(str(schedule), SchedulePlan.load(schedule))
+
+
 def timetable_from(schedule: Any, budget: int | None, *, interpolate: bool, any_model: bool) -> Timetable:
     """Read the options of `foreseer.policies.planned.planned`.
 
@@ -104,12 +119,13 @@ def timetable_from(schedule: Any, budget: int | None, *, interpolate: bool, any_
     """
     if schedule is None:
         return Timetable(None)
+    schedule = read_schedule(schedule)
+    if isinstance(schedule, Written):
+        schedule = schedule.value
     length: int | None = None
     match = re.fullmatch(r"\s*(\d+(?:\s*\+\s*\d+)*)\s*(?:/\s*(\d+))?\s*", schedule) if isinstance(schedule, str) else None
-    if isinstance(schedule, str) and match is None and re.fullmatch(r"[\d\s+/,-]*", schedule):  # nobody calls a file so
+    if isinstance(schedule, str) and match is None:
         raise OptionError(f"planned: schedule={schedule!r} is no schedule; write {_LIST}, or a plan's file")
-    if isinstance(schedule, (str, Path)) and match is None:
-        schedule = SchedulePlan.load(schedule)
     if isinstance(schedule, SchedulePlan):
         chosen = schedule.budget(budget)
         return Timetable(chosen.steps, schedule.num_steps, schedule, interpolate, any_model)

@@ -19,9 +19,11 @@ from foreseer.__main__ import app
 from foreseer.bench.claims import verdicts
 from foreseer.bench.diff import diff
 from foreseer.bench.equal_cost import best_at_steps, gain, gain_at_equal_cost
+from foreseer.bench.psnr import BEST_PSNR
 from foreseer.bench.results import Counted, LaneResult, Results, Unit
-from foreseer.bench.summary import SAME_PSNR, capped, lines_of
-from foreseer.bench.tables import matches, print_diff
+from foreseer.bench.sentences import sentence_of
+from foreseer.bench.summary import counted, lines_of, mean_of, worst_of
+from foreseer.bench.tables import COLUMNS, matches, print_diff
 
 SAMPLES, STEPS, DEPTH = 8, 10, 4
 SPREAD = np.linspace(-1, 1, SAMPLES)
@@ -168,11 +170,30 @@ def test_the_gain_over_fewer_steps_is_of_the_samples_that_both_have() -> None:
 
 
 def test_one_sample_that_is_the_same_makes_no_mean_infinite() -> None:
-    """Law: in means an infinite PSNR counts as so many dB; a lane that is the same everywhere stays infinite."""
+    """Law: in means it counts as so many dB, also where all are the same; a table says so in words."""
     full, some = lines_of(results(lane("some", [math.inf] + [30.0] * (SAMPLES - 1), 0.5)), SAMPLES)
+    assert (mean_of(full.lane, "psnr"), worst_of(full.lane, "psnr")) == (BEST_PSNR, BEST_PSNR)
     assert math.isinf(full.means["psnr"])
-    assert some.means["psnr"] == pytest.approx((SAME_PSNR + 30 * (SAMPLES - 1)) / SAMPLES)
+    assert math.isinf(full.worst["psnr"])
+    assert some.means["psnr"] == pytest.approx((BEST_PSNR + 30 * (SAMPLES - 1)) / SAMPLES)
     assert some.worst["psnr"] == 30.0
+
+
+def test_a_broken_sample_counts_as_nothing_and_the_words_say_so() -> None:
+    """Law: it is 0 dB in the mean, in the worst sample and in the gain over fewer steps."""
+    fewer = attrs.evolve(lane("full, 4 steps", 20.0, 0.4, kind="fewer"), num_steps=4)
+    broken = lane("broken", [math.nan, math.nan] + [30.0] * (SAMPLES - 2), 0.4)
+    found = results(broken, fewer)
+    line = next(line for line in lines_of(found, SAMPLES) if line.lane == broken)
+    assert (line.means["psnr"], line.worst["psnr"], line.broken) == (
+        pytest.approx(30 * (1 - 2 / SAMPLES)),
+        0.0,
+        2,
+    )
+    assert line.gain == pytest.approx(line.means["psnr"] - 20)
+    assert "with 2 that are broken (not finite) at 0 dB" in sentence_of(found, line)
+    column = next(column for column in COLUMNS if column.figure == "psnr")
+    assert column.text(line) == f"{line.means['psnr']:.1f} / 0.0 (2 broken)"
 
 
 def test_peers_are_matched_at_as_many_steps() -> None:
@@ -210,7 +231,8 @@ def test_a_figure_that_is_lost_or_found_is_told(better: bool) -> None:
     changes = diff(broken, whole).changed if better else diff(whole, broken).changed
     (change,) = (c for c in changes if c.figure == "psnr")
     assert change.better is better
-    assert math.isnan(change.difference)
+    assert change.difference == pytest.approx(30.0 if better else -30.0)
+    assert change.noise == 0.0
     print_diff(diff(whole, broken))
 
 
@@ -251,10 +273,10 @@ def test_a_sample_that_breaks_in_one_of_two_opponents_counts_by_its_weight() -> 
 @given(st.lists(st.floats(90, 200) | st.just(math.inf), min_size=2, max_size=6))
 def test_nearly_the_same_counts_no_more_than_the_same(psnr: list[float]) -> None:
     """Law: a PSNR counts at most as that of what is the same."""
-    values = capped("psnr", psnr)
-    assert max(values) <= SAME_PSNR
+    values = counted("psnr", psnr)
+    assert max(values) <= BEST_PSNR
     assert all(not a <= b or c <= d for (a, b), (c, d) in zip(itertools.pairwise(psnr), itertools.pairwise(values), strict=True))
-    assert capped("latent_error", psnr) == psnr
+    assert counted("latent_error", psnr).tolist() == psnr
 
 
 def test_without_pairs_a_shift_within_the_spread_is_noise() -> None:

@@ -15,6 +15,7 @@ from foreseer.bench import compare as module
 from foreseer.bench.compare import CompareSettings, Result, compare, file_names
 from foreseer.bench.lanes import FULL, Lane, measure, noise_of, warm_up
 from foreseer.bench.page import COLUMNS, remarks
+from foreseer.bench.psnr import BEST_PSNR
 from foreseer.bench.quality import FRECHET_NOTE
 from foreseer.errors import OptionError, PluginError
 from foreseer.zoo.dit import CONFIG, build
@@ -88,13 +89,24 @@ def test_policies_of_equal_cost_share_their_fewer_steps(tmp_path: Path) -> None:
 def test_results_are_valid_json(result: Result) -> None:
     data = strict((result.settings.out / "results.json").read_text())
     rows = {row["name"]: row for row in data["rows"]}
-    assert rows["none"]["psnr_mean"] is None
+    assert rows["none"]["psnr_mean"] == rows["none"]["psnr_worst"] == BEST_PSNR
+    assert rows["none"]["psnr_per_sample"] == ["inf"] * SMALL["samples"]
     assert rows["none"]["identical_samples"] == SMALL["samples"]
     assert rows["taylorseer"]["psnr_per_sample"] == pytest.approx(list(result.row("taylorseer").psnr))
     assert data["settings"]["steps"] == SMALL["steps"]
     assert data["notes"]["frechet_distance"] == FRECHET_NOTE
     for path in (result.settings.out / "reports").iterdir():
         strict(path.read_text())
+
+
+def test_a_broken_sample_counts_as_nothing_and_the_table_says_so(result: Result) -> None:
+    row = result.row("taylorseer")
+    broken = attrs.evolve(row, psnr=np.array([np.nan, 40.0, 30.0, np.inf, 20.0]))
+    figures = broken.figures()
+    assert (figures["psnr_mean"], figures["psnr_worst"]) == ((0 + 40 + 30 + BEST_PSNR + 20) / 5, 0.0)
+    assert (figures["broken_samples"], figures["identical_samples"]) == (1, 1)
+    text = {column.key: column.text(broken) for column in COLUMNS}
+    assert (text["psnr_mean"], text["psnr_worst"]) == ("38.0 (1 broken)", "0.0")
 
 
 def test_table_has_a_line_for_each_row(result: Result) -> None:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE, DigitJudge, accuracy, frechet_distance, psnr, ssim
+from foreseer.bench.psnr import psnr
+from foreseer.bench.quality import (
+    FRECHET_MINIMUM_SAMPLES,
+    FRECHET_NOTE,
+    DigitJudge,
+    accuracy,
+    frechet_distance,
+    ssim,
+)
 from foreseer.zoo import load_classifier
 from foreseer.zoo.digits import load_digits
 

@@ -23,6 +23,7 @@ import foreseer
 from foreseer import Needs, OptionError, Plan, Probe, Site, Verdict, hookimpl
 from foreseer.__main__ import app
 from foreseer.adapters import ArrayBackbone
+from foreseer.bench.psnr import BEST_PSNR
 from foreseer.metrics import cosine, relative_l2
 from foreseer.plugins import policy_hooks
 from foreseer.policies import LinearPredictor, taylor
@@ -396,6 +397,8 @@ def test_what_was_replayed_runs_with_the_model_in_as_many_steps(tmp_path):
         assert one.cost == one.score.cost
         assert one.error.shape == one.psnr.shape == (2,)
         assert (one.error > 0).all()
+        broken = attrs.evolve(one, psnr=np.array([np.nan, 30.0])).figures()
+        assert (broken["psnr"], broken["psnr_worst"], broken["broken"]) == (15.0, 0.0, 1)
     other = attrs.evolve(trace, signature=attrs.evolve(trace.signature, model="Another 0123"))
     with pytest.raises(OptionError, match="Another 0123"):
         measure(other, scores, tmp_path, samples=2, batch=2)
@@ -461,6 +464,26 @@ def test_what_forecasts_the_output_is_replayed_too():
     assert replay_pair(with_output, "taylor:max_order=1", "taylorseer:interval=3,max_order=1", OUTPUT, features=output).site == OUTPUT
 
 
+def test_a_schedule_at_a_site_hands_on_its_notes_and_weights_take_needs_in_parts():
+    """Law: what stands between a session and a plugin passes all that it says at setup."""
+
+    class Parts:
+        @hookimpl
+        def setup(self, run):
+            return Needs(anchors=2), Needs(sites=(LAST,), anchors=3, note="n")
+
+        @hookimpl
+        def predict_features(self, step, sites, history):
+            return None
+
+    shape = run_of(TRACE)
+    assert LinearWeights("parts", Parts(), shape, LAST).anchors == 3
+    stretched = f"planned:schedule=0+1+4/{TRACE.num_steps * 2},interpolate=True"
+    needs = schedule_from(stretched).at(LAST).setup(shape)
+    assert {site for n in needs for site in n.sites} == {LAST}
+    assert any("is stretched" in n.note for n in needs)
+
+
 def test_of_several_streams_a_gate_says_which_it_compared():
     trace, _ = smooth()
     two = attrs.evolve(trace, streams=("cond", "uncond"), grams={(name, site): gram for (_, site), gram in trace.grams.items() for name in ("cond", "uncond")})
@@ -469,7 +492,7 @@ def test_of_several_streams_a_gate_says_which_it_compared():
 
 
 def test_what_the_command_prints_as_json_is_json(saved):
-    """Law: also where every step is computed, so that the PSNR is infinite."""
+    """Law: also where every step is computed, and nothing is off."""
     every = "+".join(map(str, range(TRACE.num_steps)))
     printed = call(saved, "--predictors", "taylor:max_order=1", "--schedules", f"steps={every}", "--json").stdout
 
@@ -478,7 +501,7 @@ def test_what_the_command_prints_as_json_is_json(saved):
 
     (score,) = json.loads(printed, parse_constant=refuse)["open_loop"]
     assert score["computed"] == TRACE.num_steps
-    assert score["psnr_mean"] is None
+    assert score["psnr_mean"] == score["psnr_worst"] == BEST_PSNR
 
 
 def test_the_tensors_of_another_recording_are_refused(tmp_path):

@@ -528,6 +528,47 @@ def test_two_predictors_side_by_side_both_hear_of_every_step() -> None:
     assert heard == {"first": list(range(6)), "last": list(range(6))}
 
 
+class Several:
+    """A predictor that says what it needs in several parts, and has something to tell."""
+
+    def __init__(self, *needs: Needs) -> None:
+        self.needs, self.inner = needs, taylor(max_order=1)
+
+    @hookimpl
+    def setup(self, run):
+        return self.needs
+
+    @hookimpl
+    def predict_features(self, step, sites, history):
+        return self.inner.predict_features(step, sites, history)
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [
+        lambda several: (FirstBlockGate(0.05, 2), BlockWise(((0, taylor(max_order=0)), (-1, several)))),
+        lambda several: (FirstBlockGate(0.05, 2), several),
+    ],
+    ids=["side by side", "alone"],
+)
+def test_a_predictor_may_need_several_things_and_its_notes_are_heard(wrapped) -> None:
+    """Law: what delegates to a predictor hands on all that it says at setup."""
+    needs = Needs(anchors=2), Needs(anchors=4, note="The pot is small."), Needs(note="It boils.")
+    s = session(world(), lambda: wrapped(Several(*needs)))
+    drive(s)
+    assert s._bank._keep[Site(3)] == 4
+    assert {"The pot is small.", "It boils."} <= set(s.report.warnings)
+
+
+def test_a_predictor_beside_another_may_need_nothing() -> None:
+    def pair():
+        other = Several(Needs(sites=(Site(0),), anchors=3))
+        return FirstBlockGate(0.05, 2), BlockWise(((0, Several()), (-1, other)))
+
+    s = session(world(), pair)
+    assert s._bank._keep == {Site(0): 1, Site(3): 3}, "each is given its own block and no other"
+
+
 @attrs.define(eq=False)
 class Looker:
     """An observer that keeps what it is shown."""

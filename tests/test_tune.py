@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 import foreseer.bench.families as families
 from foreseer.__main__ import app
-from foreseer.bench.quality import psnr
+from foreseer.bench.psnr import BEST_PSNR, psnr
 from foreseer.errors import OptionError
 from foreseer.registry import parse_policy
-from foreseer.workbench.gauge import CEILING, NotFiniteError
+from foreseer.workbench.gauge import NotFiniteError
 from foreseer.workbench.preset import Preset
 from foreseer.workbench.search import Choice, Span, parse_range, space_of
 from foreseer.workbench.target import Point, Target, pareto
@@ -162,11 +162,38 @@ def test_samples_that_are_not_finite_are_a_failure(toy: ToyFamily, monkeypatch: 
     draw, lost = ToyFamily.draw, float("nan")
     monkeypatch.setattr(ToyFamily, "draw", lambda self, *a, **k: draw(self, *a, **k) * (lost if self._attached else 1.0))
     found = tune(settings(trials=2))
-    assert [point.error for point in found.failed] == ["NotFiniteError: 3 of 3 samples are not finite"] * 2
+    said = "NotFiniteError: 3 of 3 samples are broken: they are not finite"
+    assert [point.error for point in found.failed] == [said, said]
     assert found.preset is None
     monkeypatch.setattr(ToyFamily, "draw", lambda self, *a, **k: draw(self, *a, **k) * lost)
     with pytest.raises(NotFiniteError, match="samples of full computation are not finite"):
         tune(settings(trials=2))
+
+
+def test_a_sample_that_breaks_on_held_out_samples_counts_as_nothing_and_is_told(
+    toy: ToyFamily,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Law: what breaks where nobody searched is measured, not raised; the rest of the figures stand."""
+    draw = ToyFamily.draw
+
+    def breaking(self: ToyFamily, indices: Any, **how: Any) -> Any:
+        found = draw(self, indices, **how)
+        found[[self._attached and index == 4 for index in indices]] = float("nan")
+        return found
+
+    whole = tune(settings(trials=2)).preset
+    monkeypatch.setattr(ToyFamily, "draw", breaking)
+    preset = tune(settings(trials=2)).preset
+    assert whole is not None
+    assert preset is not None
+    assert preset.tuned == whole.tuned
+    assert whole.held_out is not None
+    assert preset.held_out is not None
+    assert (whole.held_out.broken, preset.held_out.broken) == (0, 1)
+    assert preset.held_out.psnr_worst == 0.0
+    assert 0 < preset.held_out.psnr_mean < whole.held_out.psnr_mean
+    assert "(worst 0.00, 1 broken)" in str(preset.held_out)
 
 
 def test_full_computation_is_drawn_once(toy: ToyFamily) -> None:
@@ -381,4 +408,4 @@ def test_a_preset_is_plain_json(tmp_path: Path) -> None:
     assert preset is not None
     content = json.loads(preset.save(tmp_path / "p.json").read_text(), parse_constant=lambda text: pytest.fail(text))
     assert content["policy"] == preset.policy
-    assert content["tuned"]["psnr_mean"] == CEILING
+    assert content["tuned"]["psnr_mean"] == BEST_PSNR

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import foreseer.zoo
+from foreseer import OptionError
 from foreseer.zoo import card, classifier, dit, load_classifier, train_classifier, train_dit
 from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
 from foreseer.zoo.digits import HELD_OUT, load_digits
@@ -289,7 +290,7 @@ def test_card_measures_tell_copies_from_fresh_images():
 
 
 def test_card_says_what_is_missing(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"copy training_log\.csv"):
+    with pytest.raises(OptionError, match=r"copy training_log\.csv"):
         card.read_log(tmp_path / "training_log.csv")
 
 

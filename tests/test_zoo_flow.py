@@ -6,6 +6,7 @@ import re
 import warnings
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import foreseer
 import foreseer.zoo
-from foreseer.bench.quality import psnr
+from foreseer.bench.psnr import psnr
 from foreseer.registry import parse_policy
 from foreseer.zoo import card, card_flux, card_wan, flux, load_classifier, load_flux, load_wan, moving, storing, train_flux, train_wan, wan
 from foreseer.zoo.digits import load_digits
@@ -287,6 +288,20 @@ def test_models_load_in_another_dtype(name):
     assert {parameter.dtype for parameter in pipe.transformer.parameters()} == {torch.bfloat16}
     out = quiet(pipe)("7", num_inference_steps=1, output_type="pt", return_dict=False, **(VIDEO if name == "wan" else {}))[0]
     assert bool(torch.isfinite(out).all())
+
+
+@pytest.mark.parametrize(("name", "shape"), [("flux", (1, 16, 16, 1)), ("wan", (1, 9, 16, 16, 1))])
+def test_a_bundled_pipeline_is_called_with_a_prompt_alone(name, shape):
+    """Law: as its docs say, with nothing else, and as its own code is called, with sizes in their places."""
+    pipe = pipes()[name]
+    with foreseer.attach(pipe, "taylorseer", interval=4) as attached:
+        found = pipe("7")
+    assert len(attached.report.full_steps) < len(attached.report.outcomes)
+    pictures = found.frames if name == "wan" else found.images
+    drawn = np.stack([np.asarray(one) if name == "wan" else np.asarray(one)[..., None] for one in pictures])
+    assert drawn.shape == shape
+    if name == "wan":
+        assert pipe("7", None, 32, 16, 5, 1).frames.shape == (1, 5, 32, 16, 1)
 
 
 def test_pictures_and_videos_have_their_shapes():

@@ -71,11 +71,13 @@ def load_flux(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.
 def load_wan(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> WanPipeline:
     """Load the Wan-shaped model of moving digits, in a real `WanPipeline`, in eval mode.
 
-    ``pipe("7", height=16, width=16, num_frames=9, max_sequence_length=2)`` makes a grey video of 9 frames. Prompts are as in `load_flux`. Guidance is true
-    guidance: two calls a step. The transformer is a `WanTransformer3DModel` of 8 blocks. The rest are stand-ins, named for what they are: a `DigitTable` of
-    trained embeddings for the text encoder, a `DigitTokenizer`, and a `FoldedVideo` for the VAE, whose latents are the pixels, 2x2 of them in two frames to a
-    latent of 8 channels: ``(B, 8, 5, 8, 8)``, or 80 tokens. A longer ``max_sequence_length`` repeats the two vectors of a prompt: the same video, and a
-    slower one. See ``zoo/wan_digits/card.md``.
+    ``pipe("7")`` makes a grey video of 9 frames of 16x16 pixels; ``max_sequence_length=2`` makes the same one
+    faster. Prompts are as in `load_flux`. Guidance is true guidance: two calls a step. The transformer is a
+    `WanTransformer3DModel` of 8 blocks. The rest are stand-ins, named for what they are: a `DigitTable` of
+    trained embeddings for the text encoder, a `DigitTokenizer`, and a `FoldedVideo` for the VAE, whose
+    latents are the pixels, 2x2 of them in two frames to a latent of 8 channels: ``(B, 8, 5, 8, 8)``, or 80
+    tokens. A longer ``max_sequence_length`` (512 where nothing is said) repeats the two vectors of a prompt.
+    See ``zoo/wan_digits/card.md``.
 
     Raises:
         ImportError: Without diffusers (``pip install 'foreseer[diffusers]'``).

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.bench.quality import FRECHET_NOTE, DigitJudge, frechet_distance
+from foreseer.errors import OptionError
 from foreseer.timeline import STYLE
 from foreseer.zoo import ddim, dit
 from foreseer.zoo.digits import SOURCE, load_digits
@@ -33,15 +34,15 @@ def read_log(path: Path) -> dict[str, NDArray[np.float64]]:
     """Return the columns of a training log. Where a step occurs twice, since a run was resumed before it, the later line counts.
 
     Raises:
-        FileNotFoundError: If there is no log.
-        ValueError: If it has no lines.
+        OptionError: If there is no log, or it has no lines.
     """
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; copy training_log.csv from the folder the recipe wrote to, next to the weights")
+        where = "from the folder the recipe wrote to, next to the weights"
+        raise OptionError(f"{path} does not exist; copy training_log.csv {where}")
     with path.open(newline="") as file:
         lines = {int(line["step"]): line for line in csv.DictReader(file)}
     if not lines:
-        raise ValueError(f"{path} has no lines; train for at least one --eval-every")
+        raise OptionError(f"{path} has no lines; train for at least one --eval-every")
     ordered = [lines[step] for step in sorted(lines)]
     return {name: np.array([float(line[name]) for line in ordered]) for name in ("step", "train_loss", "held_out_loss", "seconds")}
 

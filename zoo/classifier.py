@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foreseer.errors import OptionError
+
 __all__ = ["CONFIG", "DigitClassifier", "load_weights", "save_weights"]
 
 CONFIG: dict[str, Any] = {"width": 32, "feature_size": 64}
@@ -42,10 +44,10 @@ class DigitClassifier(nn.Module):
         """Return the ``(B, D)`` penultimate layer for ``(B, 1, 8, 8)`` float images in [-1, 1].
 
         Raises:
-            ValueError: If the images have another shape.
+            OptionError: If the images have another shape.
         """
         if images.ndim != 4 or images.shape[1:] != (1, 8, 8):
-            raise ValueError(f"images has shape {tuple(images.shape)}; the classifier takes (B, 1, 8, 8) in [-1, 1]; resize or reshape them first")
+            raise OptionError(f"images has shape {tuple(images.shape)}; the classifier takes (B, 1, 8, 8) in [-1, 1]; resize or reshape them first")
         out: Tensor = self.body(images)
         return out
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from foreseer.errors import OptionError
 from foreseer.zoo.dit import NULL_CLASS, alphas_cumprod
 
 __all__ = ["ddim_sample", "ddim_timesteps"]
@@ -19,7 +20,7 @@ __all__ = ["ddim_sample", "ddim_timesteps"]
 def ddim_timesteps(num_steps: int) -> list[int]:
     """Return ``num_steps`` timesteps spread evenly over 999..0, noisiest first."""
     if num_steps < 1:
-        raise ValueError(f"num_steps={num_steps} is out of range; write a whole number >= 1")
+        raise OptionError(f"num_steps={num_steps} is out of range; write a whole number >= 1")
     if num_steps == 1:
         return [999]
     return [round(i * 999 / (num_steps - 1)) for i in reversed(range(num_steps))]

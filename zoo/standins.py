@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from foreseer.errors import OptionError
+
 __all__ = ["DIGITS", "NO_DIGIT", "DigitTable", "DigitTokenizer", "FoldedVideo", "PixelImage", "digit_of"]
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -26,7 +28,7 @@ def digit_of(prompt: str) -> int:
     """Return the digit that a prompt names, as a numeral or an English word ("7", "a handwritten seven"); `NO_DIGIT` for an empty one.
 
     Raises:
-        ValueError: If it names none, or several.
+        OptionError: If it names none, or several.
     """
     words = re.findall(r"[a-z]+|[0-9]+", prompt.lower())
     found = {DIGITS.index(word) if word in DIGITS else int(word) for word in words if word in DIGITS or (word.isdigit() and len(word) == 1)}
@@ -35,7 +37,7 @@ def digit_of(prompt: str) -> int:
     if not words:
         return NO_DIGIT
     what = f"names {len(found)} digits" if found else "names no digit"
-    raise ValueError(f"prompt={prompt!r} {what}; this model draws one digit: write 0 to 9 or {DIGITS[0]} to {DIGITS[-1]}, or an empty prompt for any digit")
+    raise OptionError(f"prompt={prompt!r} {what}; this model draws one digit: write 0 to 9 or {DIGITS[0]} to {DIGITS[-1]}, or an empty prompt for any digit")
 
 
 class Encoding(dict[str, Tensor]):
@@ -69,13 +71,13 @@ class DigitTokenizer:
         """Return ``input_ids`` and ``attention_mask``, ``(B, length)`` int64; the other options of a real tokenizer say nothing here.
 
         Raises:
-            ValueError: As `digit_of`; or if a repeated sequence is asked for in a length that cuts it.
+            OptionError: As `digit_of`; or if a repeated sequence is asked for in a length that cuts it.
         """
         prompts = [text] if isinstance(text, str) else text
         ids = self.ids(torch.tensor([digit_of(prompt) for prompt in prompts]))
         if self.repeat and max_length is not None:
             if max_length < self.length or max_length % self.length:
-                raise ValueError(f"max_sequence_length={max_length} is out of range; write a multiple of {self.length}, such as {self.length}")
+                raise OptionError(f"max_sequence_length={max_length} is out of range; write a multiple of {self.length}, such as {self.length}")
             ids = ids.repeat(1, max_length // self.length)
         return Encoding(input_ids=ids, attention_mask=torch.ones_like(ids))
 
@@ -178,11 +180,11 @@ class FoldedVideo(Rearranged):
         """Return ``latents`` ``(B, 8, (F + 1) / 2, H / 2, W / 2)`` of a ``(B, 1, F, H, W)`` video, neither shifted nor scaled.
 
         Raises:
-            ValueError: If F is even, or H or W is odd.
+            OptionError: If F is even, or H or W is odd.
         """
         batch, _, frames, height, width = video.shape
         if frames % 2 == 0 or height % 2 or width % 2:
-            raise ValueError(f"video has shape {tuple(video.shape)}; write (B, 1, F, H, W) with an odd number of frames F, and even H and W")
+            raise OptionError(f"video has shape {tuple(video.shape)}; write (B, 1, F, H, W) with an odd number of frames F, and even H and W")
         pairs = torch.cat([video[:, :, :1], video], 2).view(batch, (frames + 1) // 2, 2, height // 2, 2, width // 2, 2)
         return SimpleNamespace(latents=pairs.permute(0, 2, 4, 6, 1, 3, 5).reshape(batch, 8, (frames + 1) // 2, height // 2, width // 2))
 

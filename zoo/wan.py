@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from foreseer.zoo.moving import FRAMES, SIDE
 from foreseer.zoo.standins import DigitTable, DigitTokenizer, FoldedVideo
 from foreseer.zoo.storing import load, read_config
 
@@ -86,10 +87,25 @@ def load_model(folder: Path) -> WanDigits:
 
 
 def pipeline(model: WanDigits, config: dict[str, Any]) -> WanPipeline:
-    """Put the model into a `WanPipeline`."""
+    """Put the model into a `WanPipeline`, which makes 9 frames of 16x16 pixels unless told otherwise."""
     from diffusers import UniPCMultistepScheduler, WanPipeline
 
-    return WanPipeline(
+    class WanDigitsPipeline(WanPipeline):  # type: ignore[misc]
+        """A `WanPipeline` whose sizes are by default those that the model was trained on."""
+
+        def __call__(
+            self,
+            prompt: Any = None,
+            negative_prompt: Any = None,
+            height: int = SIDE,
+            width: int = SIDE,
+            num_frames: int = FRAMES,
+            *others: Any,
+            **options: Any,
+        ) -> Any:
+            return super().__call__(prompt, negative_prompt, height, width, num_frames, *others, **options)
+
+    return WanDigitsPipeline(
         tokenizer=model.tokenizer,
         text_encoder=model.text,
         vae=FoldedVideo(**config["vae"]).to(model.text.device, model.text.dtype),

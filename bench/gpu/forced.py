@@ -12,6 +12,7 @@ from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
 from foreseer.options import at_least, checked
 from foreseer.plugins import Implementation, policy_hooks
+from foreseer.reading import Written, reads
 from foreseer.registry import parse_policy
 from foreseer.types import Evidence, Outcome, Run, Step, Verdict
 
@@ -67,6 +68,14 @@ class ForcedGate:
         self._ask("commit", {"step": step, "outcome": outcome})
 
 
+def _named(policy: Any) -> Any:
+    """Return a policy's text together with the policy."""
+    if not isinstance(policy, str) or isinstance(policy, Written):
+        return policy
+    return Written(policy, parse_policy(policy))
+
+
+@reads(policy=_named)
 @checked
 def forced(*, policy: str, computed: Annotated[int, at_least(0)], of: Annotated[int, at_least(1)]) -> tuple[object, ...]:
     """Build a policy whose gate's verdicts are forced.
@@ -81,7 +90,7 @@ def forced(*, policy: str, computed: Annotated[int, at_least(0)], of: Annotated[
     """
     if computed > of:
         raise OptionError(f"forced: computed={computed} is out of range; write a whole number from 0 to of={of}")
-    plugins = parse_policy(policy)()
+    plugins = _named(policy).value()
     if not any(hasattr(plugin, "verify") for plugin in plugins):
         raise OptionError(f"forced: policy={policy!r} judges nothing; name a policy with a gate, such as 'speca'")
     return tuple(ForcedGate(plugin, computed, of) if hasattr(plugin, "verify") else plugin for plugin in plugins)

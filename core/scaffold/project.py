@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import foreseer
-from foreseer.errors import OptionError
+from foreseer.errors import MissingPackageError, OptionError
 from foreseer.scaffold.names import Names, names_for
 
 __all__ = ["write_project"]
@@ -29,12 +29,12 @@ def render_project(kind: str, names: Names) -> dict[str, str]:
     """Render every file of a project: path relative to the project -> text.
 
     Raises:
-        ImportError: Without jinja2.
+        MissingPackageError: Without jinja2.
     """
     try:
         import jinja2
     except ImportError as error:
-        raise ImportError("a new project is written with jinja2: pip install 'foreseer[cli]'") from error
+        raise MissingPackageError("a new project is written with jinja2: pip install 'foreseer[cli]'") from error
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("foreseer.scaffold", "templates"),
         undefined=jinja2.StrictUndefined,
@@ -78,7 +78,7 @@ def write_project(
 
     Raises:
         OptionError: The kind is unknown; the name cannot be used or is taken; or files would change and ``overwrite`` is False.
-        ImportError: Without jinja2 (``pip install 'foreseer[cli]'``).
+        MissingPackageError: Without jinja2 (``pip install 'foreseer[cli]'``).
         OSError: The files cannot be read or written.
     """
     names = names_for(kind, name, allow_taken=allow_taken)

@@ -9,7 +9,7 @@ from typing import Any, Literal, NoReturn
 
 import attrs
 
-from foreseer.errors import ContractError
+from foreseer.errors import ContractError, OptionError
 from foreseer.registry import PolicySpec
 from foreseer.testing.subject import Capabilities, Subject, subject_of
 from foreseer.testing.surroundings import kept
@@ -102,10 +102,10 @@ def decides_by_row(can: Capabilities) -> str:
 
 
 def check_names(expected: Any, checks: tuple[Check, ...]) -> None:
-    """Refuse expected failures of checks that do not exist. Raises ValueError with the nearest name."""
+    """Refuse expected failures of checks that do not exist. Raises OptionError with the nearest name."""
     known = [check.name for check in checks]
     for name in expected or ():
         if name not in known:
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"the checks are {', '.join(known)}"
-            raise ValueError(f"expected_failures names {name!r}, which is no check; {hint}")
+            raise OptionError(f"expected_failures names {name!r}, which is no check; {hint}")

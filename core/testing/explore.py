@@ -8,17 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from foreseer.errors import MissingPackageError
+
 __all__ = ["explore", "need_hypothesis", "strategies"]
 
 F = TypeVar("F", bound=Callable[..., None])
 
 
 def need_hypothesis() -> Any:
-    """Import it. Raises ImportError that says what to install."""
+    """Import it. Raises `MissingPackageError`, which says what to install."""
     try:
         import hypothesis
     except ImportError as error:
-        raise ImportError("the checks of numbers need hypothesis: pip install 'foreseer[testing]'") from error
+        raise MissingPackageError("the checks of numbers need hypothesis: pip install 'foreseer[testing]'") from error
     return hypothesis
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from foreseer.errors import ForeseerError
+from foreseer.errors import ForeseerError, MissingPackageError, OptionError
 from foreseer.registry import PolicySpec
 from foreseer.testing.check import check_names
 from foreseer.testing.explore import need_hypothesis
@@ -33,10 +33,10 @@ def parametrize_policies(
         The mark.
 
     Raises:
-        ValueError: ``expected_failures`` names a check that does not exist; the message has the nearest name; or one that says nothing
+        OptionError: ``expected_failures`` names a check that does not exist; the message has the nearest name; or one that says nothing
             about any of these policies. Or there is no policy.
         PluginError, OptionError: There is no such policy, or it cannot be built.
-        ImportError: Without pytest or hypothesis (``pip install 'foreseer[testing]'``).
+        MissingPackageError: Without pytest or hypothesis (``pip install 'foreseer[testing]'``).
 
     A test module of a plugin, complete::
 
@@ -47,11 +47,11 @@ def parametrize_policies(
     try:
         import pytest
     except ImportError as error:
-        raise ImportError("parametrize_policies makes tests for pytest: pip install 'foreseer[testing]'") from error
+        raise MissingPackageError("tests of policies need pytest: pip install 'foreseer[testing]'") from error
     need_hypothesis()
     check_names(expected_failures, CHECKS)
     if isinstance(policies, str) or not policies:
-        raise ValueError(f"policies={policies!r}: give a list of one or more, such as [{policies or 'my_policy'!r}]")
+        raise OptionError(f"policies={policies!r}: give a list of one or more, such as [{policies or 'my_policy'!r}]")
     parameters, examined = [], set()
     for given in policies:
         spec = spec_of(given)
@@ -68,5 +68,5 @@ def parametrize_policies(
             parameters.append(pytest.param(spec, check, id=f"{spec}-{check.name}", marks=marks))
     for name, reason in (expected_failures or {}).items():
         if name not in examined:
-            raise ValueError(f"expected_failures names {name!r} ({reason}), which says nothing about any of these policies: take it out")
+            raise OptionError(f"expected_failures names {name!r} ({reason}), which says nothing about any of these policies: take it out")
     return pytest.mark.parametrize(("policy", "check"), parameters)

@@ -57,9 +57,9 @@ def check_policy(policy: str | Callable[..., Any] | PolicySpec, *, expected_fail
         the other checks are skipped.
 
     Raises:
-        ValueError: ``expected_failures`` names a check that does not exist; the message has the nearest name.
+        OptionError: ``expected_failures`` names a check that does not exist; the message has the nearest name.
         PluginError, OptionError: There is no such policy, or it cannot be built.
-        ImportError: Without hypothesis (``pip install 'foreseer[testing]'``).
+        MissingPackageError: Without hypothesis (``pip install 'foreseer[testing]'``).
     """
     check_names(expected_failures, CHECKS)
     need_hypothesis()

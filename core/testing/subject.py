@@ -86,7 +86,7 @@ def subject_of(policy: str | Callable[..., Any] | PolicySpec) -> Subject:
         OptionError: An option is unknown or out of range.
     """
     spec = spec_of(policy)
-    plugins = spec()
+    plugins = spec.look() or spec()
     if any(implements(plugin, OBSERVING) for plugin in plugins):
         marked = frozenset(name for name in OBSERVING if any(implements(plugin, (name,)) for plugin in plugins))
         return Subject(spec, Capabilities(hooks=marked, observer=True, options=tuple(signature_of(spec.factory).parameters)), ())

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from foreseer.adapters.identity import identity_of
 from foreseer.bench.families import load_family
 from foreseer.bench.harness import run_benchmark
+from foreseer.bench.psnr import likeness_of
 from foreseer.bench.settings import BenchSettings
 from foreseer.errors import OptionError
 from foreseer.registry import PolicySpec, parse_policy
@@ -37,6 +38,7 @@ CLOSED: tuple[tuple[str, str, str], ...] = (
     ("psnr", "PSNR, measured", ".1f"),
     ("psnr_worst_predicted", "worst, predicted", ".1f"),
     ("psnr_worst", "worst, measured", ".1f"),
+    ("broken", "broken samples", "d"),
 )
 """Key in `Measured.figures`, heading, format."""
 
@@ -49,7 +51,8 @@ class Measured:
         score: What the replay found.
         predicted: ``(S,)`` predicted error of the final latent over its norm; empty where the trace has no sensitivities of this site.
         error: ``(N,)`` measured error of the final latent over its norm, on the N other samples.
-        psnr: ``(N,)`` measured PSNR in dB of the decoded images; infinite where a sample is that of full computation.
+        psnr: ``(N,)`` measured PSNR in dB of the decoded images; infinite where a sample is that of full computation,
+            NaN where it is broken, that is not finite.
         cost: Computed steps, mean over the samples.
     """
 
@@ -66,7 +69,7 @@ class Measured:
 
     def figures(self) -> dict[str, Any]:
         """Return plain data, one line of a table. What is not known is None."""
-        promise = self.score.promise
+        promised, measured = self.score.figures(), likeness_of(self.psnr)
         return {
             "name": self.score.name,
             "computed_predicted": self.score.cost,
@@ -74,15 +77,12 @@ class Measured:
             "latent_error_predicted": float(self.predicted.mean()) if len(self.predicted) else None,
             "latent_error": float(self.error.mean()),
             "ratio": None if math.isnan(self.ratio) else self.ratio,
-            "psnr_predicted": _finite(promise.mean()) if len(promise) else None,
-            "psnr": _finite(self.psnr.mean()),
-            "psnr_worst_predicted": _finite(promise.min()) if len(promise) else None,
-            "psnr_worst": _finite(self.psnr.min()),
+            "psnr_predicted": promised["psnr_mean"],
+            "psnr": measured.mean,
+            "psnr_worst_predicted": promised["psnr_worst"],
+            "psnr_worst": measured.worst,
+            "broken": measured.broken,
         }
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def choose_scores(scores: Sequence[Score], asked: Sequence[str]) -> list[Score]:

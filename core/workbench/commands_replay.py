@@ -76,7 +76,7 @@ def replay(
 
 
 def _finite(plain: Any) -> Any:
-    """The same without what JSON has no word for: the PSNR of a sample that came out the same is infinite, and becomes null."""
+    """The same without what JSON has no word for, which becomes null."""
     if isinstance(plain, dict):
         return {key: _finite(value) for key, value in plain.items()}
     if isinstance(plain, list):
@@ -149,6 +149,9 @@ def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) 
         out.print()
         out.print(closed)
         out.print(f"\nPredicted / measured with the model, on {len(measured[0].error)} other samples; the ratio is of the latent errors.")
+        for one in measured:
+            if broken := one.figures()["broken"]:
+                out.print(f"{one.score.name}: {broken} of them are broken (not finite), and count as 0 dB")
 
 
 def _write(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured], predictors: Sequence[str], site: str, out: Path, as_csv: bool) -> list[Path]:

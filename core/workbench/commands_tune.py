@@ -132,6 +132,14 @@ def _print(found: Tuned) -> None:
     for what, m in (("tuned on", found.preset.tuned), ("held out", found.preset.held_out)):
         if m is not None:
             fewer = "" if m.fewer_psnr_mean is None else f"{m.fewer_psnr_mean:.2f} dB"
-            row = (f"{m.samples} {what}", f"{m.speedup:.2f}x", f"{m.steps_computed:.1f}", f"{m.psnr_mean:.2f} dB", f"{m.psnr_worst:.2f} dB", fewer)
+            broken = f" ({m.broken} broken)" if m.broken else ""
+            row = (
+                f"{m.samples} {what}{broken}",
+                f"{m.speedup:.2f}x",
+                f"{m.steps_computed:.1f}",
+                f"{m.psnr_mean:.2f} dB",
+                f"{m.psnr_worst:.2f} dB",
+                fewer,
+            )
             compared.add_row(*map(Text, row))
     out.print(compared)

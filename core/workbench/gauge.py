@@ -14,7 +14,7 @@ from torch import Tensor
 
 from foreseer.bench.families import Family
 from foreseer.bench.lanes import wait_for
-from foreseer.bench.quality import psnr
+from foreseer.bench.psnr import Likeness, likeness_of, psnr
 from foreseer.errors import ForeseerError
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
@@ -22,14 +22,11 @@ from foreseer.types import Run
 from foreseer.workbench.preset import Measured
 from foreseer.workbench.signature import Signature
 
-__all__ = ["CEILING", "Gauge", "NotFiniteError", "Reading"]
-
-CEILING = 120.0
-"""dB. A sample counts with at most this PSNR: above it are rounding errors, and infinity has no mean."""
+__all__ = ["Gauge", "NotFiniteError", "Reading"]
 
 
 class NotFiniteError(ForeseerError):
-    """A policy drew samples that are not finite."""
+    """Samples are broken: they are not finite."""
 
 
 @attrs.frozen(kw_only=True)
@@ -68,17 +65,15 @@ class Gauge:
         Raises:
             NotFiniteError: It is not finite, so that nothing can be compared with it.
         """
-        if not bool(torch.isfinite(self._full).all()):
-            raise NotFiniteError("samples of full computation are not finite; write another --dtype")
+        _ = self._full
 
     def measure(self, spec: PolicySpec) -> Reading:
-        """Draw the samples with a policy.
+        """Draw the samples with a policy. Those that are broken, that is not finite, count as 0 dB.
 
         Raises:
-            NotFiniteError: A sample is not finite.
+            NotFiniteError: See `prepare`.
             Exception: Whatever the policy raises.
         """
-        full = self._full
         found: list[Tensor] = []
         reports: list[Report] = []
         steps: list[float] = []
@@ -93,22 +88,24 @@ class Gauge:
             # rows of one sample share a fate, so that its first row says it; streams are averaged
             steps += np.mean([report.computed.sum(axis=0)[: len(indices)] for report in streams], axis=0).tolist()
         everything = sum(report.run.depth * report.run.rows * len(report.outcomes) for report in reports)
-        mean, worst = self._likeness(torch.cat(found), full)
+        like = self._likeness(found)
         measured = Measured(
             samples=self.samples,
             first=self.first,
             seed=self._seed,
             block_rows_ratio=sum(report.block_rows for report in reports) / everything,
             steps_computed=float(np.mean(steps)),
-            psnr_mean=mean,
-            psnr_worst=worst,
+            psnr_mean=like.mean,
+            psnr_worst=like.worst,
+            broken=like.broken,
         )
         return Reading(measured=measured, seconds=seconds, run=reports[0].run)
 
     def fewer(self, steps_computed: float) -> float:
         """Return the mean PSNR of plain sampling with as many steps as were computed; half a step is rounded up."""
         count = max(1, math.floor(steps_computed + 0.5))
-        return self._likeness(torch.cat([self.family.decode(self._draw(indices, count)[0]) for indices in self._batches()]), self._full)[0]
+        drawn = [self._draw(indices, count)[0] for indices in self._batches()]
+        return self._likeness([self.family.decode(latents) for latents in drawn]).mean
 
     def signature(self, run: Run, *, dtype: str, versions: dict[str, str]) -> Signature:
         """Return what a policy was measured on."""
@@ -127,7 +124,10 @@ class Gauge:
     def _full(self) -> Tensor:
         drawn = [self._draw(indices, self._num_steps) for indices in self._batches()]
         self.seconds = sum(seconds for _, seconds in drawn)
-        return torch.cat([self.family.decode(latents) for latents, _ in drawn])
+        full = torch.cat([self.family.decode(latents) for latents, _ in drawn])
+        if not bool(torch.isfinite(full).all()):
+            raise NotFiniteError("samples of full computation are not finite; write another --dtype")
+        return full
 
     def _draw(self, indices: range, num_steps: int) -> tuple[Tensor, float]:
         device = next(self.family.model.parameters()).device
@@ -141,9 +141,5 @@ class Gauge:
         end = self.first + self.samples
         return (range(i, min(i + self._batch, end)) for i in range(self.first, end, self._batch))
 
-    @staticmethod
-    def _likeness(own: Tensor, full: Tensor) -> tuple[float, float]:
-        values = np.minimum(psnr(own, full), CEILING)
-        if not np.isfinite(values).all():
-            raise NotFiniteError(f"{int((~np.isfinite(values)).sum())} of {len(values)} samples are not finite")
-        return float(values.mean()), float(values.min())
+    def _likeness(self, drawn: list[Tensor]) -> Likeness:
+        return likeness_of(psnr(torch.cat(drawn), self._full))

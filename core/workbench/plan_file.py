@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args
 
 import attrs
 
+from foreseer.bench.psnr import BEST_PSNR
 from foreseer.errors import OptionError
 from foreseer.workbench.signature import Signature
 
@@ -35,7 +36,9 @@ class Budget:
         steps: Indices of the computed steps, rising; the first is 0.
         error: Predicted distance of the final latent from that of full computation over its norm, both L2, of the recorded samples together: added up, and
             over the samples, as ``SchedulePlan.objective`` says (squares are averaged, and the root is taken). 0 where every step is computed.
-        psnr: The same in dB, for values between -1 and 1; None where the size of a latent is not known, infinite where ``error`` is 0.
+        psnr: The same in dB, for values between -1 and 1: the mean of the samples' own, as
+            `foreseer.bench.psnr.Likeness` has it; 100 where ``error`` is 0. None where the size of a latent
+            is not known.
         uniform: Predicted error of the same number of steps spread evenly.
     """
 
@@ -68,7 +71,7 @@ class SchedulePlan:
 
     signature: Signature
     predictor: str = "taylor:max_order=1"
-    target: Target = attrs.field(default="modules", validator=attrs.validators.in_(get_args(Target)))
+    target: Target = "modules"
     site: str = ""
     objective: str = ""
     budgets: Mapping[int, Budget]
@@ -78,6 +81,9 @@ class SchedulePlan:
     samples: int = 0
 
     def __attrs_post_init__(self) -> None:
+        if self.target not in get_args(Target):
+            words = ", ".join(get_args(Target))
+            raise OptionError(f"target={self.target!r} is unknown; write one of {words}")
         for number, budget in self.budgets.items():
             if number != len(budget.steps) or budget.steps[-1] >= self.num_steps:
                 raise OptionError(f"budget {number} of a plan for {self.num_steps} steps has the steps {list(budget.steps)}: plan again")
@@ -180,17 +186,18 @@ def stretched(steps: Sequence[int], before: int, after: int) -> tuple[int, ...]:
 
 
 def _plain(budget: Budget) -> dict[str, Any]:
-    """JSON has no NaN and no infinity: an infinite PSNR is that of error 0, and what is not known is None."""
-    psnr = None if budget.psnr is None or budget.psnr == float("inf") else budget.psnr
-    return {"steps": list(budget.steps), "error": budget.error, "psnr": psnr, "uniform": budget.uniform if math.isfinite(budget.uniform) else None}
+    """JSON has no NaN: what is not known is None."""
+    uniform = budget.uniform if math.isfinite(budget.uniform) else None
+    return {"steps": list(budget.steps), "error": budget.error, "psnr": budget.psnr, "uniform": uniform}
 
 
 def _budget(values: Mapping[str, Any]) -> Budget:
+    """Read what `_plain` wrote; earlier, the PSNR of error 0 was infinite and so None."""
     error, psnr, uniform = values["error"], values["psnr"], values["uniform"]
     return Budget(
         steps=values["steps"],
         error=error,
-        psnr=float("inf") if psnr is None and error == 0 else psnr,
+        psnr=BEST_PSNR if psnr is None and error == 0 else psnr,
         uniform=float("nan") if uniform is None else uniform,
     )
 

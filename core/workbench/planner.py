@@ -15,6 +15,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from foreseer.bench.fields import whole
+from foreseer.bench.psnr import decibels, likeness_of
 from foreseer.errors import OptionError
 from foreseer.policies.predictors import predictor_from
 from foreseer.types import Run, Site
@@ -40,11 +42,14 @@ class Limits:
     Attributes:
         first, last: Steps that are computed at the start (at least 1) and at the end.
         max_gap: Most steps from one computed step to the next, and from the last one to the end of the run; None for no limit.
+
+    Raises:
+        OptionError: A value is out of range.
     """
 
-    first: int = attrs.field(default=1, validator=attrs.validators.ge(1))
-    last: int = attrs.field(default=0, validator=attrs.validators.ge(0))
-    max_gap: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
+    first: int = attrs.field(default=1, validator=whole(1))
+    last: int = attrs.field(default=0, validator=whole(0))
+    max_gap: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
 
     def forced(self, num_steps: int) -> NDArray[np.bool_]:
         """Return ``(T,)`` steps that must be computed."""
@@ -249,7 +254,5 @@ def _psnr(trace: Trace, samples: NDArray[np.int64], errors: Array) -> float | No
     """Mean over the samples of the predicted PSNR, for values between -1 and 1."""
     if not trace.final_size or not trace.final_norm.size:
         return None
-    apart = errors * trace.final_norm[samples] / trace.final_size**0.5
-    if (apart <= 0).all():
-        return float("inf")
-    return float(np.mean(20 * np.log10(2.0 / np.maximum(apart, 1e-12))))
+    apart = errors * trace.final_norm[samples]
+    return likeness_of(decibels(np.square(apart) / trace.final_size)).mean

@@ -14,7 +14,8 @@ from typing import Any
 import attrs
 
 from foreseer.errors import OptionError
-from foreseer.registry import PolicySpec, parse_policy, signature_of
+from foreseer.registry import PolicySpec, load_factory, signature_of
+from foreseer.spelling import read_spec
 from foreseer.types import Run
 from foreseer.workbench.signature import Signature
 
@@ -39,9 +40,13 @@ class Measured:
         seed: Of the noise.
         block_rows_ratio: Blocks evaluated x rows, over those of full computation.
         steps_computed: Steps that were computed for a sample, on average.
-        psnr_mean: Mean over the samples of the PSNR to full computation, dB; a sample counts with at most 120 dB.
+        psnr_mean: Mean over the samples of the PSNR to full computation, dB, as
+            `foreseer.bench.psnr.Likeness` has it: a sample counts with at most 100 dB, and with 0 if it is
+            broken.
         psnr_worst: The lowest of them, dB.
         fewer_psnr_mean: The same mean for plain sampling with as many steps as were computed (half a step rounded up); None where that was not measured.
+        broken: How many of the samples are broken, that is not finite. None in presets that were made before
+            this was counted: none is, and a sample counted with at most 120 dB.
     """
 
     samples: int
@@ -52,6 +57,7 @@ class Measured:
     psnr_mean: float = attrs.field(validator=_finite)
     psnr_worst: float = attrs.field(validator=_finite)
     fewer_psnr_mean: float | None = attrs.field(default=None, validator=attrs.validators.optional(_finite))
+    broken: int | None = None
 
     @property
     def speedup(self) -> float:
@@ -60,7 +66,9 @@ class Measured:
 
     def __str__(self) -> str:
         where = f"{self.samples} samples from {self.first} on, seed {self.seed}"
-        return f"{self.speedup:.2f}x by block-rows, PSNR {self.psnr_mean:.2f} dB (worst {self.psnr_worst:.2f}), {where}"
+        broken = f", {self.broken} broken" if self.broken else ""
+        psnr = f"PSNR {self.psnr_mean:.2f} dB (worst {self.psnr_worst:.2f}{broken})"
+        return f"{self.speedup:.2f}x by block-rows, {psnr}, {where}"
 
 
 @attrs.frozen(kw_only=True)
@@ -99,12 +107,14 @@ class Preset:
         Raises:
             PluginError, OptionError: It is not installed, or not with these options.
         """
-        spec = parse_policy(self.policy)
-        own = [name for name in ("any_model", "interpolate") if any_model and name in signature_of(spec.factory).parameters and name not in spec.options]
+        name, options = read_spec(self.policy)
+        factory = load_factory(name)
+        known = signature_of(factory).parameters
+        own = [o for o in ("any_model", "interpolate") if any_model and o in known and o not in options]
         for count in range(len(own), 0, -1):
             with contextlib.suppress(OptionError):  # a list that does not say how long a run is cannot be stretched
-                return PolicySpec(spec.name, spec.factory, {**spec.options, **dict.fromkeys(own[:count], True)})
-        return spec
+                return PolicySpec(name, factory, {**options, **dict.fromkeys(own[:count], True)})
+        return PolicySpec(name, factory, options)
 
     def check(self, other: Signature | Run, *, any_model: bool = False) -> str:
         """Compare it with where it is to be used.

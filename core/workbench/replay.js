@@ -68,7 +68,7 @@ function evidence() {
 }
 
 function sortable(table) {
-  const body = table.tBodies[0], value = (row, index) => row.cells[index].textContent === "same" ? Infinity : parseFloat(row.cells[index].textContent);
+  const body = table.tBodies[0], value = (row, index) => row.cells[index].textContent === "inf" ? Infinity : parseFloat(row.cells[index].textContent);
   [...table.tHead.rows[0].cells].forEach((head, index) => head.querySelector("button").addEventListener("click", () => {
     const down = head.getAttribute("aria-sort") !== "descending", sign = down ? -1 : 1;
     for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");

@@ -13,6 +13,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from foreseer.bench.psnr import decibels, likeness_of
 from foreseer.errors import OptionError
 from foreseer.registry import PolicySpec, signature_of
 from foreseer.types import OUTPUT, Site
@@ -82,7 +83,7 @@ class Score:
 
     def figures(self) -> dict[str, Any]:
         """Return plain data, one line of a table. What is not known is None."""
-        steps, promise = self.steps, self.promise
+        steps, promise = self.steps, likeness_of(self.promise) if len(self.promise) else None
         return {
             "policy": self.policy,
             "predictor": self.predictor,
@@ -93,8 +94,8 @@ class Score:
             "error_worst": float(self.errors.max()),
             "step_error_worst": float(self.error.max()),
             "final_error_mean": float(self.final.mean()) if len(self.final) else None,
-            "psnr_mean": float(promise.mean()) if len(promise) else None,
-            "psnr_worst": float(promise.min()) if len(promise) else None,
+            "psnr_mean": promise and promise.mean,
+            "psnr_worst": promise and promise.worst,
             "rank": None if self.judged is None or math.isnan(rank := self.judged.rank()) else rank,
             "steps": None if steps is None else list(steps),
             "note": self.note,
@@ -115,14 +116,13 @@ def site_of(trace: Trace, text: str) -> Site:
 def promised_psnr(final: Array, size: int) -> Array:
     """Return the PSNR in dB that an L2 error of the final latent means where latents are images that span 2, from -1 to 1.
 
-    PSNR = 10 log10(2^2 / MSE) with MSE = final^2 / size.
+    It is that of a mean squared error of final^2 / size; infinite where nothing is off.
 
     Args:
         final: ``(...)`` L2 norm of the error.
         size: Numbers of one latent.
     """
-    with np.errstate(divide="ignore"):
-        return np.asarray(10.0 * np.log10(4.0 * size / np.square(final)))
+    return decibels(np.square(final) / size)
 
 
 @attrs.frozen(eq=False)

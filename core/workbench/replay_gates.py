@@ -54,7 +54,7 @@ def replay_gate(trace: Trace, gate: str | PolicySpec, predictor: str | PolicySpe
     known = predictor_named(predictor)
     asked = parse_policy(gate) if isinstance(gate, str) else gate
     name, spec = str(asked), with_predictor(asked, known)
-    if not policy_hooks(spec())["before_step"]:
+    if not policy_hooks(spec.look() or spec())["before_step"]:
         raise OptionError(f"gate={name!r} forecasts nothing; write a gate, such as cg_taylor:threshold=0.05")
     if features is not None:
         return _score(trace, name, known, *_run(trace, spec, features, name))

@@ -45,7 +45,7 @@ COLUMNS: tuple[tuple[str, str, str, str], ...] = (
 
 def cells_of(figures: dict[str, Any], columns: Sequence[tuple[str, ...]]) -> list[str]:
     """Return a line's numbers as text, empty where one is not known."""
-    return ["" if (value := figures[key]) is None else "same" if math.isinf(value) else format(value, form) for key, _, form, *_ in columns]
+    return ["" if (value := figures[key]) is None else format(value, form) for key, _, form, *_ in columns]
 
 
 def write_table(scores: Sequence[Score], path: Path) -> Path:

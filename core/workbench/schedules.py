@@ -11,7 +11,7 @@ import attrs
 
 from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
-from foreseer.plugins import Implementation, policy_hooks
+from foreseer.plugins import Implementation, needs_of, policy_hooks
 from foreseer.registry import PolicySpec, parse_policy, signature_of
 from foreseer.types import Needs, Outcome, Plan, Run, Site, Step
 from foreseer.workbench.trace import Trace
@@ -67,7 +67,7 @@ def schedule_from(text: str | PolicySpec) -> Schedule:
             raise OptionError(f"schedule={text!r} is no list of steps; write whole numbers with + between them, such as steps=0+1+2+5+9")
         return Schedule(text, steps=tuple(sorted({int(step) for step in re.split(r"[+,]", listed)})))
     spec = parse_policy(text) if isinstance(text, str) else text
-    hooks = policy_hooks(spec())
+    hooks = policy_hooks(spec.look() or spec())
     if hooks["verify"]:
         raise OptionError(f"schedule={str(spec)!r} judges features, so that it computes other steps for other samples; write it in --gates")
     if not hooks["before_step"]:
@@ -83,8 +83,9 @@ class ScheduleAt:
         self._hooks: dict[str, list[Implementation]] = {}
 
     @hookimpl
-    def setup(self, run: Run) -> Needs:
-        """Prepare the schedule, and record the site."""
+    def setup(self, run: Run) -> tuple[Needs, ...]:
+        """Prepare the schedule, and record the site; its notes are handed on."""
+        needs: list[Needs] = []
         if self._schedule.spec is None:
             if run.num_steps is not None and self._schedule.steps[-1] >= run.num_steps:
                 raise OptionError(f"schedule={self._schedule.name!r} names step {self._schedule.steps[-1]}; the run has steps 0 to {run.num_steps - 1}")
@@ -92,9 +93,11 @@ class ScheduleAt:
             # The predictor is left out: another may stand in its place.
             plugins = [plugin for plugin in self._schedule.spec() if set(_implemented(plugin)) - {"setup", "predict_features"}]
             self._hooks = policy_hooks(plugins)
-            for setup in self._hooks["setup"]:
-                setup({"run": run})
-        return Needs(sites=(self._site,))
+            needs = needs_of(self._hooks, run)
+        return (
+            Needs(sites=(self._site,)),
+            *(Needs(sites=(self._site,), note=n.note) for n in needs if n.note),
+        )
 
     @hookimpl
     def before_step(self, step: Step) -> Plan | None:

@@ -15,7 +15,7 @@ from foreseer.bench.fields import check_device, check_dtype, number, whole
 from foreseer.bench.machine import machine, versions
 from foreseer.errors import ForeseerError, OptionError
 from foreseer.registry import PolicySpec, parse_policy
-from foreseer.workbench.gauge import Gauge, Reading
+from foreseer.workbench.gauge import Gauge, NotFiniteError, Reading
 from foreseer.workbench.preset import Preset
 from foreseer.workbench.search import Space, space_of
 from foreseer.workbench.study import Study
@@ -145,6 +145,8 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
         spec = space.policy(options)
         reading = gauge.measure(spec)
         m = reading.measured
+        if m.broken:  # whatever its mean: nobody wants a policy that breaks samples
+            raise NotFiniteError(f"{m.broken} of {m.samples} samples are broken: they are not finite")
         return Point(
             number=number, policy=str(spec), ratio=m.block_rows_ratio, steps=m.steps_computed, mean=m.psnr_mean, worst=m.psnr_worst, seconds=reading.seconds
         )

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.errors import OptionError
-from foreseer.plugins import Implementation, policy_hooks
-from foreseer.types import History, Needs, Run, Site, Step, Weights
+from foreseer.plugins import Implementation, needs_of, policy_hooks
+from foreseer.types import History, Run, Site, Step, Weights
 
 __all__ = ["LinearWeights"]
 
@@ -97,9 +97,8 @@ class LinearWeights:
     def _setup(self, rows: int) -> tuple[Any, int]:
         hooks = self._hooks
         run = attrs.evolve(self.run, rows=rows, groups=tuple(range(rows)))
-        needs = [n for setup in hooks["setup"] if (n := setup({"run": run})) is not None]
-        flat: list[Needs] = [n for one in needs for n in (one if isinstance(one, (tuple, list)) else (one,))]
-        return hooks, max((n.anchors for n in flat if not n.sites or self.site in n.sites), default=1)
+        here = [n.anchors for n in needs_of(hooks, run) if not n.sites or self.site in n.sites]
+        return hooks, max(here, default=1)
 
     def _time(self, step: int) -> float | None:
         times = self.run.timesteps

@@ -39,7 +39,9 @@ def planned_section(results: Path) -> Iterator[str]:
         for kind in kinds:
             cells = [lanes.get(f"{kind}, {budget}") for budget in budgets]
             shown = [
-                "" if lane is None else f"{lane['psnr_mean']:.1f} / {lane['psnr_worst']:.1f}" + (f" ({lane['steps_computed']:.1f} steps)" if "under" in kind else "")
+                ""
+                if lane is None
+                else cell(lane) + (f" ({lane['steps_computed']:.1f} steps)" if "under" in kind else "")
                 for lane in cells
             ]
             yield f"| {kind} | " + " | ".join(shown) + " |"
@@ -61,6 +63,12 @@ def planned_section(results: Path) -> Iterator[str]:
                 yield f"- {kind} over {whom}: {min(mean):+.1f} to {max(mean):+.1f} dB in the mean, {min(worst):+.1f} to {max(worst):+.1f} in the worst sample."
         yield f"- The front, computed steps and PSNR in the mean: {'; '.join(front_of_kinds(lanes))}."
         yield ""
+
+
+def cell(lane: dict[str, Any]) -> str:
+    """Mean and worst PSNR of a lane, and how many samples are broken."""
+    broken = f" ({lane['broken']} broken)" if lane.get("broken") else ""
+    return f"{lane['psnr_mean']:.1f} / {lane['psnr_worst']:.1f}{broken}"
 
 
 def front_of_kinds(lanes: dict[str, Any]) -> Iterator[str]:

@@ -20,7 +20,8 @@ import torch
 
 from foreseer.bench.families import Family, load_family
 from foreseer.bench.machine import facts
-from foreseer.bench.quality import psnr
+from foreseer.bench.psnr import likeness_of, psnr
+from foreseer.bench.results import plain
 from foreseer.registry import parse_policy
 from foreseer.workbench.planner import plan, uniform_steps
 from foreseer.workbench.trace import Trace
@@ -75,13 +76,15 @@ def measure(
         steps.append(np.mean([report.computed.sum(axis=0).mean() for report in reports]))
         ratio.append(sum(r.block_rows for r in reports) / sum(len(r.outcomes) * r.run.rows * r.run.depth for r in reports))
     values = np.concatenate(found)
+    like = likeness_of(values)
     return {
         "policy": policy,
         "steps_computed": float(np.mean(steps)),
         "block_rows_ratio": float(np.mean(ratio)),
-        "psnr_mean": float(values.mean()),
-        "psnr_worst": float(values.min()),
-        "psnr_per_sample": [round(float(v), 3) for v in values],
+        "psnr_mean": like.mean,
+        "psnr_worst": like.worst,
+        "broken": like.broken,
+        "psnr_per_sample": [plain(round(float(v), 3)) for v in values],
     }
 
 
@@ -129,7 +132,9 @@ def main() -> None:
             given.out.parent.mkdir(parents=True, exist_ok=True)
             given.out.write_text(json.dumps(result, indent=1) + "\n")
         lane = result["lanes"][name]
-        print(f"{name:32} {lane['steps_computed']:5.1f} steps {lane['psnr_mean']:6.1f} dB, worst {lane['psnr_worst']:.1f}", flush=True)
+        broken = f", {lane['broken']} broken" if lane.get("broken") else ""
+        found = f"{lane['psnr_mean']:6.1f} dB, worst {lane['psnr_worst']:.1f}{broken}"
+        print(f"{name:32} {lane['steps_computed']:5.1f} steps {found}", flush=True)
 
 
 if __name__ == "__main__":
