@@ -3,7 +3,8 @@
 from foreseer.adapters.arrays import ArrayBackbone
 from foreseer.adapters.attach import attach
 from foreseer.adapters.attachment import Attachment
-from foreseer.adapters.module_backbone import Call, ModuleBackbone
+from foreseer.adapters.calls import Call
+from foreseer.adapters.module_backbone import ModuleBackbone
 from foreseer.adapters.wires import Wires
 
 __all__ = ["ArrayBackbone", "Attachment", "Call", "ModuleBackbone", "Wires", "attach"]

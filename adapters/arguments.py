@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["differentiates", "named_arguments", "signature_of_call"]
+__all__ = ["differentiates", "is_cut", "kept_tokens", "named_arguments", "shapes_of", "signature_of_call", "stream_of"]
 
 
 def signature_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
@@ -51,3 +51,42 @@ def differentiates(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     """Whether this call would build a graph: a forecast has no gradient."""
     tensors = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
     return any(t.requires_grad for t in tensors) or any(p.requires_grad for p in model.parameters())
+
+
+def shapes_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[torch.Size, torch.dtype]]:
+    """Shape and dtype of every floating-point tensor among a call's arguments, and in lists, tuples and dictionaries among them.
+
+    Masks are left out: some models make one only where rows are of unequal length.
+    """
+    found = []
+    for value in (*args, *kwargs.values()):
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif value is not None and isinstance(value, (tuple, list, Mapping)):
+            inside = value.values() if isinstance(value, Mapping) else value
+            found += [entry for entry in inside if isinstance(entry, Tensor)]
+    return [(tensor.shape, tensor.dtype) for tensor in found if tensor.is_floating_point()]
+
+
+def is_cut(whole: tuple[torch.Size, torch.dtype], part: tuple[torch.Size, torch.dtype], total: int, rows: int) -> bool:
+    """Whether one tensor can be another of which only some rows are left."""
+    (a, dtype), (b, other) = whole, part
+    return dtype == other and len(a) == len(b) and all(x == y or x * rows == y * total for x, y in zip(a, b, strict=True))
+
+
+def kept_tokens(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], stream: Tensor) -> Tensor | None:
+    """``(R, tokens)`` which tokens of a stream are a row's own, by the mask that its block is given; None where it is given none."""
+    for name, value in named_arguments(block, args, kwargs).items():
+        if isinstance(value, Tensor) and value.dtype == torch.bool and "mask" in name and "padding" not in name:
+            mask = value[:, 0, 0] if value.ndim == 4 and value.shape[1:3] == (1, 1) else value
+            if mask.ndim == 2 and stream.ndim > 2 and mask.shape == stream.shape[:2]:
+                return mask
+    return None
+
+
+def stream_of(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The stream that a block transforms: its argument `hidden_states`, or else its first tensor."""
+    named = named_arguments(block, args, kwargs).get("hidden_states")
+    if isinstance(named, Tensor):
+        return named
+    return next((leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)

@@ -13,13 +13,12 @@ import attrs
 from torch import Tensor, nn
 
 from foreseer.adapters.bystanders import Bystanders
-from foreseer.adapters.calls import Interception, intercept
+from foreseer.adapters.calls import Call, Interception, intercept
 from foreseer.adapters.contexts import Context
 from foreseer.adapters.driver import Driver
 from foreseer.adapters.generation import Generation
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.loops import PipelineLoop
-from foreseer.adapters.module_backbone import Call
 from foreseer.adapters.streams import Streams
 from foreseer.adapters.wires import Wires
 from foreseer.errors import ContractError, OptionError, UnsupportedModelError

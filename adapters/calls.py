@@ -10,12 +10,21 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-__all__ = ["Interception", "intercept", "is_compiled", "is_hooked", "own_forward"]
+__all__ = ["Call", "Interception", "intercept", "is_compiled", "is_hooked", "own_forward"]
+
+
+class Call(NamedTuple):
+    """The arguments of one evaluation, and what to call with them."""
+
+    inner: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
 
 Around = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 

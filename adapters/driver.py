@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 import torch
 
+from foreseer.adapters.anatomy import Rewired
 from foreseer.adapters.arguments import differentiates, signature_of_call
+from foreseer.adapters.calls import Call
 from foreseer.adapters.generation import Generation, Place
 from foreseer.adapters.identity import identity_of
-from foreseer.adapters.module_backbone import Call, Rewired
 from foreseer.adapters.parallel import vote_for
 from foreseer.adapters.rows import copies_in, groups_of
 from foreseer.adapters.streams import Key, Stream, Streams
@@ -119,10 +120,10 @@ class Driver:
         while (name, signature) not in self._inert:
             entry = self._streams.find(key) or self._open(key, generation, place, call)
             try:
-                if entry.backbone.version != wires.version:
+                if entry.backbone.anatomy.version != wires.version:
                     raise Rewired("modules of the model were exchanged")
                 output = entry.session.evaluate(call, index=place.step - entry.start, computed_because=because)
-                for note in entry.backbone.notes:  # the self-check of the first computed step may have found out more
+                for note in entry.backbone.anatomy.notes:  # the self-check of the first computed step may have found out more
                     entry.session.warn(note)
                 return output
             except Rewired as rewired:
@@ -155,9 +156,9 @@ class Driver:
         Raises:
             OverBudgetError: Neither.
         """
-        if self._last_block and entry.backbone.has_parts:
+        if self._last_block and entry.backbone.anatomy.has_parts:
             backbone = self._streams.backbone(key, self._votes[key.name], anew=True)
-            backbone.without_parts(f"memory: {error}")
+            backbone.anatomy.without_parts(f"memory: {error}")
             self._streams.begin_anew(key, backbone, "")
             return
         if place.step == 0:

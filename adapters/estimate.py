@@ -9,7 +9,8 @@ import attrs
 import torch
 from torch import nn
 
-from foreseer.adapters.module_backbone import Call, ModuleBackbone
+from foreseer.adapters.calls import Call
+from foreseer.adapters.module_backbone import ModuleBackbone
 from foreseer.adapters.published import published
 from foreseer.adapters.rows import count_rows
 from foreseer.adapters.wires import Wires

@@ -17,7 +17,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # diffus
 
 from foreseer.errors import UnsupportedModelError
 
-__all__ = ["Layout", "Pool", "same_output"]
+__all__ = ["Layout", "Pool", "same_bits", "same_output"]
 
 
 @attrs.frozen
@@ -247,3 +247,9 @@ def same_output(a: Any, b: Any, *, tolerance: float = 0.0) -> bool:
         elif not torch.equal(x, y) and not bool(((x == y) | (x.isnan() & y.isnan())).all()):
             return False
     return True
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Whether two outputs of floating-point tensors are equal in structure, dtype and every number; NaN equals nothing."""
+    (made, spec), (wanted, other) = tree_flatten(a), tree_flatten(b)
+    return spec == other and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(made, wanted, strict=True))

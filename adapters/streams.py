@@ -95,7 +95,7 @@ class Streams:
         """End every session of the run, and keep nothing of it but the reports."""
         for stream in self._open.values():
             stream.session.finish()
-            stream.backbone.pool.clear()
+            stream.backbone.anatomy.pool.clear()
         self._reports = self.reports
         self._open = {}
 
@@ -126,7 +126,7 @@ class Streams:
             anew: Make a new one in any case.
         """
         wires = self._wires[key.name]
-        self._backbones = {k: b for k, b in self._backbones.items() if k.name != key.name or b.version == wires.version}
+        self._backbones = {k: b for k, b in self._backbones.items() if k.name != key.name or b.anatomy.version == wires.version}
         found = self._backbones.pop(key, None)
         if found is None:
             found = next((b for k, b in reversed(self._backbones.items()) if (k.name, k.signature) == (key.name, key.signature)), None)
@@ -178,7 +178,7 @@ class Streams:
 
     def _bind(self, stream: Stream) -> None:
         stream.backbone.watch(stream.session.sites, stream.session.forecasts)
-        for note in stream.backbone.notes:
+        for note in stream.backbone.anatomy.notes:
             stream.session.warn(note)
         wires = stream.backbone.wires
         if wires.covered < ALL_BUT and any(site.part not in ("block", "output") for site in stream.session.forecasts):

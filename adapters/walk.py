@@ -8,16 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_leaves
+from torch.utils._pytree import tree_leaves
 
-from foreseer.adapters.arguments import named_arguments
+from foreseer.adapters.arguments import is_cut, kept_tokens, shapes_of, stream_of
 from foreseer.adapters.assemblies import leaves_out_hooks
-from foreseer.adapters.layouts import Layout
+from foreseer.adapters.layouts import Layout, same_bits
 from foreseer.errors import UnsupportedModelError
 from foreseer.types import OUTPUT, Evidence, Probe, Site
 
 if TYPE_CHECKING:
-    from foreseer.adapters.module_backbone import ModuleBackbone
+    from foreseer.adapters.anatomy import Anatomy
 
 __all__ = ["Abandoned", "Unlike", "Walk", "live_blocks"]
 
@@ -49,11 +49,13 @@ class Walk:
     """The state of one pass.
 
     Args:
-        host: The backbone.
+        anatomy: What is known of the model; what is learnt on the way is put there.
         rows: Rows in this pass.
         substitute, probe, judge, record: As in `foreseer.backbone.Backbone.forward`.
         clone: Record copies, because something writes to the tensors afterwards.
         whole: Rows of the batch that these were taken out of; None where they are all of them.
+        shards: Among how many processes the model may divide its tokens.
+        all_ways: Try all ways of putting a block together: processes that vote on them must try as many.
 
     Attributes:
         called: The blocks that were computed, in their order.
@@ -63,7 +65,7 @@ class Walk:
 
     def __init__(
         self,
-        host: ModuleBackbone,
+        anatomy: Anatomy,
         rows: int,
         substitute: Mapping[Site, Tensor],
         probe: Probe | None,
@@ -72,8 +74,10 @@ class Walk:
         *,
         clone: bool,
         whole: int | None = None,
+        shards: int = 1,
+        all_ways: bool = False,
     ) -> None:
-        self._host, self._rows, self._whole = host, rows, whole
+        self._anatomy, self._rows, self._whole, self._shards, self._all_ways = anatomy, rows, whole, shards, all_ways
         self._substitute, self._probe, self._judge, self._record, self._clone = substitute, probe, judge, record, clone
         self.thread = threading.get_ident()
         self.features: dict[Site, Tensor] = {}
@@ -84,7 +88,7 @@ class Walk:
         self.revived = False
         self._arrived = False
         self._versions: list[tuple[Tensor, int]] = []
-        self._live = live_blocks(host.depth, substitute, probe) if substitute else None
+        self._live = live_blocks(anatomy.depth, substitute, probe) if substitute else None
         self._bypass = False
 
     @property
@@ -97,7 +101,7 @@ class Walk:
         if not self._arrived:
             self._arrived = True
             self._arrive(wire, args, kwargs)
-        index = self._host.position(wire)
+        index = self._anatomy.position(wire)
         if index is None or self._live is None:
             return self._compute(wire, index, inner, args, kwargs)
         probe = self._probe
@@ -107,46 +111,46 @@ class Walk:
                 self._judge_input(index, args, kwargs, output)
             return output
         if not self._live[index]:
-            return self._host.layouts[index].zeros(self._rows, self._host.pool)
+            return self._anatomy.layouts[index].zeros(self._rows, self._anatomy.pool)
         site = Site(index)
         if probe is not None and probe.block == index:
             return self._judge_draft(index, inner, args, kwargs)
         if site in self._substitute:
-            return self._host.layouts[index].unpack(self._substitute[site])
+            return self._anatomy.layouts[index].unpack(self._substitute[site])
         if self._all_parts(index):
             return self._forecast_parts(index, inner, args, kwargs)
         return self._compute(wire, index, inner, args, kwargs)
 
     def part(self, wire: int, part: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A part of a block is called, from inside the block."""
-        index = self._host.position(wire)
+        index = self._anatomy.position(wire)
         if index is None:
             return inner(*args, **kwargs)
         site = Site(index, part)
         if self._replaces(site):
-            return self._host.part_layouts[site].unpack(self._substitute[site])
+            return self._anatomy.part_layouts[site].unpack(self._substitute[site])
         output = inner(*args, **kwargs)
-        if site in self._host.silent and self._record and self._live is None:
+        if site in self._anatomy.silent and self._record and self._live is None:
             self.revived = True
         if site in self._record:
             if site in self.features:
                 self.repeated.add(site)
             else:
-                self._see(site, self._host.part_layouts, output, f"{part} of block {index}")
+                self._see(site, self._anatomy.part_layouts, output, f"{part} of block {index}")
         return output
 
     def idle(self, wire: int, path: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A submodule is called whose result nobody reads if the block's parts are forecast."""
-        index = self._host.position(wire)
+        index = self._anatomy.position(wire)
         if index is None:
             return inner(*args, **kwargs)
-        layout = self._host.idle_layouts.get((index, path))
-        parts = self._host.parts_at(index)
+        layout = self._anatomy.idle_layouts.get((index, path))
+        parts = self._anatomy.parts_at(index)
         if layout is not None and parts is not None and all(self._replaces(Site(index, part)) for part in parts.modules):
-            return layout.zeros(self._rows, self._host.pool)
+            return layout.zeros(self._rows, self._anatomy.pool)
         output = inner(*args, **kwargs)
         if layout is None:
-            self._host.idle_layouts[index, path] = Layout.of(output, self._rows, what=f"{path} of block {index}")
+            self._anatomy.idle_layouts[index, path] = Layout.of(output, self._rows, what=f"{path} of block {index}")
         return output
 
     def untouched(self) -> bool:
@@ -159,7 +163,7 @@ class Walk:
         return self._live is not None and behind and not self._bypass and site in self._substitute
 
     def _all_parts(self, index: int) -> bool:
-        parts = self._host.parts_at(index)
+        parts = self._anatomy.parts_at(index)
         return parts is not None and all(Site(index, part) in self._substitute for part in parts.modules)
 
     def _compute(self, wire: int, index: int | None, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -167,41 +171,43 @@ class Walk:
         self.block_rows += self._rows
         output = inner(*args, **kwargs)
         self.called.append(wire)
-        if index is None or index >= self._host.depth:
+        if index is None or index >= self._anatomy.depth:
             return output
         site = Site(index)
-        if self._record and index not in self._host.layouts:
-            hidden, shards = _hidden(self._host.block(index), args, kwargs), self._host.vote.processes if self._host.vote else 1
+        if self._record and index not in self._anatomy.layouts:
+            hidden = stream_of(self._anatomy.block(index), args, kwargs)
             try:
-                self._host.layouts[index] = Layout.of(output, self._rows, hidden=hidden, shards=shards, second=wire in self._host.wires.second, what=self._name(index))
+                self._anatomy.layouts[index] = Layout.of(
+                    output, self._rows, hidden=hidden, shards=self._shards, second=wire in self._anatomy.wires.second, what=self._name(index)
+                )
             except UnsupportedModelError:
                 # Where the model's output stands in for the last block, nobody needs to know what the others return.
-                if self._host.claims(site) and (site in self._record or not self._host.output_for_last):
+                if self._anatomy.claims(site) and (site in self._record or not self._anatomy.output_for_last):
                     raise
                 return output
-        elif self._whole is not None and index in self._host.layouts and not self._host.layouts[index].fits(output, self._rows):
-            if self._host.layouts[index].rows_are_second(output, self._rows, self._whole):
-                self._host.wires.second.add(wire)
+        elif self._whole is not None and index in self._anatomy.layouts and not self._anatomy.layouts[index].fits(output, self._rows):
+            if self._anatomy.layouts[index].rows_are_second(output, self._rows, self._whole):
+                self._anatomy.wires.second.add(wire)
                 raise Unlike(f"the rows of what {self._name(index)} returns are not where they seemed to be")
             raise UnsupportedModelError(f"{self._name(index)} returns something else for {self._rows} of the {self._whole} rows alone")
         if site in self._record:
-            self._see(site, self._host.layouts, output, self._name(index), key=index)
-        if self._live is None and self._record and index not in self._host.assemblies:
+            self._see(site, self._anatomy.layouts, output, self._name(index), key=index)
+        if self._live is None and self._record and index not in self._anatomy.assemblies:
             self._try_assemblies(index, args, kwargs, output)
         return output
 
     def _arrive(self, wire: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Hold what arrives at the first block against what did when the model was examined."""
-        stream = _hidden(self._host.wires.blocks[wire], args, kwargs)
-        found = [*_shapes((stream,), {}), *_shapes(args, kwargs)]
-        known = self._host.arrival
+        stream = stream_of(self._anatomy.wires.blocks[wire], args, kwargs)
+        found = [*shapes_of((stream,), {}), *shapes_of(args, kwargs)]
+        known = self._anatomy.arrival
         if known is None:
             if self._record and self._whole is None:
-                self._host.arrival = found
+                self._anatomy.arrival = found
         elif self._whole is None:
             if found != known:
                 raise Unlike("what arrives at the first block has other shapes or dtypes than when the model was examined")
-        elif found and known and not _cut(known[0], found[0], self._whole, self._rows):
+        elif found and known and not is_cut(known[0], found[0], self._whole, self._rows):
             raise UnsupportedModelError(f"{self._rows} of the {self._whole} rows arrive at the first block in another shape when they are alone")
 
     def _see(self, site: Site, layouts: dict[Any, Layout], output: Any, what: str, *, key: Any = None) -> None:
@@ -209,34 +215,34 @@ class Walk:
         key = site if key is None else key
         try:
             if key not in layouts:
-                second = self._host.order[site.block] in self._host.wires.second
+                second = self._anatomy.order[site.block] in self._anatomy.wires.second
                 layouts[key] = Layout.of(output, self._rows, second=second, what=what)
             elif not layouts[key].fits(output, self._rows):
                 if self._whole is not None:
                     raise UnsupportedModelError(f"{what} returns something else for {self._rows} of the {self._whole} rows alone")
-                if self._host.claims(site):
+                if self._anatomy.claims(site):
                     raise Unlike(f"{what} returned something of another shape or dtype than when the model was examined")
                 return
         except UnsupportedModelError:
-            if self._host.claims(site):
+            if self._anatomy.claims(site):
                 raise
             return
         self._keep(site, layouts[key].pack(output))
 
     def _forecast_parts(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        assemble, block = self._host.assemblies.get(index), self._host.block(index)
+        assemble, block = self._anatomy.assemblies.get(index), self._anatomy.block(index)
         if assemble is not None and self._all_parts(index) and not leaves_out_hooks(block):
             return assemble(block, args, kwargs, self._returned(index, self._substitute))
         return inner(*args, **kwargs)  # its parts are replaced where they are called
 
     def _returned(self, index: int, features: Mapping[Site, Tensor]) -> dict[str, Any]:
         """What the parts of a block return if these are their features."""
-        parts = self._host.parts_at(index)
+        parts = self._anatomy.parts_at(index)
         assert parts is not None
-        return {part: self._host.part_layouts[Site(index, part)].unpack(features[Site(index, part)]) for part in parts.modules}
+        return {part: self._anatomy.part_layouts[Site(index, part)].unpack(features[Site(index, part)]) for part in parts.modules}
 
     def _judge_input(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        layout, site = self._host.layouts[index], Site(index)
+        layout, site = self._anatomy.layouts[index], Site(index)
         if not self._ask(site, args, kwargs, layout.evidence(output), layout.evidence(layout.unpack(self._substitute[site]))):
             self._live = None  # nothing is forecast: go on computing
         elif OUTPUT in self._substitute:
@@ -249,7 +255,7 @@ class Walk:
             computed = inner(*args, **kwargs)
         finally:
             self._bypass = False
-        site, layout = Site(index), self._host.layouts[index]
+        site, layout = Site(index), self._anatomy.layouts[index]
         forecast = layout.unpack(self._substitute[site]) if site in self._substitute else self._forecast_parts(index, inner, args, kwargs)
         if not self._ask(site, args, kwargs, layout.evidence(computed), layout.evidence(forecast)):
             raise Abandoned
@@ -258,7 +264,7 @@ class Walk:
     def _ask(self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any], computed: Tensor, forecast: Tensor) -> bool:
         """Show the evidence to the judge, without the tokens that only fill up a row: how many they are depends on the rows beside it."""
         assert self._judge is not None
-        kept = _kept(self._host.block(site.block), args, kwargs, computed)
+        kept = kept_tokens(self._anatomy.block(site.block), args, kwargs, computed)
         if kept is not None:
             kept = kept.reshape(*kept.shape, *(1,) * (computed.ndim - 2))
             computed, forecast = torch.where(kept, computed, 0), torch.where(kept, forecast, 0)
@@ -266,73 +272,28 @@ class Walk:
 
     def _try_assemblies(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Compare the ways of putting the block together from its recorded parts with what it returned, bit for bit."""
-        host, parts = self._host, self._host.parts_at(index)
+        parts = self._anatomy.parts_at(index)
         if parts is None or not parts.assemblies or not all(Site(index, part) in self.features for part in parts.modules):
             return
         if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(output)):
             return
-        block, returned = host.block(index), self._returned(index, self.features)
+        block, returned = self._anatomy.block(index), self._returned(index, self.features)
         found = self.assembled[index] = []
         for way in parts.assemblies:
             try:
-                found.append(_same_bits(way(block, args, kwargs, returned), output))
+                found.append(same_bits(way(block, args, kwargs, returned), output))
             except Exception:  # a block that is not what its name says, or whose weights are where only its own hooks find them: it goes on being run
                 found.append(False)
-            if found[-1] and host.vote is None:  # under a vote, all processes try as many
+            if found[-1] and not self._all_ways:
                 return
 
     def _keep(self, site: Site, feature: Tensor) -> None:
         feature = feature.detach()
-        if self._clone or feature.is_inference() or not self._host.claims(site):  # an observer alone must not have a pass repeated
+        if self._clone or feature.is_inference() or not self._anatomy.claims(site):  # an observer alone must not have a pass repeated
             self.features[site] = feature.clone()
         else:
             self.features[site] = feature
             self._versions.append((feature, feature._version))
 
     def _name(self, index: int) -> str:
-        return f"block {index} ({type(self._host.block(index)).__name__})"
-
-
-def _shapes(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[torch.Size, torch.dtype]]:
-    """Shape and dtype of every floating-point tensor among a call's arguments, and in lists, tuples and dictionaries among them.
-
-    Masks are left out: some models make one only where rows are of unequal length.
-    """
-    found = []
-    for value in (*args, *kwargs.values()):
-        if isinstance(value, Tensor):
-            found.append(value)
-        elif value is not None and isinstance(value, (tuple, list, Mapping)):
-            inside = value.values() if isinstance(value, Mapping) else value
-            found += [entry for entry in inside if isinstance(entry, Tensor)]
-    return [(tensor.shape, tensor.dtype) for tensor in found if tensor.is_floating_point()]
-
-
-def _cut(whole: tuple[torch.Size, torch.dtype], part: tuple[torch.Size, torch.dtype], total: int, rows: int) -> bool:
-    """Whether one tensor can be another of which only some rows are left."""
-    (a, dtype), (b, other) = whole, part
-    return dtype == other and len(a) == len(b) and all(x == y or x * rows == y * total for x, y in zip(a, b, strict=True))
-
-
-def _same_bits(a: Any, b: Any) -> bool:
-    """Whether two outputs of floating-point tensors are equal in structure, dtype and every number; NaN equals nothing."""
-    (made, spec), (wanted, other) = tree_flatten(a), tree_flatten(b)
-    return spec == other and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(made, wanted, strict=True))
-
-
-def _kept(block: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], stream: Tensor) -> Tensor | None:
-    """``(R, tokens)`` which tokens of a stream are a row's own, by the mask that its block is given; None where it is given none."""
-    for name, value in named_arguments(block, args, kwargs).items():
-        if isinstance(value, Tensor) and value.dtype == torch.bool and "mask" in name and "padding" not in name:
-            mask = value[:, 0, 0] if value.ndim == 4 and value.shape[1:3] == (1, 1) else value
-            if mask.ndim == 2 and stream.ndim > 2 and mask.shape == stream.shape[:2]:
-                return mask
-    return None
-
-
-def _hidden(block: torch.nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
-    """The stream that a block transforms: its argument `hidden_states`, or else its first tensor."""
-    named = named_arguments(block, args, kwargs).get("hidden_states")
-    if isinstance(named, Tensor):
-        return named
-    return next((leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
+        return f"block {index} ({type(self._anatomy.block(index)).__name__})"

@@ -154,7 +154,7 @@ def drawn(pipe: Any, name: str, policy: str, **settings: Any) -> Found:
     with foreseer.attach(pipe, parse_policy(policy)) as attached:
         output = TINY[name].call(pipe, **{"steps": 4, **settings})
         backbones = list(attached._driver._streams._backbones.values())
-        together = [[backbone.assemblies.get(index) is not None for index in range(backbone.depth)] for backbone in backbones]
+        together = [[backbone.anatomy.assemblies.get(index) is not None for index in range(backbone.depth)] for backbone in backbones]
         return Found(output, [report.computed.tolist() for report in attached.reports.values()], together)
 
 
@@ -225,7 +225,7 @@ def steps_of(model: nn.Module, rows: int, dtype: torch.dtype, *, guidance: bool 
         outputs = [model(**flux_call(step, rows, dtype, guidance=guidance)).sample.clone() for step in range(steps)]
         (backbone,) = attached._driver._streams._backbones.values()
     assert attached.report.full_steps == [0, 2, 4]
-    return outputs, [backbone.assemblies.get(index) is not None for index in range(backbone.depth)]
+    return outputs, [backbone.anatomy.assemblies.get(index) is not None for index in range(backbone.depth)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -264,7 +264,7 @@ def test_substituting_what_was_recorded_is_the_identity_for_any_parts() -> None:
     call = Call(model._call_impl, (), flux_call(2, 2, torch.float32, guidance=True))
     with torch.no_grad():
         full = backbone.forward(call, substitute={}, record=backbone.sites)
-        assert all(backbone.assemblies[index] is not None for index in range(6))
+        assert all(backbone.anatomy.assemblies[index] is not None for index in range(6))
         for chosen in (
             [site for site in backbone.sites if site.part != "block"],
             [Site(1, "attn"), Site(1, "mlp"), Site(1, "context_mlp"), Site(4, "total")],
@@ -283,7 +283,7 @@ def test_long_cat_is_put_together_too(none_known: Callable[[], None]) -> None:
         with foreseer.attach(model, parse_policy(MODULES)) as attached, attached.run(num_steps=4), torch.no_grad():
             outputs = [model(**bare.inputs(step, 2)).sample.clone() for step in range(4)]
             (backbone,) = attached._driver._streams._backbones.values()
-        found.append((outputs, [way is not None for way in backbone.assemblies.values()]))
+        found.append((outputs, [way is not None for way in backbone.anatomy.assemblies.values()]))
         none_known()
     assert found[0][1] == [True] * 6
     assert not found[1][1]

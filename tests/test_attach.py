@@ -153,7 +153,7 @@ def test_forecast_of_recorded_features_reproduces_the_output_bit_for_bit(tiny_di
     call = Call(tiny_dit._call_impl, args, kwargs)
     with torch.no_grad():
         full = backbone.forward(call, substitute={}, record=backbone.sites)
-        assert all(backbone.assemblies[b] is not None for b in range(4))
+        assert all(backbone.anatomy.assemblies[b] is not None for b in range(4))
         for chosen in (
             [s for s in backbone.sites if s.part != "block"],
             [Site(3)],

@@ -126,7 +126,7 @@ def run_assembly(case):
     with foreseer.attach(pipe, policy_of(case), process_group=distributed.group.WORLD) as attached:
         TINY[case.pipeline].call(pipe, steps=case.steps, batch=case.batch)
         (backbone,) = attached._driver._streams._backbones.values()
-        return account(attached, assembled=[backbone.assemblies[index] is not None for index in range(backbone.depth)])
+        return account(attached, assembled=[backbone.anatomy.assemblies[index] is not None for index in range(backbone.depth)])
 
 
 def count_votes():
