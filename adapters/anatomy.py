@@ -42,6 +42,7 @@ class Anatomy:
     Attributes:
         order: The blocks in the order in which they are executed, as indices into ``wires.blocks``.
         claimed: The sites that a policy may forecast, so that they must be right; None for all. What only an observer wants to see is merely shown.
+        called: The blocks that were called in the examined step, as indices into ``wires.blocks``.
         silent: Parts that this kind of call does not use.
         output_for_last: Whether the model's output stands in for the last block's.
         arrival: Shapes and dtypes that arrive at the first block; None before the model was examined.
@@ -76,6 +77,7 @@ class Anatomy:
         self.assemblies: dict[int, Assemble | None] = {}
         self.arrival: list[tuple[torch.Size, torch.dtype]] | None = None
         self.output: Layout | None = None
+        self.called: list[int] = []
         self.examined: set[frozenset[Site]] = set()
 
     @property

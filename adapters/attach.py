@@ -10,9 +10,10 @@ import attrs
 import torch
 from torch import nn
 
-from foreseer.adapters.attachment import Attachment, refuse
+from foreseer.adapters.attachment import Attachment
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.parallel import check_process_group
+from foreseer.adapters.refusals import refuse
 from foreseer.adapters.wires import Wires
 from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.plugins import observer_hooks, policy_hooks
@@ -145,14 +146,14 @@ def _chosen(policy: str | Callable[..., Any] | PolicySpec | None, preset: Preset
 def _denoisers(target: Any) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
     """Return the models to drive by their names, and the other modules of a pipeline.
 
-    Driven are the components called ``transformer...``, and those of the same classes under another name (``unconditional_transformer``).
+    Driven are those called ``transformer...``, and those of the same classes under another name (``unconditional_transformer``).
     """
     if isinstance(target, nn.Module):
         return {"": target}, {}
     components = getattr(target, "components", None)
     found, others = {}, {}
     if isinstance(components, Mapping) and hasattr(target, "scheduler"):
-        modules = {name: part for name, part in components.items() if isinstance(part, nn.Module)}
+        modules = {name: part for name, part in {**vars(target), **components}.items() if isinstance(part, nn.Module)}
         kinds = {type(part) for name, part in modules.items() if name.startswith("transformer")}
         found = {name: part for name, part in modules.items() if type(part) in kinds}
         others = {name: part for name, part in modules.items() if name not in found}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,9 +18,10 @@ from foreseer.adapters.driver import Driver
 from foreseer.adapters.generation import Generation
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.loops import PipelineLoop
+from foreseer.adapters.refusals import mark, refuse, refuse_cache, unmark
 from foreseer.adapters.streams import Streams
 from foreseer.adapters.wires import Wires
-from foreseer.errors import ContractError, OptionError, UnsupportedModelError
+from foreseer.errors import ContractError, OptionError
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
 
@@ -30,22 +30,7 @@ if TYPE_CHECKING:
 
     from foreseer.workbench.preset import Preset
 
-__all__ = ["Attachment", "refuse", "refuse_cache"]
-
-_attached: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
-
-
-def refuse(model: nn.Module) -> None:
-    """Raise if a model cannot be attached to: somebody is attached already, or a cache of diffusers is enabled."""
-    if model in _attached:
-        raise ContractError(f"this {type(model).__name__} has policy {_attached[model]} attached already; detach it first (leave its `with`, or call detach())")
-    refuse_cache(model)
-
-
-def refuse_cache(model: nn.Module) -> None:
-    """Raise `UnsupportedModelError` if a cache of diffusers is enabled on a model."""
-    if getattr(model, "is_cache_enabled", False):
-        raise UnsupportedModelError(f"a diffusers cache is enabled on this {type(model).__name__}; call its disable_cache() first")
+__all__ = ["Attachment"]
 
 
 class Attachment:
@@ -95,7 +80,7 @@ class Attachment:
                 self._contexts[name] = Context(wire.model)
                 wire.install()
                 self._roots.append(intercept(wire.model, functools.partial(self._called, name)))
-                _attached[wire.model] = str(spec)
+                mark(wire.model, str(spec))
             self._bystanders = Bystanders(bystanders, self._step_under_way)
         except BaseException:
             self.detach()
@@ -133,8 +118,8 @@ class Attachment:
             root.restore()
         for wire in self._wires.values():
             wire.restore()
-            if wire.model in _attached and self._roots:
-                del _attached[wire.model]
+        for root in self._roots:
+            unmark(root.module)
         self._driver.release()
         self._roots, self._contexts, self._wires, self._pipeline = [], {}, {}, None
 
@@ -255,6 +240,8 @@ class Attachment:
 
     def _begin(self) -> None:
         self._reachable()
+        for wire in self._wires.values():
+            refuse(wire.model, attached=True)
         self._driver.begin()
         self._bystanders.begin()
         self._outside = 0

@@ -8,12 +8,15 @@ this file checks on import that it works and falls back to the instance's `forwa
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import nn
+
+from foreseer.errors import ContractError
 
 __all__ = ["Call", "Interception", "intercept", "is_compiled", "is_hooked", "own_forward"]
 
@@ -38,6 +41,12 @@ def _probe_attribute() -> str:
 _ATTRIBUTE = _probe_attribute()
 
 
+def _dynamo_is_at_work() -> bool:
+    """Whether torch.compile is looking at the frames that run now."""
+    callback = getattr(sys.modules.get("torch._C._dynamo.eval_frame"), "get_eval_frame_callback", None)
+    return callback is not None and callable(callback())
+
+
 class Interception:
     """One intercepted module. `restore` puts back exactly what was there."""
 
@@ -48,8 +57,14 @@ class Interception:
         inner = self._before if callable(self._before) else plain
 
         def call(*args: Any, **kwargs: Any) -> Any:
+            if _dynamo_is_at_work():
+                raise ContractError(
+                    f"this {type(module).__name__} is called through torch.compile while a policy is attached to it, which would compile foreseer too: "
+                    "attach to what torch.compile returned, or compile the blocks (compile_repeated_blocks) before attaching"
+                )
             return around(inner, args, kwargs)
 
+        call._torchdynamo_disable = True  # type: ignore[attr-defined]  # called, and not traced
         _ours.add(call)
         self._call = call
         object.__setattr__(module, _ATTRIBUTE, call)

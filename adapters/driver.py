@@ -131,6 +131,9 @@ class Driver:
             except OverBudgetError as error:
                 self._over_budget(key, entry, place, error)
             except UnsupportedModelError as error:
+                if entry.session.begun and entry.examined:
+                    entry.session.give_up(str(error))
+                    continue
                 if entry.session.begun or generation.alone:
                     raise
                 # One kind of call among several (FLUX.2 klein's first returns its keys and values): it is computed, and the report says so.

@@ -50,9 +50,7 @@ class Examination:
         wanted = claimed - self._anatomy.from_output
         if self._anatomy.output is not None and not self._anatomy.output.fits(done.output, count_rows(inputs.args, inputs.kwargs)):
             raise Rewired("the model's output has another shape or dtype than when it was examined")
-        if self._anatomy.wires.opaque or (self._anatomy.output_for_last and not wanted):
-            return
-        if walk.called != self._anatomy.order:
+        if walk.called != self._anatomy.called:
             raise Rewired("the model calls other blocks than when it was examined")
         if walk.revived or walk.repeated & wanted or not wanted <= walk.features.keys():
             raise Rewired("the blocks call other parts than when the model was examined")
@@ -72,6 +70,7 @@ class Examination:
             self._anatomy.silent |= silent
             self._anatomy.reorder(self._anatomy.order)
             raise Rewired
+        self._anatomy.called = walk.called
         if walk.repeated & claimed:
             raise self._anatomy.fall_back(claimed, "a part of a block is called several times")
         if claimed and any(layout.doubtful for layout in (*self._anatomy.layouts.values(), *self._anatomy.part_layouts.values())):

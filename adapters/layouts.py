@@ -20,6 +20,10 @@ from foreseer.errors import UnsupportedModelError
 __all__ = ["Layout", "Pool", "same_bits", "same_output"]
 
 
+ALIGNMENT = 64
+"""Bytes: where torch's own tensors begin."""
+
+
 @attrs.frozen
 class _Leaf:
     """One tensor of an output: ``(rows * folded, *shape)``; if ``second`` the rows are its second dimension (ERNIE-Image), if ``listed`` a list of tensors.
@@ -51,6 +55,8 @@ class _Leaf:
     def as_returned(self, feature: Tensor) -> Any:
         """The opposite of `with_rows`, from any shape with as many entries."""
         tensor = feature.reshape(-1, *self.shape).to(self.dtype)
+        if tensor.data_ptr() % ALIGNMENT and not tensor.is_meta:  # a piece of a longer feature; products of what is not aligned are summed otherwise
+            tensor = tensor.clone(memory_format=torch.contiguous_format)
         if self.listed:
             return list(tensor.contiguous().unbind(0))
         tensor = tensor.transpose(0, 1) if self.second else tensor

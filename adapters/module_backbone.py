@@ -123,6 +123,9 @@ class ModuleBackbone:
             raise Rewired(str(unlike)) from None
         if walk.forecasting and substitute:
             done = attrs.evolve(done, finite=self._finite(done.output))
+        elif record and known and anatomy.called and not walk.called:  # an early return, of which there is nothing to record
+            walk.features.clear()
+            record = ()
         elif record and known:
             self._examination.hold(inputs, done, walk, claimed)
         elif record:

@@ -27,8 +27,7 @@ _ROW_LISTS = ("", "x", "cap_feats", "hidden_states")
 def count_rows(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     """Count the rows of a call.
 
-    The leading dimension of ``hidden_states`` or of the first tensor, or the length of a leading list of tensors
-    (Z-Image). Where the text embedding and the timesteps both say otherwise, or where the tokens' ids have one dimension
+    The leading dimension of ``hidden_states`` or of the first tensor; of a leading list, see `_rows_of_list`. Where the text embedding and the timesteps both say otherwise, or where the tokens' ids have one dimension
     only, the call is one packed row (Cosmos 3).
 
     Raises:
@@ -38,10 +37,10 @@ def count_rows(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     if isinstance(ids, Tensor) and ids.ndim == 1:
         return 1
     stream = kwargs.get("hidden_states", next((v for v in (*args, *kwargs.values()) if _length(v)), None))
-    rows = _length(stream)
+    others = [_length(kwargs[name]) for name in ("encoder_hidden_states", "timestep") if _length(kwargs.get(name))]
+    rows = _rows_of_list(stream, others) if isinstance(stream, list) else _length(stream)
     if not rows:
         raise ContractError("the model was called without a tensor that has a batch dimension")
-    others = [_length(kwargs[name]) for name in ("encoder_hidden_states", "timestep") if _length(kwargs.get(name))]
     return 1 if len(others) == 2 and rows not in others else rows
 
 
@@ -49,6 +48,16 @@ def _length(value: Any) -> int:
     if isinstance(value, Tensor):
         return value.shape[0] if value.ndim else 0
     return len(value) if isinstance(value, list) and value and all(isinstance(entry, Tensor) for entry in value) else 0
+
+
+def _rows_of_list(latents: list[Any], others: Sequence[int]) -> int:
+    """A list of latents has one tensor for each row (Z-Image), or is several streams (video and audio) that each hold all rows."""
+    fronts = {entry.shape[0] if entry.ndim else 0 for entry in latents if isinstance(entry, Tensor)}
+    if len(fronts) != 1:
+        return _length(latents)
+    (front,) = fronts
+    alike = len({entry.shape for entry in latents}) == 1
+    return front if (front in others if others else not alike) else _length(latents)
 
 
 def copies_in(args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> int:

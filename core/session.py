@@ -182,7 +182,9 @@ class Session:
             done = self._compute(inputs, self._excuse(error))
         shadow, spent = self._recorder.shadow(self._backbone, inputs, step, done, self._recorded)
         rows = tuple(r for r, computed in enumerate(done.computed) if computed)
-        if rows:
+        if rows and self._bank.sites and not done.features:
+            self._recorder.warn(f"step {step.index} was computed with nothing recorded: the model called none of its blocks in it")
+        elif rows:
             self._bank.commit(own.index, None if len(rows) == self.run.rows else rows, done.features)
             self._recorder.held(self._bank.bytes_held())
         outcome = done.outcome(own, time.perf_counter() - started - spent)

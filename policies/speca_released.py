@@ -90,7 +90,7 @@ class LaggedGate:
     def _threshold(self, step: Step) -> float:
         assert self._run is not None
         assert self._run.num_steps is not None
-        progress = (step.index + 1) / self._run.num_steps
+        progress = (self._run.start + step.index + 1) / (self._run.start + self._run.num_steps)
         return threshold_at(progress, threshold=self.threshold, decay=self.decay, floor=self.floor)
 
 

@@ -54,6 +54,8 @@ class Timetable:
     def for_run(self, run: Run) -> tuple[frozenset[int] | None, tuple[str, ...]]:
         """Return the steps to compute in this run (None: all), and sentences for the report.
 
+        A schedule is of a whole sampling. Of a stream that begins in the middle of one, or begins anew, it says the rest.
+
         Raises:
             OptionError: It is for other runs; the message says what differs.
         """
@@ -61,6 +63,10 @@ class Timetable:
             return None, ("planned has no schedule, so that every step is computed; write planned:schedule=plan.json, or schedule=0+1+4+9",)
         if run.num_steps is None:
             raise OptionError("planned must know how many steps the run has: give the run timesteps= or num_steps=")
+        if run.start:
+            whole = attrs.evolve(run, start=0, num_steps=run.start + run.num_steps, timesteps=None, sigmas=None)
+            steps, notes = self.for_run(whole)
+            return None if steps is None else frozenset(step - run.start for step in steps if step >= run.start), notes
         if self.plan is not None:
             self._refuse_other(self.plan, run)
         if self.num_steps is None:
@@ -68,9 +74,9 @@ class Timetable:
         elif self.num_steps != run.num_steps:
             if not self.interpolate:
                 raise OptionError(f"planned: the schedule is for {self.num_steps} steps and the run has {run.num_steps}; plan again, or write interpolate=True")
-            steps = stretched(self.steps, self.num_steps, run.num_steps)
+            longer = stretched(self.steps, self.num_steps, run.num_steps)
             note = f"the schedule was planned for {self.num_steps} steps and is stretched to {run.num_steps}; its predicted error does not hold here"
-            return frozenset(steps), (*self.notes, note)
+            return frozenset(longer), (*self.notes, note)
         return frozenset(self.steps), self.notes
 
     def _refuse_other(self, plan: SchedulePlan, run: Run) -> None:

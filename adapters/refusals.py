@@ -1,0 +1,44 @@
+"""Which models cannot be driven now, and which are driven already."""
+
+from __future__ import annotations
+
+import re
+import weakref
+
+from torch import nn
+
+from foreseer.errors import ContractError, UnsupportedModelError
+
+__all__ = ["mark", "refuse", "refuse_cache", "unmark"]
+
+_attached: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
+
+
+def refuse(model: nn.Module, *, attached: bool = False) -> None:
+    """Raise if a model cannot be driven: a cache of diffusers is enabled, or somebody is attached to it (unless that is who asks, ``attached``)."""
+    if model in _attached and not attached:
+        raise ContractError(f"this {type(model).__name__} has policy {_attached[model]} attached already; detach it first (leave its `with`, or call detach())")
+    refuse_cache(model)
+    for path, module in model.named_modules():
+        hooks = getattr(getattr(module, "_diffusers_hook", None), "hooks", ())
+        if caching := next((name for name in hooks if re.search("cache|fbc|broadcast", name)), ""):
+            raise UnsupportedModelError(
+                f"a cache of diffusers is applied to {path or 'the whole'} of this {type(model).__name__} by the hook {caching!r}; take it off first, "
+                "or build the model anew"
+            )
+
+
+def refuse_cache(model: nn.Module) -> None:
+    """Raise `UnsupportedModelError` if a cache of diffusers is enabled on a model, by its ``enable_cache``."""
+    if getattr(model, "is_cache_enabled", False):
+        raise UnsupportedModelError(f"a diffusers cache is enabled on this {type(model).__name__}; call its disable_cache() first")
+
+
+def mark(model: nn.Module, policy: str) -> None:
+    """Note that a policy is attached to a model."""
+    _attached[model] = policy
+
+
+def unmark(model: nn.Module) -> None:
+    """Note that none is any more."""
+    _attached.pop(model, None)
