@@ -46,6 +46,7 @@ class Anatomy:
         silent: Parts that this kind of call does not use.
         output_for_last: Whether the model's output stands in for the last block's.
         arrival: Shapes and dtypes that arrive at the first block; None before the model was examined.
+        stream: Those of the stream that the first block transforms; empty likewise.
         output: Layout of the model's output; None likewise.
         layouts, part_layouts, idle_layouts: Of the blocks, their parts, and what need not run where the parts are forecast; those that were seen.
         assemblies: The way of putting a block together that was found to equal it bit for bit, or None where none did.
@@ -76,6 +77,7 @@ class Anatomy:
         self.idle_layouts: dict[tuple[int, str], Layout] = {}
         self.assemblies: dict[int, Assemble | None] = {}
         self.arrival: list[tuple[torch.Size, torch.dtype]] | None = None
+        self.stream: list[tuple[torch.Size, torch.dtype]] = []
         self.output: Layout | None = None
         self.called: list[int] = []
         self.examined: set[frozenset[Site]] = set()

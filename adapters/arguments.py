@@ -61,11 +61,12 @@ def shapes_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[to
     found = []
     for value in (*args, *kwargs.values()):
         if isinstance(value, Tensor):
-            found.append(value)
-        elif value is not None and isinstance(value, (tuple, list, Mapping)):
-            inside = value.values() if isinstance(value, Mapping) else value
-            found += [entry for entry in inside if isinstance(entry, Tensor)]
-    return [(tensor.shape, tensor.dtype) for tensor in found if tensor.is_floating_point()]
+            if value.is_floating_point():
+                found.append((value.shape, value.dtype))
+        elif value is not None and isinstance(value, (tuple, list, dict)):
+            inside = value.values() if isinstance(value, dict) else value
+            found += [(entry.shape, entry.dtype) for entry in inside if isinstance(entry, Tensor) and entry.is_floating_point()]
+    return found
 
 
 def is_cut(whole: tuple[torch.Size, torch.dtype], part: tuple[torch.Size, torch.dtype], total: int, rows: int) -> bool:

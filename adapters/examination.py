@@ -41,18 +41,18 @@ class Examination:
     def __init__(self, anatomy: Anatomy, vote: Vote | None, attempt: Attempt) -> None:
         self._anatomy, self._vote, self._attempt = anatomy, vote, attempt
 
-    def hold(self, inputs: Call, done: Pass, walk: Walk, claimed: frozenset[Site]) -> None:
+    def hold(self, done: Pass, walk: Walk, claimed: frozenset[Site]) -> None:
         """Hold a computed pass against what was learnt.
 
         Raises:
             Rewired: It is another.
         """
-        wanted = claimed - self._anatomy.from_output
-        if self._anatomy.output is not None and not self._anatomy.output.fits(done.output, count_rows(inputs.args, inputs.kwargs)):
-            raise Rewired("the model's output has another shape or dtype than when it was examined")
-        if walk.called != self._anatomy.called:
+        anatomy = self._anatomy
+        if walk.called != anatomy.called:
             raise Rewired("the model calls other blocks than when it was examined")
-        if walk.revived or walk.repeated & wanted or not wanted <= walk.features.keys():
+        if anatomy.output is not None and not anatomy.output.fits(done.output, walk.rows):
+            raise Rewired("the model's output has another shape or dtype than when it was examined")
+        if walk.revived or walk.repeated & claimed or not claimed - walk.features.keys() <= anatomy.from_output:
             raise Rewired("the blocks call other parts than when the model was examined")
 
     def check(self, inputs: Call, done: Pass, walk: Walk, claimed: frozenset[Site]) -> None:

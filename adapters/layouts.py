@@ -68,10 +68,8 @@ class _Leaf:
         """Whether a tensor of so many rows is shaped like this one."""
         if self.listed:
             return isinstance(value, list) and len(value) == rows and value[0].shape == self.shape and value[0].dtype == self.dtype
-        if not isinstance(value, Tensor) or value.dtype != self.dtype or value.device != self.device:
-            return False
-        front = (self.shape[0], rows, *self.shape[1:]) if self.second else (rows * self.folded, *self.shape)
-        return value.shape == front
+        wanted = (self.shape[0], rows, *self.shape[1:]) if self.second else (rows * self.folded, *self.shape)
+        return isinstance(value, Tensor) and value.shape == wanted and value.dtype == self.dtype and value.device == self.device
 
 
 def _order_of(value: Tensor) -> tuple[int, ...] | None:
@@ -117,6 +115,8 @@ class Layout:
     _spec: TreeSpec = attrs.field(repr=False)
     _leaves: tuple[_Leaf | None, ...]
     _constants: tuple[Any, ...] = attrs.field(repr=False)
+    _plain: type | None = attrs.field(repr=False)
+    _alone: torch.Size | None = attrs.field(repr=False)
 
     @classmethod
     def of(cls, output: Any, rows: int, *, hidden: Tensor | None = None, shards: int = 1, second: bool = False, what: str = "the module") -> Layout:
@@ -159,7 +159,10 @@ class Layout:
         if not like and hidden is not None and shards > 1:
             like = [i for i in found if isinstance(values[i], Tensor) and _is_shard(values[i].shape, hidden.shape, shards)]
         main = found[0] if len(found) == 1 else like[0] if len(like) == 1 else None
-        return cls(main, rows, spec, tuple(leaves), tuple(None if leaf else value for leaf, value in zip(leaves, values, strict=True)))
+        flat = type(output) is tuple and len(values) == len(output) and all(a is b for a, b in zip(values, output, strict=True))
+        plain = Tensor if isinstance(output, Tensor) else tuple if flat else None
+        constants = tuple(None if leaf else value for leaf, value in zip(leaves, values, strict=True))
+        return cls(main, rows, spec, tuple(leaves), constants, plain, output.shape if plain is Tensor else None)
 
     @property
     def on_cpu(self) -> bool:
@@ -167,11 +170,18 @@ class Layout:
         return all(leaf is None or leaf.device.type == "cpu" for leaf in self._leaves)
 
     def fits(self, output: Any, rows: int) -> bool:
-        """Whether an output of so many rows is structured and shaped like the one that this was learnt from."""
-        if isinstance(output, Tensor):
-            return len(self._leaves) == 1 and self._spec.is_leaf() and self._leaves[0] is not None and self._leaves[0].fits(output, rows)
-        values, spec = _flatten(output)
-        return spec == self._spec and all(leaf is None or leaf.fits(value, rows) for value, leaf in zip(values, self._leaves, strict=True))
+        """Whether an output of so many rows is structured and shaped like the one that this was learnt from. Cheap enough for every block of every step."""
+        if self._alone is not None and rows == self.rows:
+            return isinstance(output, Tensor) and output.shape == self._alone and output.dtype is self._leaves[0].dtype  # type: ignore[union-attr]
+        if self._plain is not None:  # a tensor, or a tuple of tensors: no tree to be walked
+            values = (output,) if self._plain is Tensor else output
+            if not isinstance(output, self._plain) or len(values) != len(self._leaves):
+                return False
+        else:
+            values, spec = _flatten(output)
+            if spec != self._spec:
+                return False
+        return all(leaf is None or leaf.fits(value, rows) for value, leaf in zip(values, self._leaves, strict=True))
 
     @property
     def doubtful(self) -> bool:
@@ -188,7 +198,9 @@ class Layout:
 
     def pack(self, output: Any) -> Tensor:
         """Return the feature ``(R, ...)`` of an output."""
-        parts = [leaf.with_rows(value) for value, leaf in zip(_flatten(output)[0], self._leaves, strict=True) if leaf is not None]
+        if self._plain is Tensor and (leaf := self._leaves[0]) is not None:
+            return leaf.with_rows(output)
+        parts = [one.with_rows(value) for value, one in zip(_flatten(output)[0], self._leaves, strict=True) if one is not None]
         if len(parts) == 1:
             return parts[0]
         wide = parts[0].dtype
@@ -198,9 +210,11 @@ class Layout:
 
     def unpack(self, feature: Tensor) -> Any:
         """Return the output that has this feature; as many rows as the feature has."""
-        leaves = [leaf for leaf in self._leaves if leaf is not None]
-        pieces = [feature] if len(leaves) == 1 else torch.split(feature, [leaf.size for leaf in leaves], dim=1)
-        return self._put_together([leaf.as_returned(piece) for piece, leaf in zip(pieces, leaves, strict=True)])
+        if self._plain is Tensor and (leaf := self._leaves[0]) is not None:
+            return leaf.as_returned(feature)
+        leaves = [one for one in self._leaves if one is not None]
+        pieces = [feature] if len(leaves) == 1 else torch.split(feature, [one.size for one in leaves], dim=1)
+        return self._put_together([one.as_returned(piece) for piece, one in zip(pieces, leaves, strict=True)])
 
     def evidence(self, output: Any) -> Tensor:
         """Return what a gate compares of an output: ``(R, ...)``, its main stream or, where that is not known, all of it."""

@@ -100,7 +100,8 @@ class ModuleBackbone:
         """
         anatomy = self.anatomy
         last = anatomy.last
-        claimed, known = frozenset(site for site in record if anatomy.claims(site)), frozenset(record) in anatomy.examined
+        record = frozenset(record)
+        claimed, known = record if anatomy.claimed is None else record & anatomy.claimed, record in anatomy.examined
         if self.anatomy.output_for_last and last in substitute:
             substitute = Renamed(substitute, last)
         if OUTPUT in substitute and probe is not None and (probe.on == "draft" or (self.anatomy.output_for_last and probe.block == last.block)):
@@ -125,12 +126,12 @@ class ModuleBackbone:
             done = attrs.evolve(done, finite=self._finite(done.output))
         elif record and known and anatomy.called and not walk.called:  # an early return, of which there is nothing to record
             walk.features.clear()
-            record = ()
+            record = frozenset()
         elif record and known:
-            self._examination.hold(inputs, done, walk, claimed)
+            self._examination.hold(done, walk, claimed)
         elif record:
             self._examination.check(inputs, done, walk, claimed)
-            anatomy.examined.add(frozenset(record))
+            anatomy.examined.add(record)
         if not (substitute and walk.forecasting):
             self._add_output(done, walk, record)
         self.spent -= done.block_rows

@@ -30,7 +30,8 @@ def refuse(model: nn.Module, *, attached: bool = False) -> None:
 
 def refuse_cache(model: nn.Module) -> None:
     """Raise `UnsupportedModelError` if a cache of diffusers is enabled on a model, by its ``enable_cache``."""
-    if getattr(model, "is_cache_enabled", False):
+    # asked of the class first: a module looks long for an attribute that it does not have
+    if getattr(type(model), "is_cache_enabled", None) is not None and model.is_cache_enabled:
         raise UnsupportedModelError(f"a diffusers cache is enabled on this {type(model).__name__}; call its disable_cache() first")
 
 

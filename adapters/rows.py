@@ -27,8 +27,9 @@ _ROW_LISTS = ("", "x", "cap_feats", "hidden_states")
 def count_rows(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     """Count the rows of a call.
 
-    The leading dimension of ``hidden_states`` or of the first tensor; of a leading list, see `_rows_of_list`. Where the text embedding and the timesteps both say otherwise, or where the tokens' ids have one dimension
-    only, the call is one packed row (Cosmos 3).
+    The leading dimension of ``hidden_states`` or of the first tensor; of a leading list, see `_rows_of_list`. Where the text
+    embedding and the timesteps both say otherwise, or where the tokens' ids have one dimension only, the call is one packed
+    row (Cosmos 3).
 
     Raises:
         ContractError: There is no tensor with a batch dimension.

@@ -58,6 +58,7 @@ class Walk:
         all_ways: Try all ways of putting a block together: processes that vote on them must try as many.
 
     Attributes:
+        rows: See there.
         called: The blocks that were computed, in their order.
         repeated: Parts that were called more than once.
         revived: Whether a part was called that was not called before.
@@ -77,7 +78,7 @@ class Walk:
         shards: int = 1,
         all_ways: bool = False,
     ) -> None:
-        self._anatomy, self._rows, self._whole, self._shards, self._all_ways = anatomy, rows, whole, shards, all_ways
+        self._anatomy, self.rows, self._whole, self._shards, self._all_ways = anatomy, rows, whole, shards, all_ways
         self._substitute, self._probe, self._judge, self._record, self._clone = substitute, probe, judge, record, clone
         self.thread = threading.get_ident()
         self.features: dict[Site, Tensor] = {}
@@ -111,7 +112,7 @@ class Walk:
                 self._judge_input(index, args, kwargs, output)
             return output
         if not self._live[index]:
-            return self._anatomy.layouts[index].zeros(self._rows, self._anatomy.pool)
+            return self._anatomy.layouts[index].zeros(self.rows, self._anatomy.pool)
         site = Site(index)
         if probe is not None and probe.block == index:
             return self._judge_draft(index, inner, args, kwargs)
@@ -133,8 +134,10 @@ class Walk:
         if site in self._anatomy.silent and self._record and self._live is None:
             self.revived = True
         if site in self._record:
-            if site in self.features:
+            if site in self.features or site in self.repeated:
                 self.repeated.add(site)
+                if not self._anatomy.claims(site):  # which of them an observer would be shown would be chance
+                    self.features.pop(site, None)
             else:
                 self._see(site, self._anatomy.part_layouts, output, f"{part} of block {index}")
         return output
@@ -147,10 +150,10 @@ class Walk:
         layout = self._anatomy.idle_layouts.get((index, path))
         parts = self._anatomy.parts_at(index)
         if layout is not None and parts is not None and all(self._replaces(Site(index, part)) for part in parts.modules):
-            return layout.zeros(self._rows, self._anatomy.pool)
+            return layout.zeros(self.rows, self._anatomy.pool)
         output = inner(*args, **kwargs)
         if layout is None:
-            self._anatomy.idle_layouts[index, path] = Layout.of(output, self._rows, what=f"{path} of block {index}")
+            self._anatomy.idle_layouts[index, path] = Layout.of(output, self.rows, what=f"{path} of block {index}")
         return output
 
     def untouched(self) -> bool:
@@ -168,7 +171,7 @@ class Walk:
 
     def _compute(self, wire: int, index: int | None, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the block, with those of its parts replaced that are substituted."""
-        self.block_rows += self._rows
+        self.block_rows += self.rows
         output = inner(*args, **kwargs)
         self.called.append(wire)
         if index is None or index >= self._anatomy.depth:
@@ -178,18 +181,18 @@ class Walk:
             hidden = stream_of(self._anatomy.block(index), args, kwargs)
             try:
                 self._anatomy.layouts[index] = Layout.of(
-                    output, self._rows, hidden=hidden, shards=self._shards, second=wire in self._anatomy.wires.second, what=self._name(index)
+                    output, self.rows, hidden=hidden, shards=self._shards, second=wire in self._anatomy.wires.second, what=self._name(index)
                 )
             except UnsupportedModelError:
                 # Where the model's output stands in for the last block, nobody needs to know what the others return.
                 if self._anatomy.claims(site) and (site in self._record or not self._anatomy.output_for_last):
                     raise
                 return output
-        elif self._whole is not None and index in self._anatomy.layouts and not self._anatomy.layouts[index].fits(output, self._rows):
-            if self._anatomy.layouts[index].rows_are_second(output, self._rows, self._whole):
+        elif self._whole is not None and index in self._anatomy.layouts and not self._anatomy.layouts[index].fits(output, self.rows):
+            if self._anatomy.layouts[index].rows_are_second(output, self.rows, self._whole):
                 self._anatomy.wires.second.add(wire)
                 raise Unlike(f"the rows of what {self._name(index)} returns are not where they seemed to be")
-            raise UnsupportedModelError(f"{self._name(index)} returns something else for {self._rows} of the {self._whole} rows alone")
+            raise UnsupportedModelError(f"{self._name(index)} returns something else for {self.rows} of the {self._whole} rows alone")
         if site in self._record:
             self._see(site, self._anatomy.layouts, output, self._name(index), key=index)
         if self._live is None and self._record and index not in self._anatomy.assemblies:
@@ -198,17 +201,17 @@ class Walk:
 
     def _arrive(self, wire: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Hold what arrives at the first block against what did when the model was examined."""
-        stream = stream_of(self._anatomy.wires.blocks[wire], args, kwargs)
-        found = [*shapes_of((stream,), {}), *shapes_of(args, kwargs)]
-        known = self._anatomy.arrival
-        if known is None:
-            if self._record and self._whole is None:
-                self._anatomy.arrival = found
-        elif self._whole is None:
-            if found != known:
+        anatomy = self._anatomy
+        if self._whole is None and anatomy.arrival is not None:
+            if shapes_of(args, kwargs) != anatomy.arrival:
                 raise Unlike("what arrives at the first block has other shapes or dtypes than when the model was examined")
-        elif found and known and not is_cut(known[0], found[0], self._whole, self._rows):
-            raise UnsupportedModelError(f"{self._rows} of the {self._whole} rows arrive at the first block in another shape when they are alone")
+        elif self._whole is None and self._record:
+            anatomy.arrival = shapes_of(args, kwargs)
+            anatomy.stream = shapes_of((stream_of(anatomy.wires.blocks[wire], args, kwargs),), {})
+        elif self._whole is not None and anatomy.stream:
+            (alone,) = shapes_of((stream_of(anatomy.wires.blocks[wire], args, kwargs),), {}) or anatomy.stream
+            if not is_cut(anatomy.stream[0], alone, self._whole, self.rows):
+                raise UnsupportedModelError(f"{self.rows} of the {self._whole} rows arrive at the first block in another shape when they are alone")
 
     def _see(self, site: Site, layouts: dict[Any, Layout], output: Any, what: str, *, key: Any = None) -> None:
         """Record what was computed, if it is what the layout says. What nobody but an observer wants to see is left out where it is something else."""
@@ -216,10 +219,10 @@ class Walk:
         try:
             if key not in layouts:
                 second = self._anatomy.order[site.block] in self._anatomy.wires.second
-                layouts[key] = Layout.of(output, self._rows, second=second, what=what)
-            elif not layouts[key].fits(output, self._rows):
+                layouts[key] = Layout.of(output, self.rows, second=second, what=what)
+            elif not layouts[key].fits(output, self.rows):
                 if self._whole is not None:
-                    raise UnsupportedModelError(f"{what} returns something else for {self._rows} of the {self._whole} rows alone")
+                    raise UnsupportedModelError(f"{what} returns something else for {self.rows} of the {self._whole} rows alone")
                 if self._anatomy.claims(site):
                     raise Unlike(f"{what} returned something of another shape or dtype than when the model was examined")
                 return
@@ -249,7 +252,7 @@ class Walk:
             raise Abandoned
 
     def _judge_draft(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        self.block_rows += self._rows
+        self.block_rows += self.rows
         self._bypass = True
         try:
             computed = inner(*args, **kwargs)
