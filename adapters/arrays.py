@@ -60,11 +60,6 @@ class ArrayBackbone:
         return self._depth
 
     @property
-    def separable(self) -> bool:
-        """Rows never depend on one another."""
-        return True
-
-    @property
     def sites(self) -> tuple[Site, ...]:
         """Every block's parts, then its output."""
         return tuple(Site(b, part) for b in range(self._depth) for part in (*self._parts, "block"))

@@ -283,7 +283,7 @@ def test_one_sync_per_verified_step_and_none_elsewhere(monkeypatch):
     out = torch.zeros(ROWS, 2, device="meta")
 
     class Null:
-        depth, sites, separable = DEPTH, tuple(Site(b) for b in range(DEPTH)), True
+        depth, sites = DEPTH, tuple(Site(b) for b in range(DEPTH))
 
         def forward(self, inputs, *, rows=None, substitute, probe=None, judge=None, record=()):
             if probe is not None:

@@ -112,8 +112,6 @@ class World:
         counted: Blocks computed x rows, counted where they are computed.
     """
 
-    separable = True
-
     def __init__(
         self,
         feature: Feature,

@@ -50,11 +50,6 @@ class RecordedHost:
         return self._walk.depth
 
     @property
-    def separable(self) -> bool:
-        """Samples never depend on one another."""
-        return True
-
-    @property
     def sites(self) -> tuple[Site, ...]:
         """Every block's output."""
         return self._walk.sites

@@ -14,7 +14,7 @@ class Blocks:
     """Satisfies `foreseer.Backbone`. A feature is a block's output ``(R, width)``; inputs are ``(x, t)``; ``block(index, h, t)`` runs a block."""
 
     def __init__(self, block, depth):
-        self.block, self.depth, self.separable, self.sites = block, depth, True, tuple(map(Site, range(depth)))
+        self.block, self.depth, self.sites = block, depth, tuple(map(Site, range(depth)))
 
     def rows(self, inputs):
         return len(inputs[0])

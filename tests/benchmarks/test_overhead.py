@@ -16,7 +16,6 @@ class Null:
     """A host that does nothing, so that what remains is the engine."""
 
     depth = DEPTH
-    separable = True
     sites = tuple(Site(b) for b in range(DEPTH))
 
     def __init__(self):
