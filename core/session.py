@@ -179,7 +179,7 @@ class Session:
         except Exception as error:
             if not (self._tolerant and (self._policy.fault or isinstance(error, AnswerError))):
                 raise
-            done = self._compute(inputs, self._excuse(error))
+            done = self._compute(inputs, f"computed: {self._excuse(error, step, '; the step was computed instead')}")
         shadow, spent = self._recorder.shadow(self._backbone, inputs, step, done, self._recorded)
         rows = tuple(r for r, computed in enumerate(done.computed) if computed)
         if rows and self._bank.sites and not done.features:
@@ -196,7 +196,7 @@ class Session:
         except Exception as error:
             if not self._tolerant:
                 raise
-            self._excuse(error)
+            self._excuse(error, step)
         return done.output
 
     def _step(self, index: int | None, timestep: float | None, sigma: float | None) -> Step:
@@ -290,8 +290,8 @@ class Session:
         verdict: Verdict | None = self._policy.decide("verify", lambda v: check_verdict(v, self.run.rows), step=step, evidence=evidence)
         return verdict
 
-    def _excuse(self, error: Exception) -> str:
-        """Turn a policy's fault into a reason, and report it."""
+    def _excuse(self, error: Exception, step: Step, consequence: str = "") -> str:
+        """Report a policy's fault, and return it."""
         fault, self._policy.fault = self._policy.fault or str(error), ""
-        self._recorder.warn(f"step {self._index}: {fault}; the step was computed instead")
-        return f"computed: {fault}"
+        self._recorder.warn(f"step {step.index}: {fault}{consequence}")
+        return fault
