@@ -125,7 +125,7 @@ class Recorder:
                 log.exception("observer %s failed in %s and was dropped", listener.owner, hook)
                 self.warn(f"observer {listener.owner} was dropped: {hook} raised {type(error).__name__}: {error}")
                 for others in self._listeners.values():
-                    others[:] = [other for other in others if other.owner != listener.owner]
+                    others[:] = [other for other in others if other.plugin is not listener.plugin]
         return answers
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ class Implementation:
     owner: str
     function: Callable[..., Any]
     arguments: tuple[str, ...]
+    plugin: object = attrs.field(default=None, repr=False, eq=False)
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """Call it with those of ``values`` that it names."""
@@ -140,12 +142,23 @@ def _register(specs: type, plugins: Sequence[object]) -> dict[str, list[Implemen
             raise PluginError(f"{describe(plugin)} cannot be registered: {error}. Plugins are compared by identity: write @attrs.define(eq=False)") from error
         if not manager.get_hookcallers(plugin):
             raise PluginError(f"{describe(plugin)} implements no hook: mark its methods with @foreseer.hookimpl. The hooks are {', '.join(known)}")
-    hooks: dict[str, list[Implementation]] = {}
+    names, hooks = _names_of(plugins), dict[str, list[Implementation]]()
     for name in known:
         by_plugin = {id(impl.plugin): impl for impl in getattr(manager.hook, name).get_hookimpls()}
         found = [by_plugin[id(plugin)] for plugin in plugins if id(plugin) in by_plugin]
-        hooks[name] = [Implementation(describe(impl.plugin), impl.function, tuple(impl.argnames)) for impl in found]
+        hooks[name] = [Implementation(names[id(impl.plugin)], impl.function, tuple(impl.argnames), impl.plugin) for impl in found]
     return hooks
+
+
+def _names_of(plugins: Sequence[object]) -> dict[int, str]:
+    """What to call each plugin, by its id: several of one class are numbered."""
+    alike = Counter(describe(plugin) for plugin in plugins)
+    found, numbers = {}, Counter[str]()
+    for plugin in plugins:
+        name = describe(plugin)
+        numbers[name] += 1
+        found[id(plugin)] = name if alike[name] == 1 else f"{name} no. {numbers[name]}"
+    return found
 
 
 def _whom_to_tell(plugin: object) -> str:

@@ -662,3 +662,43 @@ def test_an_observer_that_raises_while_it_looks_is_dropped_and_the_run_goes_on()
     s = session(host, "taylorseer:interval=3", observers=[Clumsy()])
     assert len(drive(s)) == 20
     assert "dropped" in s.report.warnings[0]
+
+
+class Impatient:
+    """An observer that counts steps, and may have enough of them."""
+
+    def __init__(self, enough=None):
+        self.steps, self.ended, self.enough = 0, False, enough
+
+    @hookimpl
+    def on_step(self, step):
+        if step.index == self.enough:
+            raise RuntimeError("enough")
+        self.steps += 1
+
+    @hookimpl
+    def on_run_end(self):
+        self.ended = True
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_an_observer_that_raises_goes_alone(number):
+    """Law: others of its class stay, and the report says which of them went."""
+    watchers = [Impatient(enough=3 if n == number else None) for n in range(3)]
+    s = session(world(), "taylorseer:target=last_block", observers=watchers)
+    for step in range(10):
+        s.evaluate(step)
+    report = s.finish()
+    assert [w.steps for w in watchers] == [3 if n == number else 10 for n in range(3)]
+    assert [w.ended for w in watchers] == [n != number for n in range(3)]
+    (warning,) = [w for w in report.warnings if "was dropped" in w]
+    assert f"no. {number + 1} was dropped: on_step raised RuntimeError: enough" in warning
+
+
+def test_a_lone_observer_has_no_number():
+    """Law: a class is name enough where there is one of it."""
+    s = session(world(), "none", observers=[Impatient(enough=0)])
+    s.evaluate(0)
+    (warning,) = s.finish().warnings
+    assert warning.startswith("observer Impatient (")
+    assert "no." not in warning
