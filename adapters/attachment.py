@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -281,4 +282,5 @@ def _floats(values: Sequence[float] | Tensor | None) -> tuple[float, ...] | None
     if values is None:
         return None
     listed = values.tolist() if hasattr(values, "tolist") else values
-    return tuple(float(v) for v in listed)
+    plain = [v.item() if hasattr(v, "item") else v for v in listed]
+    return tuple(float(v) if isinstance(v, Real) else v for v in plain)  # what is no number is refused by name

@@ -16,6 +16,7 @@ from foreseer.adapters.rows import count_rows
 from foreseer.adapters.wires import Wires
 from foreseer.contract import features_to_keep
 from foreseer.errors import OptionError
+from foreseer.options import refuse_schedule
 from foreseer.plugins import Policy
 from foreseer.registry import PolicySpec
 from foreseer.registry import policy as named
@@ -70,7 +71,7 @@ def estimate(
         model: On the meta device, or a real one (then one real pass is made).
         policy: See `foreseer.attach`.
         inputs: Keyword arguments of one call.
-        num_steps: Steps of the run, for policies that want to know.
+        num_steps: Steps of the run: no more features are kept per site.
         blocks: See `foreseer.attach`.
         history_dtype: See `foreseer.attach`.
         name: For the answer; empty takes the class.
@@ -86,6 +87,7 @@ def estimate(
     wires = Wires(model, blocks)
     backbone = ModuleBackbone(wires)
     rows = count_rows((), inputs)
+    refuse_schedule(num_steps, None, None)
     run = Run(backbone.depth, rows, tuple(range(rows)), num_steps, tuple(float(t) for t in range(num_steps)), None, backbone.sites)
     answers = Policy(str(spec), spec()).ask("setup", run=run)
     needs = [n for a in answers if a is not None for n in (a if isinstance(a, (tuple, list)) else (a,))]
@@ -110,6 +112,7 @@ def estimate_published(
     width: int | None = None,
     frames: int | None = None,
     batch: int = 1,
+    num_steps: int = 50,
     history_dtype: torch.dtype | None = None,
     **options: Any,
 ) -> Estimate:
@@ -122,6 +125,7 @@ def estimate_published(
         width: Likewise.
         frames: Likewise; ignored for images.
         batch: Samples that are drawn together.
+        num_steps: See `estimate`.
         history_dtype: See `foreseer.attach`.
         **options: The policy's own options.
 
@@ -136,4 +140,4 @@ def estimate_published(
             raise OptionError(f"{what}={value!r} is out of range; write a whole number >= 1")
     inputs = found.inputs(found, batch * found.rows_per_sample, *size)
     spec = named(policy, **options)
-    return estimate(found.build(), spec, inputs, history_dtype=history_dtype, name=found.name, streams=found.calls_per_step)
+    return estimate(found.build(), spec, inputs, num_steps=num_steps, history_dtype=history_dtype, name=found.name, streams=found.calls_per_step)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from foreseer.adapters.arguments import named_arguments
 from foreseer.errors import ContractError
+from foreseer.options import refuse_schedule
 
 __all__ = ["MOST_CALLS", "Generation", "Place"]
 
@@ -94,6 +95,7 @@ class Generation:
         steps_by_itself: bool = False,
         times: Callable[[], tuple[float, ...] | None] | None = None,
     ) -> None:
+        refuse_schedule(num_steps, timesteps, sigmas)
         self.timesteps, self.num_steps, self.sigmas = timesteps, len(timesteps) if timesteps is not None else num_steps, sigmas
         self.times = times or (lambda: self.timesteps)
         self.alone, self.by_copies = steps_by_itself, times is not None

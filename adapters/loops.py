@@ -9,6 +9,7 @@ the next one, and with the pipeline's call, also where that raises.
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -213,6 +214,8 @@ class PipelineLoop:
         if scheduled is None or not hasattr(scheduled, "tolist"):
             return None
         times = [float(t) for t in scheduled.flatten().tolist()]
+        if not all(map(math.isfinite, times)):
+            return None
         begin = getattr(self._scheduler, "_begin_index", None) or 0
         count = len(times) - begin
         running = getattr(self._pipeline, "_num_timesteps", None)

@@ -166,4 +166,8 @@ def groups_of(given: Sequence[int] | int | None, rows: int) -> tuple[int, ...]:
         return tuple(row % given for row in range(rows))
     if len(given) != rows:
         raise ContractError(f"groups has {len(given)} labels for the {rows} rows of the call; give one per row, or the number of samples")
-    return tuple(int(g) for g in given)
+    labels = given.tolist() if hasattr(given, "tolist") else list(given)
+    wrong = next((label for label in labels if isinstance(label, float) and not label.is_integer()), None)
+    if wrong is not None:
+        raise ContractError(f"groups has the label {wrong!r}; write whole numbers, equal for rows of one sample")
+    return tuple(int(label) for label in labels)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from foreseer.adapters.attachment import Attachment
     from foreseer.backbone import Backbone, Pass
     from foreseer.errors import (
+        AnswerError,
         ContractError,
         ForeseerError,
         OptionError,
@@ -42,6 +43,7 @@ __version__ = _version("foreseer")
 __all__ = [
     "CONTRACT",
     "OUTPUT",
+    "AnswerError",
     "Attachment",
     "Backbone",
     "ContractError",
@@ -82,7 +84,16 @@ __all__ = [
 _HOMES = {
     "adapters": ("Attachment", "attach"),
     "backbone": ("Backbone", "Pass"),
-    "errors": ("ContractError", "ForeseerError", "OptionError", "OverBudgetError", "PluginError", "PolicyConflictError", "UnsupportedModelError"),
+    "errors": (
+        "AnswerError",
+        "ContractError",
+        "ForeseerError",
+        "OptionError",
+        "OverBudgetError",
+        "PluginError",
+        "PolicyConflictError",
+        "UnsupportedModelError",
+    ),
     "hookspecs": ("ObserverSpecs", "PolicySpecs", "hookimpl"),
     "loop": ("sample",),
     "registry": ("PolicySpec", "cite", "list_plugins", "policy"),

@@ -245,6 +245,7 @@ def estimate(
     width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
     frames: Annotated[int | None, typer.Option(help="Frames of a video.")] = None,
     batch: Annotated[int, typer.Option(help="Samples that are drawn together.")] = 1,
+    steps: Annotated[int, typer.Option(help="Steps of the run: no more features are kept per site.")] = 50,
     history_dtype: Annotated[str | None, typer.Option(help="Keep features as float32, bfloat16 or float16. Default: bfloat16, as the model.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -257,9 +258,8 @@ def estimate(
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, None: None}
     if history_dtype not in dtypes:
         raise OptionError(f"history_dtype={history_dtype!r} is unknown; write float32, bfloat16 or float16")
-    found = [
-        estimate_published(model, parse_policy(p), height=height, width=width, frames=frames, batch=batch, history_dtype=dtypes[history_dtype]) for p in policy
-    ]
+    size: dict[str, Any] = {"height": height, "width": width, "frames": frames, "batch": batch, "num_steps": steps}
+    found = [estimate_published(model, parse_policy(p), history_dtype=dtypes[history_dtype], **size) for p in policy]
     if as_json:
         facts = ({"policy": e.policy, "bytes_held": e.bytes_held, "sites": len(e.bytes_by_site), "rows": e.rows, "streams": e.streams} for e in found)
         typer.echo(json.dumps({"model": model, "estimates": list(facts)}, indent=1))

@@ -10,19 +10,24 @@ from foreseer.types import OUTPUT, Needs, Plan, Run, Site
 __all__ = ["check_plan", "features_to_keep"]
 
 
+MOST_ANCHORS = 1000
+"""Computed features that are kept per row and site where nobody knows how many steps there are."""
+
+
 def features_to_keep(needs: Sequence[Needs], run: Run) -> dict[Site, int]:
-    """Merge what the plugins of a policy need: for each site to record, how many computed features to keep per row."""
+    """Merge what the plugins of a policy need: for each site to record, how many computed features to keep per row. No more than the run has steps."""
     keep: dict[Site, int] = {}
+    most = MOST_ANCHORS if run.num_steps is None else run.num_steps
     for n in needs:
-        if n.anchors < 1:
-            raise AnswerError(f"Needs(anchors={n.anchors}) keeps nothing; write at least 1")
+        if isinstance(n.anchors, bool) or not isinstance(n.anchors, int) or n.anchors < 1:
+            raise AnswerError(f"Needs(anchors={n.anchors!r}) keeps nothing; write a whole number >= 1")
         for site in n.sites:
             if site not in run.sites and site != OUTPUT:
                 offered = ", ".join(map(str, run.sites[:4])) + (" ..." if len(run.sites) > 4 else "")
                 raise AnswerError(f"a plugin asks to record {site!r}, which this model does not have; it has {offered or 'none'}")
             keep[site] = max(keep.get(site, 1), n.anchors)
     everywhere = max((n.anchors for n in needs if not n.sites), default=1)
-    return {site: max(anchors, everywhere) for site, anchors in keep.items()}
+    return {site: min(max(anchors, everywhere), most) for site, anchors in keep.items()}
 
 
 def check_plan(plan: Plan, run: Run, recorded: Collection[Site]) -> Plan:

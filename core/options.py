@@ -13,7 +13,7 @@ import functools
 import inspect
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -21,7 +21,7 @@ import attrs
 
 from foreseer.errors import OptionError
 
-__all__ = ["Range", "allows", "alternatives", "at_least", "at_least_float", "checked", "cites", "describe_option", "fraction"]
+__all__ = ["Range", "allows", "alternatives", "at_least", "at_least_float", "checked", "cites", "describe_option", "fraction", "refuse_schedule"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -53,8 +53,18 @@ class Range:
         if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
             return False
         number: Any = value  # compared as it is: a whole number may be larger than any float
+        if self.kind is float and not _fits_float(number):
+            return False
         above = number > self.low if self.open_low else number >= self.low
         return bool(above and (number < self.high if self.open_high else number <= self.high))
+
+
+def _fits_float(number: Any) -> bool:
+    try:
+        float(number)
+    except OverflowError:
+        return False
+    return True
 
 
 def at_least(low: int) -> Range:
@@ -69,6 +79,16 @@ def at_least_float(low: float) -> Range:
 
 fraction = Range(float, 0.0, 1.0)
 """Numbers from 0 to 1."""
+
+
+def refuse_schedule(num_steps: object, timesteps: Sequence[float] | None, sigmas: Sequence[float] | None) -> None:
+    """Refuse a schedule that is none. Raises OptionError where ``num_steps`` is no whole number >= 1, or a time or a noise level is no finite number."""
+    if num_steps is not None and (isinstance(num_steps, bool) or not isinstance(num_steps, Integral) or num_steps < 1):
+        raise OptionError(f"num_steps={num_steps!r} is out of range; write a whole number >= 1, or None where it is not known")
+    for name, values in (("timesteps", timesteps), ("sigmas", sigmas)):
+        wrong = [value for value in values or () if not isinstance(value, Real) or not math.isfinite(value)]
+        if wrong:
+            raise OptionError(f"{name} has {wrong[0]!r} in it; write finite numbers, one for each step")
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}

@@ -110,7 +110,7 @@ class Report:
             "steps": [
                 {
                     "index": o.step.index,
-                    "timestep": o.step.timestep,
+                    "timestep": None if o.step.timestep is None else _finite(o.step.timestep),
                     "computed": list(o.computed),
                     "error": [_finite(e) for e in o.error],
                     "accept": None if o.accept is None else list(o.accept),

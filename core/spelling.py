@@ -64,5 +64,5 @@ def _split(options: str, text: str) -> list[str]:
 def _literal(text: str) -> Any:
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # the last three for sets of lists, and for thousands of brackets
         return text[1:-1] if re.fullmatch(r"\(.*\)", text) else text

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foreseer.options import refuse_schedule
+
 if TYPE_CHECKING:
     from foreseer.metrics import Metric
 
@@ -47,6 +49,9 @@ head: the weakest level, and the cheapest."""
 class Run:
     """What is known when a run starts. A run is one sampling loop over one stream of denoiser evaluations.
 
+    Raises:
+        OptionError: ``num_steps``, ``timesteps`` or ``sigmas`` are out of range.
+
     Attributes:
         depth: Number of blocks, L.
         rows: Batch entries of each call, R.
@@ -74,6 +79,9 @@ class Run:
     model: str = ""
     scheduler: str = ""
     start: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        refuse_schedule(self.num_steps, self.timesteps, self.sigmas)
 
     def starting_at(self, step: int) -> Run:
         """Return the run that is left from one of its steps on."""
