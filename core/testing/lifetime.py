@@ -13,11 +13,13 @@ import numpy as np
 import torch
 
 from foreseer.testing.check import broken, law, policies
+from foreseer.testing.importing import runs_elsewhere
 from foreseer.testing.plays import STEPS, Play, play, rehearse, run_of
 from foreseer.testing.reach import bytes_held
 from foreseer.testing.subject import Subject
 from foreseer.testing.surroundings import changed_since, snapshot
 from foreseer.testing.worlds import Interrupted, World, mixed, noise
+from foreseer.types import Site
 
 __all__ = ["CHECKS", "check_aborted_run", "check_bounded_memory", "check_deterministic", "check_fresh_sessions", "check_process_untouched"]
 
@@ -92,10 +94,18 @@ def _leaping_clocks() -> Iterator[None]:
         yield
 
 
-def check_deterministic(subject: Subject) -> str:
-    """The same inputs give the same bits, whatever the global random numbers and the clocks say.
+@contextlib.contextmanager
+def _sets_in_another_order(salt: int) -> Iterator[None]:
+    """Sites hash otherwise, as they do in another process: sets of them are gone through in another order."""
+    with mock.patch.object(Site, "__hash__", lambda site: hash((salt, site.block, site.part))):
+        yield
 
-    The second run has other seeds, and clocks that leap a day with every reading, so that every step seems to take days.
+
+def check_deterministic(subject: Subject) -> str:
+    """The same inputs give the same bits, whatever the global random numbers, the clocks and the hash seed say.
+
+    The second run has other seeds, and clocks that leap a day with every reading, so that every step seems to take days. In further ones sites hash
+    otherwise, and a factory that can be imported is run in two processes, of two hash seeds.
 
     Why: what depends on how fast the machine is can be neither repeated nor compared.
 
@@ -115,7 +125,18 @@ def check_deterministic(subject: Subject) -> str:
                 f"run a second time, with other global random numbers and clocks, {_where_they_part(*runs)}",
                 f"{IN_THE_PLUGIN}. Draw from a generator of your own, seeded by an option, and decide by steps rather than by seconds",
             )
-    return "the same bits"
+        for salt in range(6):
+            with _sets_in_another_order(salt):
+                runs.append(play(subject, World(mixed), cast=cast))
+            if runs[0].trace() != runs[-1].trace():
+                broken(f"where sites hash otherwise, as in another process, {_where_they_part(runs[0], runs[-1])}", SORTED)
+    told = runs_elsewhere(subject.spec, (1, 2))
+    if len(set(told)) > 1:
+        broken("in two processes, of two hash seeds, it decided differently", SORTED)
+    return "the same bits" + (", in other processes too" if told else "")
+
+
+SORTED = "Choose from tuples and dicts, which keep their order, or sort: sets of texts and sites have another order in every process"
 
 
 def check_process_untouched(subject: Subject) -> str:

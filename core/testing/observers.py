@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
+import math
 from collections.abc import Iterator, Sequence
-from typing import Any
+from unittest import mock
 
 import attrs
 import torch
 
-from foreseer.plugins import observer_hooks
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
 from foreseer.session import Session
 from foreseer.testing.check import broken, law
-from foreseer.testing.partners import ReferenceGate, ReferencePredictor, ReferenceProbe
+from foreseer.testing.partners import ReferenceGate, ReferenceObserver, ReferencePredictor, ReferenceProbe
 from foreseer.testing.plays import STEPS, run_of
 from foreseer.testing.reach import left_behind
 from foreseer.testing.subject import Capabilities, Subject
 from foreseer.testing.surroundings import changed_since, snapshot
-from foreseer.testing.worlds import Interrupted, World, mixed
+from foreseer.testing.worlds import MANY, Interrupted, World, mixed, replaced
 from foreseer.types import Outcome
 
 __all__ = ["CHECKS", "check_observer_changes_nothing", "check_observer_is_its_own", "check_observer_survives"]
 
 
 def check_observer_survives(subject: Subject) -> str:
-    """An observer watches any run through: of one row or three, of known length or not, interrupted or empty, two in turn; and it changes nothing it is shown.
+    """An observer watches any run through: of one row or nine, of known length or not, interrupted or empty, two in turn; and it changes nothing it is shown.
+
+    All of its hooks are called, whether it asks for features and shadow steps or another observer does.
 
     Why: an observer that raises is dropped for the rest of the run, and its picture or its file is missing when the run is over. Guidance in two calls is
     two runs that take turns, so that an observer of a real pipeline is told of both.
@@ -35,34 +36,35 @@ def check_observer_survives(subject: Subject) -> str:
     Would have caught: nine of the twenty lines of cache-dit's summary say that something cannot be found, and none which guard refused which step. Running a
     second pipeline overwrites the first one's statistics there.
     """
-    reports = {
-        "three rows": [_report(World(mixed))],
-        "one row": [_report(World(mixed, labels=(1,)))],
-        "an unknown number of steps": [_report(World(mixed), known=False)],
-        "an interrupted run": [_report(World(mixed, fails_at=7))],
-        "a run of no step": [_report(World(mixed), steps=0)],
-        "two streams in turn": [_report(World(mixed), stream="cond"), _report(World(mixed, labels=(2,)), stream="uncond")],
-    }
     told = 0
-    for what, streams in reports.items():
-        hooks = observer_hooks(subject.spec())
-        before = [[_told(outcome) for outcome in report.outcomes] for report in streams]
-        for hook, values in _calls(streams):
-            for listener in hooks[hook]:
-                try:
-                    listener(values)
-                except Exception as error:
-                    broken(
-                        f"with {what}, {hook} raised {type(error).__name__}: {error}",
-                        "Expect NaN errors, accept=None, num_steps=None, runs of any length, and runs that take turns",
-                    )
-                told += 1
-        if before != [[_told(outcome) for outcome in report.outcomes] for report in streams]:
-            broken(
-                f"with {what}, it changed the outcomes that it was shown",
-                "Outcomes are shared with the report and with other observers: copy before you change",
-            )
-    return f"told {told} times"
+    for what, streams in _situations():
+        apart, together = _reports(streams, ()), _reports(streams, subject.spec())
+        for alone, watched in zip(apart, together, strict=True):
+            dropped = next((warning for warning in watched.warnings if warning.startswith("observer ")), "")
+            if dropped:
+                broken(
+                    f"with {what}, {dropped}",
+                    "Expect NaN errors, accept=None, num_steps=None, runs of any length, features of any shape, and runs that take turns",
+                )
+            if list(map(_told, alone.outcomes)) != list(map(_told, watched.outcomes)):
+                broken(
+                    f"with {what}, it changed the outcomes that it was shown",
+                    "Outcomes are shared with the report and with other observers: copy before you change",
+                )
+            told += len(watched.outcomes)
+    return f"told of {told} steps"
+
+
+def _situations() -> Iterator[tuple[str, tuple[_Stream, ...]]]:
+    """In words, and the streams that take turns."""
+    yield "three rows", (_Stream(World(mixed)),)
+    yield "one row", (_Stream(World(mixed, labels=(1,))),)
+    yield "nine rows of bfloat16, of several tokens", (_Stream(World(mixed, labels=MANY, dtype=torch.bfloat16, tokens=6)),)
+    yield "features that are NaN", (_Stream(World(replaced(mixed, 1, math.nan))),)
+    yield "an unknown number of steps", (_Stream(World(mixed), known=False),)
+    yield "an interrupted run", (_Stream(World(mixed, fails_at=7)),)
+    yield "a run of no step", (_Stream(World(mixed), steps=0),)
+    yield "two streams in turn", (_Stream(World(mixed), stream="cond"), _Stream(World(mixed, labels=(2,)), stream="uncond"))
 
 
 def check_observer_changes_nothing(subject: Subject) -> str:
@@ -126,40 +128,42 @@ def _reference() -> PolicySpec:
 def _watched(observers: Sequence[object]) -> list[str]:
     """What happens and comes out in each step of a session that is watched."""
     world = World(mixed)
-    session = Session(world, _reference(), run_of(world), observers=observers)
+    session = Session(world, _reference(), run_of(world), observers=(*observers, ReferenceObserver()))
     outputs = [session.evaluate(index) for index in range(STEPS)]
     steps = zip(session.finish().outcomes, outputs, strict=True)
-    return [f"{_told(attrs.evolve(outcome, seconds=0.0))} {output.tolist()}" for outcome, output in steps]
+    return [f"{_told(outcome)} {output.tolist()}" for outcome, output in steps]
 
 
-def _report(world: World, *, known: bool = True, steps: int = STEPS, stream: str = "") -> Report:
-    """What a reference policy does in a world, up to its end or an interruption."""
-    run = attrs.evolve(run_of(world), stream=stream)
-    if not known:
-        run = attrs.evolve(run, num_steps=None, timesteps=None)
-    session = Session(world, _reference(), run)
-    with contextlib.suppress(Interrupted):
-        for index in range(steps):
-            session.evaluate(index)
-    return session.finish()
+@attrs.frozen(eq=False)
+class _Stream:
+    """A run of the reference policy."""
+
+    world: World
+    known: bool = True
+    steps: int = STEPS
+    stream: str = ""
+
+    def session(self, observers: Sequence[object]) -> Session:
+        run = attrs.evolve(run_of(self.world), stream=self.stream)
+        if not self.known:
+            run = attrs.evolve(run, num_steps=None, timesteps=None)
+        return Session(self.world, _reference(), run, observers=observers)
 
 
-def _calls(streams: Sequence[Report]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What a session tells its observers: a run has begun with its first finished step, and streams take turns."""
-    for steps in itertools.zip_longest(*(report.outcomes for report in streams)):
-        for report, outcome in zip(streams, steps, strict=True):
-            if outcome is not None and outcome is report.outcomes[0]:
-                yield "on_run_start", {"run": report.run}
-            if outcome is not None:
-                yield "on_step", {"run": report.run, "step": outcome.step, "outcome": outcome}
-    for report in streams:
-        if not report.outcomes:
-            yield "on_run_start", {"run": report.run}
-        yield "on_run_end", {"report": report}
+def _reports(streams: Sequence[_Stream], observers: Sequence[object]) -> list[Report]:
+    """What comes of streams that take turns, up to their end or an interruption, watched by these and by one who wants to see everything."""
+    with mock.patch("foreseer.observing.log"):
+        sessions = [stream.session((*observers, ReferenceObserver())) for stream in streams]
+        with contextlib.suppress(Interrupted):
+            for index in range(STEPS):
+                for stream, session in zip(streams, sessions, strict=True):
+                    if index < stream.steps:
+                        session.evaluate(index)
+        return [session.finish() for session in sessions]
 
 
 def _told(outcome: Outcome) -> str:
-    return str({field.name: getattr(outcome, field.name) for field in attrs.fields(Outcome)})
+    return str({field.name: getattr(outcome, field.name) for field in attrs.fields(Outcome) if field.name != "seconds"})
 
 
 def _observers(can: Capabilities) -> str:

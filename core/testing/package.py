@@ -5,21 +5,18 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
-import json
-import subprocess
-import sys
-from typing import Annotated, Any, Literal, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 import pluggy
 
 from foreseer.hookspecs import ObserverSpecs, PolicySpecs
-from foreseer.options import Range, describe_option
+from foreseer.options import Range, allows, alternatives, describe_option
 from foreseer.plugins import observer_hooks, policy_hooks
 from foreseer.registry import PolicySpec
 from foreseer.registry import policy as named
 from foreseer.testing.check import broken, law, policies
 from foreseer.testing.declarations import DECLARATIONS, misdeclared
-from foreseer.testing.importing import SCRIPT
+from foreseer.testing.importing import changed_by_import, home_of
 from foreseer.testing.subject import Capabilities, Subject
 
 __all__ = ["CHECKS", "check_declarations", "check_entry_point", "check_hooks_known", "check_identity", "check_options"]
@@ -39,32 +36,17 @@ def check_entry_point(subject: Subject) -> str:
     Would have caught: Lightning adds the callbacks of every installed package to every Trainer: "to unregister the factory, simply uninstall the package".
     Results then depend on what is installed.
     """
-    module = getattr(subject.spec.factory, "__module__", None) or type(subject.spec.factory).__module__
-    if module in ("__main__", "builtins", "functools"):
-        return f"its factory lives in {module}, which cannot be imported"
-    try:
-        file = inspect.getsourcefile(sys.modules[module]) or ""
-    except (TypeError, KeyError):
-        file = ""
-    changed = _import_alone(module, file, tuple(sys.path))
+    home = home_of(subject.spec)
+    if home is None:
+        return "its factory lives where nothing can be imported from"
+    module, changed = home[0], _import_alone(*home)
     if changed:
         broken(f"importing {module} changed: {'; '.join(changed)}", "Do it in the factory or in setup, on objects of your own, or not at all")
     return f"importing {module} changes nothing"
 
 
-@functools.lru_cache(maxsize=64)
-def _import_alone(module: str, file: str, path: tuple[str, ...]) -> tuple[str, ...]:
-    """What importing a module changed, in words. Once a process: many policies live in one module."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, json.dumps({"module": module, "file": file, "path": [entry for entry in path if entry]})],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if done.returncode:
-        return (f"it cannot be imported by itself: {done.stderr.strip().splitlines()[-1] if done.stderr.strip() else 'no message'}",)
-    return tuple(json.loads(done.stdout.splitlines()[-1]))
+_import_alone = functools.lru_cache(maxsize=64)(changed_by_import)
+"""Once a process: many policies live in one module."""
 
 
 def check_hooks_known(subject: Subject) -> str:
@@ -134,17 +116,17 @@ def check_identity(subject: Subject) -> str:
 
 
 def _outside(annotation: Any) -> list[Any]:
-    """Values that an annotation does not allow."""
-    if get_origin(annotation) is Literal:
-        return ["no_such_word", 3.25]
+    """Values that an annotation does not allow, where it declares ranges or words."""
     values: list[Any] = []
-    for bounds in getattr(annotation, "__metadata__", ()) if get_origin(annotation) is Annotated else ():
-        if isinstance(bounds, Range):
-            step = 1 if bounds.kind is int else 1e-6
-            edges = ((bounds.low, bounds.open_low, -step), (bounds.high, bounds.open_high, step))
-            values += [bounds.kind(edge if is_open else edge + beyond) for edge, is_open, beyond in edges if abs(edge) != float("inf")]
-            values += ["0.1", True, *([0.5] if bounds.kind is int else [])]
-    return values
+    for declared in alternatives(annotation):
+        if isinstance(declared, Range) and declared != Range(declared.kind):
+            step = 1 if declared.kind is int else 1e-6
+            edges = ((declared.low, declared.open_low, -step), (declared.high, declared.open_high, step))
+            values += [declared.kind(edge if is_open else edge + beyond) for edge, is_open, beyond in edges if abs(edge) != float("inf")]
+            values += ["0.1", True, *([0.5] if declared.kind is int else [])]
+        elif isinstance(declared, tuple) and declared not in ((False, True), (None,)):
+            values += ["no_such_word", 3.25]
+    return [value for value in values if not allows(annotation, value)]
 
 
 def check_options(subject: Subject) -> str:

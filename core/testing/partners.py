@@ -8,7 +8,7 @@ from foreseer.hookspecs import hookimpl
 from foreseer.metrics import relative_l2
 from foreseer.types import Drafts, Evidence, History, Needs, Outcome, Plan, Probe, Run, Site, Step, Verdict, Weights
 
-__all__ = ["ReferenceGate", "ReferencePredictor", "ReferenceProbe", "ReferenceSchedule"]
+__all__ = ["ReferenceGate", "ReferenceObserver", "ReferencePredictor", "ReferenceProbe", "ReferenceSchedule"]
 
 
 class ReferencePredictor:
@@ -88,3 +88,25 @@ class ReferenceGate:
         """||d|| / ||h||."""
         error = evidence.error(relative_l2, groups=self._groups)
         return Verdict(error, torch.le(error, self.threshold), self.threshold)
+
+
+class ReferenceObserver:
+    """Observer: wants to see every feature, and every forecast step computed as well, and does nothing with them."""
+
+    @hookimpl
+    def features_wanted(self, run: Run) -> tuple[Site, ...]:
+        """All."""
+        return run.sites
+
+    @hookimpl
+    def shadow(self) -> bool:
+        """Always."""
+        return True
+
+    @hookimpl
+    def on_features(self) -> None:
+        """Hear of them."""
+
+    @hookimpl
+    def on_shadow(self) -> None:
+        """Likewise."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -11,13 +12,14 @@ from torch import Tensor
 
 from foreseer.bank import FeatureBank
 from foreseer.contract import features_to_keep
-from foreseer.errors import ContractError
+from foreseer.errors import ContractError, OptionError
+from foreseer.plugins import needs_of, policy_hooks
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
 from foreseer.session import Session
 from foreseer.testing.spy import Spy, Tamper, weighted
 from foreseer.testing.subject import Subject
-from foreseer.testing.worlds import World, constant
+from foreseer.testing.worlds import DEPTH, World, constant
 from foreseer.types import History, Outcome, Plan, Run, Site, Step, Verdict
 from foreseer.vote import Vote
 
@@ -33,11 +35,15 @@ __all__ = [
     "reject_all",
     "run_of",
     "some_rejected",
+    "stage_of",
     "steps_of",
 ]
 
 STEPS = 24
 """Length of a run, in steps."""
+
+STAGES = ((DEPTH, False), (DEPTH, True), (12, False), (12, True), (40, False), (40, True))
+"""Blocks, and whether there are noise levels: tried in this order."""
 
 
 @attrs.frozen(eq=False)
@@ -87,14 +93,42 @@ def run_of(world: World, *, num_steps: int = STEPS, groups: Sequence[int] | None
     )
 
 
-def rehearse(subject: Subject, world: World, *, cast: int = 0, run: Run | None = None, tamper: Tamper | None = None, vote: Vote | None = None) -> Play:
+@functools.lru_cache(maxsize=64)
+def stage_of(subject: Subject) -> tuple[int, bool]:
+    """The plainest stage that a policy takes in ``setup``: how many blocks, and whether there are noise levels. The plainest of all where it takes none."""
+    for depth, sigmas in STAGES:
+        run = run_of(World(constant, depth=depth), sigmas=sigmas)
+        try:
+            for _, build in subject.casts:
+                needs_of(policy_hooks(build()), run)
+        except (OptionError, ContractError):
+            continue
+        except Exception:  # a fault: the checks come upon it, and say where
+            break
+        return depth, sigmas
+    return STAGES[0]
+
+
+def rehearse(
+    subject: Subject,
+    world: World,
+    *,
+    cast: int = 0,
+    run: Run | None = None,
+    as_given: bool = False,
+    tamper: Tamper | None = None,
+    vote: Vote | None = None,
+) -> Play:
     """Build a session with a spy on the policy, and evaluate nothing yet.
+
+    A policy that needs more blocks than the worlds have by default, or noise levels, gets them.
 
     Args:
         subject: The policy.
         world: The host.
         cast: Which of the subject's casts.
         run: The shape of the run; None for `run_of` the world.
+        as_given: Leave out noise levels where the run has none, whatever the policy needs.
         tamper: What the spy changes on the way.
         vote: How processes that share the rows' entries decide alike.
     """
@@ -104,7 +138,12 @@ def rehearse(subject: Subject, world: World, *, cast: int = 0, run: Run | None =
         spies.append(Spy(str(subject.spec), subject.casts[cast][1](), tamper or Tamper()))
         return spies[-1]
 
-    session = Session(world, PolicySpec(str(subject.spec), spied), run or run_of(world), vote=vote)
+    (depth, sigmas), shape = stage_of(subject), run or run_of(world)
+    if world.depth == DEPTH:
+        world = world.deeper(depth)
+    if sigmas and not as_given and shape.sigmas is None and shape.timesteps is not None:
+        shape = attrs.evolve(shape, sigmas=tuple(t / 1000 for t in shape.timesteps))
+    session = Session(world, PolicySpec(str(subject.spec), spied), attrs.evolve(shape, depth=world.depth, sites=world.sites), vote=vote)
     return Play(spies[-1], session, world)
 
 
@@ -114,12 +153,13 @@ def play(
     *,
     cast: int = 0,
     run: Run | None = None,
+    as_given: bool = False,
     tamper: Tamper | None = None,
     steps: int | Iterable[int] = STEPS,
     vote: Vote | None = None,
 ) -> Play:
     """Run a policy from the first step to the last; ``steps`` may list the indices of those in which the stream is called. Arguments as in `rehearse`."""
-    result = rehearse(subject, world, cast=cast, run=run, tamper=tamper, vote=vote)
+    result = rehearse(subject, world, cast=cast, run=run, as_given=as_given, tamper=tamper, vote=vote)
     try:
         for index in range(steps) if isinstance(steps, int) else steps:
             result.step(index)
@@ -185,8 +225,9 @@ class Forecaster:
     """
 
     def __init__(self, subject: Subject, *, cast: int = 0, labels: Sequence[int] = (0, 1, 2), steps: int = 100, sigmas: bool = False) -> None:
-        world = World(constant, labels=labels)
-        self._run, self._spy = run_of(world, num_steps=steps, sigmas=sigmas), Spy(str(subject.spec), subject.casts[cast][1](), Tamper())
+        depth, leveled = stage_of(subject)
+        world = World(constant, labels=labels, depth=depth)
+        self._run, self._spy = run_of(world, num_steps=steps, sigmas=sigmas or leveled), Spy(str(subject.spec), subject.casts[cast][1](), Tamper())
         needs = self._spy.setup(self._run)
         keep = features_to_keep(needs, self._run)
         self.anchors = max(keep.values(), default=1)

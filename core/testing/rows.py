@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from foreseer.testing.check import broken, decides_by_row, law, policies
 from foreseer.testing.plays import Play, all_rejected_in_turn, play, run_of, steps_of
 from foreseer.testing.spy import Tamper, same
 from foreseer.testing.subject import Subject
-from foreseer.testing.worlds import Feature, World, mixed, noise, replaced
+from foreseer.testing.worlds import MANY, Feature, World, mixed, noise, replaced
 
 __all__ = ["CHECKS", "check_groups", "check_row_isolation", "check_row_permutation", "check_row_subset"]
 
@@ -99,6 +99,8 @@ def check_row_permutation(subject: Subject) -> str:
 def check_row_subset(subject: Subject) -> str:
     """A row gets in a batch what it gets alone.
 
+    Tried with batches of one row, two, three and nine.
+
     Why: batch size is a matter of throughput. A threshold that is divided by the number of rows, or a mean over them, makes it a matter of quality.
 
     Would have caught: cache-dit decides once a batch: a sample that is never skipped alone at threshold 0.2 is skipped at three steps of eight beside
@@ -107,16 +109,17 @@ def check_row_subset(subject: Subject) -> str:
     seen = 0
     for cast in range(len(subject.casts)):
         base = play(subject, World(mixed, tokens=TOKENS), cast=cast, tamper=_tamper(subject))
-        for labels in ((0,), (2,), (1, 2)):
+        for labels in ((0,), (2,), (1, 2), MANY):
             other = play(subject, World(mixed, labels=labels, tokens=TOKENS), cast=cast, tamper=_tamper(subject, labels))
             seen += _compare(subject, base, other, [(label, row) for row, label in enumerate(labels)], f"in a batch of the rows {labels}")
     return f"{seen} row-steps compared"
 
 
 def check_groups(subject: Subject) -> str:
-    """Rows of one sample share one error and one answer.
+    """Rows of one sample share one error and one answer, which depend on no other sample.
 
-    With guidance, rows of one sample are spread over the batch; ``run.groups`` says which. The error is that of the whole sample.
+    With guidance, rows of one sample are spread over the batch; ``run.groups`` says which. The error is that of the whole sample, whatever the samples are
+    called, and whichever stand beside it.
 
     Why: the two halves of a guidance pair are subtracted from one another and the difference is magnified. A forecast half against a computed one is an
     error that guidance multiplies. The session merges answers, so that a gate that ignores groups is not wrong but judged by its noisier half, and it
@@ -146,7 +149,23 @@ def check_groups(subject: Subject) -> str:
                 for b in range(a):
                     if plan is not None and len(plan.compute) == 3 and groups[a] == groups[b] and plan.compute[a] != plan.compute[b]:
                         broken(f"at step {step.index} the plan computes one of the rows {b} and {a}, which are one sample (groups {groups})", "Plan by group")
-    return f"{seen} pairs of rows compared"
+        for feature, labels, named, story in _company(groups):
+            world = World(feature, labels=labels)
+            other = play(subject, world, run=run_of(world, groups=named))
+            pair = [row for row in range(3) if groups.count(groups[row]) == 2]
+            seen += _compare(subject, done, other, [(row, labels.index(row)) for row in pair], f"{story} (groups {groups}, and {named})")
+    return f"{seen} rows compared"
+
+
+def _company(groups: tuple[int, ...]) -> Iterator[tuple[Feature, tuple[int, ...], tuple[int, ...], str]]:
+    """Other company for the sample of two rows: what the rows compute, which there are, what the samples are called, and that in words."""
+    pair = tuple(row for row in range(3) if groups.count(groups[row]) == 2)
+    (single,) = set(range(3)) - set(pair)
+    yield mixed, pair, (3, 3), "without the other sample"
+    yield mixed, (0, 1, 2), tuple(int(row == single) for row in range(3)), "where the samples were called otherwise"
+    yield replaced(mixed, single, lambda site, k: 100 * noise(site, k)), (0, 1, 2), groups, "beside a sample of white noise"
+    yield mixed, (single, *pair, single), (1, 0, 0, 1), "beside two rows of the other sample"
+    yield mixed, (*pair, *3 * (single,)), (0, 0, 1, 2, 3), "beside three other samples"
 
 
 CHECKS = (

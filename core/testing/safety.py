@@ -183,7 +183,7 @@ def check_step_grid(subject: Subject) -> str:
             world = World(exponential)
             run = attrs.evolve(run_of(world), **known)
             try:
-                done = play(subject, world, cast=cast, run=run, steps=steps)
+                done = play(subject, world, cast=cast, run=run, as_given=True, steps=steps)
             except (OptionError, ContractError) as error:
                 if not any("in setup of" in note for note in getattr(error, "__notes__", ())):
                     broken(f"with {what}: {error}", "Refuse a run in setup, before anything was computed, or run through it")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from foreseer.errors import ContractError, OptionError
 from foreseer.testing.check import broken, law, plans, policies, predicts, verifies
-from foreseer.testing.plays import play, rehearse, run_of, some_rejected
-from foreseer.testing.spy import Forecast, Spy
+from foreseer.testing.plays import STEPS, play, rehearse, run_of, some_rejected, stage_of
+from foreseer.testing.spy import Forecast
 from foreseer.testing.subject import Capabilities, Subject
-from foreseer.testing.worlds import PARTS, World, mixed
-from foreseer.types import OUTPUT, Evidence, History, Plan, Run, Site, Step, Verdict, Weights
+from foreseer.testing.worlds import MANY, PARTS, World, mixed
+from foreseer.types import OUTPUT, Plan, Run, Verdict, Weights
 
 __all__ = ["CHECKS", "check_device", "check_forecast_signature", "check_no_mutation", "check_plan_valid", "check_verdict_signature"]
 
@@ -25,6 +22,7 @@ TENSORS: tuple[tuple[torch.dtype, tuple[int, ...], bool, int | None], ...] = (
     (torch.float32, ALL, False, 6),
     (torch.bfloat16, ALL, True, 3),
     (torch.float32, ONE, True, 6),
+    (torch.float32, MANY, True, 6),
 )
 """Dtypes, rows, whether contiguous, and tokens that are tried: as many as rows, and another number than there are rows or channels."""
 
@@ -55,7 +53,7 @@ def check_forecast_signature(subject: Subject) -> str:
     """There is a forecast for every requested site, of the recorded shape and dtype.
 
     Weights are float64 ``(rows, anchors)``, finite, and 0 where a row has no anchor. Tried in float64, float32 and bfloat16, with features
-    ``(rows, channels)`` and ``(rows, tokens, channels)``, with one row, and with features that are not contiguous.
+    ``(rows, channels)`` and ``(rows, tokens, channels)``, with one row, three and nine, and with features that are not contiguous.
 
     Why: a forecast in another dtype changes the dtype of everything behind it, or its precision; one of another shape may broadcast.
 
@@ -131,7 +129,7 @@ def check_verdict_signature(subject: Subject) -> str:
 def check_plan_valid(subject: Subject) -> str:
     """A plan can be carried out, whatever the model: its sites are recorded, its probe is a block that there is, ``compute`` has R entries or none.
 
-    Tried on models of one, two and six blocks, with and without module parts, with one row and three. A policy may refuse a model in ``setup``, with an
+    Tried on models of one, two and six blocks, with and without module parts, with one row, three and nine. A policy may refuse a model in ``setup``, with an
     error of foreseer's that says why.
 
     Why: a policy meets models that its author has never seen.
@@ -140,7 +138,8 @@ def check_plan_valid(subject: Subject) -> str:
     first blocks exceeds the blocks of FLUX.2-klein, and with four and four of six blocks it computes eight, silently wrong.
     """
     seen, refused = 0, []
-    shapes: tuple[tuple[int, tuple[str, ...], tuple[int, ...]], ...] = ((1, (), (0,)), (1, PARTS, (0, 1, 2)), (2, (), (0, 1, 2)), (6, PARTS, (0, 1, 2)))
+    most = max(6, stage_of(subject)[0])
+    shapes: tuple[tuple[int, tuple[str, ...], tuple[int, ...]], ...] = ((1, (), (0,)), (1, PARTS, ALL), (2, (), ALL), (most, PARTS, ALL), (most, PARTS, MANY))
     for depth, parts, labels in shapes:
         world = World(mixed, depth=depth, parts=parts, labels=labels)
         where, run = f"{depth} blocks, parts {parts or 'none'}, {len(labels)} rows", run_of(world)
@@ -193,10 +192,10 @@ def check_no_mutation(subject: Subject) -> str:
 
 
 def check_device(subject: Subject) -> str:
-    """Answers live where the evidence and the features live, and a policy does not make the host wait for the device.
+    """Answers live where the evidence and the features live, and no hook makes the host wait for the device.
 
-    Once a run is under way, ``verify`` and ``predict_features`` are called with tensors of the device "meta", which have a shape and no numbers: as on a GPU,
-    they cannot be mixed with tensors of the CPU; and whoever reads a number fails.
+    A run is made on the device "meta", where tensors have a shape and no numbers: as on a GPU, they cannot be mixed with tensors of the CPU; and whoever reads
+    a number fails, in whichever hook. Verdicts are given in the policy's stead.
 
     Why: the kit runs on a CPU, the model does not. A tensor made without ``device=`` fails in the first judged step of the first user, and each ``.item()``
     stops the host until the device has done all that it was given.
@@ -205,26 +204,26 @@ def check_device(subject: Subject) -> str:
     """
     asked = 0
     for cast in range(len(subject.casts)):
-        world = World(mixed, tokens=6)
-        done = rehearse(subject, world, cast=cast)
-        for index in range(12):
-            done.step(index)
-        step, like = Step(12, 500.0), torch.empty_like(world.output(0), device="meta")
-        if done.spy.judgements and "verify" in subject.can.hooks:
-            evidence = Evidence(done.spy.judgements[-1].site, like, like.clone())
-            verdict = _elsewhere(done.spy, "verify", step=step, evidence=evidence)
-            if isinstance(verdict, Verdict):
-                _see_device("verify gave error", verdict.error)
-                _see_device("verify gave accept", verdict.accept)
-            asked += 1
-        if done.spy.forecasts and "predict_features" in subject.can.hooks:
-            last = done.spy.forecasts[-1]
-            features = like.new_empty((last.anchors.shape[1], *like.shape))
-            history = History(last.anchors.copy(), functools.partial(_any_site, features))
-            for site, draft in (_elsewhere(done.spy, "predict_features", step=step, sites=last.sites, history=history) or {}).items():
+        done = rehearse(subject, World(mixed, tokens=6, device="meta"), cast=cast, tamper=some_rejected())
+        try:
+            for index in range(STEPS):
+                done.step(index)
+        except Exception as error:
+            where = next((note for note in getattr(error, "__notes__", ()) if "of Spy (" not in note), "")
+            if isinstance(error, ContractError) or " of " not in where:
+                raise
+            hook = where.removeprefix("in ").split(" of ")[0]
+            broken(f"{hook} of tensors that are not on the CPU (here: meta) raised {type(error).__name__}: {str(error).splitlines()[0][:200]}", DEVICE)
+        finally:
+            done.session.finish()
+        for judgement in done.spy.judgements:
+            if isinstance(judgement.answer, Verdict):
+                _see_device("verify gave error", judgement.answer.error)
+                _see_device("verify gave accept", judgement.answer.accept)
+        for forecast in done.spy.forecasts:
+            for site, draft in (forecast.answer or {}).items():
                 _see_device(f"predict_features gave a forecast of {site}", draft)
-            asked += 1
-        done.session.finish()
+        asked += len(done.spy.judgements) + len(done.spy.forecasts)
     return f"asked {asked} times"
 
 
@@ -232,17 +231,6 @@ DEVICE = (
     "Make tensors with device=evidence.computed.device, or of one that you were given: error.new_tensor(...). Read none of their numbers: no .item(), "
     ".tolist(), .cpu(), .numpy(), and no `if` of a tensor; the session does it once, and commit is told everything on the host"
 )
-
-
-def _any_site(features: Tensor, site: Site) -> Tensor:
-    return features
-
-
-def _elsewhere(spy: Spy, hook: str, **values: Any) -> Any:
-    try:
-        return spy.policy.decide(hook, **values)
-    except Exception as error:
-        broken(f"{hook} of tensors that are not on the CPU (here: meta) raised {type(error).__name__}: {str(error).splitlines()[0][:200]}", DEVICE)
 
 
 def _see_device(what: str, answer: object) -> None:

@@ -80,7 +80,7 @@ def weighted(answer: Weights | Tensor, site: Site, history: History) -> Tensor:
     if isinstance(answer, Tensor):
         return answer.clone()
     features = history.features(site)
-    weights = torch.from_numpy(answer.values.T[: len(features)].copy())
+    weights = torch.from_numpy(answer.values.T[: len(features)].copy()).to(features.device)
     return (features.double() * weights.reshape(*weights.shape, *[1] * (features.dim() - 2))).sum(0)
 
 
@@ -151,7 +151,7 @@ class Spy:
         self._guard(f"evidence.computed at step {step.index}", evidence.computed)
         self._guard(f"evidence.forecast at step {step.index}", evidence.forecast)
         answer = self.policy.decide("verify", step=step, evidence=evidence)
-        if isinstance(answer, Verdict) and isinstance(answer.error, Tensor) and isinstance(answer.accept, Tensor):
+        if isinstance(answer, Verdict) and all(isinstance(a, Tensor) and not a.is_meta for a in (answer.error, answer.accept)):
             told = answer.error.float().flatten().tolist(), [bool(a) for a in answer.accept.flatten().tolist()], float(answer.threshold)
         else:
             told = [], [], float("nan")
@@ -164,7 +164,7 @@ class Spy:
         self.outcomes.append(outcome)
         self.policy.ask("commit", step=step, outcome=outcome)
         for what, tensor, copy, version in self._guarded:
-            if tensor._version != version or not same(tensor, copy):
+            if tensor._version != version or not (tensor.is_meta or same(tensor, copy)):
                 self.written.append(what)
         self._guarded.clear()
 

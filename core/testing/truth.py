@@ -91,7 +91,11 @@ def check_ragged_anchors(subject: Subject) -> str:
     def tokens(site: Site, step: float) -> Tensor:
         return noise(site, step).reshape(ROWS, ROWS, -1)
 
-    @explore(st.lists(st.tuples(st.integers(1, 4), st.sets(st.integers(0, 2), min_size=1)), min_size=1, max_size=7), st.integers(1, 5), examples=15)
+    @explore(
+        st.lists(st.tuples(st.sampled_from([1, 2, 3, 4, 9]), st.sets(st.integers(0, 2), min_size=1)), min_size=1, max_size=7),
+        st.sampled_from([1, 2, 3, 5, 12]),
+        examples=15,
+    )
     def rows_alone(history: list[tuple[int, set[int]]], ahead: int) -> None:
         batch, *alone = (Forecaster(subject, labels=labels, sigmas=True) for labels in ((0, 1, 2), (0,), (1,), (2,)))
         step = 40

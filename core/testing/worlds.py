@@ -5,6 +5,7 @@ All arithmetic is float64 and element by element, so that a row's numbers do not
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -15,9 +16,28 @@ from foreseer.adapters.walk import live_blocks
 from foreseer.backbone import Pass
 from foreseer.types import OUTPUT, Evidence, Probe, Site
 
-__all__ = ["DEPTH", "PARTS", "ROWS", "WIDTH", "Feature", "Interrupted", "World", "constant", "exponential", "jump", "mixed", "noise", "polynomial", "replaced"]
+__all__ = [
+    "DEPTH",
+    "MANY",
+    "PARTS",
+    "ROWS",
+    "WIDTH",
+    "Feature",
+    "Interrupted",
+    "World",
+    "constant",
+    "exponential",
+    "jump",
+    "mixed",
+    "noise",
+    "polynomial",
+    "replaced",
+]
 
 ROWS, WIDTH, DEPTH, PARTS = 3, 12, 5, ("attn", "mlp")
+
+MANY = (2, 0, 1, 1, 2, 0, 0, 1, 2)
+"""A batch of more rows than there are: some come several times."""
 
 Feature = Callable[[Site, float], Tensor]
 """``(site, step) -> (ROWS, WIDTH)`` float64: what the part computes at that step, for every row that there is. Never written to."""
@@ -103,6 +123,7 @@ class World:
         depth: Number of blocks, L.
         parts: Names of each block's parts; empty for blocks as a whole.
         dtype: Of the features.
+        device: Where they are; "meta" has shapes and no numbers.
         contiguous: False lays every feature out transposed in memory.
         columns: Which of the entries this process holds.
         tokens: Lay each row's entries out as ``(tokens, WIDTH / tokens)``, as most models do; None leaves them ``(WIDTH,)``.
@@ -120,14 +141,21 @@ class World:
         depth: int = DEPTH,
         parts: Sequence[str] = PARTS,
         dtype: torch.dtype = torch.float64,
+        device: str = "cpu",
         contiguous: bool = True,
         columns: slice = slice(None),
         tokens: int | None = None,
         fails_at: int | None = None,
     ) -> None:
         self.labels, self.depth, self.counted = tuple(labels), depth, 0
-        self._feature, self._parts, self._dtype = feature, tuple(parts), dtype
+        self._feature, self._parts, self._like = feature, tuple(parts), torch.empty(0, dtype=dtype, device=device)
         self._contiguous, self._columns, self._tokens, self._fails_at = contiguous, columns, tokens, fails_at
+
+    def deeper(self, depth: int) -> World:
+        """The same world with so many blocks."""
+        other = copy.copy(self)
+        other.depth = depth
+        return other
 
     @property
     def sites(self) -> tuple[Site, ...]:
@@ -198,7 +226,7 @@ class World:
         return merged
 
     def _compute(self, site: Site, step: int, labels: Sequence[int]) -> Tensor:
-        values = self._feature(site, float(step))[list(labels)][:, self._columns].to(self._dtype)
+        values = self._feature(site, float(step))[list(labels)][:, self._columns].to(self._like)
         if self._tokens is not None:
             values = values.reshape(len(values), self._tokens, -1)
         return values if self._contiguous else values.movedim(0, -1).contiguous().movedim(-1, 0)

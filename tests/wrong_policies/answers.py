@@ -215,6 +215,22 @@ def waits_for_the_device():
 
 
 @caught_by("check_device")
+def waits_before_the_next_step():
+    def judge(gate, step, evidence):
+        gate.last = evidence.error(relative_l2, groups=gate.run.groups)
+        return gate.last, gate.last <= gate.threshold
+
+    class WaitsBeforeTheNextStep(Gate):
+        last = None
+
+        @hookimpl
+        def before_step(self, step):
+            return None if self.last is not None and self.last.max().item() > 10 else super().before_step(step)
+
+    return WaitsBeforeTheNextStep(judge=judge)
+
+
+@caught_by("check_device")
 def forecasts_in_numpy():
     return Predictor(lambda self, step, site, history: torch.from_numpy(history.features(site)[0].float().numpy()).to(history.features(site).dtype))
 

@@ -1,5 +1,6 @@
 """Faults in numbers, and in the place within the engine."""
 
+import itertools
 from typing import Annotated
 
 import torch
@@ -15,6 +16,35 @@ from wrong_policies.parts import Gate, Predictor, caught_by, honest, line, two_p
 @caught_by("check_constant_reproduced")
 def bfloat16_inside():
     return Predictor(lambda self, step, site, history: history.features(site)[0].bfloat16().to(history.features(site).dtype))
+
+
+@caught_by("check_constant_reproduced")
+def wrong_beyond_six_steps():
+    def weights(anchors, target):
+        return (1.0,) if target - anchors[0] <= 6 and all(a - b <= 6 for a, b in itertools.pairwise(anchors)) else (0.9,)
+
+    return LinearPredictor(weights, 3)
+
+
+@caught_by("check_finite_forecast")
+def ratio_of_two_features():
+    def forecast(self, step, site, history):
+        newest, before = history.features(site)[:2]
+        known = torch.from_numpy(history.anchors[:, 1] == history.anchors[:, 1]).reshape(-1, *[1] * (newest.dim() - 1))
+        return torch.where(known.to(newest.device), newest * (newest / before), newest)
+
+    return Predictor(forecast)
+
+
+@caught_by("check_finite_forecast")
+def keeps_away_from_zero():
+    """Features near zero are moved off it, so that others may divide by them."""
+
+    def forecast(self, step, site, history):
+        newest = history.features(site)[0]
+        return torch.where(newest.abs() < 1e-6, torch.full_like(newest, 1e-6), newest)
+
+    return Predictor(forecast)
 
 
 @caught_by("check_exact_degree")
@@ -104,6 +134,34 @@ def counts_down():
             self.left -= 1
 
     return CountsDown()
+
+
+@caught_by("check_observer_survives")
+def expects_float32():
+    class ExpectsFloat32:
+        @hookimpl
+        def on_features(self, features):
+            self.last = {site: feature.numpy().copy() for site, feature in features.items()}  # which bfloat16 is not
+
+    return ExpectsFloat32()
+
+
+@caught_by("check_observer_survives")
+def expects_to_be_near():
+    class ExpectsToBeNear:
+        @hookimpl
+        def features_wanted(self, run):
+            return run.sites[-1:]
+
+        @hookimpl
+        def shadow(self):
+            return True
+
+        @hookimpl
+        def on_shadow(self, drafts, features):
+            self.off = max(int(1000 * (draft - features[site]).abs().max()) for site, draft in drafts.items())  # of NaN
+
+    return ExpectsToBeNear()
 
 
 @caught_by("check_observer_changes_nothing")

@@ -94,6 +94,11 @@ def loose_option(*, interval: Annotated[int, at_least(1)] = 3):
 
 
 @caught_by("check_options")
+def loose_option_or_none(*, interval: Annotated[int, at_least(1)] | None = None):
+    return Every(3 if interval is None else interval)
+
+
+@caught_by("check_options")
 def swallowing(**options):
     return Every(options.get("interval", 3))
 
@@ -165,6 +170,35 @@ def computes_after_slow_steps():
             super().commit(outcome)
 
     return ComputesAfterSlowSteps()
+
+
+class Some(Every):
+    """Forecasts half of the parts, in the order of a set."""
+
+    order = staticmethod(set)
+
+    @hookimpl
+    def setup(self, run):
+        super().setup(run)
+        self.sites = tuple(self.order(self.sites))[: max(1, len(self.sites) // 2)]
+        return Needs(sites=self.sites)
+
+
+@caught_by("check_deterministic")
+def half_of_a_set():
+    return Some()
+
+
+@caught_by("check_deterministic")
+def a_part_out_of_a_set():
+    """The set has texts, which hash alike within a process."""
+
+    class APart(Some):
+        def order(self, sites):
+            parts = list({f"{site.part} {number}" for site in sites for number in range(9)})
+            return [site for site in sites if parts[0].startswith(site.part)]
+
+    return APart()
 
 
 @caught_by("check_fresh_sessions")

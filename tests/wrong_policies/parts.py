@@ -4,7 +4,7 @@ from typing import Annotated
 
 import torch
 
-from foreseer import Needs, Plan, Probe, Site, Verdict, Weights, hookimpl
+from foreseer import Needs, OptionError, Plan, Probe, Site, Verdict, Weights, hookimpl
 from foreseer.metrics import relative_l2
 from foreseer.options import at_least_float, checked
 from foreseer.policies import predictor_from
@@ -164,7 +164,87 @@ def last():
     return Last()
 
 
-RIGHT = (gate, lone_gate, secant, sigma_line, every, last)
+@checked
+def finds_its_threshold(*, threshold: float | None = None):
+    """An option whose default is None."""
+    return Gate(threshold=0.05 if threshold is None else threshold)
+
+
+@checked
+def bounded_threshold(*, threshold: Annotated[float, at_least_float(0.0)] | None = None):
+    return Gate(threshold=0.05 if threshold is None else threshold)
+
+
+class Demanding(Gate):
+    """Says by OptionError what it needs."""
+
+    def __init__(self, *, sigmas=False, blocks=0):
+        super().__init__()
+        self.needs_sigmas, self.needs_blocks = sigmas, blocks
+
+    @hookimpl
+    def setup(self, run):
+        if self.needs_sigmas and run.sigmas is None:
+            raise OptionError("give sigmas=")
+        if run.depth < self.needs_blocks:
+            raise OptionError(f"the model has {run.depth} blocks; at least {self.needs_blocks} are needed")
+        return super().setup(run)
+
+
+def needs_sigmas():
+    return Demanding(sigmas=True)
+
+
+def needs_eight_blocks():
+    return Demanding(blocks=8)
+
+
+def needs_both():
+    return Demanding(sigmas=True, blocks=8)
+
+
+class SigmaOnly(SigmaLine):
+    """A predictor that has no other axis."""
+
+    @hookimpl
+    def setup(self, run):
+        if run.sigmas is None:
+            raise OptionError("give sigmas=")
+        return super().setup(run)
+
+
+def sigma_only():
+    return SigmaOnly()
+
+
+def sorted_set():
+    """A set that is sorted may be chosen from."""
+
+    class SortedSet(Every):
+        @hookimpl
+        def setup(self, run):
+            super().setup(run)
+            self.sites = tuple(sorted(set(self.sites), key=str))[:3]
+            return Needs(sites=self.sites)
+
+    return SortedSet()
+
+
+RIGHT = (
+    gate,
+    lone_gate,
+    secant,
+    sigma_line,
+    every,
+    last,
+    finds_its_threshold,
+    bounded_threshold,
+    needs_sigmas,
+    needs_eight_blocks,
+    needs_both,
+    sigma_only,
+    sorted_set,
+)
 
 WRONG = {}
 """``factory -> the check that names its fault``."""

@@ -1,5 +1,7 @@
 """Faults between rows, and in what is remembered."""
 
+import torch
+
 from foreseer import Needs, Weights, hookimpl
 from foreseer.metrics import relative_l2
 from wrong_policies.parts import Gate, Predictor, caught_by, honest, two_points
@@ -37,6 +39,37 @@ def ignores_groups():
     def judge(gate, step, evidence):
         error = evidence.error(relative_l2)
         return error, error <= gate.threshold
+
+    return Gate(judge=judge)
+
+
+@caught_by("check_row_subset")
+def four_rows_at_most():
+    def judge(gate, step, evidence):
+        error = evidence.error(relative_l2, groups=gate.run.groups)
+        error = error[torch.arange(len(error), device=error.device) % 4]
+        return error, error <= gate.threshold
+
+    return Gate(judge=judge)
+
+
+@caught_by("check_groups")
+def relative_to_the_other_samples():
+    def judge(gate, step, evidence):
+        error = evidence.error(relative_l2, groups=gate.run.groups)
+        if len(set(gate.run.groups)) < len(gate.run.groups):  # with guidance
+            error = error / (1 + error.max())
+        return error, error <= gate.threshold
+
+    return Gate(judge=judge)
+
+
+@caught_by("check_groups")
+def numbers_of_samples_as_places():
+    def judge(gate, step, evidence):
+        error = evidence.error(relative_l2, groups=gate.run.groups)
+        scale = torch.tensor([1.0 + 0.1 * group for group in gate.run.groups], device=error.device)
+        return (error * scale, error * scale <= gate.threshold) if len(set(gate.run.groups)) < len(error) else (error, error <= gate.threshold)
 
     return Gate(judge=judge)
 

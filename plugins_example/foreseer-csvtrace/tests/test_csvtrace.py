@@ -38,12 +38,12 @@ def read(path="trace.csv"):
 
 
 def test_a_line_says_what_the_report_says():
-    s = session(csvtrace())
-    for t in range(8):
+    s = session(csvtrace(), steps=10)
+    for t in range(10):
         s.evaluate(t)
     report, lines = s.finish(), read()
     assert tuple(lines[0]) == COLUMNS
-    assert [int(line["step"]) for line in lines] == list(range(8))
+    assert [int(line["step"]) for line in lines] == list(range(10))
     assert [int(line["rows_computed"]) for line in lines] == report.computed.sum(axis=1).tolist()
     assert [int(line["block_rows"]) for line in lines] == [o.block_rows for o in report.outcomes]
     assert [line["reason"] for line in lines] == report.reasons
