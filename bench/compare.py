@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from foreseer.adapters.identity import identity_of
 from foreseer.bench.fields import DTYPES, check_device, check_dtype, check_folder, number, truth, whole
-from foreseer.bench.files import file_names, write_whole
+from foreseer.bench.files import file_names
 from foreseer.bench.lanes import keep_freed_memory
 from foreseer.bench.machine import facts
 from foreseer.bench.measure import Bars, Comparison, Row
@@ -21,6 +21,8 @@ from foreseer.bench.page import print_table, write_page, write_table
 from foreseer.bench.pictures import draw_samples, draw_speed_quality
 from foreseer.bench.quality import FRECHET_NOTE, DigitJudge
 from foreseer.bench.results import plain
+from foreseer.console import console
+from foreseer.files import make_folder, write_whole
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.report import Report
 from foreseer.workbench.preset import Preset, find_preset
@@ -172,7 +174,7 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
             for the headroom goes on where it was when the same comparison is run again.
     """
     specs = settings.specs()
-    settings.out.mkdir(parents=True, exist_ok=True)
+    make_folder(settings.out)
     keep_freed_memory()
     judge = DigitJudge()
     model = cast("nn.Module", load_dit(device=settings.device, dtype=DTYPES[settings.dtype]))
@@ -218,8 +220,6 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
     draw_samples(found, settings.out / "samples.png")
     draw_speed_quality(found, settings.out / "speed_quality.png")
     names = file_names(found.reports)
-    for folder in ("timelines", "reports"):
-        (settings.out / folder).mkdir(exist_ok=True)
     for policy, report in found.reports.items():
         report.plot(settings.out / "timelines" / f"{names[policy]}.png")
         report.to_json(settings.out / "reports" / f"{names[policy]}.json")
@@ -266,10 +266,17 @@ def _progress(show: bool) -> Iterator[Bars]:
     if not show:
         yield _Silent()
         return
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeElapsedColumn(), TimeRemainingColumn())
+    what = TextColumn("{task.description}", markup=False)
+    columns = (
+        what,
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("steps"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     # drawn seldom: drawing takes time from what is being timed
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=2) as progress:
+    with Progress(*columns, console=console(stderr=True), refresh_per_second=2) as progress:
         yield _Shown(progress)

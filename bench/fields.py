@@ -10,6 +10,7 @@ import attrs
 import torch
 
 from foreseer.errors import OptionError
+from foreseer.files import refuse_unwritable_folder
 
 __all__ = [
     "DTYPES",
@@ -82,6 +83,5 @@ def check_dtype(settings: object, attribute: attrs.Attribute[str], value: str) -
 
 
 def check_folder(settings: object, attribute: attrs.Attribute[Path], value: Path) -> None:
-    """Refuse the name of a file."""
-    if value.exists() and not value.is_dir():
-        raise OptionError(f"out={str(value)!r} is a file; write the name of a folder, which is made if it is missing")
+    """Refuse a folder that cannot be made or written to."""
+    refuse_unwritable_folder(value)

@@ -1,12 +1,11 @@
-"""Files of results: written whole or not at all, and named after lanes."""
+"""Files of results are named after lanes."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
-__all__ = ["file_names", "write_whole"]
+__all__ = ["file_names"]
 
 
 def file_names(lanes: Iterable[str]) -> dict[str, str]:
@@ -20,10 +19,3 @@ def file_names(lanes: Iterable[str]) -> dict[str, str]:
             name = f"{plain}-{count}"
         names[lane] = name
     return names
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Replace a file in one go: a crash leaves the old one whole."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content.encode() if isinstance(content, str) else content)
-    part.replace(path)

@@ -31,6 +31,7 @@ from foreseer.bench.quality import DigitJudge, frechet_distance
 from foreseer.bench.results import Counted, LaneResult, Results, Unit
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.store import Store
+from foreseer.files import refuse_unwritable_folder
 from foreseer.registry import PolicySpec, parse_policy, signature_of
 from foreseer.report import Report
 
@@ -63,6 +64,7 @@ def run_benchmark(settings: BenchSettings, out: Path, *, restart: bool = False, 
         KeyboardInterrupt: What was finished is kept; the same call goes on, and tries again what failed.
         OSError: The folder cannot be written to; what was finished is kept.
     """
+    refuse_unwritable_folder(out)
     with _threads(settings.threads):
         return _Bench(settings, out, restart=restart, tell=tell).run()
 
@@ -272,7 +274,6 @@ class _Bench:
 
     def _save(self, *, finished: bool = False) -> Results:
         self._results = attrs.evolve(self._results, lanes=tuple(self._lanes.values()), finished=finished)
-        self._store.folder.mkdir(exist_ok=True)
         self._results.save(self._store.folder)
         return self._results
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import csv
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import attrs
 import numpy as np
 
 from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
+from foreseer.files import write_csv, write_whole
 
 if TYPE_CHECKING:
     from foreseer.bench.compare import Result
@@ -183,20 +183,17 @@ def verdict(result: Result) -> str:
 def write_table(result: Result, path: Path) -> Path:
     """Write the rows' figures as CSV; empty where a figure is not finite."""
     lines = [row.figures() for row in result.rows]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, fieldnames=list(lines[0]))
-        writer.writeheader()
-        writer.writerows(lines)
-    return path
+    return write_csv(path, list(lines[0]), lines)
 
 
 def print_table(result: Result) -> None:
     """Print the table to stdout, and where the page is. A narrow terminal gets the main columns; all are in ``table.csv``."""
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console()
-    columns = [column for column in COLUMNS if column.narrow or console.width >= 130]
+    from foreseer.console import console
+
+    out = console()
+    columns = [column for column in COLUMNS if column.narrow or out.width >= 130]
     settings = result.settings
     table = Table(title=f"{counted(len(result.labels), 'sample')}, {counted(settings.steps, 'step')}, against full computation", title_justify="left")
     table.add_column("policy", overflow="fold")
@@ -205,13 +202,13 @@ def print_table(result: Result) -> None:
     last_before = [row for row in result.rows if row.kind != "fewer"][-1]
     for row in _sections(result):
         table.add_row(row.name, *(column.text(row) for column in columns), end_section=row is last_before, style="dim" if row.kind == "fewer" else "")
-    console.print(table)
+    out.print(table)
     for sentence in [verdict(result), *remarks(result)]:
-        console.print(sentence, highlight=False, markup=False)
+        out.print(sentence)
     for row in result.rows:
         for warning in row.warnings:
-            console.print(f"{row.name}: {warning}", highlight=False, markup=False, style="yellow")
-    console.print(f"page: {result.page}", highlight=False, markup=False, soft_wrap=True)
+            out.print(f"{row.name}: {warning}", style="yellow")
+    out.print(f"page: {result.page}", soft_wrap=True)
 
 
 def write_page(result: Result, timelines: Mapping[str, Path]) -> Path:
@@ -243,8 +240,7 @@ def write_page(result: Result, timelines: Mapping[str, Path]) -> Path:
         samples=_inlined(out / "samples.png"),
         timelines=[(policy, _inlined(picture)) for policy, picture in timelines.items()],
     )
-    result.page.write_text(text + "\n", encoding="utf-8")
-    return result.page
+    return write_whole(result.page, text + "\n")
 
 
 def _sections(result: Result) -> list[Row]:

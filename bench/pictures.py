@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES
+from foreseer.files import write_whole
 
 if TYPE_CHECKING:
     from foreseer.bench.compare import Result
@@ -74,7 +75,7 @@ def draw_samples(result: Result, path: Path) -> Path:
             if not column:
                 axes.set_yticks([i + 0.5 for i in range(len(rows))], labels)
                 for tick, row in zip(axes.get_yticklabels(), rows, strict=True):
-                    tick.set(color=FAINT if row.kind == "fewer" else INK, fontsize=7.5, linespacing=1.15)
+                    tick.set(color=FAINT if row.kind == "fewer" else INK, fontsize=7.5, linespacing=1.15, parse_math=False)
                 axes.tick_params(axis="y", length=0)
             for spine in axes.spines.values():
                 spine.set_visible(False)
@@ -84,7 +85,7 @@ def draw_samples(result: Result, path: Path) -> Path:
             bar.ax.set_xticklabels([f"{v / scale:g}" for v in (low, 0, -low)], fontsize=6)
             bar.ax.tick_params(length=2, width=0.5, pad=1)
             bar.outline.set_linewidth(0.4)
-        figure.savefig(path)
+        write_whole(path, lambda part: figure.savefig(part, format=path.suffix[1:]))
     return path
 
 
@@ -142,8 +143,18 @@ def draw_speed_quality(result: Result, path: Path) -> Path:
                 # a distance: cut off, the axis would make much of differences that the samples cannot show
                 axes.set_ylim(0, 1.2 * max(quality(row) for row in result.rows if np.isfinite(quality(row))) or 1)
         handles = _handles(policies, bool(fewer))
-        figure.legend(handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=8, handletextpad=0.5, columnspacing=1.8)
-        figure.savefig(path)
+        legend = figure.legend(
+            handles=handles,
+            loc="outside lower left",
+            ncols=3,
+            frameon=False,
+            fontsize=8,
+            handletextpad=0.5,
+            columnspacing=1.8,
+        )
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+        write_whole(path, lambda part: figure.savefig(part, format=path.suffix[1:]))
     return path
 
 

@@ -8,6 +8,8 @@ const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle
 const PRINTED = 680;  // px between the margins of a sheet of A4, borders off
 
 const axis = (axes, key) => axes.find(one => one.key === key);
+// plotly reads names as HTML
+const plain = text => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 const color = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 function options(select, axes, keys) {
@@ -46,7 +48,7 @@ function traces(batch, x, y, top) {
       const place = index + (kind === "peer" ? policies : 0);
       const symbol = SHAPES[place % SHAPES.length] + (kind === "peer" ? "-open" : "");
       const bars = x === "speedup" && shown.every(point => typeof point.quartiles[0] === "number");
-      made.push(trace(kind === "peer" ? `${sweep} (peer)` : sweep, shown,
+      made.push(trace(plain(kind === "peer" ? `${sweep} (peer)` : sweep), shown,
         { symbol, color: COLORS[place % COLORS.length], line: { width: kind === "peer" ? 2 : 1, color: kind === "peer" ? COLORS[place % COLORS.length] : color("--paper") } },
         bars ? { error_x: { type: "data", symmetric: false, thickness: 1, width: 3, array: shown.map(p => p.quartiles[1] - p.x), arrayminus: shown.map(p => p.x - p.quartiles[0]) } } : {}));
     });

@@ -16,8 +16,8 @@ from typing import Any, Literal, TypeVar
 
 import attrs
 
-from foreseer.bench.files import write_whole
 from foreseer.errors import ForeseerError, OptionError
+from foreseer.files import write_whole
 
 __all__ = [
     "FIGURES",

@@ -13,10 +13,11 @@ import attrs
 import numpy as np
 import torch
 
-from foreseer.bench.files import file_names, write_whole
+from foreseer.bench.files import file_names
 from foreseer.bench.likeness import Drawn
 from foreseer.bench.results import FILE, Results
 from foreseer.errors import OptionError
+from foreseer.files import write_whole
 
 __all__ = ["Store"]
 
@@ -77,7 +78,6 @@ class Store:
         content = io.BytesIO()
         np.savez(content, latents=drawn.latents, images=drawn.images, features=drawn.features, seen=drawn.seen)
         path = self.samples(lane, number)
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, content.getvalue())
 
     def drawn(self, lane: Key, number: int) -> Drawn:

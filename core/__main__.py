@@ -164,7 +164,7 @@ def new(
     names = names_for(kind, name, allow_taken=allow_taken)
     try:
         written = write_project(kind, name, into=path, overwrite=True if force else ask, allow_taken=allow_taken)
-    except (ImportError, OSError) as error:
+    except ImportError as error:
         complain(str(error))
         raise typer.Exit(1) from None
     for file in written:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -34,6 +35,11 @@ class Commands(TyperGroup):
             return super().invoke(ctx)
         except ForeseerError as error:
             complain(str(error))
+            raise typer.Exit(2) from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # who read this has read enough
+                raise
+            complain(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             complain("interrupted")
@@ -86,11 +92,15 @@ def _repeat(option: str, args: list[str]) -> Iterator[str]:
         yield arg
 
 
-def console() -> Console:
-    """Where tables go."""
+def console(*, stderr: bool = False) -> Console:
+    """Where everything is printed that holds names of users and plugins: text is shown as it is, and never read as markup.
+
+    Args:
+        stderr: Print there, and let the terminal wrap what is long.
+    """
     # A pipe has no width, and rich would take 80 columns for it.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
-    return Console(highlight=False, markup=False, width=width)
+    return Console(stderr=stderr, soft_wrap=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
 def table(*headings: str, **columns: dict[str, Any]) -> Table:
@@ -109,7 +119,7 @@ def table(*headings: str, **columns: dict[str, Any]) -> Table:
 def complain(message: str) -> None:
     """Print one line to stderr."""
     line = Text.assemble(("foreseer: ", "bold red"), " ".join(message.split()))
-    Console(stderr=True, highlight=False, soft_wrap=True).print(line)
+    console(stderr=True).print(line)
 
 
 @contextmanager
@@ -136,6 +146,6 @@ def progress() -> Iterator[Callable[[str, int, int], None]]:
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
     # drawn seldom: drawing takes time from what is being timed
-    with Progress(*columns, console=Console(stderr=True), refresh_per_second=1) as bar:
+    with Progress(*columns, console=console(stderr=True), refresh_per_second=1) as bar:
         task = bar.add_task("", total=None)
         yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "AnswerError",
     "ContractError",
+    "FileError",
     "ForeseerError",
     "MissingPackageError",
     "OptionError",
@@ -33,6 +34,10 @@ class ContractError(ForeseerError):
 
 class AnswerError(ContractError):
     """A policy answered a hook with something that the contract forbids. ``on_error="compute"`` copes with it, as with what a policy raises."""
+
+
+class FileError(ForeseerError, OSError):
+    """A file or a folder cannot be written; the message says which, and why."""
 
 
 class MissingPackageError(ForeseerError, ImportError):

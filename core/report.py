@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from foreseer.files import write_whole
 from foreseer.types import Outcome, Run, Site
 
 __all__ = ["Report"]
@@ -127,7 +128,7 @@ class Report:
         """Return the report as JSON, and write it to ``path`` if one is given."""
         text = json.dumps(self.to_dict(), indent=1)
         if path is not None:
-            Path(path).write_text(text + "\n")
+            write_whole(Path(path), text + "\n")
         return text
 
     def plot(self, path: str | Path) -> Path:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.errors import MissingPackageError, OptionError
+from foreseer.files import write_whole
 
 if TYPE_CHECKING:
     from foreseer.report import Report
@@ -111,7 +112,7 @@ def draw(report: Report, path: Path) -> Path:
                 handleheight=0.9,
                 columnspacing=1.4,
             )
-        figure.savefig(path)
+        write_whole(path, lambda part: figure.savefig(part, format=path.suffix[1:]))
     return path
 
 

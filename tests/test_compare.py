@@ -17,7 +17,7 @@ from foreseer.bench.lanes import FULL, Lane, measure, noise_of, warm_up
 from foreseer.bench.page import COLUMNS, remarks
 from foreseer.bench.psnr import BEST_PSNR
 from foreseer.bench.quality import FRECHET_NOTE
-from foreseer.errors import OptionError, PluginError
+from foreseer.errors import FileError, OptionError, PluginError
 from foreseer.zoo.dit import CONFIG, build
 
 POLICIES = ("none", "taylorseer", "speca:threshold=0.3,decide='row'")
@@ -233,5 +233,5 @@ def test_settings_are_checked(option: str, value: Any, advice: str) -> None:
 
 def test_the_folder_must_not_be_a_file(tmp_path: Path) -> None:
     (tmp_path / "taken").touch()
-    with pytest.raises(OptionError, match="is a file"):
+    with pytest.raises(FileError, match="is a file"):
         CompareSettings(out=tmp_path / "taken")

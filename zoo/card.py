@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.bench.quality import FRECHET_NOTE, DigitJudge, frechet_distance
+from foreseer.console import console
 from foreseer.errors import OptionError
 from foreseer.timeline import STYLE
 from foreseer.zoo import ddim, dit
@@ -49,13 +50,12 @@ def read_log(path: Path) -> dict[str, NDArray[np.float64]]:
 
 def draw_all(model: torch.nn.Module, *, per_class: int, steps: int, guidance: float, seed: int) -> Tensor:
     """Draw ``(10, per_class, 1, 8, 8)`` samples with DDIM, clipped to [-1, 1]."""
-    from rich.console import Console
     from rich.progress import Progress
 
     labels = torch.arange(CLASSES).repeat_interleave(per_class)
     noise = torch.randn(len(labels), 1, 8, 8, generator=torch.Generator().manual_seed(seed))
     timesteps, chunk, found = ddim.ddim_timesteps(steps), 50, []
-    with Progress(console=Console(stderr=True)) as progress:
+    with Progress(console=console(stderr=True)) as progress:
         task = progress.add_task("sampling", total=steps * -(-len(labels) // chunk))
         for start in range(0, len(labels), chunk):
             rows = slice(start, start + chunk)

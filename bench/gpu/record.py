@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from foreseer.bench.files import write_whole
 from foreseer.bench.machine import git_state, machine, versions
 from foreseer.errors import OptionError
+from foreseer.files import refuse_unwritable, write_whole
 
 __all__ = ["NOTE", "Record"]
 
@@ -37,6 +37,7 @@ class Record:
     def __init__(self, path: Path, settings: dict[str, Any], device: str, order: Sequence[tuple[str, str]] = (), *, restart: bool = False) -> None:
         self._path, self._order = path, list(order)
         found = machine(device)
+        refuse_unwritable(path)
         self.content: dict[str, Any] = {
             "note": NOTE,
             "settings": settings,
@@ -74,7 +75,6 @@ class Record:
 
     def write(self) -> None:
         """Write the file."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(self._path, json.dumps(self.content, indent=1, allow_nan=False) + "\n")
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import foreseer
 from foreseer.errors import MissingPackageError, OptionError
+from foreseer.files import write_whole
 from foreseer.scaffold.names import Names, names_for
 
 __all__ = ["write_project"]
@@ -93,6 +94,5 @@ def write_project(
         return []
     written = [path for path, text in rendered.items() if there.get(path) != text]
     for path in written:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(rendered[path])
+        write_whole(path, rendered[path])
     return written

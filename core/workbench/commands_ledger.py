@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from pathlib import Path
@@ -12,6 +11,7 @@ import attrs
 
 from foreseer.console import complain, console, needs, table
 from foreseer.errors import OptionError
+from foreseer.files import refuse_unwritable_folder, write_csv
 
 if TYPE_CHECKING:
     from foreseer.workbench.judgements import Judgements, StepCounts
@@ -36,6 +36,8 @@ def ledger(
     from foreseer.workbench.judgements import judgements
     from foreseer.workbench.ledger import read_ledger
 
+    if out is not None:
+        refuse_unwritable_folder(out)
     if at not in ("site", "output"):
         raise OptionError(f"at={at!r} is unknown; write site or output")
     if tolerance is not None and not 0 <= tolerance < math.inf:
@@ -100,7 +102,6 @@ def _write(found: dict[str, Judgements], policies: dict[str, list[Entry]], toler
     with needs("pictures", "workbench"):
         from foreseer.bench.files import file_names
         from foreseer.workbench.ledger_pictures import draw_calibration, draw_counts, draw_roc
-    out.mkdir(parents=True, exist_ok=True)
     written = []
     for name, short in file_names(found).items():
         judged, tolerance = found[name], tolerances[name]
@@ -132,8 +133,5 @@ def _rows(entry: Entry) -> list[dict[str, Any]]:
 
 
 def _csv(path: Path, lines: list[dict[str, Any]]) -> Path:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        writer.writerows({key: "" if value is None or value != value else value for key, value in line.items()} for line in lines)
-    return path
+    plain = [{key: None if value != value else value for key, value in line.items()} for line in lines]
+    return write_csv(path, list(lines[0]), plain)

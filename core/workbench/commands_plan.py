@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from foreseer.console import console, needs, table
 from foreseer.errors import OptionError
+from foreseer.files import refuse_unwritable
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
@@ -59,6 +60,9 @@ def plan(
         from foreseer.workbench.planner import plan as find
         from foreseer.workbench.trace import Trace
 
+        for path in (out, preset):
+            if path is not None:
+                refuse_unwritable(path)
         limits = Limits(first=first, last=last, max_gap=max_gap)
         recorded = Trace.load(trace)
         found = find(recorded, predictor=predictor, target=target, objective=objective, over=over, limits=limits)  # type: ignore[arg-type]  # checked above

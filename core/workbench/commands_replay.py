@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from foreseer.console import complain, console, needs, progress, table
 from foreseer.errors import OptionError
+from foreseer.files import refuse_unwritable_folder
 
 if TYPE_CHECKING:
     from foreseer.workbench.closed_loop import Measured
@@ -49,6 +50,8 @@ def replay(
     """Score predictors, schedules and gates on a recording, without the model."""
     if (as_csv or closed_loop) and out is None:
         raise OptionError("--csv and --closed-loop write files: name a folder with --out")
+    if out is not None:
+        refuse_unwritable_folder(out)
     from foreseer.workbench.trace import Trace
 
     recorded = Trace.load(trace)
@@ -162,7 +165,6 @@ def _write(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured], 
     from foreseer.workbench.replay_page import write_errors, write_page, write_table
     from foreseer.workbench.replay_pictures import draw_gap_errors, draw_scores
 
-    out.mkdir(parents=True, exist_ok=True)
     where = site_of(trace, site)
     gaps = [gap_errors(trace, predictor, where) for predictor in predictors or ["taylor:max_order=1"] if is_linear(trace, predictor, where)]
     names = file_names([g.predictor for g in gaps])

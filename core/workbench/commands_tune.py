@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from foreseer.console import complain, console, needs, progress, table
 from foreseer.errors import OptionError
+from foreseer.files import refuse_unwritable
 from foreseer.registry import parse_policy
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
@@ -47,6 +48,9 @@ def tune(
 ) -> None:
     """Tune a policy's options on a model that ships with the package."""
     parse_policy(policy)  # a wrong name is told at once, before anything heavy is imported
+    for path in (study, out):
+        if path is not None:
+            refuse_unwritable(path)
     with needs("tune", "workbench"):
         from foreseer.workbench import tune as tuner
     settings = tuner.TuneSettings(

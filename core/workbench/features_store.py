@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.bench.files import write_whole
-from foreseer.errors import OptionError
+from foreseer.errors import FileError, OptionError
+from foreseer.files import write_whole
 from foreseer.types import Site
 from foreseer.workbench.trace import in_order, site_named
 
@@ -76,7 +76,6 @@ class FeatureStore:
             if differing:
                 raise OptionError(f"{str(folder)!r} holds other features: {'; '.join(differing)}. Write another --out, or --restart to begin anew")
             return old
-        folder.mkdir(parents=True, exist_ok=True)
         new._write_index()
         return new
 
@@ -133,9 +132,8 @@ class FeatureStore:
 
         Raises:
             OptionError: Numbers are larger than float16 holds.
+            FileError: They cannot be written.
         """
-        from safetensors.torch import save_file
-
         dtype = torch.float16 if self.kept_as == "float16" else torch.float32
         kept = {str(site): feature.to(dtype).contiguous() for site, feature in features.items()}
         lost = [name for name, feature in kept.items() if not torch.isfinite(feature).all()]
@@ -144,9 +142,7 @@ class FeatureStore:
         first = self._count(stream)
         plain = "".join(letter if letter.isalnum() else "_" for letter in stream)
         path = self.folder / f"{first:05d}{'-' if plain else ''}{plain}.safetensors"
-        part = path.with_name(path.name + ".part")
-        save_file(kept, part, {"format": FORMAT})
-        part.replace(path)
+        write_whole(path, lambda part: _save(kept, part))
         samples = len(next(iter(kept.values())))
         self._chunks.append(_Chunk(file=path.name, stream=stream, first=first, samples=samples, bytes=path.stat().st_size, sha256=_sha256(path)))
         self._write_index()
@@ -222,6 +218,16 @@ def _key_of(file: Any, site: Site) -> str:
     """Return the name that a file has for a site. The output was once written as "-1.output"."""
     names: list[str] = list(file.keys())
     return next(name for name in names if site_named(name) == site)
+
+
+def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), path, {"format": FORMAT})
+    except SafetensorError as error:  # which is no OSError, also where the disk is full
+        raise FileError(str(error)) from error
 
 
 def _sha256(path: Path) -> str:

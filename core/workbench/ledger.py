@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves  # diffusers registers its output classes there
 
 from foreseer.errors import OptionError
+from foreseer.files import make_folder, refuse_unwritable
 from foreseer.hookspecs import hookimpl
 from foreseer.metrics import metric as metric_named
 from foreseer.options import at_least, checked
@@ -166,7 +167,7 @@ class Ledger:
         if self.path is None:
             return
         if not self._begun:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
         text = "" if self._begun else json.dumps({"format": FORMAT, "metric": self.metric}) + "\n"
         with self.path.open("a", encoding="utf-8") as file:  # closed behind each line: a run that is killed keeps what was noted
             file.write(text + json.dumps(line) + "\n")
@@ -232,6 +233,7 @@ def _lines_of(path: Path) -> tuple[list[dict[str, Any]], int]:
 
 def _continue(path: Path, metric: str) -> int:
     """Number of the last run in a file that is to be continued, 0 where there is none."""
+    refuse_unwritable(path)
     if not path.exists() or path.stat().st_size == 0:
         return 0
     lines, whole = _lines_of(path)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from foreseer.bench.pictures import COLORS, FAINT, STYLE
+from foreseer.files import write_whole
 from foreseer.workbench.judgements import Judgements
 
 __all__ = ["draw_calibration", "draw_counts", "draw_roc", "styled_figure"]
@@ -27,7 +28,7 @@ def styled_figure(path: Path, *, width: float = 5.2, height: float = 4.0) -> Ite
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(width, height), dpi=200, layout="constrained")
         yield figure
-        figure.savefig(path)
+        write_whole(path, lambda part: figure.savefig(part, format=path.suffix[1:]))
 
 
 def draw_calibration(judged: Judgements, path: Path, *, title: str = "", tolerance: float | None = None) -> Path:
@@ -57,7 +58,7 @@ def draw_calibration(judged: Judgements, path: Path, *, title: str = "", toleran
         rank = judged.rank()
         axes.set_xlabel("the gate's error (grey: its threshold)")
         axes.set_ylabel(f"true error of the {'forecast feature' if judged.at == 'site' else 'output'} (dashed: tolerated)")
-        axes.set_title(f"{title}\nSpearman {rank:.2f}, {known.sum()} drafts" if math.isfinite(rank) else title, fontsize=9, loc="left")
+        axes.set_title(f"{title}\nSpearman {rank:.2f}, {known.sum()} drafts" if math.isfinite(rank) else title, fontsize=9, loc="left", parse_math=False)
         axes.legend(frameon=False, fontsize=8)
     return path
 
@@ -81,7 +82,7 @@ def draw_roc(judged: Judgements, tolerance: float, path: Path, *, title: str = "
         axes.set_xlabel("share of drafts above the tolerance that are accepted")
         axes.set_ylabel("share of drafts within it that are accepted")
         area = f", area {sweep.area:.3f}" if math.isfinite(sweep.area) else ""
-        axes.set_title(f"{title}\ntolerated true error {tolerance:.3g}{area}", fontsize=9, loc="left")
+        axes.set_title(f"{title}\ntolerated true error {tolerance:.3g}{area}", fontsize=9, loc="left", parse_math=False)
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
     return path
@@ -99,7 +100,7 @@ def draw_counts(judged: Judgements, tolerance: float, path: Path, *, title: str 
         above.yaxis.set_major_formatter(lambda value, _: f"{abs(value):g}")
         above.set_ylabel("drafts")
         above.legend(frameon=False, fontsize=8)
-        above.set_title(f"{title}\ntolerated true error {tolerance:.3g}", fontsize=9, loc="left")
+        above.set_title(f"{title}\ntolerated true error {tolerance:.3g}", fontsize=9, loc="left", parse_math=False)
         beneath.plot(steps, [c.truth_worst for c in counts], color=FAINT, linewidth=1.0, label="worst")
         beneath.plot(steps, [c.truth_mean for c in counts], color=COLORS[2], linewidth=1.4, label="mean")
         beneath.axhline(tolerance, color=FAINT, linewidth=0.9, linestyle="--")

@@ -13,8 +13,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from foreseer.bench.files import write_whole
 from foreseer.errors import OptionError
+from foreseer.files import write_whole
 from foreseer.workbench.trace import Trace
 
 __all__ = ["Parts", "joined"]
@@ -43,7 +43,6 @@ class Parts:
                 f"{str(folder)!r} holds an unfinished recording of other settings: {'; '.join(differing)}. Write another --out, or --restart to begin anew"
             )
         if not (folder / REQUEST).exists():
-            folder.mkdir(parents=True, exist_ok=True)
             write_whole(folder / REQUEST, json.dumps(request, indent=1) + "\n")
 
     @staticmethod

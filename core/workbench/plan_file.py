@@ -14,6 +14,7 @@ import attrs
 
 from foreseer.bench.psnr import BEST_PSNR
 from foreseer.errors import OptionError
+from foreseer.files import write_whole
 from foreseer.workbench.signature import Signature
 
 __all__ = ["FORMAT", "Budget", "SchedulePlan", "stretched"]
@@ -134,12 +135,9 @@ class SchedulePlan:
 
     def save(self, path: Path | str) -> Path:
         """Write the file, whole or not at all. Returns its path."""
-        path, plain = Path(path), self.to_dict()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps({"format": FORMAT, "sha256": _digest(plain), "plan": plain}, indent=1, allow_nan=False) + "\n")
-        part.replace(path)
-        return path
+        plain = self.to_dict()
+        content = {"format": FORMAT, "sha256": _digest(plain), "plan": plain}
+        return write_whole(Path(path), json.dumps(content, indent=1, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, path: Path | str) -> SchedulePlan:

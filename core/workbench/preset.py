@@ -14,6 +14,7 @@ from typing import Any
 import attrs
 
 from foreseer.errors import OptionError
+from foreseer.files import write_whole
 from foreseer.registry import PolicySpec, load_factory, signature_of
 from foreseer.spelling import read_spec
 from foreseer.types import Run
@@ -142,11 +143,7 @@ class Preset:
     def save(self, path: Path) -> Path:
         """Write the file, whole or not at all. Returns its path."""
         plain = _plain(self)
-        part = path.with_name(path.name + ".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps({"format": FORMAT, **plain, "sha256": _digest(plain)}, indent=1) + "\n", encoding="utf-8")
-        part.replace(path)
-        return path
+        return write_whole(path, json.dumps({"format": FORMAT, **plain, "sha256": _digest(plain)}, indent=1) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> Preset:

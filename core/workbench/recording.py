@@ -20,6 +20,7 @@ from foreseer.adapters.identity import identity_of
 from foreseer.bench.families import DiTFamily, Family, PipelineFamily, blocks_of
 from foreseer.bench.lanes import labels_of
 from foreseer.errors import OptionError, UnsupportedModelError
+from foreseer.files import refuse_unwritable
 from foreseer.registry import PolicySpec, policy
 from foreseer.report import Report
 from foreseer.types import OUTPUT, Site
@@ -108,7 +109,8 @@ def record(
 
 
 def refuse_existing(out: Path) -> None:
-    """Refuse to record to a file that is there. Raises `OptionError`."""
+    """Refuse to record to a file that is there, or that cannot be written. Raises `OptionError`, `FileError`."""
+    refuse_unwritable(_file_of(out))
     if _file_of(out).exists():
         raise OptionError(f"out={str(_file_of(out))!r} exists already; write another --out, or --restart to record anew")
 
@@ -141,6 +143,7 @@ class _Recording:
         parts = self._out.with_name(self._out.stem + ".unfinished")
         if restart not in (True, False, "if other"):
             raise OptionError(f"restart={restart!r} is unknown; write True, False or 'if other'")
+        refuse_unwritable(self._out)
         if not restart:
             refuse_existing(out)
         self._batches = [range(first, min(first + settings.batch, settings.samples)) for first in range(0, settings.samples, settings.batch)]

@@ -1,6 +1,8 @@
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 const element = name => document.getElementById(name);
+// plotly reads names as HTML
+const plain = text => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;");
 const color = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b57d00", "#56b4e9"];
 const SHAPES = ["circle", "square", "triangle-up", "diamond", "cross", "triangle-down", "hexagon", "bowtie"];
@@ -27,8 +29,8 @@ function scores() {
     for (const kind of ["schedule", "gate"]) {
       const shown = data.scores.filter(score => score.predictor === predictor && score.kind === kind && typeof score[key] === "number");
       if (!shown.length) continue;
-      made.push({ type: "scatter", mode: "markers", name: kind === "gate" ? `${predictor} (gates)` : predictor,
-        x: shown.map(score => score.computed), y: shown.map(score => score[key]), text: shown.map(score => score.name),
+      made.push({ type: "scatter", mode: "markers", name: plain(kind === "gate" ? `${predictor} (gates)` : predictor),
+        x: shown.map(score => score.computed), y: shown.map(score => score[key]), text: shown.map(score => plain(score.name)),
         hovertemplate: "%{text}<br>%{x} steps, %{y:.4g}<extra></extra>",
         marker: { size: 9, color: COLORS[place % COLORS.length], symbol: SHAPES[place % SHAPES.length] + (kind === "gate" ? "-open" : "") } });
     }

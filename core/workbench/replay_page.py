@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from foreseer.bench.files import write_whole
+from foreseer.files import write_csv, write_whole
 from foreseer.workbench.closed_loop import CLOSED, Measured
 from foreseer.workbench.replay import GapErrors, Score
 from foreseer.workbench.trace import Trace
@@ -51,27 +50,20 @@ def cells_of(figures: dict[str, Any], columns: Sequence[tuple[str, ...]]) -> lis
 def write_table(scores: Sequence[Score], path: Path) -> Path:
     """Write one line for each score as CSV."""
     lines = [score.figures() for score in scores]
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(lines[0]))
-        writer.writeheader()
-        for line in lines:
-            steps = line["steps"]
-            writer.writerow(
-                {key: "" if value is None else value for key, value in line.items()} | {"steps": "" if steps is None else "+".join(map(str, steps))}
-            )
-    return path
+    joined = [{"steps": None if line["steps"] is None else "+".join(map(str, line["steps"]))} for line in lines]
+    return write_csv(path, list(lines[0]), [line | steps for line, steps in zip(lines, joined, strict=True)])
 
 
 def write_errors(trace: Trace, scores: Sequence[Score], path: Path) -> Path:
     """Write one line for each score, sample and step as CSV."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("policy", "predictor", "site", "sample", "label", "step", "computed", "error"))
-        for score in scores:
-            for sample, step in np.ndindex(score.error.shape):
-                computed, error = bool(score.computed[sample, step]), f"{score.error[sample, step]:.8g}"
-                writer.writerow((score.policy, score.predictor, score.site, sample, trace.labels[sample], step, computed, error))
-    return path
+    columns = ("policy", "predictor", "site", "sample", "label", "step", "computed", "error")
+    lines = []
+    for score in scores:
+        for sample, step in np.ndindex(score.error.shape):
+            computed, error = bool(score.computed[sample, step]), f"{score.error[sample, step]:.8g}"
+            of = (score.policy, score.predictor, score.site, sample, trace.labels[sample], step)
+            lines.append(dict(zip(columns, (*of, computed, error), strict=True)))
+    return write_csv(path, columns, lines)
 
 
 def write_page(trace: Trace, scores: Sequence[Score], gaps: Sequence[GapErrors], measured: Sequence[Measured], path: Path) -> Path:

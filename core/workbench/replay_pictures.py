@@ -37,7 +37,7 @@ def draw_gap_errors(found: GapErrors, path: Path, *, site: str) -> Path:
         axes.set_xlabel("step that is forecast")
         axes.set_ylabel("gap between anchors, steps")
         axes.yaxis.get_major_locator().set_params(integer=True)
-        axes.set_title(f"{found.predictor} at {site}: relative error, mean over the samples", fontsize=9, loc="left")
+        axes.set_title(f"{found.predictor} at {site}: relative error, mean over the samples", fontsize=9, loc="left", parse_math=False)
         figure.colorbar(image, ax=axes, pad=0.01).outline.set_linewidth(0.4)
     return path
 
@@ -71,6 +71,7 @@ def draw_scores(scores: Sequence[Score], path: Path) -> Path:
         axes.set_xlabel("computed steps")
         axes.set_ylabel("relative error, mean over steps and samples")
         axes.grid(color=FAINT, alpha=0.2, linewidth=0.5)
-        axes.legend(frameon=False, fontsize=7)
-        axes.set_title("Open loop: history is that of full computation", fontsize=9, loc="left")
+        for text in axes.legend(frameon=False, fontsize=7).get_texts():
+            text.set_parse_math(False)
+        axes.set_title("Open loop: history is that of full computation", fontsize=9, loc="left", parse_math=False)
     return path

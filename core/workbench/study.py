@@ -7,14 +7,15 @@ import json
 import math
 import sqlite3
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 
-from foreseer.errors import OptionError
+from foreseer.errors import FileError, OptionError
+from foreseer.files import make_folder
 from foreseer.workbench.search import Space
 from foreseer.workbench.target import Point, Target
 
@@ -47,10 +48,10 @@ class Study:
         except ImportError as error:
             raise OptionError("tuning needs optuna: pip install 'foreseer[workbench]'") from error
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._optuna, self._space, self._target, self._seed = optuna, space, target, seed
+        self._optuna, self._space, self._target, self._seed, self._file = optuna, space, target, seed, file
         existed = file is not None and _ours(file)
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(file.parent)
         try:
             storage = None if file is None else optuna.storages.RDBStorage(f"sqlite:///{file}")
         except Exception as error:  # whatever SQLAlchemy and optuna make of a folder, a file of another version, or one without permission
@@ -83,7 +84,7 @@ class Study:
         states = self._optuna.trial.TrialState
         done = self.points
         number = len(done)
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), self._kept():
             warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
             # a sampler of its own for each trial: its random numbers do not depend on how many it has asked for in this process
             self._study.sampler = self._optuna.samplers.TPESampler(seed=_seed(self._seed, number), n_startup_trials=STARTING)
@@ -103,6 +104,14 @@ class Study:
             else:
                 self._study.tell(trial, self._target.values(point))
         return point
+
+    @contextlib.contextmanager
+    def _kept(self) -> Iterator[None]:
+        """What optuna makes of a file that cannot be written, as one sentence."""
+        try:
+            yield
+        except self._optuna.exceptions.StorageInternalError as error:
+            raise FileError(f"study={str(self._file)!r} cannot be written: {_line(error.__cause__ or error)}") from error
 
     def _measured(self, options: dict[str, Any], number: int, done: list[Point], measure: Callable[[dict[str, Any], int], Point]) -> Point:
         try:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.errors import OptionError
+from foreseer.files import write_whole
 from foreseer.types import OUTPUT, Site
 from foreseer.workbench.signature import Signature
 
@@ -170,11 +171,7 @@ class Trace:
         }
         text = json.dumps(plain)
         metadata = {"format": FORMAT, "trace": text, "sha256": _digest(tensors, text)}
-        part = path.with_name(path.name + ".part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(save(tensors, metadata))
-        part.replace(path)
-        return path
+        return write_whole(path, save(tensors, metadata))
 
     @classmethod
     def load(cls, path: Path) -> Trace:
