@@ -46,7 +46,6 @@ class Anatomy:
         silent: Parts that this kind of call does not use.
         output_for_last: Whether the model's output stands in for the last block's.
         arrival: Shapes and dtypes that arrive at the first block; None before the model was examined.
-        stream: Those of the stream that the first block transforms; empty likewise.
         output: Layout of the model's output; None likewise.
         layouts, part_layouts, idle_layouts: Of the blocks, their parts, and what need not run where the parts are forecast; those that were seen.
         assemblies: The way of putting a block together that was found to equal it bit for bit, or None where none did.
@@ -77,7 +76,6 @@ class Anatomy:
         self.idle_layouts: dict[tuple[int, str], Layout] = {}
         self.assemblies: dict[int, Assemble | None] = {}
         self.arrival: list[tuple[torch.Size, torch.dtype]] | None = None
-        self.stream: list[tuple[torch.Size, torch.dtype]] = []
         self.output: Layout | None = None
         self.called: list[int] = []
         self.examined: set[frozenset[Site]] = set()
@@ -111,6 +109,11 @@ class Anatomy:
         if len(called) == len(parts.modules):
             return parts
         return attrs.evolve(parts, modules=called, assemblies=()) if called else None  # an assembly wants all parts
+
+    def note(self, sentence: str) -> None:
+        """Say what was found out, once."""
+        if sentence not in self.notes:
+            self.notes.append(sentence)
 
     def position(self, wire: int) -> int | None:
         """Where in the order of execution a block is; None if it is not part of it."""

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["differentiates", "is_cut", "kept_tokens", "named_arguments", "shapes_of", "signature_of_call", "stream_of"]
+__all__ = ["are_cut", "differentiates", "kept_tokens", "named_arguments", "shapes_of", "signature_of_call", "stream_of"]
+
+Shapes = list[tuple[torch.Size, torch.dtype]]
 
 
 def signature_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
@@ -53,7 +55,7 @@ def differentiates(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
     return any(t.requires_grad for t in tensors) or any(p.requires_grad for p in model.parameters())
 
 
-def shapes_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[torch.Size, torch.dtype]]:
+def shapes_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Shapes:
     """Shape and dtype of every floating-point tensor among a call's arguments, and in lists, tuples and dictionaries among them.
 
     Masks are left out: some models make one only where rows are of unequal length.
@@ -69,10 +71,17 @@ def shapes_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[tuple[to
     return found
 
 
-def is_cut(whole: tuple[torch.Size, torch.dtype], part: tuple[torch.Size, torch.dtype], total: int, rows: int) -> bool:
-    """Whether one tensor can be another of which only some rows are left."""
+def are_cut(whole: Shapes, part: Shapes, total: int, rows: int) -> bool:
+    """Whether some tensors can be others of which only some rows are left: each as it was, or shorter in one dimension."""
+    return len(whole) == len(part) and all(_is_cut(*pair, total, rows) for pair in zip(whole, part, strict=True))
+
+
+def _is_cut(whole: tuple[torch.Size, torch.dtype], part: tuple[torch.Size, torch.dtype], total: int, rows: int) -> bool:
     (a, dtype), (b, other) = whole, part
-    return dtype == other and len(a) == len(b) and all(x == y or x * rows == y * total for x, y in zip(a, b, strict=True))
+    if dtype != other or len(a) != len(b):
+        return False
+    shorter = [(x, y) for x, y in zip(a, b, strict=True) if x != y]
+    return not shorter or (len(shorter) == 1 and shorter[0][0] * rows == shorter[0][1] * total)
 
 
 def kept_tokens(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], stream: Tensor) -> Tensor | None:

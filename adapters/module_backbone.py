@@ -16,7 +16,7 @@ from foreseer.adapters.examination import FAILURES, Examination
 from foreseer.adapters.layouts import Layout, same_output
 from foreseer.adapters.rows import count_rows, merge_rows, select_rows, take_rows
 from foreseer.adapters.substitutes import Renamed
-from foreseer.adapters.walk import Abandoned, Unlike, Walk
+from foreseer.adapters.walk import Abandoned, RaggedError, Unlike, Walk
 from foreseer.adapters.wires import Wires
 from foreseer.backbone import Pass
 from foreseer.errors import ContractError, UnsupportedModelError
@@ -55,7 +55,8 @@ class ModuleBackbone:
         self.wires, self.vote = wires, vote
         self.anatomy = Anatomy(wires)
         self._examination = Examination(self.anatomy, vote, self._pass)
-        self.separable, self._rows_known = True, False
+        self.separable = True
+        self._compared: set[frozenset[Site]] = set()
         self.spent = 0
         self._clone = False
 
@@ -141,17 +142,23 @@ class ModuleBackbone:
 
     def _some_rows(self, inputs: Call, rows: Sequence[int], substitute: Mapping[Site, Tensor], record: Collection[Site]) -> Pass:
         """Evaluate some rows without the others. Before that is done for the first time, both ways are compared; where they differ, all rows are evaluated."""
-        part, why = self._alone(inputs, rows, substitute, record) if self.separable else (None, "")
-        if part is None or not self._rows_known:
-            whole = self._among_all(inputs, rows, record)
-            tolerance = ROW_TOLERANCE.get(_precision(whole.output, whole.features), 0.05)
-            differs = part is not None and not same_output(whole.output, part.output, tolerance=tolerance)
-            if self.separable and not self._examination.agreed([not why and not differs], whole.output)[0]:
-                self.separable = False
-                why = why or "a row computed alone differs from the same row in the batch"
-                self.anatomy.notes.append(f"{self.anatomy.name}: {why}; so a rejection computes the whole batch")
-            self._rows_known = True
-        done = part if part is not None and self.separable else whole
+        resumed = frozenset(substitute)  # rows that resume behind a block skip what is before it: another comparison
+        try:
+            part, why = self._alone(inputs, rows, substitute, record) if self.separable else (None, "")
+        except RaggedError as ragged:  # of these rows, in this step: others may be as long alone as among all
+            self.anatomy.note(f"{self.anatomy.name}: {ragged}; so a rejection of such rows computes the whole batch")
+            done = self._among_all(inputs, rows, record)
+        else:
+            if part is None or resumed not in self._compared:
+                whole = self._among_all(inputs, rows, record)
+                tolerance = ROW_TOLERANCE.get(_precision(whole.output, whole.features), 0.05)
+                differs = part is not None and not same_output(whole.output, part.output, tolerance=tolerance)
+                if self.separable and not self._examination.agreed([not why and not differs], whole.output)[0]:
+                    self.separable = False
+                    why = why or "a row computed alone differs from the same row in the batch"
+                    self.anatomy.note(f"{self.anatomy.name}: {why}; so a rejection computes the whole batch")
+                self._compared.add(resumed)
+            done = part if part is not None and self.separable else whole
         self.spent -= done.block_rows
         done, self.spent = attrs.evolve(done, check_block_rows=self.spent), 0
         return done
@@ -160,10 +167,13 @@ class ModuleBackbone:
         """Evaluate some rows without the others. Returns the pass, or None and why it cannot be.
 
         Raises:
+            RaggedError: They are shaped otherwise alone.
             Rewired: They are not where they seemed to be.
         """
         try:
-            part, walk = self._pass(inputs, rows, substitute if self._rows_known else {}, record=record)
+            part, walk = self._pass(inputs, rows, substitute, record=record)
+        except RaggedError:
+            raise
         except Unlike as unlike:
             raise Rewired(str(unlike)) from None
         except UnsupportedModelError as error:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from foreseer.adapters.arguments import is_cut, kept_tokens, shapes_of, stream_of
+from foreseer.adapters.arguments import are_cut, kept_tokens, shapes_of, stream_of
 from foreseer.adapters.assemblies import leaves_out_hooks
 from foreseer.adapters.layouts import Layout, same_bits
 from foreseer.errors import UnsupportedModelError
@@ -19,11 +19,15 @@ from foreseer.types import OUTPUT, Evidence, Probe, Site
 if TYPE_CHECKING:
     from foreseer.adapters.anatomy import Anatomy
 
-__all__ = ["Abandoned", "Unlike", "Walk", "live_blocks"]
+__all__ = ["Abandoned", "RaggedError", "Unlike", "Walk", "live_blocks"]
 
 
 class Unlike(BaseException):
     """Ends a pass in which something is shaped otherwise than what was learnt about such calls. The text says what. Not an Exception, as `Abandoned`."""
+
+
+class RaggedError(UnsupportedModelError):
+    """Some rows of a batch are shaped otherwise when they are alone: a model cuts its texts to the longest of a call. The text says which."""
 
 
 class Abandoned(BaseException):
@@ -207,11 +211,8 @@ class Walk:
                 raise Unlike("what arrives at the first block has other shapes or dtypes than when the model was examined")
         elif self._whole is None and self._record:
             anatomy.arrival = shapes_of(args, kwargs)
-            anatomy.stream = shapes_of((stream_of(anatomy.wires.blocks[wire], args, kwargs),), {})
-        elif self._whole is not None and anatomy.stream:
-            (alone,) = shapes_of((stream_of(anatomy.wires.blocks[wire], args, kwargs),), {}) or anatomy.stream
-            if not is_cut(anatomy.stream[0], alone, self._whole, self.rows):
-                raise UnsupportedModelError(f"{self.rows} of the {self._whole} rows arrive at the first block in another shape when they are alone")
+        elif self._whole is not None and anatomy.arrival and not are_cut(anatomy.arrival, shapes_of(args, kwargs), self._whole, self.rows):
+            raise RaggedError(f"{self.rows} of the {self._whole} rows arrive at the first block in another shape when they are alone")
 
     def _see(self, site: Site, layouts: dict[Any, Layout], output: Any, what: str, *, key: Any = None) -> None:
         """Record what was computed, if it is what the layout says. What nobody but an observer wants to see is left out where it is something else."""

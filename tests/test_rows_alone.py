@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import foreseer
 from foreseer import Needs, Plan, Site, hookimpl
+from foreseer.adapters.arguments import are_cut
 from foreseer.policies import taylor
 
 STEPS, WIDTH = 12, 8
@@ -165,3 +166,35 @@ def test_a_gate_decides_by_row_also_where_rows_depend_on_one_another() -> None:
                 torch.testing.assert_close(outputs[step][row], bare[step][row], rtol=1e-5, atol=1e-5)
             else:
                 assert not torch.equal(outputs[step][row], bare[step][row])
+
+
+@pytest.mark.parametrize(
+    ("shape", "alone", "is_cut"),
+    [
+        ((4, 6, 8), (2, 6, 8), True),
+        ((6, 4, 8), (6, 2, 8), True),
+        ((12, 8), (6, 8), True),
+        ((6, 8), (6, 8), True),  # what has no rows
+        ((4, 6, 8), (2, 3, 8), False),  # half of the rows, and half of the tokens
+        ((4, 6, 8), (2, 5, 8), False),
+        ((4, 6, 8), (1, 6, 8), False),
+        ((4, 6, 8), (2, 48), False),
+    ],
+)
+def test_rows_alone_are_shorter_in_one_dimension(shape: tuple[int, ...], alone: tuple[int, ...], is_cut: bool) -> None:
+    """Law: two of four rows are what they are among all, but fewer: a text that is cut to the longest of a call is another."""
+    whole, part = ([(torch.Size(size), torch.float32)] for size in (shape, alone))
+    assert are_cut(whole, part, 4, 2) == is_cut
+    assert not are_cut(whole, [], 4, 2)
+
+
+def test_a_second_run_resumes_as_the_first_did() -> None:
+    """Law: that rows alone had to be compared in the first run changes nothing of what it gives: the second gives the same, bit for bit."""
+    model, gate = Model(), lambda **_: foreseer.policy("cg_taylor", threshold=0.02, warmup_steps=2)()
+    with foreseer.attach(model, gate) as attached:
+        runs = []
+        for _ in range(2):
+            with attached.run(num_steps=STEPS):
+                runs.append(walk(model))
+                assert attached.report.block_rows
+    assert all(map(torch.equal, *runs))

@@ -73,7 +73,7 @@ def z_image_parts() -> dict[str, Any]:
         n_kv_heads=2,
         cap_feat_dim=WIDTH,
         axes_dims=[4, 2, 2],
-        axes_lens=[64, 16, 16],
+        axes_lens=[128, 16, 16],
     )
     return latent_parts(network, shifted_flow())
 
