@@ -105,15 +105,15 @@ class Session:
         """
         backbone = backbone or self._backbone
         self._bank.clear()
+        run = attrs.evolve(self.run, depth=backbone.depth, sites=backbone.sites)
         if not self.begun:
-            self.run = attrs.evolve(self.run, depth=backbone.depth, sites=backbone.sites)
-            self._recorder.run = self.run
-            self._begin(backbone, self.run)
-        else:
-            try:
-                self._begin(backbone, attrs.evolve(self.run.starting_at(self._index), depth=backbone.depth, sites=backbone.sites))
-            except Exception as error:
-                self.give_up(f"{why}, and the policy cannot begin anew ({type(error).__name__}: {error})")
+            self.run = self._recorder.run = run
+        try:
+            self._begin(backbone, run.starting_at(self._index))
+        except Exception as error:
+            if not self.begun:
+                raise
+            self.give_up(f"{why}, and the policy cannot begin anew ({type(error).__name__}: {error})")
         if why:
             self._recorder.warn(f"step {self._index}: {why}; the policy began anew")
 
@@ -200,7 +200,7 @@ class Session:
         return done.output
 
     def _step(self, index: int | None, timestep: float | None, sigma: float | None) -> Step:
-        """The step to evaluate. Where the stream was absent for longer than forecasts reach, what was recorded before it is nothing to forecast from."""
+        """The step to evaluate. The policy begins with the first step of which something is kept, and anew after an absence longer than forecasts reach."""
         run = self.run
         index = self._index if index is None else max(index, self._index)
         if timestep is None and run.timesteps is not None and index < len(run.timesteps):
@@ -208,8 +208,11 @@ class Session:
         if sigma is None and run.sigmas is not None and index < len(run.sigmas):
             sigma = run.sigmas[index]
         absent, self._index = index - self._index, index
-        if absent > (PAUSE if self._reach is None else self._reach) and self._bank.filled:
-            self.begin_anew(f"the stream was not called in the {absent} steps before")
+        if self._bank.filled:
+            if absent > (PAUSE if self._reach is None else self._reach):
+                self.begin_anew(f"the stream was not called in the {absent} steps before")
+        elif self._bank.sites and self._own.start - self.run.start < index:  # what came before, if anything, left nothing behind
+            self.begin_anew("")
         return Step(index, timestep, sigma)
 
     def _attempt(self, step: Step, inputs: Any) -> Done:

@@ -31,22 +31,24 @@ class Schedule:
     Attributes:
         timetable: Which steps.
         target: What is forecast.
-        max_draft_steps: Most forecasts in a row, where the timetable says so.
+        max_draft_steps: Most forecasts in a row, as the timetable says; None where that depends on the run, and `setup` was not called yet.
     """
 
     timetable: Timetable
     target: Target
     _computed: frozenset[int] | None = attrs.field(default=frozenset(), init=False, repr=False)
+    _run: Run | None = attrs.field(default=None, init=False, repr=False)
     _sites: tuple[Site, ...] = attrs.field(default=(), init=False, repr=False)
 
     @property
     def max_draft_steps(self) -> int | None:
         """Of the timetable."""
-        return self.timetable.longest
+        return self.timetable.longest(self._run)
 
     @hookimpl
     def setup(self, run: Run) -> tuple[Needs, ...]:
         """Refuse runs that the timetable is not for; record what will be forecast."""
+        self._run = run
         self._computed, notes = self.timetable.for_run(run)
         needs = draft_needs(run, self.target)
         self._sites = needs.sites
@@ -67,12 +69,13 @@ class GatedSchedule:
     Attributes:
         timetable: Which steps.
         gate: The gate's plugin, which implements ``before_step`` and ``verify``.
-        max_draft_steps: Most forecasts in a row, where the timetable says so.
+        max_draft_steps: Most forecasts in a row, as the timetable says; None where that depends on the run, and `setup` was not called yet.
     """
 
     timetable: Timetable
     gate: Any
     _computed: frozenset[int] | None = attrs.field(default=frozenset(), init=False, repr=False)
+    _run: Run | None = attrs.field(default=None, init=False, repr=False)
     _hooks: dict[str, list[Implementation]] = attrs.field(init=False, repr=False)
 
     @_hooks.default
@@ -82,7 +85,7 @@ class GatedSchedule:
     @property
     def max_draft_steps(self) -> int | None:
         """Of the timetable: a gate computes more."""
-        return self.timetable.longest
+        return self.timetable.longest(self._run)
 
     @property
     def verified(self) -> bool:
@@ -97,6 +100,7 @@ class GatedSchedule:
     @hookimpl
     def setup(self, run: Run) -> tuple[Needs, ...]:
         """Refuse runs that the timetable is not for; record what the gate asks for."""
+        self._run = run
         self._computed, notes = self.timetable.for_run(run)
         needs = needs_of(self._hooks, run)
         sites = tuple(dict.fromkeys(site for n in needs for site in n.sites))

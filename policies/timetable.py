@@ -41,14 +41,16 @@ class Timetable:
     any_model: bool = False
     notes: tuple[str, ...] = ()
 
-    @property
-    def longest(self) -> int | None:
-        """Most forecasts in a row; None where that depends on the run."""
+    def longest(self, run: Run | None) -> int | None:
+        """Most forecasts in a row in this run, or in any (None); None where that depends on the run."""
         if self.steps is None:
             return 0
+        steps, length = self.steps, self.num_steps
         if self.interpolate:
-            return None
-        ends = (*self.steps, self.num_steps) if self.num_steps is not None else self.steps
+            if run is None or run.num_steps is None or length is None:
+                return None
+            steps, length = stretched(steps, length, run.start + run.num_steps), run.start + run.num_steps
+        ends = steps if length is None else (*steps, length)
         return max((b - a - 1 for a, b in itertools.pairwise(ends)), default=0)
 
     def for_run(self, run: Run) -> tuple[frozenset[int] | None, tuple[str, ...]]:
@@ -95,7 +97,7 @@ class Timetable:
         """A list that ends long before the run does was written for a shorter one, and would forecast all the rest."""
         assert self.steps is not None
         last, text = self.steps[-1], "+".join(map(str, self.steps))
-        if last >= num_steps or num_steps - 1 - last > (self.longest or 0):
+        if last >= num_steps or num_steps - 1 - last > (self.longest(None) or 0):
             raise OptionError(f"planned: schedule={text} ends at step {last} and the run has {num_steps}; if that is meant write schedule={text}/{num_steps}")
 
 
