@@ -1,0 +1,164 @@
+"""Laws of models that are changed while a policy is attached to them: between runs and in the middle of one."""
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import torch
+from model_changes import CHANGES, MODELS, STEPS, Subject, exchange_a_block, exchange_a_part
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+import foreseer
+from foreseer import Report
+from foreseer.registry import parse_policy
+
+OUTPUT_ALONE = "taylorseer:interval=2,target=output"
+"""Of a model that calls its blocks several times in an evaluation."""
+POLICIES = [
+    "taylorseer:interval=3,max_order=1",
+    "cg_taylor:threshold=0.5,warmup_steps=2",
+    "taylorseer:interval=3,max_order=1,target=last_block",
+    "speca:threshold=0.3,threshold_decay=1,max_order=1,warmup_steps=2",
+    "none",
+    OUTPUT_ALONE,
+    "speca:threshold=0.3,threshold_decay=1,max_order=1,warmup_steps=2,target=last_block",
+]
+ALL = bool(os.environ.get("FORESEER_ALL"))
+"""Every model with every change, and not each with some, in turn."""
+SHARE = 5
+AT = 2
+"""The step before which a model is changed in the middle of a run."""
+THEIRS = ("should be kept in float32", "In CPU autocast", "Already found a `peft_config`", "Mismatch dtype")
+pytestmark = [pytest.mark.filterwarnings(f"ignore:.*{theirs}") for theirs in THEIRS]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tensors this small are computed fastest by one thread, above all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def subject(request: pytest.FixtureRequest) -> tuple[Subject, nn.Module, nn.Module]:
+    """A model's calls, the model, and one like it."""
+    found = Subject.of(request.param)
+    return found, found.build(), found.build()
+
+
+def same(one: Any, other: Any) -> bool:
+    ours, theirs = tree_leaves(one), tree_leaves(other)
+    return len(ours) == len(theirs) and all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True) if isinstance(a, Tensor))
+
+
+def in_turn() -> list[Any]:
+    """Model, change and policy."""
+    found = []
+    for i, name in enumerate(MODELS):
+        for j, change in enumerate(CHANGES):
+            policy = OUTPUT_ALONE if "recycling" in name else POLICIES[(i + j) % len(POLICIES)]
+            if ALL or (i + j) % SHARE == 0:
+                found.append(pytest.param(name, change, policy, id=f"{name}-{change.__name__}-{policy}"))
+    return found
+
+
+CASES = pytest.mark.parametrize(("subject", "change", "policy"), in_turn(), indirect=["subject"], scope="module")
+
+
+def bare(subject: Subject, model: nn.Module, change: Callable[[Any], Any], *, at: int = -1) -> list[Any]:
+    """What a changed model gives.
+
+    The test is skipped where it has nothing to change, or cannot run then.
+    """
+    undo: list[Any] = []
+
+    def apply(model: nn.Module) -> None:
+        undo.append(change(model))
+        if undo[0] is None:
+            pytest.skip("nothing to change")
+
+    try:
+        if at < 0:
+            apply(model)
+        return subject.run(model, change=apply, at=at)
+    except (RuntimeError, TypeError, ValueError, NotImplementedError, AttributeError) as error:
+        pytest.skip(f"the model itself cannot run like that: {error}")
+    finally:
+        if undo and undo[0] is not None:
+            undo[0]()
+
+
+def fresh(subject: Subject, model: nn.Module, policy: str) -> list[Any]:
+    with foreseer.attach(model, parse_policy(policy)) as attached, attached.run(num_steps=STEPS):
+        return subject.run(model)
+
+
+@CASES
+def test_a_model_changed_between_runs_gives_what_a_fresh_attachment_gives(
+    subject: tuple[Subject, nn.Module, nn.Module], change: Callable[[Any], Any], policy: str
+) -> None:
+    """Law: bit for bit, when it was changed and when it was changed back; under `none` what the model itself gives."""
+    calls, model, mirror = subject
+    plain = bare(calls, mirror, change)
+    before = fresh(calls, mirror, policy)
+    undo = change(mirror)
+    try:
+        wanted = fresh(calls, mirror, policy)
+    finally:
+        undo()
+    with foreseer.attach(model, parse_policy(policy)) as attached:
+        with attached.run(num_steps=STEPS):
+            calls.run(model)
+        undo = change(model)
+        try:
+            with attached.run(num_steps=STEPS):
+                changed = calls.run(model)
+        finally:
+            undo()
+        with attached.run(num_steps=STEPS):
+            back = calls.run(model)
+    assert same(changed, wanted)
+    assert same(back, before)
+    assert policy != "none" or same(changed, plain)
+
+
+def computed(reports: dict[str, Report]) -> set[int]:
+    """The steps that were computed for all rows. Arguments of another dtype make a stream of their own, behind the first."""
+    outcomes = [outcome for report in reports.values() for outcome in report.outcomes]
+    assert len(outcomes) == STEPS
+    return {step for step, outcome in enumerate(outcomes) if outcome.full}
+
+
+def begins_anew(change: Callable[[Any], Any], reports: dict[str, Report]) -> bool:
+    """Whether what was exchanged is what is recorded."""
+    sites = {site for report in reports.values() for site in report.bytes_held}
+    parts = any(site.block == 1 and site.part not in ("block", "output") for site in sites)
+    return bool(sites) and (change is exchange_a_block or (change is exchange_a_part and parts))
+
+
+@CASES
+def test_a_model_changed_in_the_middle_of_a_run_is_computed_as_it_is(
+    subject: tuple[Subject, nn.Module, nn.Module], change: Callable[[Any], Any], policy: str
+) -> None:
+    """Law: no exception, computed steps are the bare model's before and after, and where recorded modules were exchanged the report says so."""
+    calls, model, mirror = subject
+    plain = bare(calls, mirror, change, at=AT)
+    undo: list[Any] = []
+    with foreseer.attach(model, parse_policy(policy)) as attached:
+        try:
+            with attached.run(num_steps=STEPS):
+                outputs = calls.run(model, change=lambda model: undo.append(change(model)), at=AT)
+                reports = attached.reports
+        finally:
+            for back in undo:
+                back()
+    steps = computed(reports)
+    assert policy != "none" or len(steps) == STEPS
+    wrong = [step for step in steps if not same(outputs[step], plain[step])]
+    assert not wrong, [report.warnings for report in reports.values()]
+    if begins_anew(change, reports):
+        assert any("began anew" in warning for report in reports.values() for warning in report.warnings)
