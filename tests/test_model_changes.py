@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from model_changes import CHANGES, MODELS, STEPS, Subject, exchange_a_block, exchange_a_part
+from model_changes import CHANGES, MODELS, STEPS, Subject, counted, exchange_a_block, exchange_a_part
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -144,18 +144,22 @@ def begins_anew(change: Callable[[Any], Any], reports: dict[str, Report]) -> boo
 def test_a_model_changed_in_the_middle_of_a_run_is_computed_as_it_is(
     subject: tuple[Subject, nn.Module, nn.Module], change: Callable[[Any], Any], policy: str
 ) -> None:
-    """Law: no exception, computed steps are the bare model's before and after, and where recorded modules were exchanged the report says so."""
+    """Law: no exception, computed steps are the bare model's before and after, and block calls are the report's.
+
+    Where recorded modules were exchanged the report says so.
+    """
     calls, model, mirror = subject
     plain = bare(calls, mirror, change, at=AT)
     undo: list[Any] = []
-    with foreseer.attach(model, parse_policy(policy)) as attached:
+    with counted(model) as count, foreseer.attach(model, parse_policy(policy)) as attached:
         try:
             with attached.run(num_steps=STEPS):
                 outputs = calls.run(model, change=lambda model: undo.append(change(model)), at=AT)
-                reports = attached.reports
+            reports = attached.reports
         finally:
             for back in undo:
                 back()
+    assert count[0] == sum(report.block_rows + report.check_block_rows for report in reports.values())
     steps = computed(reports)
     assert policy != "none" or len(steps) == STEPS
     wrong = [step for step in steps if not same(outputs[step], plain[step])]
