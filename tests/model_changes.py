@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import attrs
+import diffusers
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from tiny import TINY
@@ -23,7 +24,7 @@ from foreseer.adapters.blocks import find_blocks
 from foreseer.adapters.parts import parts_of
 from foreseer.adapters.rows import count_rows
 
-__all__ = ["CHANGES", "EXCHANGES", "MODELS", "STEPS", "Subject", "counted"]
+__all__ = ["CACHED", "CHANGES", "EXCHANGES", "MODELS", "STEPS", "Subject", "counted"]
 
 STEPS = 6
 Undo = Callable[[], None]
@@ -107,17 +108,20 @@ def counted(model: nn.Module) -> Iterator[list[int]]:
         handle.remove()
 
 
-def _families() -> list[str]:
-    """A pipeline for each family of blocks, and the models that no pipeline holds."""
-    found: dict[Any, str] = {}
+def _families() -> dict[str, Any]:
+    """A pipeline for each family of blocks, and the models that no pipeline holds; with their models' classes."""
+    found: dict[Any, tuple[str, Any]] = {}
     for name in TINY:
         model = TINY[name].build().transformer
         kinds = tuple(dict.fromkeys(type(block).__name__ for _, block in find_blocks(model)))
-        found.setdefault((type(model).__name__, kinds), name)
-    return list(found.values())
+        found.setdefault((type(model).__name__, kinds), (name, type(model)))
+    return dict(found.values()) | {name: getattr(diffusers, bare.cls) for name, bare in BARE.items()}
 
 
-MODELS = [*_families(), *BARE]
+_CLASSES = _families()
+MODELS = list(_CLASSES)
+CACHED = [name for name, kind in _CLASSES.items() if hasattr(kind, "enable_cache")]
+"""Models of diffusers for which it has caches."""
 
 
 def _middle(model: nn.Module) -> tuple[nn.Module, str, nn.Module]:
