@@ -4,10 +4,12 @@ Each change takes a model and returns what takes it back, or None where the mode
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
+import diffusers
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from tiny import TINY
@@ -20,8 +22,9 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 from foreseer.adapters.arguments import signature_of_call
 from foreseer.adapters.blocks import find_blocks
 from foreseer.adapters.parts import parts_of
+from foreseer.adapters.rows import count_rows
 
-__all__ = ["CHANGES", "EXCHANGES", "MODELS", "STEPS", "Subject"]
+__all__ = ["CACHED", "CHANGES", "EXCHANGES", "MODELS", "STEPS", "Subject", "counted"]
 
 STEPS = 6
 Undo = Callable[[], None]
@@ -74,17 +77,51 @@ def _copied(what: Any, dtype: torch.dtype | None = None) -> Any:
     return tree_map(lambda leaf: leaf.to(dtype if leaf.is_floating_point() else None, copy=True) if isinstance(leaf, Tensor) else leaf, what)
 
 
-def _families() -> list[str]:
-    """A pipeline for each family of blocks, and the models that no pipeline holds."""
-    found: dict[Any, str] = {}
+@contextmanager
+def counted(model: nn.Module) -> Iterator[list[int]]:
+    """Counts rows x blocks in which something of a block's own was computed, by hooks that copies of its modules have too."""
+    total, rows, ran, handles = [0], [0], [False], []
+
+    def call(_module: nn.Module, args: Any, kwargs: Any) -> None:
+        rows[0] = count_rows(args, kwargs)
+
+    def begin(whole: bool) -> Callable[..., None]:
+        def before(*_: Any) -> None:
+            ran[0] = whole
+
+        return before
+
+    def part(*_: Any) -> None:
+        ran[0] = True
+
+    def end(*_: Any) -> None:
+        total[0] += rows[0] * ran[0]
+
+    handles.append(model.register_forward_pre_hook(call, with_kwargs=True))
+    for _, block in find_blocks(model):
+        parts = parts_of(block)
+        handles.append(block.register_forward_pre_hook(begin(parts is None)))
+        handles.append(block.register_forward_hook(end))
+        handles += [block.get_submodule(path).register_forward_pre_hook(part) for path in (parts.modules.values() if parts else ())]
+    yield total
+    for handle in handles:
+        handle.remove()
+
+
+def _families() -> dict[str, Any]:
+    """A pipeline for each family of blocks, and the models that no pipeline holds; with their models' classes."""
+    found: dict[Any, tuple[str, Any]] = {}
     for name in TINY:
         model = TINY[name].build().transformer
         kinds = tuple(dict.fromkeys(type(block).__name__ for _, block in find_blocks(model)))
-        found.setdefault((type(model).__name__, kinds), name)
-    return list(found.values())
+        found.setdefault((type(model).__name__, kinds), (name, type(model)))
+    return dict(found.values()) | {name: getattr(diffusers, bare.cls) for name, bare in BARE.items()}
 
 
-MODELS = [*_families(), *BARE]
+_CLASSES = _families()
+MODELS = list(_CLASSES)
+CACHED = [name for name, kind in _CLASSES.items() if hasattr(kind, "enable_cache")]
+"""Models of diffusers for which it has caches."""
 
 
 def _middle(model: nn.Module) -> tuple[nn.Module, str, nn.Module]:

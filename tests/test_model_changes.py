@@ -1,12 +1,14 @@
 """Laws of models that are changed while a policy is attached to them: between runs and in the middle of one."""
 
+import copy
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import diffusers
 import pytest
 import torch
-from model_changes import CHANGES, MODELS, STEPS, Subject, exchange_a_block, exchange_a_part
+from model_changes import CACHED, CHANGES, MODELS, STEPS, Subject, counted, exchange_a_block, exchange_a_part
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -144,21 +146,79 @@ def begins_anew(change: Callable[[Any], Any], reports: dict[str, Report]) -> boo
 def test_a_model_changed_in_the_middle_of_a_run_is_computed_as_it_is(
     subject: tuple[Subject, nn.Module, nn.Module], change: Callable[[Any], Any], policy: str
 ) -> None:
-    """Law: no exception, computed steps are the bare model's before and after, and where recorded modules were exchanged the report says so."""
+    """Law: no exception, computed steps are the bare model's before and after, and block calls are the report's.
+
+    Where recorded modules were exchanged the report says so.
+    """
     calls, model, mirror = subject
     plain = bare(calls, mirror, change, at=AT)
     undo: list[Any] = []
-    with foreseer.attach(model, parse_policy(policy)) as attached:
+    with counted(model) as count, foreseer.attach(model, parse_policy(policy)) as attached:
         try:
             with attached.run(num_steps=STEPS):
                 outputs = calls.run(model, change=lambda model: undo.append(change(model)), at=AT)
-                reports = attached.reports
+            reports = attached.reports
         finally:
             for back in undo:
                 back()
+    assert count[0] == sum(report.block_rows + report.check_block_rows for report in reports.values())
     steps = computed(reports)
     assert policy != "none" or len(steps) == STEPS
     wrong = [step for step in steps if not same(outputs[step], plain[step])]
     assert not wrong, [report.warnings for report in reports.values()]
     if begins_anew(change, reports):
         assert any("began anew" in warning for report in reports.values() for warning in report.warnings)
+
+
+CACHES: list[Callable[[], Any]] = [
+    lambda: diffusers.FirstBlockCacheConfig(threshold=10.0),
+    lambda: diffusers.PyramidAttentionBroadcastConfig(spatial_attention_block_skip_range=2, current_timestep_callback=lambda: 500),
+    lambda: diffusers.TaylorSeerCacheConfig(),
+    lambda: diffusers.MagCacheConfig(calibrate=True, num_inference_steps=STEPS),
+    lambda: diffusers.FasterCacheConfig(
+        spatial_attention_block_skip_range=2,
+        current_timestep_callback=lambda: 500,
+        is_guidance_distilled=True,
+        attention_weight_callback=lambda _: 0.5,
+        tensor_format="BCFHW",
+    ),
+]
+"""Those of diffusers."""
+
+
+def taken(model: Any, first: int) -> Callable[[], Any]:
+    """The first of diffusers' caches, from one on, that it has for a model."""
+    for i in range(len(CACHES)):
+        cache = CACHES[(first + i) % len(CACHES)]
+        try:
+            copy.deepcopy(model).enable_cache(cache())
+            return cache
+        except ValueError as error:
+            assert "not registered" in str(error)  # noqa: PT017
+    raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("subject", "first", "policy"),
+    [(name, i % len(CACHES), POLICIES[i % len(POLICIES)]) for i, name in enumerate(CACHED)],
+    indirect=["subject"],
+    scope="module",
+)
+def test_a_cache_that_is_enabled_meanwhile_is_refused(subject: tuple[Subject, nn.Module, nn.Module], first: int, policy: str) -> None:
+    """Law: at the next call, in words that say what to do, in the middle of a run too; and when that is done all is as before."""
+    calls, model, mirror = subject
+    wanted, cache = fresh(calls, mirror, policy), taken(mirror, first)
+    with foreseer.attach(model, parse_policy(policy)) as attached:
+        with attached.run(num_steps=STEPS):
+            assert same(calls.run(model), wanted)
+        for at in (0, AT):
+            try:
+                with (
+                    pytest.raises(foreseer.UnsupportedModelError, match=r"disable_cache\(\)"),
+                    attached.run(num_steps=STEPS),
+                ):
+                    calls.run(model, change=lambda model: model.enable_cache(cache()), at=at)
+            finally:
+                model.disable_cache()
+            with attached.run(num_steps=STEPS):
+                assert same(calls.run(model), wanted)
