@@ -22,7 +22,7 @@ from foreseer.adapters.loops import PipelineLoop
 from foreseer.adapters.refusals import mark, refuse, refuse_cache, unmark
 from foreseer.adapters.streams import Streams
 from foreseer.adapters.wires import Wires
-from foreseer.errors import ContractError, OptionError
+from foreseer.errors import ContractError
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
 
@@ -149,10 +149,9 @@ class Attachment:
 
         Raises:
             ContractError: A run is under way already, or the model was compiled or wrapped since it was attached.
+            OptionError: Timesteps, number of steps and noise levels are out of range, or contradict one another.
         """
         times = _floats(timesteps)
-        if times is not None and num_steps is not None and len(times) != num_steps:
-            raise OptionError(f"num_steps={num_steps} but timesteps has {len(times)} entries; give one of them")
         with self._sampling(Generation(timesteps=times, num_steps=num_steps, sigmas=_floats(sigmas), groups=groups, stream=stream, steps_by_itself=True)):
             yield self
 
@@ -176,7 +175,7 @@ class Attachment:
             sigmas: ``(T,)`` noise levels, for policies that want them.
 
         Raises:
-            ContractError: As `run`.
+            ContractError, OptionError: As `run`.
         """
         times = _floats(timesteps)
         with self._sampling(Generation(timesteps=times, num_steps=num_steps, sigmas=_floats(sigmas))) as generation:

@@ -7,35 +7,28 @@ Never one history for two things: a forecast for one window from another's featu
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from foreseer.adapters.arguments import named_arguments
-from foreseer.errors import ContractError
+from foreseer.errors import ContractError, OptionError
 from foreseer.options import refuse_schedule
 
 __all__ = ["MOST_CALLS", "Generation", "Place"]
 
-TEXTS = (
-    "encoder_hidden_states",
-    "cap_feats",
-    "encoder_hidden_states_t5",
-    "prompt_embeds",
-    "text_embed",
-    "caption_feats",
-    "context",
-    "class_labels",
-    "y",
-    "labels",
-)
-"""Arguments that tell one stream from another: the same tensor in every step of a generation."""
+TEXTS = re.compile(r"encoder_hidden_states|text|prompt|caption|cap_|pooled|embeds|global_hidden|label|^context|^input_ids|^y$")
+"""Names of arguments that tell one stream from another: the same tensors in every step of a generation."""
 TIMES = ("timestep", "timesteps", "t", "sigma")
 LABELS = 4096
+NAMELESS = re.compile(r"(^| )call \d+$")
 MOST_CALLS = 8
 """Calls of one model within a step. More are not a sampling loop: somebody else uses the model, or its text changes with every call."""
 
@@ -57,9 +50,18 @@ class Place:
 
 @attrs.define(eq=False)
 class _Calls:
-    """The calls of one model: the text of each stream, and the streams that were called in this step."""
+    """The calls of one model.
 
-    texts: dict[str, Any] = attrs.field(factory=dict)
+    Attributes:
+        texts: Of each stream: what is the same in each of its calls.
+        back: Streams whose text came again.
+        changing: Streams whose text never comes again.
+        in_step: Streams that were called in this step.
+    """
+
+    texts: dict[str, dict[str, Any]] = attrs.field(factory=dict)
+    back: set[str] = attrs.field(factory=set)
+    changing: list[str] = attrs.field(factory=list)
     in_step: list[str] = attrs.field(factory=list)
 
 
@@ -96,6 +98,8 @@ class Generation:
         times: Callable[[], tuple[float, ...] | None] | None = None,
     ) -> None:
         refuse_schedule(num_steps, timesteps, sigmas)
+        if timesteps is not None and num_steps not in (None, len(timesteps)):
+            raise OptionError(f"num_steps={num_steps} but timesteps has {len(timesteps)} entries; give one of them")
         self.timesteps, self.num_steps, self.sigmas = timesteps, len(timesteps) if timesteps is not None else num_steps, sigmas
         self.times = times or (lambda: self.timesteps)
         self.alone, self.by_copies = steps_by_itself, times is not None
@@ -103,11 +107,17 @@ class Generation:
         self._stream, self._itself, self._given = stream, steps_by_itself, ""
         self._calls: dict[int, _Calls] = {}
         self._time: float | None = None
-        self._looks, self._changing = 0, False
+        self._looks = 0
         self._per_step = _repeats(timesteps) if steps_by_itself else 1
         if self._per_step > 1 and timesteps is not None:  # the calls of a step were listed one by one
-            self.timesteps, self.sigmas = timesteps[:: self._per_step], sigmas and sigmas[:: self._per_step]
+            self.timesteps = timesteps[:: self._per_step]
             self.num_steps = len(self.timesteps)
+            if sigmas is not None and len(sigmas) >= len(timesteps):
+                self.sigmas = sigmas[:: self._per_step]
+        if self.sigmas is not None and self.num_steps is not None and len(self.sigmas) - self.num_steps not in (0, 1):
+            raise OptionError(
+                f"sigmas has {len(self.sigmas)} entries and the run has {self.num_steps} steps; give one for each step, and one behind them or none"
+            )
 
     def step(self) -> None:
         """Begin the next step. Call it before each evaluation of the denoiser, however many calls of the model that takes."""
@@ -122,7 +132,12 @@ class Generation:
         Args:
             stream: A name that is the same in every step, such as ``"cond"``; empty to tell it by its text or place.
             groups: Which rows are one sample, as in `foreseer.Attachment.run`; None takes the generation's.
+
+        Raises:
+            OptionError: The name is one that nameless streams are given.
         """
+        if NAMELESS.search(stream):
+            raise OptionError(f"stream={stream!r} is what a nameless stream is called; write another name, such as 'window {stream.split()[-1]}'")
         before = self._given, self.groups
         self._given, self.groups = stream, self.groups if groups is None else groups
         try:
@@ -147,34 +162,20 @@ class Generation:
             ContractError: No step was begun.
         """
         calls = self._calls.setdefault(id(model), _Calls())
-        named = self._given or named
-        given = named_arguments(model, args, kwargs) if self._itself or not named else kwargs
-        text = next((given[name] for name in TEXTS if isinstance(given.get(name), (Tensor, list))), None)
+        named, given = self._given or named, named_arguments(model, args, kwargs)
+        text = {name: value for name, value in given.items() if isinstance(value, (Tensor, list)) and _is_text(name)}
         if self._itself:
             stream = self._alone(calls, named, text, given)
         elif self.index < 0:
             raise ContractError("the model was called before the first step: call generation.step() before each evaluation")
         else:
-            stream = self._in_step(calls, named, text)
+            stream = self._chosen(calls, named, text, self._known(calls, named, text))
         if len(calls.in_step) >= MOST_CALLS:
             return None
         calls.in_step.append(stream)
         return Place(self.number, self.index, stream or self._stream)
 
-    def _in_step(self, calls: _Calls, base: str, text: Any) -> str:
-        """A call belongs to the stream whose text it brings, or else to the one that came at this place of the step."""
-        if text is not None:
-            for name, known in calls.texts.items():
-                if name not in calls.in_step and _belongs(name, base) and _same_memory(known, text):
-                    return name
-        slot = sum(_belongs(name, base) for name in calls.in_step)
-        while (name := _slot(base, slot)) in calls.in_step:
-            slot += 1
-        if text is not None:
-            calls.texts[name] = text  # held, so that an equal address is the same tensor and not a new one in its place
-        return name
-
-    def _alone(self, calls: _Calls, base: str, text: Any, given: Mapping[str, Any]) -> str:
+    def _alone(self, calls: _Calls, base: str, text: dict[str, Any], given: Mapping[str, Any]) -> str:
         """A loop of one's own does not say when a step begins: where the timestep is another, or else at a stream's next call."""
         time = _time(given) if self._per_step == 0 else None
         counted = self._per_step > 1 and len(calls.in_step) >= self._per_step
@@ -182,37 +183,38 @@ class Generation:
             self.step()
         self._time = time
         known = self._known(calls, base, text)
-        free = [name for name in known if name not in calls.in_step]
-        if free or not known:
-            name = free[0] if free else self._new(calls, base, text)
-        elif time is None and self._per_step <= 1:
-            self.step()
-            name = known[0]
-        else:
-            name = self._new(calls, base, text)
-        return name
+        if time is None and self._per_step <= 1:
+            known = known[:1]
+            if known and known[0] in calls.in_step:
+                self.step()
+        return self._chosen(calls, base, text, known)
 
-    def _known(self, calls: _Calls, base: str, text: Any) -> list[str]:
-        """The streams that bring this text."""
+    def _known(self, calls: _Calls, base: str, text: dict[str, Any]) -> list[str]:
+        """The streams that bring this text, the first first; all of them where there is none, or where a look would make the host wait once more."""
         names = [name for name in calls.texts if _belongs(name, base)]
-        if text is None or self._changing:
-            return names[:1]
-        same = [name for name in names if _same_memory(calls.texts[name], text)]
-        if same or not names:
-            return same
-        if not _on_cpu(text):
-            self._looks += 1
-            if self._looks > MOST_CALLS:  # made anew for each call: the host is not made to wait for each
-                return names[len(calls.in_step) % len(names) :][:1]
-        return [name for name in names if _same(calls.texts[name], text)]
+        same = [name for name in names if _alike(calls.texts[name], text)]
+        if not same and names:
+            if not _on_cpu(text):
+                self._looks += 1
+                if self._looks > MOST_CALLS:  # made anew for each call
+                    return names
+            same = [name for name in names if _alike(calls.texts[name], text, look=True)]
+        return same or [name for name in calls.changing if _belongs(name, base)]
 
-    def _new(self, calls: _Calls, base: str, text: Any) -> str:
-        """A stream that was not called before. Texts of which none ever came back change with every call, and are one stream's."""
+    def _chosen(self, calls: _Calls, base: str, text: dict[str, Any], known: list[str]) -> str:
+        """A call belongs to the first of the known streams that was not called in this step, or to a new one."""
+        free = next((name for name in known if name not in calls.in_step), None)
+        if free is not None:
+            calls.back.add(free)
+            return free
         names = [name for name in calls.texts if _belongs(name, base)]
-        if len(names) >= MOST_CALLS and self.index == 0:
-            self._changing, self.index = True, len(names) - 1
-            self.step()
-            return names[0]
+        once = [name for name in names if name not in calls.back]
+        if len(once) >= MOST_CALLS:  # of these no text ever came back: it changes with every call, and they are one stream for each place in the step
+            calls.changing = once
+            if self._itself and self.index == 0:
+                self.index = len(once) - 1
+                self.step()
+            return next((name for name in once if name not in calls.in_step), once[0])
         name = _slot(base, len(names))
         calls.texts[name] = _kept(text)
         return name
@@ -226,32 +228,34 @@ def _belongs(name: str, base: str) -> bool:
     return name == base or name.startswith(f"{base} call " if base else "call ")
 
 
+@functools.cache
+def _is_text(name: str) -> bool:
+    return TEXTS.search(name) is not None
+
+
 def _kept(text: Any) -> Any:
     """What to know a text by: itself, so that an equal address is the same tensor, or the numbers of a few labels, which are the caller's to let go."""
+    if isinstance(text, dict):
+        return {name: _kept(value) for name, value in text.items()}
     labels = isinstance(text, Tensor) and text.device.type == "cpu" and not text.is_floating_point() and text.numel() <= LABELS
     return (text.shape, text.flatten().tolist()) if labels else text
 
 
-def _same_memory(a: Any, b: Any) -> bool:
-    if a is None or b is None:
-        return a is b
-    if isinstance(a, tuple):
-        return bool(a == _kept(b))
-    if isinstance(a, list) or isinstance(b, list):
-        return type(a) is type(b) and len(a) == len(b) and all(map(_same_memory, a, b))
-    return bool(a.data_ptr() == b.data_ptr() and a.shape == b.shape)
-
-
-def _same(a: Any, b: Any) -> bool:
-    if isinstance(a, tuple):
-        return bool(a == _kept(b))
-    if isinstance(a, list) or isinstance(b, list):
-        return type(a) is type(b) and len(a) == len(b) and all(map(_same, a, b))
-    return a.shape == b.shape and a.dtype == b.dtype and a.device == b.device and torch.equal(a, b)
+def _alike(known: Any, given: Any, *, look: bool = False) -> bool:
+    """Whether a text is the one that is known: the same memory, or the same numbers where they are looked at."""
+    if isinstance(known, dict):
+        return known.keys() == given.keys() and all(_alike(value, given[name], look=look) for name, value in known.items())
+    if isinstance(known, list):
+        return isinstance(given, list) and len(known) == len(given) and all(_alike(a, b, look=look) for a, b in zip(known, given, strict=True))
+    if not isinstance(known, Tensor) or not isinstance(given, Tensor):
+        return bool(known == _kept(given))
+    if known.shape != given.shape or known.dtype != given.dtype or known.device != given.device:
+        return False
+    return known.data_ptr() == given.data_ptr() or (look and torch.equal(known, given))
 
 
 def _on_cpu(text: Any) -> bool:
-    return all(map(_on_cpu, text)) if isinstance(text, list) else text.device.type == "cpu"
+    return all(leaf.device.type == "cpu" for leaf in tree_leaves(text) if isinstance(leaf, Tensor))
 
 
 def _repeats(timesteps: tuple[float, ...] | None) -> int:

@@ -9,9 +9,9 @@ import torch
 from tiny import TINY
 from tiny.common import accepted
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
-__all__ = ["Handed", "handed_over"]
+__all__ = ["Handed", "handed_over", "same", "two"]
 
 STREAMS = ("hidden_states", "x", "sample", "latents")
 
@@ -28,7 +28,7 @@ class Handed:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
 
-    def at(self, step: int) -> Any:
+    def at(self, step: int) -> list[Tensor]:
         """Call the model again as in a later step: the latents are a little larger in each, all else is the very same object."""
 
         def larger(value: Any) -> Any:
@@ -42,7 +42,7 @@ class Handed:
             args = (tree_map(larger, args[0]), *args[1:])
         with torch.no_grad(), accepted():
             output = self.model(*args, **kwargs)
-        return output.sample if hasattr(output, "sample") else output
+        return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
 
 
 def owned(value: Any) -> Any:
@@ -69,3 +69,14 @@ def handed_over(name: str, **asked: Any) -> list[Handed]:
     for handle in handles:
         handle.remove()
     return found
+
+
+def two(name: str) -> dict[str, Handed]:
+    """Two streams of one model: what a pipeline hands over for one prompt and noise, and for others."""
+    first, other = handed_over(name)[0], handed_over(name, seed=1)[0]
+    return {"one": first, "other": attrs.evolve(other, model=first.model)}
+
+
+def same(some: list[list[Tensor]], others: list[list[Tensor]]) -> bool:
+    """Whether the outputs of two series of calls are the same, bit for bit."""
+    return len(some) == len(others) and all(torch.equal(a, b) for one, other in zip(some, others, strict=True) for a, b in zip(one, other, strict=True))

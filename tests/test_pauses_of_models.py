@@ -2,16 +2,14 @@
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping
-from typing import Any
 
 import attrs
 import pytest
 import torch
-from replayed import Handed, handed_over
+from replayed import Handed, handed_over, same, two
 from test_pauses import distances
 from tiny import TINY
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 import foreseer
 from foreseer.registry import parse_policy
@@ -37,16 +35,6 @@ FIRST = ["FluxPipeline", "WanPipeline", "DiTPipeline"]
 Output = list[Tensor]
 
 
-def kept(output: Any) -> Output:
-    return [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-
-
-def two(name: str) -> dict[str, Handed]:
-    """Two streams of one model: what a pipeline hands over for one prompt and noise, and for others."""
-    first, other = handed_over(name)[0], handed_over(name, seed=1)[0]
-    return {"one": first, "other": attrs.evolve(other, model=first.model)}
-
-
 def driven(
     policy: str, streams: Mapping[str, Handed | Callable[[int], Handed]], called: Mapping[str, Collection[int]]
 ) -> tuple[dict[str, list[Output]], dict[str, foreseer.Report]]:
@@ -60,12 +48,8 @@ def driven(
                 if step in steps:
                     handed = streams[name]
                     with generation.call(stream=name):
-                        outputs[name].append(kept((handed(step) if callable(handed) else handed).at(step)))
+                        outputs[name].append((handed(step) if callable(handed) else handed).at(step))
     return outputs, attached.reports
-
-
-def same(some: list[Output], others: list[Output]) -> bool:
-    return len(some) == len(others) and all(torch.equal(a, b) for one, other in zip(some, others, strict=True) for a, b in zip(one, other, strict=True))
 
 
 @pytest.fixture(autouse=True)
