@@ -254,8 +254,16 @@ def fuse_projections(model: Any) -> Undo | None:
     """Queries, keys and values in one product."""
     if not hasattr(model, "fuse_qkv_projections"):
         return None
+    before = {path for path, _ in model.named_modules()}
     model.fuse_qkv_projections()
-    return lambda: model.unfuse_qkv_projections()
+    fused = [path.rpartition(".") for path, _ in model.named_modules() if path not in before]
+
+    def undo() -> None:
+        model.unfuse_qkv_projections()
+        for parent, _, name in fused:  # which diffusers leaves there
+            del model.get_submodule(parent)._modules[name]
+
+    return undo
 
 
 def checkpoint_gradients(model: Any) -> Undo | None:
