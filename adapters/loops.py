@@ -90,8 +90,9 @@ class PipelineLoop:
         self._following.append(take_part(self._scheduler, "set_timesteps", self._around_set_timesteps))
         # Long videos are stepped by copies of the scheduler, one for each frame, which the pipeline makes itself.
         self._following.append(take_part(self._scheduler, "step", self._around_step, copies=self._under_way_here))
-        if hasattr(type(self._guider), "prepare_inputs_from_block_state"):
-            self._following.append(take_part(self._guider, "prepare_inputs_from_block_state", self._around_guider))
+        for name in ("prepare_inputs", "prepare_inputs_from_block_state"):
+            if hasattr(type(self._guider), name):
+                self._following.append(take_part(self._guider, name, self._around_guider))
 
     def _leave(self) -> None:
         while self._following:

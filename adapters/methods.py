@@ -127,8 +127,8 @@ def take_part(owner: Any, name: str, around: Around, *, copies: Callable[[], boo
     stand_in = vars(owner).get(name)
     if not isinstance(stand_in, _StandIn):
         stand_in = _StandIn(owner, name)
-        if not isinstance(vars(owner).get("__getstate__"), _State):
-            _State(owner)
+    if not isinstance(vars(owner).get("__getstate__"), _State):
+        _State(owner)
     stand_in.around.append(around)
     stand_in.copies.append(copies)
     return Participation(stand_in, around, copies)
