@@ -124,17 +124,17 @@ class Driver:
                     raise Rewired("modules of the model were exchanged")
                 output = entry.session.evaluate(call, index=place.step - entry.start, computed_because=because)
                 for note in entry.backbone.anatomy.notes:  # the self-check of the first computed step may have found out more
-                    entry.session.warn(note)
+                    entry.session.recorder.warn(note)
                 return output
             except Rewired as rewired:
                 self._examine(key, entry, rewired.changed)
             except OverBudgetError as error:
                 self._over_budget(key, entry, place, error)
             except UnsupportedModelError as error:
-                if entry.session.begun and entry.examined:
-                    entry.session.give_up(str(error))
+                if entry.session.recorder.begun and entry.examined:
+                    entry.session.tenure.give_up(str(error))
                     continue
-                if entry.session.begun or generation.alone:
+                if entry.session.recorder.begun or generation.alone:
                     raise
                 # One kind of call among several (FLUX.2 klein's first returns its keys and values): it is computed, and the report says so.
                 self._streams.drop(key)
@@ -147,7 +147,7 @@ class Driver:
         if changed:
             entry.examined += 1
             if entry.examined > EXAMINED:
-                entry.session.give_up(f"{changed}, again and again")
+                entry.session.tenure.give_up(f"{changed}, again and again")
                 return
             entry.changed = changed
             backbone = self._streams.backbone(key, self._votes[key.name], anew=True)
@@ -166,7 +166,7 @@ class Driver:
             return
         if place.step == 0:
             raise error
-        entry.session.give_up(f"memory: {error}")
+        entry.session.tenure.give_up(f"memory: {error}")
 
     def _open(self, key: Key, generation: Generation, place: Place, call: Call) -> Stream:
         """Begin the session of a call that is the first of its kind in this run."""
@@ -188,7 +188,7 @@ class Driver:
         elsewhere = self._elsewhere(run)
         stream = self._streams.open(key, backbone, run.starting_at(start), start=start, vote=self._votes[key.name])
         if elsewhere:
-            stream.session.warn(elsewhere)
+            stream.session.recorder.warn(elsewhere)
         return stream
 
     def _elsewhere(self, run: Run) -> str:

@@ -177,13 +177,15 @@ class Streams:
         self._bind(stream)
 
     def _bind(self, stream: Stream) -> None:
-        stream.backbone.watch(stream.session.sites, stream.session.forecasts)
+        stream.backbone.watch(stream.session.tenure.sites, stream.session.tenure.forecasts)
         for note in stream.backbone.anatomy.notes:
-            stream.session.warn(note)
+            stream.session.recorder.warn(note)
         wires = stream.backbone.wires
-        if wires.covered < ALL_BUT and any(site.part not in ("block", "output") for site in stream.session.forecasts):
+        if wires.covered < ALL_BUT and any(site.part not in ("block", "output") for site in stream.session.tenure.forecasts):
             name = type(wires.model).__name__
-            stream.session.warn(f"{name}: the module parts that are known hold {wires.covered:.0%} of its blocks' weights; the rest runs in every step")
+            stream.session.recorder.warn(
+                f"{name}: the module parts that are known hold {wires.covered:.0%} of its blocks' weights; the rest runs in every step"
+            )
 
     @property
     def reports(self) -> dict[str, Report]:

@@ -32,10 +32,11 @@ if TYPE_CHECKING:
     )
     from foreseer.hookspecs import ObserverSpecs, PolicySpecs, hookimpl
     from foreseer.loop import sample
+    from foreseer.outcome import Kind, Outcome
     from foreseer.registry import PolicySpec, cite, list_plugins, policy
     from foreseer.report import Report
     from foreseer.session import Session
-    from foreseer.types import OUTPUT, Evidence, History, Needs, Outcome, Plan, Probe, Run, Site, Step, Verdict, Weights
+    from foreseer.types import OUTPUT, Evidence, History, Needs, Plan, Probe, Run, Site, Step, Verdict, Weights
     from foreseer.versions import CONTRACT
 
 __version__ = _version("foreseer")
@@ -50,6 +51,7 @@ __all__ = [
     "Evidence",
     "ForeseerError",
     "History",
+    "Kind",
     "Needs",
     "ObserverSpecs",
     "OptionError",
@@ -96,10 +98,11 @@ _HOMES = {
     ),
     "hookspecs": ("ObserverSpecs", "PolicySpecs", "hookimpl"),
     "loop": ("sample",),
+    "outcome": ("Kind", "Outcome"),
     "registry": ("PolicySpec", "cite", "list_plugins", "policy"),
     "report": ("Report",),
     "session": ("Session",),
-    "types": ("OUTPUT", "Evidence", "History", "Needs", "Outcome", "Plan", "Probe", "Run", "Site", "Step", "Verdict", "Weights"),
+    "types": ("OUTPUT", "Evidence", "History", "Needs", "Plan", "Probe", "Run", "Site", "Step", "Verdict", "Weights"),
     "versions": ("CONTRACT",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

@@ -6,7 +6,7 @@ knows none of them; it asks for passes over the blocks, and every decision about
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any, Protocol
 
 import attrs
@@ -14,7 +14,24 @@ from torch import Tensor
 
 from foreseer.types import Evidence, Probe, Site
 
-__all__ = ["Backbone", "Pass"]
+__all__ = ["Ask", "Backbone", "Pass", "carry_out"]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Ask:
+    """A pass that a session asks for: the arguments of `Backbone.forward`, and where its rows go.
+
+    Attributes:
+        rows, substitute, probe, judge, record: See there.
+        into: An output whose ``rows`` those of this pass replace; None where the pass has all rows.
+    """
+
+    rows: Sequence[int] | None = None
+    substitute: Mapping[Site, Tensor] = attrs.field(factory=dict)
+    probe: Probe | None = None
+    judge: Callable[[Evidence], bool] | None = None
+    record: Collection[Site] = ()
+    into: Any = None
 
 
 @attrs.frozen(eq=False)
@@ -77,3 +94,22 @@ class Backbone(Protocol):
 
     def merge(self, output: Any, rows: Sequence[int], part: Any) -> Any:
         """Return ``output`` with the given rows replaced by ``part`` (the output of a pass over these rows)."""
+
+
+def carry_out(step: Generator[Ask, Pass, Any], backbone: Backbone, inputs: Any) -> Any:
+    """Carry out what a session's step asks for, pass by pass, and return its output.
+
+    Args:
+        step: A session's step: see `foreseer.Session.step`.
+        backbone: The host.
+        inputs: The evaluation's arguments, in the host's own form.
+    """
+    done: Any = None
+    while True:
+        try:
+            ask = step.send(done)
+        except StopIteration as end:
+            return end.value
+        done = backbone.forward(inputs, rows=ask.rows, substitute=ask.substitute, probe=ask.probe, judge=ask.judge, record=ask.record)
+        if ask.into is not None and ask.rows is not None:
+            done = attrs.evolve(done, output=backbone.merge(ask.into, ask.rows, done.output))

@@ -111,6 +111,11 @@ class FeatureBank:
         """Whether anything was recorded."""
         return bool(self._rings)
 
+    @property
+    def device(self) -> torch.device | None:
+        """Where features come from; None before anything was recorded."""
+        return next((device for _, device in self._homes.values()), None)
+
     def out_of_reach(self, step: int, reach: int | None) -> list[bool]:
         """``(R,)`` True for rows of which nothing was recorded yet, or nothing in the ``reach`` steps before ``step``; None for no limit."""
         if reach is None or not self._depth:
@@ -178,18 +183,13 @@ class FeatureBank:
             total.clamp_(-FLOAT16_MOST, FLOAT16_MOST)
         return total.view(self._rows, *ring.shape[2:]).to(dtype)
 
-    def checked(self, site: Site, draft: Tensor) -> Tensor:
-        """Return a copy, for the model may write into it, of a forecast that a plugin made itself.
-
-        Raises:
-            AnswerError: It does not look like what was recorded.
-        """
+    def check(self, site: Site, draft: Tensor) -> None:
+        """Raise `AnswerError` if a forecast that a plugin made itself does not look like what was recorded."""
         shape, (dtype, device) = self._rings[site][:, 0].shape, self._homes[site]
         if draft.shape != shape or draft.dtype != dtype or draft.device != device:
             raise AnswerError(
                 f"predict_features gave {draft.dtype} {tuple(draft.shape)} on {draft.device} for {site}; recorded is {dtype} {tuple(shape)} on {device}"
             )
-        return draft.clone()
 
     def features(self, site: Site) -> Tensor:
         """Return a copy of a site's features, ``(K, R, ...)``, newest first, zero where a row has fewer."""

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
 
 from foreseer.errors import AnswerError
 from foreseer.types import OUTPUT, Needs, Plan, Run, Site
 
-__all__ = ["check_plan", "features_to_keep"]
+__all__ = ["check_plan", "features_to_keep", "in_parts"]
 
 
 MOST_ANCHORS = 1000
 """Computed features that are kept per row and site where nobody knows how many steps there are."""
+
+
+def in_parts(answers: Iterable[Any]) -> list[Needs]:
+    """Return what several answers to ``setup`` say that is needed; an answer may be several `Needs`, or None."""
+    return [n for answer in answers if answer is not None for n in (answer if isinstance(answer, (tuple, list)) else (answer,))]
 
 
 def features_to_keep(needs: Sequence[Needs], run: Run) -> dict[Site, int]:

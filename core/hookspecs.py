@@ -30,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 from torch import Tensor
 
-from foreseer.types import Drafts, Evidence, History, Needs, Outcome, Plan, Run, Site, Step, Verdict
+from foreseer.outcome import Outcome
+from foreseer.types import Drafts, Evidence, History, Needs, Plan, Run, Site, Step, Verdict
 
 if TYPE_CHECKING:
     from foreseer.report import Report

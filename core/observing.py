@@ -5,21 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
-from foreseer.backbone import Backbone
+from foreseer.backbone import Ask, Pass
+from foreseer.outcome import Kind, Outcome
 from foreseer.plugins import Implementation, observer_hooks
 from foreseer.report import Report
 from foreseer.trial import Done
-from foreseer.types import OUTPUT, Outcome, Plan, Run, Site, Step
+from foreseer.types import OUTPUT, Plan, Run, Site, Step
 
-__all__ = ["ABSTAINED", "Recorder"]
+__all__ = ["Recorder"]
 
-ABSTAINED = "computed"
-"""Why a step was computed of which the policy said nothing."""
 FEW_STEPS = 8
 """Runs of at most so many steps are named as such: distilled models change as much in one step as others in ten."""
 
@@ -56,15 +55,20 @@ class Recorder:
             self.warn(f"observers asked for features that this model does not have: {', '.join(map(str, missing))}")
         return frozenset(asked) - frozenset(missing)
 
-    def shadow(self, backbone: Backbone, inputs: Any, step: Step, done: Done, record: Collection[Site]) -> tuple[dict[str, Any] | None, float]:
-        """Compute a step with forecasts as well, if an observer wants to compare. Returns what to show it, and the seconds that it took."""
+    @property
+    def begun(self) -> bool:
+        """Whether a step was finished."""
+        return bool(self._outcomes)
+
+    def shadow(self, step: Step, done: Done, record: Collection[Site]) -> Generator[Ask, Pass, tuple[dict[str, Any] | None, float]]:
+        """Have a step with forecasts computed as well, if an observer wants to compare. Returns what to show it, and the seconds that it took."""
         if done.trial is None or not self._listeners["shadow"] or True not in self._ask("shadow", run=self.run, step=step):
             return None, 0.0
         started = time.perf_counter()
         drafts = {site: done.trial.drafts[site] for site in done.plan.forecast}
         output, features = done.output, done.features
         if not all(done.computed):
-            real = backbone.forward(inputs, substitute={}, record=record)
+            real = yield Ask(record=record)
             self.check_block_rows += real.block_rows + real.check_block_rows
             output, features = real.output, real.features
         shown = {"drafts": drafts, "features": features, "output": done.output, "computed": output}
@@ -139,7 +143,7 @@ def _remarks(outcomes: Sequence[Outcome], run: Run) -> tuple[str, ...]:
     if forecast and run.num_steps is not None and outcomes[-1].step.index < run.num_steps - 1 and not outcomes[-1].full:
         last = outcomes[-1].step.index
         said.append(f"of {run.num_steps} declared steps the last that was run is step {last}, which was forecast: that it was the last could not be known")
-    if forecast or all(o.plan == Plan() and o.reason == ABSTAINED for o in outcomes):  # policy "none" computes everything: that is what it is for
+    if forecast or all(o.kind is Kind.COMPUTED and o.plan == Plan() for o in outcomes):  # policy "none" computes everything: that is what it is for
         return tuple(said)
     reasons = [o.reason for o in outcomes]
     few = f"; {count} steps are few: forecasting needs steps that resemble one another" if count <= FEW_STEPS else ""

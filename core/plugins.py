@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import pluggy
 
+from foreseer.contract import in_parts
 from foreseer.errors import AnswerError, PluginError, PolicyConflictError
 from foreseer.hookspecs import ObserverSpecs, PolicySpecs
 from foreseer.registry import OBSERVERS, POLICIES, list_plugins
@@ -68,8 +69,7 @@ def policy_hooks(plugins: Sequence[object]) -> dict[str, list[Implementation]]:
 
 def needs_of(hooks: Mapping[str, Sequence[Implementation]], run: Run) -> list[Needs]:
     """Call ``setup`` for whoever delegates to a plugin. Returns all that it needs, said at once or in parts."""
-    answers = [setup({"run": run}) for setup in hooks["setup"]]
-    return [n for a in answers if a is not None for n in (a if isinstance(a, (tuple, list)) else (a,))]
+    return in_parts(setup({"run": run}) for setup in hooks["setup"])
 
 
 class Policy:
@@ -78,15 +78,15 @@ class Policy:
     Args:
         name: For notes on errors.
         plugins: See `policy_hooks`, also for what is raised.
+        tolerant: Whether a hook of a step that raises, or answers with what the contract forbids, abstains instead.
 
     Attributes:
-        fault: What went wrong in the last hook that raised, in a sentence; empty if none did. Whoever copes with it
-            clears it.
+        fault: What went wrong since it was last emptied, in a sentence; empty if nothing did.
     """
 
-    def __init__(self, name: str, plugins: Sequence[object]) -> None:
+    def __init__(self, name: str, plugins: Sequence[object], *, tolerant: bool = False) -> None:
         self.fault = ""
-        self._name, self._hooks, self._plugins = name, policy_hooks(plugins), tuple(plugins)
+        self._name, self._hooks, self._plugins, self._tolerant = name, policy_hooks(plugins), tuple(plugins), tolerant
 
     @property
     def reach(self) -> int | None:
@@ -102,7 +102,7 @@ class Policy:
         return bool(self._hooks[hook])
 
     def ask(self, hook: str, accept: Callable[[Any], Any] | None = None, **values: Any) -> list[Any]:
-        """Call a hook; return the answers, each passed through ``accept``. An error leaves here with a note that says whose it is."""
+        """Call a hook; return the answers, each passed through ``accept``. An error leaves here, if it does, with a note that says whose it is."""
         answers = []
         for implementation in self._hooks[hook]:
             try:
@@ -111,8 +111,9 @@ class Policy:
             except Exception as error:
                 at = f" at step {values['step'].index}" if "step" in values else ""
                 error.add_note(f"in {hook} of {implementation.owner}{at} (policy {self._name})")
+                if not self._tolerant or "step" not in values:
+                    raise
                 self.fault = f"{hook} of {implementation.owner} raised {type(error).__name__}: {error}"
-                raise
         return answers
 
     def decide(self, hook: str, accept: Callable[[Any], Any] | None = None, **values: Any) -> Any:

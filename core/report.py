@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.files import write_whole
-from foreseer.types import Outcome, Run, Site
+from foreseer.outcome import Outcome
+from foreseer.types import Run, Site
 
 __all__ = ["Report"]
 
@@ -118,6 +119,7 @@ class Report:
                     "threshold": _finite(o.threshold),
                     "block_rows": o.block_rows,
                     "seconds": o.seconds,
+                    "kind": o.kind.value,
                     "reason": o.reason,
                 }
                 for o in self.outcomes

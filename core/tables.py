@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 
-from foreseer.types import Outcome
+from foreseer.outcome import Kind, Outcome
 
 if TYPE_CHECKING:
     from foreseer.report import Report
@@ -155,23 +155,15 @@ def _notes(report: Report) -> list[str]:
 
 
 def _kind(outcome: Outcome) -> str:
-    if outcome.accept is not None and not all(outcome.accept):
-        return "rejected"
-    if any(outcome.computed):
-        return "computed" if outcome.full else "partly computed"
-    return "forecast" if outcome.accept is None else "accepted"
+    if outcome.kind is Kind.MIXED:
+        return "partly computed" if outcome.accept is None or all(outcome.accept) else "rejected"
+    return outcome.kind.value if outcome.kind in (Kind.FORECAST, Kind.ACCEPTED, Kind.REJECTED) else "computed"
 
 
 def _reason(outcome: Outcome) -> str:
     """The reason, less what the other columns say already."""
-    if outcome.accept is not None:
-        return outcome.plan.reason
-    for said in ("computed", "forecast"):
-        if outcome.reason == said:
-            return ""
-        if outcome.reason.startswith(f"{said}: "):
-            return outcome.reason.removeprefix(f"{said}: ")
-    return outcome.reason
+    said = outcome.kind in (Kind.COMPUTED, Kind.FORECAST) or outcome.accept is not None
+    return outcome.plan.reason if said else outcome.reason
 
 
 def _span(ends: Sequence[str], dash: str) -> str:

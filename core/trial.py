@@ -13,18 +13,11 @@ from torch import Tensor
 
 from foreseer.bank import FeatureBank
 from foreseer.errors import AnswerError
-from foreseer.types import Drafts, Evidence, Outcome, Plan, Site, Step, Verdict, Weights
-from foreseer.vote import Ballot, Vote
+from foreseer.outcome import Kind, Outcome
+from foreseer.types import Drafts, Evidence, Plan, Site, Step, Verdict, Weights
+from foreseer.vote import Electorate
 
-__all__ = ["Done", "LazyDrafts", "Trial", "broken_rows", "check_verdict", "share_fate"]
-
-
-def share_fate(flags: Sequence[bool], groups: Sequence[int] | None) -> list[bool]:
-    """Rows of one sample share one fate: a flagged row flags its whole group."""
-    if groups is None or True not in flags:
-        return list(flags)
-    flagged = {group for group, flag in zip(groups, flags, strict=True) if flag}
-    return [group in flagged for group in groups]
+__all__ = ["Declined", "Done", "LazyDrafts", "Trial", "broken_rows", "check_verdict"]
 
 
 def broken_rows(tensor: Tensor) -> set[int]:
@@ -66,7 +59,9 @@ class LazyDrafts(Mapping[Site, Tensor]):
             draft = drafts.get(site)
             if draft is None:
                 raise AnswerError(f"predict_features gave no forecast for {site}; give one for every planned site, or None to compute the step")
-            if draft is not checked and not isinstance(draft, Tensor):  # one set of weights often serves all sites
+            if isinstance(draft, Tensor):
+                bank.check(site, draft)
+            elif draft is not checked:  # one set of weights often serves all sites
                 self._check(site, draft)
                 checked = draft
             self._drafts[site] = draft
@@ -80,7 +75,7 @@ class LazyDrafts(Mapping[Site, Tensor]):
 
     def __getitem__(self, site: Site) -> Tensor:
         draft = self._drafts[site]
-        self.last = self._bank.forecast(site, draft) if isinstance(draft, Weights) else self._bank.checked(site, draft)
+        self.last = self._bank.forecast(site, draft) if isinstance(draft, Weights) else draft.clone()  # the model may write into it
         if self.last.dtype == torch.float16:
             self.broken |= broken_rows(self.last)
         return self.last
@@ -95,6 +90,14 @@ class LazyDrafts(Mapping[Site, Tensor]):
         return len(self._drafts)
 
 
+class Declined(NamedTuple):
+    """Why every row of a step is computed. Attributes as in `foreseer.Outcome`."""
+
+    kind: Kind
+    reason: str
+    plan: Plan = Plan()
+
+
 class Done(NamedTuple):
     """A step that was carried out but is not committed yet.
 
@@ -103,6 +106,7 @@ class Done(NamedTuple):
         features: Of the computed rows, ``(n, ...)``.
         computed: ``(R,)`` which rows those are.
         block_rows: As in `foreseer.Outcome`.
+        kind: Likewise.
         reason: Likewise.
         plan: Likewise.
         trial: The speculative pass; None where there was none.
@@ -112,6 +116,7 @@ class Done(NamedTuple):
     features: Mapping[Site, Tensor]
     computed: tuple[bool, ...]
     block_rows: int
+    kind: Kind
     reason: str
     plan: Plan = Plan()
     trial: Trial | None = None
@@ -125,7 +130,7 @@ class Done(NamedTuple):
         """
         trial, unknown = self.trial, (math.nan,) * len(self.computed)
         error, accept, threshold = (unknown, None, math.nan) if trial is None else (trial.error, trial.accept, trial.threshold)
-        return Outcome(step, self.plan, self.computed, error, accept, threshold, self.block_rows, seconds, self.reason)
+        return Outcome(step, self.plan, self.computed, error, accept, threshold, self.block_rows, seconds, self.reason, self.kind)
 
 
 class Trial:
@@ -134,10 +139,9 @@ class Trial:
     Args:
         plan: What is being carried out.
         condemned: ``(R,)`` rows that are computed whatever the verdict.
-        groups: ``(R,)`` sample of each row, or None where every row is a sample.
+        electorate: Who decides together.
         drafts: The forecasts.
         verify: Asks the policy.
-        vote: How the processes that share the rows' tokens decide alike; None for one process.
 
     Attributes:
         rejected: ``(R,)`` rows to compute.
@@ -149,29 +153,26 @@ class Trial:
         self,
         plan: Plan,
         condemned: list[bool],
-        groups: Sequence[int] | None,
+        electorate: Electorate,
         drafts: LazyDrafts,
         verify: Callable[[Evidence], Verdict | None],
-        *,
-        vote: Vote | None = None,
     ) -> None:
-        self._vote = vote
         self.plan, self.drafts = plan, drafts
         self.rejected = condemned
         self.error: tuple[float, ...] = (math.nan,) * len(condemned)
         self.accept: tuple[bool, ...] | None = None
         self.threshold = math.nan
-        self._groups, self._verify = groups, verify
+        self._electorate, self._verify = electorate, verify
         self._forced = sum(condemned)
         self._finite = True
         self.refused = False
 
     def judge(self, evidence: Evidence) -> bool:
         """Ask for the verdict and merge it: the one device-to-host sync of a verified step. Returns whether any row may be forecast."""
-        ballot = None if self._vote is None else Ballot(self._vote)
+        ballot = self._electorate.ballot()
         verdict = self._verify(evidence if ballot is None else attrs.evolve(evidence, vote=ballot))
         rows = len(self.rejected)
-        if verdict is None and ballot is not None and not ballot.cast:  # the others may have an answer, and wait for this one
+        if verdict is None and ballot is not None and ballot.open:  # the others may have an answer, and wait for this one
             nothing = evidence.computed.new_zeros(rows, dtype=torch.bool)
             verdict = Verdict(torch.full_like(nothing, math.inf, dtype=torch.float32), nothing)
         if verdict is None:
@@ -182,7 +183,7 @@ class Trial:
             # NaN compares False with everything, so `error > threshold` alone would accept it.
             accept = [bool(a) and math.isfinite(e) for e, a in zip(error, answer, strict=True)]
             self.error, self.threshold = tuple(error), float(verdict.threshold)
-        refused = share_fate([not a for a in accept], self._groups)
+        refused = self._electorate.share_fate([not a for a in accept])
         self.accept = tuple(not r for r in refused)
         self._reject(refused)
         self.refused = all(self.rejected)
@@ -195,17 +196,24 @@ class Trial:
         Args:
             output: ``(R,)`` whether the rows of what came out are finite; None where nobody looked.
         """
-        if self._vote is not None or all(self.rejected):
+        if not self._electorate.alone or all(self.rejected):
             return
         bad = self.drafts.broken | (set() if self.drafts.last is None else broken_rows(self.drafts.last))
         bad |= {row for row, fine in enumerate(output or ()) if not fine}
         bad -= {row for row, out in enumerate(self.rejected) if out}
         if bad:
             self._finite = False
-            self._reject(share_fate([row in bad for row in range(len(self.rejected))], self._groups))
+            self._reject(self._electorate.share_fate([row in bad for row in range(len(self.rejected))]))
 
     def _reject(self, rows: Sequence[bool]) -> None:
         self.rejected = [r or now for r, now in zip(self.rejected, rows, strict=True)]
+
+    @property
+    def kind(self) -> Kind:
+        """What became of the rows."""
+        if not all(self.rejected):
+            return Kind.MIXED if any(self.rejected) else Kind.FORECAST if self.accept is None else Kind.ACCEPTED
+        return Kind.REJECTED
 
     def reason(self) -> str:
         """Why the step went as it did, in a few words."""

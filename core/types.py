@@ -20,7 +20,7 @@ from foreseer.options import refuse_schedule
 if TYPE_CHECKING:
     from foreseer.metrics import Metric
 
-__all__ = ["OUTPUT", "Evidence", "History", "Needs", "Outcome", "Plan", "Probe", "Run", "Site", "Step", "Verdict", "Weights"]
+__all__ = ["OUTPUT", "Evidence", "History", "Needs", "Plan", "Probe", "Run", "Site", "Step", "Verdict", "Weights"]
 
 
 @attrs.frozen(cache_hash=True)
@@ -82,6 +82,20 @@ class Run:
 
     def __attrs_post_init__(self) -> None:
         refuse_schedule(self.num_steps, self.timesteps, self.sigmas)
+
+    def step(self, index: int, timestep: float | None = None, sigma: float | None = None) -> Step:
+        """Return one of its steps, with its timestep and noise level where they are known and not given."""
+        if timestep is None and self.timesteps is not None and index < len(self.timesteps):
+            timestep = self.timesteps[index]
+        if sigma is None and self.sigmas is not None and index < len(self.sigmas):
+            sigma = self.sigmas[index]
+        return Step(index, timestep, sigma)
+
+    def over(self, step: Step) -> str:
+        """Say that a step lies behind those that the run declared; empty where it does not."""
+        if self.num_steps is None or step.index < self.num_steps:
+            return ""
+        return f"the run was declared with {self.num_steps} steps: later evaluations are computed"
 
     def starting_at(self, step: int) -> Run:
         """Return the run that is left from one of its steps on."""
@@ -198,38 +212,6 @@ class Verdict:
     error: Tensor = attrs.field(repr=False)
     accept: Tensor = attrs.field(repr=False)
     threshold: float = float("nan")
-
-
-@attrs.frozen(eq=False)
-class Outcome:
-    """How a step ended. Everything is on the host: reading it costs no device sync.
-
-    Attributes:
-        step: The step.
-        plan: The plan that was carried out (``Plan()`` where the policy had none, or the engine had to compute everything).
-        computed: ``(R,)`` True where the row was computed, False where its forecast was used.
-        error: ``(R,)`` the gate's error, NaN where nothing was judged.
-        accept: ``(R,)`` the gate's answer after merging groups, or None where nothing was judged.
-        threshold: The gate's threshold, NaN where nothing was judged.
-        block_rows: Blocks evaluated x rows, counted by the host.
-        seconds: Host time of the evaluation. On an accelerator, work may still be under way when it is read.
-        reason: Why the step went as it did, in a few words.
-    """
-
-    step: Step
-    plan: Plan
-    computed: tuple[bool, ...]
-    error: tuple[float, ...] = attrs.field(repr=False)
-    accept: tuple[bool, ...] | None
-    threshold: float
-    block_rows: int
-    seconds: float
-    reason: str
-
-    @property
-    def full(self) -> bool:
-        """Whether every row was computed."""
-        return all(self.computed)
 
 
 @attrs.frozen(eq=False)

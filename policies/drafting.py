@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from foreseer.types import OUTPUT, Needs, Outcome, Run, Site, Step
+from foreseer.outcome import Outcome
+from foreseer.types import OUTPUT, Needs, Run, Site, Step
 
 __all__ = ["DraftCounter", "Target", "draft_needs"]
 

@@ -9,10 +9,11 @@ import attrs
 
 from foreseer.errors import PluginError
 from foreseer.hookspecs import hookimpl
+from foreseer.outcome import Outcome
 from foreseer.plugins import Implementation, needs_of, policy_hooks
 from foreseer.registry import check_options, load_factory, signature_of
 from foreseer.spelling import read_spec
-from foreseer.types import Drafts, History, Needs, Outcome, Run, Site, Step, Weights
+from foreseer.types import Drafts, History, Needs, Run, Site, Step, Weights
 
 __all__ = ["BlockWise", "LinearPredictor", "PredictorLike", "predictor_from"]
 

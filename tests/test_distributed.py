@@ -19,7 +19,7 @@ from foreseer import ContractError, Evidence, Plan, Probe, Site, UnsupportedMode
 from foreseer.adapters.parallel import vote_for
 from foreseer.metrics import METRICS, Metric, metric, relative_l1
 from foreseer.trial import Trial
-from foreseer.vote import Ballot
+from foreseer.vote import Ballot, Electorate
 
 diffusers = pytest.importorskip("diffusers", minversion="0.36")
 WORKER = Path(__file__).parent / "distributed" / "worker.py"
@@ -257,7 +257,7 @@ class Peer:
 
 def judge(verify, vote, rows=2):
     """A trial's judgement on evidence in which each row is off by its number; returns the trial."""
-    trial = Trial(Plan((Site(0),), Probe(0)), [False] * rows, None, {}, verify, vote=vote)
+    trial = Trial(Plan((Site(0),), Probe(0)), [False] * rows, Electorate(range(rows), vote=vote), {}, verify)
     trial.judge(Evidence(Site(0), torch.ones(rows, 4), torch.ones(rows, 4) + torch.arange(rows)[:, None]))
     return trial
 

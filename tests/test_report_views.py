@@ -152,7 +152,7 @@ def test_rows_computed_for_another_reason_than_a_rejection_are_counted():
     report = make("cg_taylor", threshold=0.05)
     index = next(o.step.index for o in report.outcomes if o.accept is not None and all(o.accept))
     outcomes = list(report.outcomes)
-    outcomes[index] = attrs.evolve(outcomes[index], computed=(True, False, False, False))
+    outcomes[index] = attrs.evolve(outcomes[index], computed=(True, False, False, False), kind=foreseer.Kind.MIXED)
     assert "computed 1 of 4, others accepted" in report_text(attrs.evolve(report, outcomes=tuple(outcomes)))
     outcomes[index] = attrs.evolve(outcomes[index], accept=None)
     assert "computed 1 of 4, others forecast" in report_text(attrs.evolve(report, outcomes=tuple(outcomes)))

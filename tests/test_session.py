@@ -316,7 +316,7 @@ def test_input_probe_deeper_in_resumes_behind_it_with_every_feature_recorded(par
     assert all(np.array_equal(a[1], b[1]) for a, b in zip(outputs, truth, strict=True))
     assert s.report.outcomes[1].block_rows == 2 * ROWS + (DEPTH - 2) * 1
     for site in sites:
-        newest = s._bank.features(site)[0, 1].numpy()
+        newest = s.tenure._bank.features(site)[0, 1].numpy()
         parts_of_it = [host._feature(Site(b, p), 3)[1] for b in range(site.block + 1) for p in parts]
         truth_of_it = sum(parts_of_it) if parts and site.part == "block" else host._feature(site, 3)[1]
         assert np.allclose(newest, truth_of_it, rtol=1e-12)
@@ -499,7 +499,7 @@ def test_gate_and_predictor_of_any_two_policies_cross():
     s = session(host, mine)
     drive(s)
     assert 0 < len(s.report.full_steps) < 20
-    assert s._bank._keep == {Site(0): 1, Site(3): 3}
+    assert s.tenure._bank._keep == {Site(0): 1, Site(3): 3}
 
 
 def test_two_predictors_side_by_side_both_hear_of_every_step() -> None:
@@ -556,7 +556,7 @@ def test_a_predictor_may_need_several_things_and_its_notes_are_heard(wrapped) ->
     needs = Needs(anchors=2), Needs(anchors=4, note="The pot is small."), Needs(note="It boils.")
     s = session(world(), lambda: wrapped(Several(*needs)))
     drive(s)
-    assert s._bank._keep[Site(3)] == 4
+    assert s.tenure._bank._keep[Site(3)] == 4
     assert {"The pot is small.", "It boils."} <= set(s.report.warnings)
 
 
@@ -566,7 +566,7 @@ def test_a_predictor_beside_another_may_need_nothing() -> None:
         return FirstBlockGate(0.05, 2), BlockWise(((0, Several()), (-1, other)))
 
     s = session(world(), pair)
-    assert s._bank._keep == {Site(0): 1, Site(3): 3}, "each is given its own block and no other"
+    assert s.tenure._bank._keep == {Site(0): 1, Site(3): 3}, "each is given its own block and no other"
 
 
 @attrs.define(eq=False)

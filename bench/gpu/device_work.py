@@ -14,7 +14,7 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from foreseer.adapters import attach
 from foreseer.bench.gpu.lanes import Lane
 from foreseer.bench.gpu.loop import Loop, Marked
-from foreseer.types import Outcome
+from foreseer.outcome import Outcome
 
 __all__ = ["CudaCounter", "StepCounter", "Work", "device_work"]
 

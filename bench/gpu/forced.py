@@ -11,10 +11,11 @@ import torch
 from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
 from foreseer.options import at_least, checked
+from foreseer.outcome import Outcome
 from foreseer.plugins import Implementation, policy_hooks
 from foreseer.reading import Written, reads
 from foreseer.registry import parse_policy
-from foreseer.types import Evidence, Outcome, Run, Step, Verdict
+from foreseer.types import Evidence, Run, Step, Verdict
 
 __all__ = ["ForcedGate", "forced"]
 

@@ -15,10 +15,10 @@ from foreseer.bench.gpu.lanes import Lane
 from foreseer.bench.gpu.loop import Clock, Loop
 from foreseer.bench.gpu.memory import peak_bytes, reset_peak
 from foreseer.contract import features_to_keep
+from foreseer.outcome import Outcome
 from foreseer.plugins import Policy
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
-from foreseer.types import Outcome
 
 __all__ = ["Driven", "forecast_bytes", "lane_figures", "timed_run"]
 

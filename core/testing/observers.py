@@ -10,6 +10,7 @@ from unittest import mock
 import attrs
 import torch
 
+from foreseer.outcome import Outcome
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
 from foreseer.session import Session
@@ -20,7 +21,6 @@ from foreseer.testing.reach import left_behind
 from foreseer.testing.subject import Capabilities, Subject
 from foreseer.testing.surroundings import changed_since, snapshot
 from foreseer.testing.worlds import MANY, Interrupted, World, mixed, replaced
-from foreseer.types import Outcome
 
 __all__ = ["CHECKS", "check_observer_changes_nothing", "check_observer_is_its_own", "check_observer_survives"]
 

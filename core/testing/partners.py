@@ -6,7 +6,8 @@ import torch
 
 from foreseer.hookspecs import hookimpl
 from foreseer.metrics import relative_l2
-from foreseer.types import Drafts, Evidence, History, Needs, Outcome, Plan, Probe, Run, Site, Step, Verdict, Weights
+from foreseer.outcome import Outcome
+from foreseer.types import Drafts, Evidence, History, Needs, Plan, Probe, Run, Site, Step, Verdict, Weights
 
 __all__ = ["ReferenceGate", "ReferenceObserver", "ReferencePredictor", "ReferenceProbe", "ReferenceSchedule"]
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from foreseer.bank import FeatureBank
 from foreseer.contract import features_to_keep
 from foreseer.errors import ContractError, OptionError
+from foreseer.outcome import Outcome
 from foreseer.plugins import needs_of, policy_hooks
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
@@ -20,7 +21,7 @@ from foreseer.session import Session
 from foreseer.testing.spy import Spy, Tamper, weighted
 from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import DEPTH, World, constant
-from foreseer.types import History, Outcome, Plan, Run, Site, Step, Verdict
+from foreseer.types import History, Plan, Run, Site, Step, Verdict
 from foreseer.vote import Vote
 
 __all__ = [

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.hookspecs import hookimpl
+from foreseer.outcome import Outcome
 from foreseer.plugins import Policy
-from foreseer.types import Drafts, Evidence, History, Needs, Outcome, Plan, Run, Site, Step, Verdict, Weights
+from foreseer.types import Drafts, Evidence, History, Needs, Plan, Run, Site, Step, Verdict, Weights
 
 __all__ = ["Forecast", "Judgement", "Spy", "Tamper", "same", "weighted"]
 

@@ -20,8 +20,9 @@ from foreseer.files import make_folder, refuse_unwritable
 from foreseer.hookspecs import hookimpl
 from foreseer.metrics import metric as metric_named
 from foreseer.options import at_least, checked
+from foreseer.outcome import Outcome
 from foreseer.report import Report
-from foreseer.types import OUTPUT, Outcome, Run, Site, Step
+from foreseer.types import OUTPUT, Run, Site, Step
 
 if TYPE_CHECKING:
     from foreseer.workbench.judgements import Judgements, StepCounts

@@ -15,8 +15,9 @@ from torch import Tensor
 
 from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
+from foreseer.outcome import Outcome
 from foreseer.report import Report
-from foreseer.types import OUTPUT, Outcome, Run, Site, Step
+from foreseer.types import OUTPUT, Run, Site, Step
 from foreseer.workbench.signature import Signature
 from foreseer.workbench.sites import Recordable, recorded_sites
 from foreseer.workbench.trace import Trace

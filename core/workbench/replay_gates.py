@@ -122,7 +122,7 @@ def _run(trace: Trace, spec: PolicySpec, features: Features, name: str) -> tuple
     session = Session(host, spec, run_of(trace, rows=trace.samples), observers=(watch,))
     for index in range(trace.num_steps):
         session.evaluate(index)
-    host.require(session.sites)  # afterwards: of a gate that needs the model it would be no help to record more
+    host.require(session.tenure.sites)  # afterwards: of a gate that needs the model it would be no help to record more
     report = session.finish()
     dropped = [warning for warning in report.warnings if warning.startswith("observer")]
     assert not dropped, dropped

@@ -11,9 +11,10 @@ import attrs
 
 from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
+from foreseer.outcome import Outcome
 from foreseer.plugins import Implementation, needs_of, policy_hooks
 from foreseer.registry import PolicySpec, parse_policy, signature_of
-from foreseer.types import Needs, Outcome, Plan, Run, Site, Step
+from foreseer.types import Needs, Plan, Run, Site, Step
 from foreseer.workbench.trace import Trace
 
 __all__ = ["Schedule", "ScheduleAt", "computed_steps", "run_of", "schedule_from"]

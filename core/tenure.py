@@ -1,0 +1,162 @@
+"""A policy in office: its plugins and what they have on record, and how it begins anew."""
+
+from __future__ import annotations
+
+import attrs
+
+from foreseer.backbone import Backbone
+from foreseer.bank import FeatureBank, Storage
+from foreseer.contract import check_plan, features_to_keep, in_parts
+from foreseer.observing import Recorder
+from foreseer.outcome import Kind, Outcome
+from foreseer.plugins import Policy
+from foreseer.registry import PolicySpec
+from foreseer.trial import Declined, Done, LazyDrafts, Trial, check_verdict
+from foreseer.types import Evidence, History, Plan, Run, Site, Step, Verdict
+from foreseer.vote import Electorate
+
+__all__ = ["Tenure"]
+
+PAUSE = 4
+"""Steps in which a stream may be absent without beginning anew, where its policy does not say how far back its forecasts reach."""
+
+
+class Tenure:
+    """A policy in office, from one step of a run on. Every question to it goes through here, and so does all that is recorded for it.
+
+    Args:
+        spec: The policy. Its plugins are built here and thrown away when it begins anew, so nothing can be stale.
+        run: The whole run.
+        recorder: Whom to tell.
+        electorate: Who decides together.
+        storage: Where and how features are kept; None keeps them as they are computed.
+        tolerant: Whether a hook that raises abstains; see `foreseer.plugins.Policy`.
+
+    Attributes:
+        run: The part of the run that the policy sees: from where it began. Its steps count from there.
+        sites: The sites that are recorded: what the policy needs, and what observers want to see.
+        given_up: Why nothing is forecast any more; empty while the policy decides.
+    """
+
+    def __init__(self, spec: PolicySpec, run: Run, recorder: Recorder, electorate: Electorate, *, storage: Storage | None, tolerant: bool) -> None:
+        self._spec, self._recorder, self._storage, self._tolerant = spec, recorder, storage, tolerant
+        self._electorate = electorate
+        self.given_up = ""
+        self._begin(run)
+
+    def _begin(self, run: Run) -> None:
+        self.run = run
+        self._policy = Policy(str(self._spec), self._spec(), tolerant=self._tolerant)
+        needs = in_parts(self._policy.ask("setup", run=run))
+        self._bank = FeatureBank(features_to_keep(needs, run), run.rows, self._storage)
+        self._reach = self._policy.reach
+        self.sites = self._bank.sites | self._recorder.wanted(run)
+        for note in filter(None, (n.note for n in needs)):
+            self._recorder.warn(note)
+
+    @property
+    def forecasts(self) -> frozenset[Site]:
+        """The sites of which the policy keeps features."""
+        return self._bank.sites
+
+    def begin_anew(self, why: str, index: int, *, backbone: Backbone | None = None) -> None:
+        """Let go of what was recorded; a new instance of the policy decides from a step on, and warms up as at the start of a run.
+
+        Args:
+            why: For the report; empty where there is nothing to say.
+            index: The step, counted in the whole run.
+            backbone: The host from now on; None for the same.
+
+        Raises:
+            ForeseerError: As the session itself, where no step was finished yet.
+        """
+        self._bank.clear()
+        recorder = self._recorder
+        run = recorder.run
+        if backbone is not None:
+            run = attrs.evolve(run, depth=backbone.depth, sites=backbone.sites)
+        if not recorder.begun:
+            recorder.run = run
+        try:
+            self._begin(run.starting_at(index))
+        except Exception as error:
+            if not recorder.begun:
+                raise
+            self.give_up(f"{why}, and the policy cannot begin anew ({type(error).__name__}: {error})")
+        if why:
+            recorder.warn(f"step {index}: {why}; the policy began anew")
+
+    def give_up(self, why: str) -> None:
+        """Compute every step from now on, and record nothing."""
+        self._bank.clear()
+        self._bank, self.sites = FeatureBank({}, self.run.rows), frozenset()
+        self.given_up = f"{why}: the rest of the run is computed"
+
+    def enter(self, index: int, absent: int) -> None:
+        """Begin with the first step of which something is kept, and anew after an absence longer than forecasts reach.
+
+        Args:
+            index: The step that is about to be evaluated, counted in the whole run.
+            absent: Steps since the last one that was evaluated.
+        """
+        if self._bank.filled:
+            if absent > (PAUSE if self._reach is None else self._reach):
+                self.begin_anew(f"the stream was not called in the {absent} steps before", index)
+        elif self._bank.sites and self.run.start - self._recorder.run.start < index:  # what came before, if anything, left nothing behind
+            self.begin_anew("", index)
+
+    def own(self, step: Step) -> Step:
+        """Return a step of the whole run as the policy counts it."""
+        return attrs.evolve(step, index=step.index + self._recorder.run.start - self.run.start)
+
+    def before_step(self, step: Step) -> Plan | None:
+        """Ask for a plan."""
+        plan: Plan | None = self._policy.decide("before_step", lambda p: check_plan(p, self.run, self._bank.sites), step=step)
+        return plan
+
+    def propose(self, step: Step, plan: Plan | None) -> Trial | Declined:
+        """Return what a plan comes to: a trial of forecasts, or why every row is computed."""
+        bank, policy, share_fate = self._bank, self._policy, self._electorate.share_fate
+        unable = share_fate(bank.out_of_reach(step.index, self._reach))
+        forced = share_fate(plan.compute) if plan is not None and plan.compute else [False] * self.run.rows
+        condemned = [a or b for a, b in zip(unable, forced, strict=True)]
+        drafts: LazyDrafts | None = None
+        if plan is not None and plan.forecast and not all(condemned):
+            sites, history = plan.forecast, History(bank.anchors, bank.features)
+            drafts = policy.decide("predict_features", lambda d: LazyDrafts(bank, sites, d), step=step, sites=sites, history=history)
+        if not all(unable) and self._electorate.stopped(bool(policy.fault), bank.device):
+            return Declined(Kind.OVERRULED, "computed as in the process whose policy failed")
+        if plan is None or not plan.forecast:
+            return Declined(Kind.COMPUTED, (plan and plan.reason) or "computed", plan or Plan())
+        if all(condemned):
+            return Declined(*((Kind.FORCED, plan.reason or "every row was asked for") if all(forced) else (Kind.UNABLE, plan.reason or "nothing recorded yet")))
+        if drafts is None:
+            return Declined(Kind.UNABLE, "no forecast: the predictor is not able yet")
+
+        def verify(evidence: Evidence) -> Verdict | None:
+            verdict: Verdict | None = policy.decide("verify", lambda v: check_verdict(v, self.run.rows), step=step, evidence=evidence)
+            return verdict
+
+        return Trial(plan, condemned, self._electorate, drafts, verify)
+
+    def fault(self) -> str:
+        """What the policy did wrong since this was last asked; empty for nothing."""
+        fault, self._policy.fault = self._policy.fault, ""
+        return fault
+
+    def keep(self, step: Step, done: Done) -> None:
+        """Record what was computed in a step."""
+        rows = [r for r, computed in enumerate(done.computed) if computed]
+        if rows and self._bank.sites and not done.features:
+            self._recorder.warn(f"step {step.index} was computed with nothing recorded: the model called none of its blocks in it")
+        elif rows:
+            self._bank.commit(step.index, None if len(rows) == self.run.rows else rows, done.features)
+            self._recorder.held(self._bank.bytes_held())
+
+    def commit(self, step: Step, outcome: Outcome) -> None:
+        """Tell the policy how a step ended."""
+        self._policy.ask("commit", step=step, outcome=outcome)
+
+    def end(self) -> None:
+        """Let go of the features."""
+        self._bank.clear()
