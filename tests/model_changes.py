@@ -24,7 +24,7 @@ from foreseer.adapters.blocks import find_blocks
 from foreseer.adapters.parts import parts_of
 from foreseer.adapters.rows import count_rows
 
-__all__ = ["CACHED", "CHANGES", "EXCHANGES", "MODELS", "STEPS", "Subject", "counted"]
+__all__ = ["CACHED", "CHANGES", "MODELS", "STEPS", "Subject", "counted"]
 
 STEPS = 6
 Undo = Callable[[], None]
@@ -302,9 +302,22 @@ def go_to_16_bits(model: nn.Module) -> Undo | None:
     return undo
 
 
-EXCHANGES: list[Callable[[Any], Undo | None]] = [exchange_a_part, exchange_a_block, add_a_lora]
+def compile_a_block(model: nn.Module) -> Undo | None:
+    """What `torch.compile` makes of a block in the block's place."""
+    holder, name, block = _middle(model)
+    undo = _put(holder, name, torch.compile(block, backend="eager"))
+
+    def back() -> None:
+        undo()
+        torch.compiler.reset()
+
+    return back
+
+
 CHANGES: list[Callable[[Any], Undo | None]] = [
-    *EXCHANGES,
+    exchange_a_part,
+    exchange_a_block,
+    add_a_lora,
     hook_a_block,
     hook_a_part,
     skip_a_block,
@@ -315,4 +328,5 @@ CHANGES: list[Callable[[Any], Undo | None]] = [
     choose_a_backend,
     autocast,
     go_to_16_bits,
+    compile_a_block,
 ]
