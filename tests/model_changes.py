@@ -291,13 +291,16 @@ def autocast(_model: nn.Module) -> Undo | None:
 
 def go_to_16_bits(model: nn.Module) -> Undo | None:
     """All weights in bfloat16, and with them what the model computes; and back."""
-    before = {name: parameter.data for name, parameter in model.named_parameters()}
+    weights = [(parameter, parameter.data) for parameter in model.parameters()]
+    buffers = [(module, dict(module._buffers)) for module in model.modules()]
     model.to(torch.bfloat16)
 
     def undo() -> None:
         model.to(torch.float32)
-        for name, parameter in model.named_parameters():
-            parameter.data = before[name]
+        for parameter, data in weights:
+            parameter.data = data
+        for module, held in buffers:  # which were rounded
+            module._buffers.update(held)
 
     return undo
 
