@@ -260,8 +260,8 @@ def fuse_projections(model: Any) -> Undo | None:
 
     def undo() -> None:
         model.unfuse_qkv_projections()
-        for parent, _, name in fused:  # which diffusers leaves there
-            del model.get_submodule(parent)._modules[name]
+        for parent, _, name in fused:  # which most leave there
+            model.get_submodule(parent)._modules.pop(name, None)
 
     return undo
 
