@@ -24,7 +24,7 @@ from foreseer.adapters.blocks import find_blocks
 from foreseer.adapters.parts import parts_of
 from foreseer.adapters.rows import count_rows
 
-__all__ = ["CACHED", "CHANGES", "EXCHANGES", "MODELS", "STEPS", "Subject", "counted"]
+__all__ = ["CACHED", "CHANGES", "MODELS", "STEPS", "Subject", "counted"]
 
 STEPS = 6
 Undo = Callable[[], None]
@@ -260,8 +260,8 @@ def fuse_projections(model: Any) -> Undo | None:
 
     def undo() -> None:
         model.unfuse_qkv_projections()
-        for parent, _, name in fused:  # which diffusers leaves there
-            del model.get_submodule(parent)._modules[name]
+        for parent, _, name in fused:  # which most leave there
+            model.get_submodule(parent)._modules.pop(name, None)
 
     return undo
 
@@ -291,20 +291,36 @@ def autocast(_model: nn.Module) -> Undo | None:
 
 def go_to_16_bits(model: nn.Module) -> Undo | None:
     """All weights in bfloat16, and with them what the model computes; and back."""
-    before = {name: parameter.data for name, parameter in model.named_parameters()}
+    weights = [(parameter, parameter.data) for parameter in model.parameters()]
+    buffers = [(module, dict(module._buffers)) for module in model.modules()]
     model.to(torch.bfloat16)
 
     def undo() -> None:
         model.to(torch.float32)
-        for name, parameter in model.named_parameters():
-            parameter.data = before[name]
+        for parameter, data in weights:
+            parameter.data = data
+        for module, held in buffers:  # which were rounded
+            module._buffers.update(held)
 
     return undo
 
 
-EXCHANGES: list[Callable[[Any], Undo | None]] = [exchange_a_part, exchange_a_block, add_a_lora]
+def compile_a_block(model: nn.Module) -> Undo | None:
+    """What `torch.compile` makes of a block in the block's place."""
+    holder, name, block = _middle(model)
+    undo = _put(holder, name, torch.compile(block, backend="eager"))
+
+    def back() -> None:
+        undo()
+        torch.compiler.reset()
+
+    return back
+
+
 CHANGES: list[Callable[[Any], Undo | None]] = [
-    *EXCHANGES,
+    exchange_a_part,
+    exchange_a_block,
+    add_a_lora,
     hook_a_block,
     hook_a_part,
     skip_a_block,
@@ -315,4 +331,5 @@ CHANGES: list[Callable[[Any], Undo | None]] = [
     choose_a_backend,
     autocast,
     go_to_16_bits,
+    compile_a_block,
 ]
