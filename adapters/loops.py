@@ -69,6 +69,7 @@ class PipelineLoop:
         self._scheduler: Any = None
         self._guider: Any = None
         self._following: list[Participation] = []
+        self._guiding: list[Participation] = []
         self._taken: list[Participation] = []
         # What stands in for a pipeline need not be called.
         self._called = any("__call__" in vars(cls) for cls in type(pipeline).__mro__)
@@ -86,17 +87,24 @@ class PipelineLoop:
     def _follow(self) -> None:
         """Take part in the calls of the pipeline's scheduler and guider, which may have been exchanged."""
         self._leave()
-        self._scheduler, self._guider = self._pipeline.scheduler, getattr(self._pipeline, "guider", None)
+        self._scheduler = self._pipeline.scheduler
         self._following.append(take_part(self._scheduler, "set_timesteps", self._around_set_timesteps))
         # Long videos are stepped by copies of the scheduler, one for each frame, which the pipeline makes itself.
         self._following.append(take_part(self._scheduler, "step", self._around_step, copies=self._under_way_here))
+        self._follow_guider()
+
+    def _follow_guider(self) -> None:
+        while self._guiding:
+            self._guiding.pop().end()
+        self._guider, self._guided = getattr(self._pipeline, "guider", None), []
         for name in ("prepare_inputs", "prepare_inputs_from_block_state"):
             if hasattr(type(self._guider), name):
-                self._following.append(take_part(self._guider, name, self._around_guider))
+                self._guiding.append(take_part(self._guider, name, self._around_guider))
 
     def _leave(self) -> None:
-        while self._following:
-            self._following.pop().end()
+        for taken in (self._following, self._guiding):
+            while taken:
+                taken.pop().end()
 
     def restore(self) -> None:
         """Let go of the pipeline."""
@@ -171,6 +179,7 @@ class PipelineLoop:
 
     def _begin(self) -> None:
         self._close()
+        self._follow_guider()
         self._number += 1
         self._stepped, self._walked, self._guided = True, None, []
         self.generation = Generation(number=self._number, times=self.timesteps) if self._ours() else None
@@ -191,8 +200,8 @@ class PipelineLoop:
 
     def under_way(self) -> Generation | None:
         """The generation to which a call of a denoiser belongs, in the step under way; None outside of one."""
-        if getattr(self._pipeline, "guider", None) is not self._guider and self._pipeline.scheduler is self._scheduler:
-            self._follow()
+        if getattr(self._pipeline, "guider", None) is not self._guider:
+            self._follow_guider()
         if self._pipeline.scheduler is not self._scheduler:  # exchanged since, and set up before we could see it
             self._follow()
             self._ask()
