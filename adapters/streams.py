@@ -173,7 +173,7 @@ class Streams:
         """
         stream = self._open[key]
         stream.backbone = backbone
-        stream.session.begin_anew(why, backbone=backbone)
+        stream.session.tenure.begin_anew(why, backbone=backbone)
         self._bind(stream)
 
     def _bind(self, stream: Stream) -> None:

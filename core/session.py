@@ -2,10 +2,9 @@
 
     plan -> draft -> probe -> verdict -> compute the rest -> commit
 
-`Session.step` evaluates the denoiser once and does no work itself. It is a generator: it yields what it asks of a host
-(an `Ask`), is sent the `Pass` that came of it, and returns the output. So whoever drives it decides where the passes
-run, and of which requests together. `Session.evaluate` is the plain driver. Every decision about rows is in this file
-and in `trial.py`: policies propose, the session merges.
+`Session.step` evaluates the denoiser once and does no work itself. It is a generator: it yields what it asks of a host (an
+`Ask`), is sent the `Pass` that came of it, and returns the output. Whoever drives it decides where passes run, and of which
+requests together. Decisions about rows are made here and in `trial.py`, those of a policy asked for in `tenure.py`.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Sequence
 from typing import Any, Literal
-
-import attrs
 
 from foreseer.backbone import Ask, Backbone, Pass, carry_out
 from foreseer.bank import Storage
@@ -24,9 +21,8 @@ from foreseer.outcome import Kind, Outcome
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
 from foreseer.tenure import Tenure
-from foreseer.transfer import on_device
 from foreseer.trial import Declined, Done
-from foreseer.types import Plan, Run, Site, Step
+from foreseer.types import Plan, Run, Step
 from foreseer.vote import Electorate, Vote
 
 __all__ = ["Session"]
@@ -37,24 +33,20 @@ class Session:
 
     Args:
         backbone: The host that `evaluate` asks.
-        spec: The policy.
-        run: The shape of the run.
+        spec, run: The policy, and the shape of the run.
         observers: Plugins that watch.
-        on_error: ``"raise"`` lets a policy's exception through, with a note that names the plugin, the hook and the step; ``"compute"`` computes
-            that step for real and says so in the report.
+        on_error: ``"raise"`` lets a policy's exception through, with a note that names plugin, hook and step; ``"compute"`` computes
+            that step and says so in the report.
         storage: Where and how features are kept; None keeps them as they are computed.
         leader: Another stream's session of the same run, whose decisions this one repeats; None to decide by itself.
         vote: How processes that share the rows' tokens decide alike; None where this one has them all.
 
-    Raises:
-        PluginError, PolicyConflictError: See `foreseer.plugins.policy_hooks`.
-        AnswerError: A plugin asks for a site that the host does not have.
-        OverBudgetError: From `evaluate`, on the first computed step, where ``storage`` has a limit.
-
     Attributes:
         latest: How the last step ended; None before the first.
-        recorder: The account of the run.
-        tenure: The policy, with what it has on record.
+        recorder, tenure: The account of the run; the policy, with what it has on record.
+
+    Raises:
+        ForeseerError: The policy cannot be built or set up; from `evaluate`, on the first computed step, where ``storage`` has a limit.
     """
 
     def __init__(
@@ -69,12 +61,11 @@ class Session:
         leader: Session | None = None,
         vote: Vote | None = None,
     ) -> None:
-        self._backbone, self._follower, self._next = backbone, None if leader is None else Follower(leader), 0
+        self._led = (lambda step: None) if leader is None else Follower(leader).before_step
         self.latest: Outcome | None = None
         self.recorder = Recorder(str(spec), run, observers)
-        tolerant = on_error == "compute"
-        electorate = Electorate(run.groups, vote=vote, wary=tolerant)
-        self.tenure = Tenure(spec, run, self.recorder, electorate, storage=storage, tolerant=tolerant)
+        electorate = Electorate(run.groups, vote=vote, wary=on_error == "compute")
+        self.tenure = Tenure(spec, run, backbone, self.recorder, electorate, storage=storage)
 
     @property
     def run(self) -> Run:
@@ -91,11 +82,6 @@ class Session:
         self.tenure.end()
         return self.recorder.finish()
 
-    def begin_anew(self, why: str, *, backbone: Backbone | None = None) -> None:
-        """Forget what was recorded, on another host if one is given: see `Tenure.begin_anew`."""
-        self._backbone = backbone or self._backbone
-        self.tenure.begin_anew(why, self._next, backbone=backbone)
-
     def evaluate(self, inputs: Any, **at: Any) -> Any:
         """Evaluate the denoiser once: `step`, driven on the session's own host.
 
@@ -103,83 +89,57 @@ class Session:
             inputs: The evaluation's arguments, in the host's own form.
             **at: See `step`.
         """
-        return carry_out(self.step(**at), self._backbone, inputs)
+        return carry_out(self.step(**at), self.tenure.backbone, inputs)
 
     def step(
         self, *, index: int | None = None, timestep: float | None = None, sigma: float | None = None, computed_because: str = ""
     ) -> Generator[Ask, Pass, Any]:
-        """Evaluate the denoiser once: compute it, forecast it, or both, row by row.
+        """Evaluate the denoiser once: compute it, forecast it, or both, row by row. Returns its output, in the host's own form.
 
         Args:
             index: The step's index where the stream was not called in every step; at least that of the next step, which None takes.
             timestep: As given to the model; None takes the run's, if it has them.
             sigma: Noise level, likewise.
             computed_because: If not empty, compute every row without asking the policy, for this reason.
-
-        Returns:
-            The denoiser's output, in the host's own form.
         """
         started = time.perf_counter()
-        step = self.run.step(self._next if index is None else max(index, self._next), timestep, sigma)
-        absent, self._next = step.index - self._next, step.index
-        self.tenure.enter(step.index, absent)
+        step = self.run.step(max(index or 0, self.tenure.next), timestep, sigma)
+        self.tenure.enter(step)
         own, overruled = self.tenure.own(step), self.run.over(step) or computed_because or self.tenure.given_up
         if overruled:
             self.recorder.warn(overruled)
-            done = yield from self._compute(Kind.OVERRULED, overruled)
-        else:
-            done = yield from self._attempt(step, own)
-        if fault := self.tenure.fault():
-            self.recorder.warn(f"step {step.index}: {fault}; the step was computed instead")
-            done = done._replace(kind=Kind.FAILED, reason=f"computed: {fault}", plan=Plan(), trial=None)
+        done = yield from (self._compute(Kind.OVERRULED, overruled) if overruled else self._attempt(step, own))
+        done = self.tenure.excused(step, done)
         shadow, spent = yield from self.recorder.shadow(step, done, self.tenure.sites)
         self.tenure.keep(own, done)
-        outcome = done.outcome(own, time.perf_counter() - started - spent)
-        self.latest = attrs.evolve(outcome, step=step)
+        self.latest = done.outcome(step, time.perf_counter() - started - spent)
         self.recorder.record(self.latest, done.features, shadow)
-        self.tenure.commit(own, outcome)
-        if fault := self.tenure.fault():
-            self.recorder.warn(f"step {step.index}: {fault}")
-        self._next = step.index + 1
+        self.tenure.commit(own, self.latest)
         return done.output
 
     def _attempt(self, step: Step, own: Step) -> Generator[Ask, Pass, Done]:
         """Carry out the plan for one step: as the run counts it, and as the policy does."""
-        plan = self._follower.before_step(step) if self._follower else None
-        plan = plan or self.tenure.before_step(own)
-        trial = self.tenure.propose(own, plan)
+        trial = self.tenure.propose(own, self._led(step) or self.tenure.before_step(own))
         if isinstance(trial, Declined):
             return (yield from self._compute(*trial))
-        plan = trial.plan
-        on_input = plan.probe is not None and plan.probe.on == "input"
-        first = yield Ask(
-            substitute=trial.drafts,
-            probe=plan.probe,
-            judge=trial.judge if plan.probe else None,
-            record=self.tenure.sites if on_input else (),
-        )
-        if plan.probe is not None and trial.accept is None:  # a host that did not ask has judged nothing: what was to be verified is computed
+        probe = trial.plan.probe
+        on_input = probe is not None and probe.on == "input"
+        judge, recorded = trial.judge if probe else None, self.tenure.sites if on_input else ()
+        first = yield Ask(substitute=trial.drafts, probe=probe, judge=judge, record=recorded)
+        if probe is not None and trial.accept is None:  # a host that did not ask has judged nothing: what was to be verified is computed
             full = yield from self._compute(Kind.OVERRULED, "the host did not reach the probed block")
             return full._replace(block_rows=first.block_rows + full.block_rows)
         trial.reject_non_finite(first.finite)
-        done = Done(first.output, {}, tuple(trial.rejected), first.block_rows, trial.kind, trial.reason(), plan, trial)
-        if not any(trial.rejected):
+        done = trial.done(first)
+        if not any(done.computed):
             return done
-        if all(trial.rejected) and on_input and trial.refused:  # the pass went on computing: nothing is wasted
+        if on_input and trial.refused:  # the pass went on computing: nothing is wasted
             return done._replace(features=first.features)
-        return (yield from self._rest(done, first))
-
-    def _rest(self, done: Done, first: Pass) -> Generator[Ask, Pass, Done]:
-        """Compute the rejected rows. After an input probe they resume behind the probed block: what was computed up to there stands in for it."""
-        rejected = [r for r, out in enumerate(done.computed) if out]
-        if len(rejected) == self.run.rows:
+        if all(done.computed):
             full = yield from self._compute(done.kind, done.reason)
             return done._replace(output=full.output, features=full.features, block_rows=done.block_rows + full.block_rows)
-        probed = -1 if done.plan.probe is None else done.plan.probe.block
-        kept = {site: feature[on_device(rejected, feature.device)] for site, feature in first.features.items() if 0 <= site.block <= probed}
-        # A copy: the model may write into what it is given, and what is kept goes into the history.
-        resume = {site: feature.clone() for site, feature in kept.items() if site == Site(probed)}
-        part = yield Ask(rows=rejected, substitute=resume, record=self.tenure.sites - kept.keys(), into=first.output)
+        kept, resume = done.behind_probe(first)
+        part = yield Ask(rows=done.rows, substitute=resume, record=self.tenure.sites - kept.keys(), into=first.output)
         self.recorder.check_block_rows += part.check_block_rows
         return done._replace(output=part.output, features={**part.features, **kept}, block_rows=first.block_rows + part.block_rows)
 

@@ -27,26 +27,28 @@ class Tenure:
     Args:
         spec: The policy. Its plugins are built here and thrown away when it begins anew, so nothing can be stale.
         run: The whole run.
+        backbone: The host.
         recorder: Whom to tell.
         electorate: Who decides together.
         storage: Where and how features are kept; None keeps them as they are computed.
-        tolerant: Whether a hook that raises abstains; see `foreseer.plugins.Policy`.
 
     Attributes:
         run: The part of the run that the policy sees: from where it began. Its steps count from there.
         sites: The sites that are recorded: what the policy needs, and what observers want to see.
+        backbone: The host that the session's own driver asks.
+        next: Index of the step that is under way or, between steps, of the next one; counted in the whole run.
         given_up: Why nothing is forecast any more; empty while the policy decides.
     """
 
-    def __init__(self, spec: PolicySpec, run: Run, recorder: Recorder, electorate: Electorate, *, storage: Storage | None, tolerant: bool) -> None:
-        self._spec, self._recorder, self._storage, self._tolerant = spec, recorder, storage, tolerant
-        self._electorate = electorate
+    def __init__(self, spec: PolicySpec, run: Run, backbone: Backbone, recorder: Recorder, electorate: Electorate, *, storage: Storage | None) -> None:
+        self._spec, self._recorder, self._storage = spec, recorder, storage
+        self._electorate, self.backbone, self.next = electorate, backbone, 0
         self.given_up = ""
         self._begin(run)
 
     def _begin(self, run: Run) -> None:
         self.run = run
-        self._policy = Policy(str(self._spec), self._spec(), tolerant=self._tolerant)
+        self._policy = Policy(str(self._spec), self._spec(), tolerant=self._electorate.wary)
         needs = in_parts(self._policy.ask("setup", run=run))
         self._bank = FeatureBank(features_to_keep(needs, run), run.rows, self._storage)
         self._reach = self._policy.reach
@@ -59,12 +61,11 @@ class Tenure:
         """The sites of which the policy keeps features."""
         return self._bank.sites
 
-    def begin_anew(self, why: str, index: int, *, backbone: Backbone | None = None) -> None:
-        """Let go of what was recorded; a new instance of the policy decides from a step on, and warms up as at the start of a run.
+    def begin_anew(self, why: str, *, backbone: Backbone | None = None) -> None:
+        """Let go of what was recorded; a new instance of the policy decides from this step on, and warms up as at the start of a run.
 
         Args:
             why: For the report; empty where there is nothing to say.
-            index: The step, counted in the whole run.
             backbone: The host from now on; None for the same.
 
         Raises:
@@ -74,17 +75,18 @@ class Tenure:
         recorder = self._recorder
         run = recorder.run
         if backbone is not None:
+            self.backbone = backbone
             run = attrs.evolve(run, depth=backbone.depth, sites=backbone.sites)
         if not recorder.begun:
             recorder.run = run
         try:
-            self._begin(run.starting_at(index))
+            self._begin(run.starting_at(self.next))
         except Exception as error:
             if not recorder.begun:
                 raise
             self.give_up(f"{why}, and the policy cannot begin anew ({type(error).__name__}: {error})")
         if why:
-            recorder.warn(f"step {index}: {why}; the policy began anew")
+            recorder.warn(f"step {self.next}: {why}; the policy began anew")
 
     def give_up(self, why: str) -> None:
         """Compute every step from now on, and record nothing."""
@@ -92,18 +94,14 @@ class Tenure:
         self._bank, self.sites = FeatureBank({}, self.run.rows), frozenset()
         self.given_up = f"{why}: the rest of the run is computed"
 
-    def enter(self, index: int, absent: int) -> None:
-        """Begin with the first step of which something is kept, and anew after an absence longer than forecasts reach.
-
-        Args:
-            index: The step that is about to be evaluated, counted in the whole run.
-            absent: Steps since the last one that was evaluated.
-        """
+    def enter(self, step: Step) -> None:
+        """Begin with the first step of which something is kept, and anew after an absence longer than forecasts reach."""
+        absent, self.next = step.index - self.next, step.index
         if self._bank.filled:
             if absent > (PAUSE if self._reach is None else self._reach):
-                self.begin_anew(f"the stream was not called in the {absent} steps before", index)
-        elif self._bank.sites and self.run.start - self._recorder.run.start < index:  # what came before, if anything, left nothing behind
-            self.begin_anew("", index)
+                self.begin_anew(f"the stream was not called in the {absent} steps before")
+        elif self._bank.sites and self.run.start - self._recorder.run.start < step.index:  # what came before, if anything, left nothing behind
+            self.begin_anew("")
 
     def own(self, step: Step) -> Step:
         """Return a step of the whole run as the policy counts it."""
@@ -139,14 +137,22 @@ class Tenure:
 
         return Trial(plan, condemned, self._electorate, drafts, verify)
 
-    def fault(self) -> str:
-        """What the policy did wrong since this was last asked; empty for nothing."""
+    def excused(self, step: Step, done: Done) -> Done:
+        """Note what the policy did wrong in a step of the whole run that was computed for it."""
+        if not self._policy.fault:
+            return done
+        reason = f"computed: {self._policy.fault}"
+        self._note(step, "; the step was computed instead")
+        return done._replace(kind=Kind.FAILED, reason=reason, plan=Plan(), trial=None)
+
+    def _note(self, step: Step, consequence: str = "") -> None:
         fault, self._policy.fault = self._policy.fault, ""
-        return fault
+        if fault:
+            self._recorder.warn(f"step {step.index}: {fault}{consequence}")
 
     def keep(self, step: Step, done: Done) -> None:
         """Record what was computed in a step."""
-        rows = [r for r, computed in enumerate(done.computed) if computed]
+        rows = done.rows
         if rows and self._bank.sites and not done.features:
             self._recorder.warn(f"step {step.index} was computed with nothing recorded: the model called none of its blocks in it")
         elif rows:
@@ -154,8 +160,10 @@ class Tenure:
             self._recorder.held(self._bank.bytes_held())
 
     def commit(self, step: Step, outcome: Outcome) -> None:
-        """Tell the policy how a step ended."""
-        self._policy.ask("commit", step=step, outcome=outcome)
+        """Tell the policy how a step ended: as it counts it, and as the whole run does."""
+        self._policy.ask("commit", step=step, outcome=attrs.evolve(outcome, step=step))
+        self._note(outcome.step)
+        self.next = outcome.step.index + 1
 
     def end(self) -> None:
         """Let go of the features."""

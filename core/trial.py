@@ -11,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foreseer.backbone import Pass
 from foreseer.bank import FeatureBank
 from foreseer.errors import AnswerError
 from foreseer.outcome import Kind, Outcome
+from foreseer.transfer import on_device
 from foreseer.types import Drafts, Evidence, Plan, Site, Step, Verdict, Weights
 from foreseer.vote import Electorate
 
@@ -121,6 +123,19 @@ class Done(NamedTuple):
     plan: Plan = Plan()
     trial: Trial | None = None
 
+    @property
+    def rows(self) -> list[int]:
+        """Indices of the computed rows."""
+        return [row for row, computed in enumerate(self.computed) if computed]
+
+    def behind_probe(self, first: Pass) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+        """Return what the speculative pass computed of the rejected rows up to an input probe, and what stands in for all that: the probed block's output."""
+        probed = -1 if self.plan.probe is None else self.plan.probe.block
+        rows = self.rows
+        kept = {site: feature[on_device(rows, feature.device)] for site, feature in first.features.items() if 0 <= site.block <= probed}
+        # A copy: the model may write into what it is given, and what is kept goes into the history.
+        return kept, {site: feature.clone() for site, feature in kept.items() if site == Site(probed)}
+
     def outcome(self, step: Step, seconds: float) -> Outcome:
         """Say on the host how the step ended.
 
@@ -208,14 +223,14 @@ class Trial:
     def _reject(self, rows: Sequence[bool]) -> None:
         self.rejected = [r or now for r, now in zip(self.rejected, rows, strict=True)]
 
-    @property
-    def kind(self) -> Kind:
-        """What became of the rows."""
-        if not all(self.rejected):
-            return Kind.MIXED if any(self.rejected) else Kind.FORECAST if self.accept is None else Kind.ACCEPTED
-        return Kind.REJECTED
+    def done(self, first: Pass) -> Done:
+        """Return what has come of the speculative pass, before any row is computed."""
+        kind = Kind.REJECTED if all(self.rejected) else Kind.MIXED
+        if not any(self.rejected):
+            kind = Kind.FORECAST if self.accept is None else Kind.ACCEPTED
+        return Done(first.output, {}, tuple(self.rejected), first.block_rows, kind, self._reason(), self.plan, self)
 
-    def reason(self) -> str:
+    def _reason(self) -> str:
         """Why the step went as it did, in a few words."""
         rows, out = len(self.rejected), sum(self.rejected)
         if not self._finite:

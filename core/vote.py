@@ -103,11 +103,12 @@ class Electorate:
 
     Attributes:
         alone: Whether there is one process.
+        wary: As given.
     """
 
     def __init__(self, groups: Sequence[int], *, vote: Vote | None = None, wary: bool = False) -> None:
         self._groups = groups if len(set(groups)) < len(groups) else None
-        self._vote, self._wary = vote, wary
+        self._vote, self.wary = vote, wary
         self.alone = vote is None
 
     def share_fate(self, flags: Sequence[bool]) -> list[bool]:
@@ -119,7 +120,7 @@ class Electorate:
 
     def ballot(self) -> Ballot | None:
         """Return what one verdict is voted with; None where nobody votes."""
-        return None if self._vote is None else Ballot(self._vote, wary=self._wary)
+        return None if self._vote is None else Ballot(self._vote, wary=self.wary)
 
     def stopped(self, failed: bool, device: torch.device | None) -> bool:
         """Return whether the policy failed in any process, so that none may go on with a forecast.
@@ -128,4 +129,4 @@ class Electorate:
             failed: Whether it did in this one.
             device: Where processes meet.
         """
-        return self._wary and self._vote is not None and not _none_of(self._vote, failed, device)
+        return self.wary and self._vote is not None and not _none_of(self._vote, failed, device)
