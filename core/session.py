@@ -33,7 +33,8 @@ class Session:
 
     Args:
         backbone: The host that `evaluate` asks.
-        spec, run: The policy, and the shape of the run.
+        spec: The policy.
+        run: The shape of the run.
         observers: Plugins that watch.
         on_error: ``"raise"`` lets a policy's exception through, with a note that names plugin, hook and step; ``"compute"`` computes
             that step and says so in the report.
@@ -41,9 +42,7 @@ class Session:
         leader: Another stream's session of the same run, whose decisions this one repeats; None to decide by itself.
         vote: How processes that share the rows' tokens decide alike; None where this one has them all.
 
-    Attributes:
-        latest: How the last step ended; None before the first.
-        recorder, tenure: The account of the run; the policy, with what it has on record.
+    Attributes: ``latest``, how the last step ended (None before the first); ``recorder``, the account; ``tenure``, the policy at work.
 
     Raises:
         ForeseerError: The policy cannot be built or set up; from `evaluate`, on the first computed step, where ``storage`` has a limit.
