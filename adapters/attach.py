@@ -17,7 +17,7 @@ from foreseer.adapters.refusals import refuse
 from foreseer.adapters.wires import Wires
 from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.plugins import observer_hooks, policy_hooks
-from foreseer.registry import PolicySpec, build_observers
+from foreseer.registry import PolicySpec, build_observers, signature_of
 from foreseer.registry import policy as named
 from foreseer.workbench.preset import Preset, find_preset
 
@@ -51,8 +51,9 @@ def attach(
     Args:
         target: A diffusers pipeline, whose calls are then runs; or a denoiser, that is a diffusers transformer or any
             `torch.nn.Module` with a list of blocks, whose runs you mark with ``attached.run(...)``.
-        policy: Name of an installed policy (``foreseer policies`` lists them), a factory, or a `foreseer.PolicySpec`. None where
-            a preset is given.
+        policy: Name of an installed policy (``foreseer policies`` lists them), with its options or without
+            (``"speca:threshold=0.1,max_order=2"``, as everywhere), a factory, or a `foreseer.PolicySpec`. None where a
+            preset is given.
         preset: Instead of a policy: the name of a bundled preset (`foreseer.zoo.presets`), the file of one, or a `foreseer.workbench.Preset`. Another model
             or scheduler than it was tuned on is refused here, another number of steps or other timesteps at the start of a run.
         any_model: Use a preset wherever it was tuned; the report then says what differs.
@@ -73,7 +74,7 @@ def attach(
             each has samples of its own.
         copies: How many rows of a pipeline's call are one sample, where it concatenates for guidance (row r belongs to sample
             r mod R/copies); None recognises them by their equal latents. A bare model says ``groups=`` for each run.
-        **options: The policy's own options.
+        **options: The policy's own options, for convenience. One that has the name of an argument above is written in ``policy``.
 
     Raises:
         PluginError: No such policy, or it cannot be loaded.
@@ -85,6 +86,7 @@ def attach(
 
     In each case everything is as it was. A run may also raise `OverBudgetError`, see ``max_history_bytes``.
     """
+    given = {name: value for name, value in locals().items() if name in OWN and value is not OWN[name]}
     models, bystanders = _denoisers(target)
     if on_error not in ("raise", "compute"):
         raise OptionError(f"on_error={on_error!r} is unknown; write 'raise' or 'compute'")
@@ -102,6 +104,7 @@ def attach(
     device = None if history_device is None else torch.device(history_device)
     found = None if preset is None else find_preset(preset)
     spec = _chosen(policy, found, any_model, options)
+    _refuse_ambiguous(spec, given)
     policy_hooks(spec.look())
     if found is not None:
         pipeline = not isinstance(target, nn.Module)
@@ -141,6 +144,20 @@ def _chosen(policy: str | Callable[..., Any] | PolicySpec | None, preset: Preset
     if options:
         raise OptionError(f"preset={preset.name!r} brings its options, and {', '.join(options)} was given too; write the policy itself: {preset.policy}")
     return preset.spec(any_model=any_model)
+
+
+OWN = {name: p.default for name, p in signature_of(attach).parameters.items() if p.kind is p.KEYWORD_ONLY and name != "any_model"}
+"""Arguments of `attach` that no option of a policy can be."""
+
+
+def _refuse_ambiguous(spec: PolicySpec, given: Mapping[str, Any]) -> None:
+    """Refuse an argument that may be meant for the policy. Who writes the policy's option into its text has said which is which."""
+    for name in signature_of(spec.factory).parameters:
+        if name in given and name not in spec.options:
+            raise OptionError(
+                f"{name}={given[name]!r} is an argument of attach, and policy {spec.name!r} has an option of that name; "
+                f"write the option into the policy: '{spec.name}:{name}=...'"
+            )
 
 
 def _denoisers(target: Any) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:

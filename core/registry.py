@@ -144,8 +144,6 @@ def load_factory(name: str, *, group: str = POLICIES) -> Callable[..., Any]:
 @functools.lru_cache(maxsize=256)
 def _found(name: str, group: str, path: tuple[str, ...], own_only: str) -> Callable[..., Any]:
     distribution, _, short = name.rpartition(":")
-    if "=" in name:
-        raise PluginError(f"{name!r} is no name; here options are keywords, as in policy('speca', threshold=0.2)")
     listings = list_plugins(group)
     matches = [p for p in listings if p.name == short and distribution in ("", p.distribution)]
     kind = "observer" if group == OBSERVERS else "policy"
@@ -261,21 +259,24 @@ def policy(policy: str | Callable[..., Any] | PolicySpec, /, **options: Any) -> 
     """Name a policy and its options.
 
     Args:
-        policy: The name of an installed policy, any callable that returns a plugin or a tuple of plugins, or a
-            `PolicySpec`.
-        **options: Handed to the factory; unknown ones are an error.
+        policy: The name of an installed policy, with options as `parse_policy` reads them or without; any callable that
+            returns a plugin or a tuple of plugins; or a `PolicySpec`.
+        **options: Handed to the factory; unknown ones are an error, and so is one that ``policy`` gives already.
 
     Raises:
         PluginError: No such policy, or it cannot be imported, or an instance was passed instead of its factory.
         OptionError: An option is unknown or out of range.
 
-    >>> print(policy("taylorseer", interval=5))
-    taylorseer:interval=5
+    >>> print(policy("taylorseer:interval=5", max_order=2))
+    taylorseer:interval=5,max_order=2
     """
     if isinstance(policy, PolicySpec):
         return PolicySpec(policy.name, policy.factory, {**policy.options, **options}) if options else policy
     if isinstance(policy, str):
-        return PolicySpec(policy, load_factory(policy), options)
+        name, written = read_spec(policy)
+        if twice := [option for option in options if option in written]:
+            raise OptionError(f"{twice[0]!r} is given in {policy!r} and as {twice[0]}={options[twice[0]]!r} besides; write it once")
+        return PolicySpec(name, load_factory(name), {**written, **options})
     if not callable(policy):
         raise PluginError(
             f"{type(policy).__name__} is a plugin, and a session builds its own: pass the factory, "
@@ -331,5 +332,5 @@ def build_observers(observers: Sequence[object]) -> tuple[object, ...]:
 
 def cite(policy: str | Callable[..., Any] | PolicySpec) -> str:
     """Return the BibTeX entry of the paper behind a policy; empty if it names none."""
-    factory = policy.factory if isinstance(policy, PolicySpec) else load_factory(policy) if isinstance(policy, str) else policy
+    factory = policy.factory if isinstance(policy, PolicySpec) else load_factory(read_spec(policy)[0]) if isinstance(policy, str) else policy
     return str(getattr(factory, "__citation__", ""))

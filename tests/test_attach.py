@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from tiny import TINY
 from torch import nn
 
 import foreseer
@@ -616,3 +617,19 @@ def test_gradients_of_tensors_inside_of_lists_are_seen():
     with foreseer.attach(model, "taylorseer", target="last_block") as attached, attached.run(num_steps=5):
         assert all(model(xs).requires_grad for _ in range(5))
     assert any("gradients are enabled" in warning for warning in attached.report.warnings)
+
+
+@foreseer.options.checked
+def copies_of_its_own(*, copies: int = 1):
+    return foreseer.policy("none")()[0]
+
+
+def test_an_argument_that_may_be_the_policys_is_refused() -> None:
+    """Law: a keyword is attach's or the policy's; where both have it, the policy's is written into its text."""
+    pipe = TINY["FluxPipeline"].build()
+    with pytest.raises(foreseer.OptionError, match="copies=2 is an argument of attach, and policy 'copies_of_its_own' has"):
+        foreseer.attach(pipe, copies_of_its_own, copies=2)
+    with foreseer.attach(pipe, foreseer.policy(copies_of_its_own, copies=3), copies=2):
+        pass
+    with foreseer.attach(pipe, "taylorseer:interval=3", max_order=1) as attached:
+        assert str(attached.spec) == "taylorseer:interval=3,max_order=1"

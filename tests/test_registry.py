@@ -142,7 +142,9 @@ def test_third_parties_can_be_hidden(install: Install, monkeypatch: pytest.Monke
         assert ("gatewise", "halves") in listed()
 
 
-@pytest.mark.parametrize(("wrong", "message"), [("specca", "did you mean 'speca'"), ("zzzz", "installed: .*taylorseer"), ("speca=1", "is no name")])
+@pytest.mark.parametrize(
+    ("wrong", "message"), [("specca", "did you mean 'speca'"), ("zzzz", "installed: .*taylorseer"), ("speca=1", "does not begin with a plugin")]
+)
 def test_an_unknown_name_is_answered_with_known_ones(wrong: str, message: str) -> None:
     with pytest.raises(PluginError, match=message):
         foreseer.policy(wrong)
@@ -407,6 +409,17 @@ def test_a_plugin_and_its_options_are_read_from_one_line(text: str, name: str, o
 def test_a_line_that_is_none_says_what_is_wrong_with_it(text: str, message: str) -> None:
     with pytest.raises(foreseer.ForeseerError, match=message):
         parse_policy(text)
+
+
+def test_a_policy_is_written_the_same_everywhere() -> None:
+    """Law: text, text with keywords beside it, and keywords alone are one policy; nothing is said twice."""
+    text = "taylorseer:interval=3,max_order=1"
+    spec = foreseer.policy(text)
+    assert spec == parse_policy(text) == foreseer.policy("taylorseer", interval=3, max_order=1)
+    assert foreseer.policy("taylorseer:interval=3", max_order=1) == spec
+    assert foreseer.cite(text) == foreseer.cite("taylorseer") != ""
+    with pytest.raises(foreseer.OptionError, match=r"'interval' is given in .* write it once"):
+        foreseer.policy(text, interval=4)
 
 
 def test_an_option_without_a_default_is_asked_for() -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import foreseer
 from foreseer import Site
 from foreseer.adapters import ArrayBackbone
-from foreseer.registry import parse_policy
 
 POLICIES = ("taylorseer:target=last_block", "cg_taylor", "cg_taylor:predictor=newton", "cg_taylor:predictor=hicache", "budget:fraction=0.4")
 
@@ -33,7 +32,7 @@ def main():
     host, last = ArrayBackbone.recorded(features), features[max(features, key=lambda site: site.block)]
     for name in POLICIES:
         with contextlib.suppress(foreseer.PluginError):  # not installed: pip install foreseer-newton foreseer-hicache foreseer-budget
-            x, report = foreseer.sample(host, (), range(len(last)), policy=parse_policy(name), inputs=lambda x, k: k, update=lambda x, out, k: (*x, out))
+            x, report = foreseer.sample(host, (), range(len(last)), policy=name, inputs=lambda x, k: k, update=lambda x, out, k: (*x, out))
             error = np.abs(np.array(x) - last).mean() / np.abs(last).mean()
             print(f"{name:28} {report.block_rows_ratio:6.1%} of the block-rows, off by {error:.1e}, steps of each row {report.computed.sum(0).tolist()}")
 
