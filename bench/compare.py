@@ -22,7 +22,7 @@ from foreseer.bench.pictures import draw_samples, draw_speed_quality
 from foreseer.bench.quality import FRECHET_NOTE, DigitJudge
 from foreseer.bench.results import plain
 from foreseer.console import console
-from foreseer.files import make_folder, write_whole
+from foreseer.files import make_folder, refuse_unwritable, write_whole
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.report import Report
 from foreseer.workbench.preset import Preset, find_preset
@@ -157,6 +157,9 @@ class Result:
         }
 
 
+WRITTEN = ("index.html", "table.csv", "results.json", "samples.png", "speed_quality.png")
+
+
 def compare(settings: CompareSettings, *, show: bool = True) -> Result:
     """Run the comparison and write its folder.
 
@@ -175,6 +178,8 @@ def compare(settings: CompareSettings, *, show: bool = True) -> Result:
     """
     specs = settings.specs()
     make_folder(settings.out)
+    for name in WRITTEN:
+        refuse_unwritable(settings.out / name)
     keep_freed_memory()
     judge = DigitJudge()
     model = cast("nn.Module", load_dit(device=settings.device, dtype=DTYPES[settings.dtype]))

@@ -13,7 +13,16 @@ __all__ = [
     "PluginError",
     "PolicyConflictError",
     "UnsupportedModelError",
+    "in_words",
 ]
+
+
+def in_words(error: BaseException) -> str:
+    """Name an error and say what it says, as far as it can say anything: somebody's own may raise when it is asked."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
 
 
 class ForeseerError(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import os
@@ -10,11 +11,13 @@ from pathlib import Path
 
 from foreseer.errors import FileError
 
-__all__ = ["make_folder", "refuse_unwritable", "refuse_unwritable_folder", "write_csv", "write_whole"]
+__all__ = ["append", "make_folder", "refuse_unwritable", "refuse_unwritable_folder", "write_csv", "write_whole"]
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> Path:
     """Replace a file in one go: whatever happens, the old one or the new one is there, whole, and nothing beside it.
+
+    A link stays, and what it leads to is replaced. A device is written to.
 
     Args:
         path: The file. Its folder is made if it is missing.
@@ -26,21 +29,47 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> 
     Raises:
         FileError: It cannot be written.
     """
-    make_folder(path.parent)
-    part = path.with_name(path.name + ".part")
+    try:
+        place = path.resolve()  # a link is followed, and stays
+        device = place.exists() and not place.is_file()  # which is written to and not replaced; a folder says that it is one
+    except (OSError, ValueError, RuntimeError) as error:  # a name that is too long or has a NUL, links in a circle
+        raise FileError(f"{path} cannot be written: {_why(error)}") from error
+    make_folder(place.parent)
+    part = place if device else place.with_name(place.name + ".part")
     try:
         if callable(content):
             content(part)
         else:
             part.write_bytes(content.encode() if isinstance(content, str) else content)
-        part.replace(path)
+        if not device:
+            part.replace(place)
     except BaseException as error:
-        if not part.is_dir():
-            part.unlink(missing_ok=True)
+        if not device:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise FileError(f"{path} cannot be written: {_why(error)}") from error
         raise
     return path
+
+
+def append(path: Path, text: str) -> None:
+    """Add whole lines to a file, and close it: who is killed keeps what is there. Lines for which there is no room are left out whole.
+
+    Raises:
+        FileError: It cannot be written.
+    """
+    try:
+        with path.open("ab", buffering=0) as file:
+            end, left = file.tell(), text.encode()
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:
+                file.truncate(end)
+                raise
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {_why(error)}") from error
 
 
 def write_csv(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, object]]) -> Path:
@@ -64,7 +93,7 @@ def make_folder(path: Path) -> Path:
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise FileError(f"the folder {path} cannot be made: {_why(error)}") from error
     return path
 
@@ -75,7 +104,7 @@ def refuse_unwritable(path: Path) -> None:
     Raises:
         FileError: The path is a folder, or `refuse_unwritable_folder` refuses its folder.
     """
-    if path.is_dir():
+    if _looked_at(path.is_dir, path):
         raise FileError(f"{path} is a folder; write the name of a file")
     refuse_unwritable_folder(path.parent)
 
@@ -86,14 +115,21 @@ def refuse_unwritable_folder(path: Path) -> None:
     Raises:
         FileError: It, or what it would be made in, is a file, or nobody may write there.
     """
-    there = next(folder for folder in (path, *path.parents) if folder.exists())
+    there = next(folder for folder in (path, *path.parents) if _looked_at(folder.exists, path))
     if not there.is_dir():
         raise FileError(f"{there} is a file; write the name of a folder, which is made if it is missing")
     if not os.access(there, os.W_OK | os.X_OK):
         raise FileError(f"the folder {there} cannot be written to: permission denied")
 
 
-def _why(error: OSError) -> str:
+def _looked_at(look: Callable[[], bool], path: Path) -> bool:
+    try:
+        return look()
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {_why(error)}") from error
+
+
+def _why(error: Exception) -> str:
     if isinstance(error, FileExistsError):
         return "there is a file of that name"
-    return (error.strerror or str(error)).lower()
+    return (getattr(error, "strerror", None) or str(error)).lower()

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from foreseer.backbone import Ask, Pass
+from foreseer.errors import AnswerError, in_words
 from foreseer.outcome import Kind, Outcome
 from foreseer.plugins import Implementation, observer_hooks
 from foreseer.report import Report
@@ -48,7 +49,7 @@ class Recorder:
 
     def wanted(self, run: Run) -> frozenset[Site]:
         """Ask the observers which of the run's features they want to see. What the model does not have is left out, and said."""
-        asked = dict.fromkeys(site for answer in self._ask("features_wanted", run=run) for site in answer)
+        asked = dict.fromkeys(site for answer in self._ask("features_wanted", _sites, run=run) for site in answer)
         self._shown = bool(asked) and bool(self._listeners["on_features"])
         missing = [site for site in asked if site not in run.sites and site != OUTPUT]
         if missing:
@@ -62,7 +63,7 @@ class Recorder:
 
     def shadow(self, step: Step, done: Done, record: Collection[Site]) -> Generator[Ask, Pass, tuple[dict[str, Any] | None, float]]:
         """Have a step with forecasts computed as well, if an observer wants to compare. Returns what to show it, and the seconds that it took."""
-        if done.trial is None or not self._listeners["shadow"] or True not in self._ask("shadow", run=self.run, step=step):
+        if done.trial is None or not self._listeners["shadow"] or True not in self._ask("shadow", _yes, run=self.run, step=step):
             return None, 0.0
         started = time.perf_counter()
         drafts = {site: done.trial.drafts[site] for site in done.plan.forecast}
@@ -116,21 +117,33 @@ class Recorder:
             self._tell("on_run_end", report=self.report())
         return self.report()
 
-    def _ask(self, hook: str, **values: Any) -> list[Any]:
-        """Ask the observers. Returns the answers of those that gave one."""
-        return [answer for answer in self._tell(hook, **values) if answer is not None]
+    def _ask(self, hook: str, accept: Callable[[Any], Any], **values: Any) -> list[Any]:
+        """Ask the observers. Returns the answers of those that gave one, each passed through ``accept``."""
+        return [answer for answer in self._tell(hook, accept, **values) if answer is not None]
 
-    def _tell(self, hook: str, **values: Any) -> list[Any]:
+    def _tell(self, hook: str, accept: Callable[[Any], Any] | None = None, **values: Any) -> list[Any]:
         answers = []
         for listener in tuple(self._listeners[hook]):
             try:
-                answers.append(listener(values))
+                answer = listener(values)
+                answers.append(answer if accept is None or answer is None else accept(answer))
             except Exception as error:
                 log.exception("observer %s failed in %s and was dropped", listener.owner, hook)
-                self.warn(f"observer {listener.owner} was dropped: {hook} raised {type(error).__name__}: {error}")
+                self.warn(f"observer {listener.owner} was dropped: {hook} raised {in_words(error)}")
                 for others in self._listeners.values():
                     others[:] = [other for other in others if other.plugin is not listener.plugin]
         return answers
+
+
+def _sites(answer: Any) -> tuple[Site, ...]:
+    sites = tuple(answer)
+    if wrong := [site for site in sites if not isinstance(site, Site)]:
+        raise AnswerError(f"{wrong[0]!r} is no site; give foreseer.Site, of Run.sites")
+    return sites
+
+
+def _yes(answer: Any) -> bool:
+    return bool(answer)
 
 
 def _remarks(outcomes: Sequence[Outcome], run: Run) -> tuple[str, ...]:

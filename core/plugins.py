@@ -16,7 +16,7 @@ import attrs
 import pluggy
 
 from foreseer.contract import in_parts
-from foreseer.errors import AnswerError, PluginError, PolicyConflictError
+from foreseer.errors import AnswerError, PluginError, PolicyConflictError, in_words
 from foreseer.hookspecs import ObserverSpecs, PolicySpecs
 from foreseer.registry import OBSERVERS, POLICIES, list_plugins
 from foreseer.types import Needs, Run
@@ -113,7 +113,7 @@ class Policy:
                 error.add_note(f"in {hook} of {implementation.owner}{at} (policy {self._name})")
                 if not self._tolerant or "step" not in values:
                     raise
-                self.fault = f"{hook} of {implementation.owner} raised {type(error).__name__}: {error}"
+                self.fault = f"{hook} of {implementation.owner} raised {in_words(error)}"
         return answers
 
     def decide(self, hook: str, accept: Callable[[Any], Any] | None = None, **values: Any) -> Any:

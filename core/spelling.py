@@ -63,6 +63,8 @@ def _split(options: str, text: str) -> list[str]:
 
 def _literal(text: str) -> Any:
     try:
-        return ast.literal_eval(text)
+        value = ast.literal_eval(text)
+        str(value)  # a number that is too long to be printed is text
+        return value
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):  # the last three for sets of lists, and for thousands of brackets
         return text[1:-1] if re.fullmatch(r"\(.*\)", text) else text

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from tiny import TINY
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 import foreseer
 from foreseer import OUTPUT, Run, Site, Step, hookimpl
+from foreseer.adapters import ArrayBackbone
 from foreseer.registry import parse_policy
 
 NAMES = [
@@ -118,3 +120,59 @@ def test_what_a_block_cannot_show_is_left_out() -> None:
     watched, _ = run([watch])
     assert all(map(torch.equal, outputs, watched))
     assert watch.seen == [{Site(0), Site(2), Site(3), OUTPUT}] * 10
+
+
+class Answers:
+    """Answers a hook of an observer with something."""
+
+    def __init__(self, hook, answer):
+        self.hook, self.answer = hook, answer
+
+    @foreseer.hookimpl
+    def features_wanted(self):
+        return self.answer() if self.hook == "features_wanted" else None
+
+    @foreseer.hookimpl
+    def shadow(self):
+        return self.answer() if self.hook == "shadow" else None
+
+    @foreseer.hookimpl
+    def on_step(self):
+        return self.answer() if self.hook == "on_step" else None
+
+
+class Mute(Exception):  # noqa: N818
+    def __str__(self):
+        return self.missing
+
+
+def mute():
+    raise Mute
+
+
+def late():
+    yield foreseer.Site(0)
+    raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(
+    ("hook", "answer"),
+    [
+        ("features_wanted", lambda: 5),
+        ("features_wanted", lambda: True),
+        ("features_wanted", lambda: [[foreseer.Site(0)]]),
+        ("features_wanted", late),
+        ("features_wanted", mute),
+        ("shadow", lambda: torch.ones(2)),
+        ("shadow", mute),
+        ("on_step", mute),
+    ],
+)
+def test_an_answer_that_is_none_drops_the_observer_and_no_more(hook, answer):
+    """Law: whatever an observer says or raises, the run goes on as without it, and the report names the hook."""
+    host = ArrayBackbone(lambda site, t: np.ones((2, 3)) + t, depth=3)
+    given = {"inputs": lambda x, t: t, "update": lambda x, out, i: out, "policy": "reuse:interval=2,target=last_block"}
+    wanted, _ = foreseer.sample(host, None, range(9, -1, -1), **given)
+    output, report = foreseer.sample(host, None, range(9, -1, -1), observers=[Answers(hook, answer)], **given)
+    assert torch.equal(torch.as_tensor(output), torch.as_tensor(wanted))
+    assert [hook in warning for warning in report.warnings] == [True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from foreseer import Site
 from foreseer.__main__ import app
 from foreseer.adapters import ArrayBackbone
 from foreseer.errors import FileError
-from foreseer.files import refuse_unwritable, refuse_unwritable_folder, write_csv, write_whole
+from foreseer.files import append, refuse_unwritable, refuse_unwritable_folder, write_csv, write_whole
 from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.ledger import Ledger
 from foreseer.workbench.planner import plan
@@ -97,6 +98,39 @@ def test_a_folder_that_is_a_file_and_a_file_that_is_a_folder(name: str, tmp_path
     assert sorted(found.name for found in tmp_path.rglob("*")) == sorted(["file", name])
 
 
+def test_links_and_devices_stay_what_they_are(tmp_path: Path) -> None:
+    """Law: what a link leads to is replaced, not the link; a device is written to."""
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    for text in ("one", "two"):
+        write_whole(tmp_path / "link", text)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "real").read_text() == text
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_whole(tmp_path / "pipe", "three")
+    assert os.read(reader, 9) == b"three"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe", "real"]
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "a\0b", "loop"])
+def test_what_is_no_name_of_a_file_is_one_sentence(name: str, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(FileError, match=r"cannot be (written|made)"):
+        write_whole(tmp_path / name, "text")
+    if "\0" not in name:
+        with pytest.raises(FileError, match="cannot be written"):
+            Ledger(path=tmp_path / name)._write({"step": 0})
+
+
+def test_a_line_for_which_there_is_no_room_is_left_out_whole(tmp_path: Path) -> None:
+    append(tmp_path / "lines", "whole\n")
+    with room(10), pytest.raises(FileError, match="lines cannot be written: file too large"):
+        append(tmp_path / "lines", "too long a line\n")
+    assert (tmp_path / "lines").read_text() == "whole\n"
+
+
 def test_what_fails_for_another_reason_leaves_nothing_either(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         write_whole(tmp_path / "file", fails_half_way)
@@ -163,6 +197,14 @@ def test_a_command_refuses_a_path_below_a_file_before_it_computes(command: str, 
     before = sorted(tmp_path.rglob("*"))
     assert_one_sentence(call(*given, tmp_path / "file" / "out"), "file")
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_recording_refuses_its_folders_too(tmp_path: Path) -> None:
+    (tmp_path / "t.features").touch()
+    assert_one_sentence(call("record", "--out", tmp_path / "t", "--features", "float32"), "t.features is a file")
+    assert [path.name for path in tmp_path.iterdir()] == ["t.features"]
+    (tmp_path / "index.html").mkdir()
+    assert_one_sentence(call("compare", "--out", tmp_path), "index.html is a folder")
 
 
 @pytest.mark.parametrize("command", ["record", "plan", "tune", "study"])

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves  # diffusers registers its output classes there
 
 from foreseer.errors import OptionError
-from foreseer.files import make_folder, refuse_unwritable
+from foreseer.files import append, make_folder, refuse_unwritable
 from foreseer.hookspecs import hookimpl
 from foreseer.metrics import metric as metric_named
 from foreseer.options import at_least, checked
@@ -170,8 +170,7 @@ class Ledger:
         if not self._begun:
             make_folder(self.path.parent)
         text = "" if self._begun else json.dumps({"format": FORMAT, "metric": self.metric}) + "\n"
-        with self.path.open("a", encoding="utf-8") as file:  # closed behind each line: a run that is killed keeps what was noted
-            file.write(text + json.dumps(line) + "\n")
+        append(self.path, text + json.dumps(line) + "\n")
         self._begun = True
 
 

@@ -20,7 +20,7 @@ from foreseer.adapters.identity import identity_of
 from foreseer.bench.families import DiTFamily, Family, PipelineFamily, blocks_of
 from foreseer.bench.lanes import labels_of
 from foreseer.errors import OptionError, UnsupportedModelError
-from foreseer.files import refuse_unwritable
+from foreseer.files import refuse_unwritable, refuse_unwritable_folder
 from foreseer.registry import PolicySpec, policy
 from foreseer.report import Report
 from foreseer.types import OUTPUT, Site
@@ -144,6 +144,8 @@ class _Recording:
         if restart not in (True, False, "if other"):
             raise OptionError(f"restart={restart!r} is unknown; write True, False or 'if other'")
         refuse_unwritable(self._out)
+        for folder in (parts, self._folder):
+            refuse_unwritable_folder(folder)
         if not restart:
             refuse_existing(out)
         self._batches = [range(first, min(first + settings.batch, settings.samples)) for first in range(0, settings.samples, settings.batch)]
