@@ -6,15 +6,16 @@ import difflib
 import inspect
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn
+from unittest import SkipTest
 
 import attrs
 
 from foreseer.errors import ContractError, OptionError
 from foreseer.registry import PolicySpec
-from foreseer.testing.subject import Capabilities, Subject, subject_of
+from foreseer.testing.subject import Capabilities, NoStageError, Subject, subject_of
 from foreseer.testing.surroundings import kept
 
-__all__ = ["Check", "Group", "Violation", "broken", "check_names", "decides_by_row", "law", "plans", "policies", "predicts", "verifies"]
+__all__ = ["Check", "Group", "Violation", "broken", "check_names", "law", "plans", "policies", "predicts", "verifies"]
 
 Group = Literal["package", "lifetime", "shapes", "safety", "rows", "truth", "numbers", "engine", "observer"]
 
@@ -49,11 +50,14 @@ class Check:
 
         Raises:
             Violation: The law is broken, or the policy raised something while it was examined.
+            SkipTest: The policy takes none of the runs in which it could be examined; pytest and unittest skip the test.
         """
         try:
             with kept():
                 subject = policy if isinstance(policy, Subject) else subject_of(policy)
                 return self.function(subject)
+        except NoStageError as error:
+            raise SkipTest(str(error)) from None
         except Violation as violation:
             raise Violation(f"{self.name}: {violation}\nThe law: {self.law}") from None
         except ContractError as error:
@@ -94,11 +98,6 @@ def predicts(can: Capabilities) -> str:
 def verifies(can: Capabilities) -> str:
     """Applies to what implements ``verify``."""
     return policies(can) or ("" if "verify" in can.hooks else "it judges nothing: no verify")
-
-
-def decides_by_row(can: Capabilities) -> str:
-    """Applies to gates that judge each sample by itself."""
-    return verifies(can) or ("" if can.decide == "row" else "it declares decide='batch': all rows share one verdict")
 
 
 def check_names(expected: Any, checks: tuple[Check, ...]) -> None:

@@ -95,7 +95,7 @@ def _leaping_clocks() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _sets_in_another_order(salt: int) -> Iterator[None]:
+def sets_in_another_order(salt: int) -> Iterator[None]:
     """Sites hash otherwise, as they do in another process: sets of them are gone through in another order."""
     with mock.patch.object(Site, "__hash__", lambda site: hash((salt, site.block, site.part))):
         yield
@@ -126,7 +126,7 @@ def check_deterministic(subject: Subject) -> str:
                 f"{IN_THE_PLUGIN}. Draw from a generator of your own, seeded by an option, and decide by steps rather than by seconds",
             )
         for salt in range(6):
-            with _sets_in_another_order(salt):
+            with sets_in_another_order(salt):
                 runs.append(play(subject, World(mixed), cast=cast))
             if runs[0].trace() != runs[-1].trace():
                 broken(f"where sites hash otherwise, as in another process, {_where_they_part(runs[0], runs[-1])}", SORTED)

@@ -15,6 +15,7 @@ from foreseer.registry import PolicySpec
 from foreseer.report import Report
 from foreseer.session import Session
 from foreseer.testing.check import broken, law
+from foreseer.testing.lifetime import SORTED, sets_in_another_order
 from foreseer.testing.partners import ReferenceGate, ReferenceObserver, ReferencePredictor, ReferenceProbe
 from foreseer.testing.plays import STEPS, run_of
 from foreseer.testing.reach import left_behind
@@ -26,9 +27,10 @@ __all__ = ["CHECKS", "check_observer_changes_nothing", "check_observer_is_its_ow
 
 
 def check_observer_survives(subject: Subject) -> str:
-    """An observer watches any run through: of one row or nine, of known length or not, interrupted or empty, two in turn; and it changes nothing it is shown.
+    """An observer watches any run through: of one row or many, of known length or not, interrupted or empty, two in turn; and it changes nothing it is shown.
 
-    All of its hooks are called, whether it asks for features and shadow steps or another observer does.
+    All of its hooks are called, whether it asks for features and shadow steps or another observer does. What it asks to see does not depend on the order of
+    a set, which is another in every process.
 
     Why: an observer that raises is dropped for the rest of the run, and its picture or its file is missing when the run is over. Guidance in two calls is
     two runs that take turns, so that an observer of a real pipeline is told of both.
@@ -52,6 +54,13 @@ def check_observer_survives(subject: Subject) -> str:
                     "Outcomes are shared with the report and with other observers: copy before you change",
                 )
             told += len(watched.outcomes)
+    wanted = set()
+    for salt in range(6):
+        with sets_in_another_order(salt), mock.patch("foreseer.observing.log"):
+            session = _Stream(World(mixed)).session(subject.spec())
+            wanted.add(tuple(sorted(map(str, session.tenure.sites))))
+    if len(wanted) > 1:
+        broken("where sites hash otherwise, as in another process, it asks to see other features", SORTED)
     return f"told of {told} steps"
 
 
@@ -59,7 +68,11 @@ def _situations() -> Iterator[tuple[str, tuple[_Stream, ...]]]:
     """In words, and the streams that take turns."""
     yield "three rows", (_Stream(World(mixed)),)
     yield "one row", (_Stream(World(mixed, labels=(1,))),)
-    yield "nine rows of bfloat16, of several tokens", (_Stream(World(mixed, labels=MANY, dtype=torch.bfloat16, tokens=6)),)
+    yield "many rows of bfloat16, of several tokens", (_Stream(World(mixed, labels=MANY, dtype=torch.bfloat16, tokens=6)),)
+    yield "latents of two dimensions", (_Stream(World(mixed, tokens=6, square=True)),)
+    yield "rows that are one sample, and noise levels", (_Stream(World(mixed), groups=(4, 1, 4), sigmas=True),)
+    yield "sixty blocks and a hundred steps", (_Stream(World(mixed, labels=(1,), depth=60), steps=100),)
+    yield "a run that begins late", (_Stream(World(mixed), start=9),)
     yield "features that are NaN", (_Stream(World(replaced(mixed, 1, math.nan))),)
     yield "an unknown number of steps", (_Stream(World(mixed), known=False),)
     yield "an interrupted run", (_Stream(World(mixed, fails_at=7)),)
@@ -128,9 +141,10 @@ def _reference() -> PolicySpec:
 def _watched(observers: Sequence[object]) -> list[str]:
     """What happens and comes out in each step of a session that is watched."""
     world = World(mixed)
-    session = Session(world, _reference(), run_of(world), observers=(*observers, ReferenceObserver()))
-    outputs = [session.evaluate(index) for index in range(STEPS)]
-    steps = zip(session.finish().outcomes, outputs, strict=True)
+    with mock.patch("foreseer.observing.log"):
+        session = Session(world, _reference(), run_of(world), observers=(*observers, ReferenceObserver()))
+        outputs = [session.evaluate(index) for index in range(STEPS)]
+        steps = zip(session.finish().outcomes, outputs, strict=True)
     return [f"{_told(outcome)} {output.tolist()}" for outcome, output in steps]
 
 
@@ -142,9 +156,13 @@ class _Stream:
     known: bool = True
     steps: int = STEPS
     stream: str = ""
+    groups: tuple[int, ...] | None = None
+    sigmas: bool = False
+    start: int = 0
 
     def session(self, observers: Sequence[object]) -> Session:
-        run = attrs.evolve(run_of(self.world), stream=self.stream)
+        run = run_of(self.world, num_steps=max(self.steps, STEPS), groups=self.groups, sigmas=self.sigmas)
+        run = attrs.evolve(run, stream=self.stream, start=self.start)
         if not self.known:
             run = attrs.evolve(run, num_steps=None, timesteps=None)
         return Session(self.world, _reference(), run, observers=observers)
@@ -155,7 +173,7 @@ def _reports(streams: Sequence[_Stream], observers: Sequence[object]) -> list[Re
     with mock.patch("foreseer.observing.log"):
         sessions = [stream.session((*observers, ReferenceObserver())) for stream in streams]
         with contextlib.suppress(Interrupted):
-            for index in range(STEPS):
+            for index in range(max(stream.steps for stream in streams)):
                 for stream, session in zip(streams, sessions, strict=True):
                     if index < stream.steps:
                         session.evaluate(index)

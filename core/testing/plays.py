@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -19,7 +20,7 @@ from foreseer.registry import PolicySpec
 from foreseer.report import Report
 from foreseer.session import Session
 from foreseer.testing.spy import Spy, Tamper, weighted
-from foreseer.testing.subject import Subject
+from foreseer.testing.subject import NoStageError, Subject
 from foreseer.testing.worlds import DEPTH, World, constant
 from foreseer.types import History, Plan, Run, Site, Step, Verdict
 from foreseer.vote import Vote
@@ -43,8 +44,8 @@ __all__ = [
 STEPS = 24
 """Length of a run, in steps."""
 
-STAGES = ((DEPTH, False), (DEPTH, True), (12, False), (12, True), (40, False), (40, True))
-"""Blocks, and whether there are noise levels: tried in this order."""
+STAGES = tuple(itertools.product((STEPS, 50, 100), (DEPTH, 8, 12, 28, 40, 60, 4, 3, 2, 1), (False, True)))
+"""Steps of the run, blocks, and whether there are noise levels: tried in this order."""
 
 
 @attrs.frozen(eq=False)
@@ -95,19 +96,27 @@ def run_of(world: World, *, num_steps: int = STEPS, groups: Sequence[int] | None
 
 
 @functools.lru_cache(maxsize=64)
-def stage_of(subject: Subject) -> tuple[int, bool]:
-    """The plainest stage that a policy takes in ``setup``: how many blocks, and whether there are noise levels. The plainest of all where it takes none."""
-    for depth, sigmas in STAGES:
-        run = run_of(World(constant, depth=depth), sigmas=sigmas)
+def stage_of(subject: Subject) -> tuple[int, int, bool]:
+    """The plainest stage that a policy takes in ``setup``: steps, blocks, and whether there are noise levels.
+
+    Raises:
+        NoStageError: It takes none of them, and refuses each by an `OptionError`.
+    """
+    refused: OptionError | None = None
+    for steps, depth, sigmas in STAGES:
+        run = run_of(World(constant, depth=depth), num_steps=steps, sigmas=sigmas)
         try:
             for _, build in subject.casts:
                 needs_of(policy_hooks(build()), run)
-        except (OptionError, ContractError):
+        except (OptionError, ContractError) as error:
+            refused = error if isinstance(error, OptionError) else refused
             continue
         except Exception:  # a fault: the checks come upon it, and say where
             break
-        return depth, sigmas
-    return STAGES[0]
+        return steps, depth, sigmas
+    if refused is None:
+        return STAGES[0]
+    raise NoStageError(f"it takes none of the kit's runs: {refused}")
 
 
 def rehearse(
@@ -139,9 +148,12 @@ def rehearse(
         spies.append(Spy(str(subject.spec), subject.casts[cast][1](), tamper or Tamper()))
         return spies[-1]
 
-    (depth, sigmas), shape = stage_of(subject), run or run_of(world)
+    (steps, depth, sigmas), shape = stage_of(subject), run or run_of(world)
     if world.depth == DEPTH:
         world = world.deeper(depth)
+    if steps != STEPS and not as_given and shape.num_steps == STEPS:
+        longer = run_of(world, num_steps=steps)
+        shape = attrs.evolve(shape, num_steps=steps, timesteps=longer.timesteps, sigmas=None)
     if sigmas and not as_given and shape.sigmas is None and shape.timesteps is not None:
         shape = attrs.evolve(shape, sigmas=tuple(t / 1000 for t in shape.timesteps))
     session = Session(world, PolicySpec(str(subject.spec), spied), attrs.evolve(shape, depth=world.depth, sites=world.sites), vote=vote)
@@ -226,7 +238,7 @@ class Forecaster:
     """
 
     def __init__(self, subject: Subject, *, cast: int = 0, labels: Sequence[int] = (0, 1, 2), steps: int = 100, sigmas: bool = False) -> None:
-        depth, leveled = stage_of(subject)
+        _, depth, leveled = stage_of(subject)
         world = World(constant, labels=labels, depth=depth)
         self._run, self._spy = run_of(world, num_steps=steps, sigmas=sigmas or leveled), Spy(str(subject.spec), subject.casts[cast][1](), Tamper())
         needs = self._spy.setup(self._run)

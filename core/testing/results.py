@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
+from unittest import SkipTest
 
 import attrs
 
@@ -91,5 +92,7 @@ def _examine(check: Check, policy: Subject | PolicySpec, inapplicable: str) -> t
         return "skipped", inapplicable
     try:
         return "passed", check(policy)
+    except SkipTest as needs:
+        return "skipped", str(needs)
     except AssertionError as violation:
         return "failed", str(violation)

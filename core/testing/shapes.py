@@ -138,7 +138,7 @@ def check_plan_valid(subject: Subject) -> str:
     first blocks exceeds the blocks of FLUX.2-klein, and with four and four of six blocks it computes eight, silently wrong.
     """
     seen, refused = 0, []
-    most = max(6, stage_of(subject)[0])
+    most = max(6, stage_of(subject)[1])
     shapes: tuple[tuple[int, tuple[str, ...], tuple[int, ...]], ...] = ((1, (), (0,)), (1, PARTS, ALL), (2, (), ALL), (most, PARTS, ALL), (most, PARTS, MANY))
     for depth, parts, labels in shapes:
         world = World(mixed, depth=depth, parts=parts, labels=labels)

@@ -7,6 +7,7 @@ from typing import Any
 
 import attrs
 
+from foreseer.errors import OptionError
 from foreseer.hookspecs import ObserverSpecs
 from foreseer.plugins import DECISIONS, policy_hooks
 from foreseer.registry import PolicySpec, parse_plugin, signature_of
@@ -14,9 +15,13 @@ from foreseer.registry import policy as named
 from foreseer.testing.declarations import declared, implements
 from foreseer.testing.partners import ReferenceGate, ReferencePredictor, ReferenceProbe, ReferenceSchedule
 
-__all__ = ["Capabilities", "Subject", "capabilities_of", "subject_of"]
+__all__ = ["Capabilities", "NoStageError", "Subject", "capabilities_of", "subject_of"]
 
 OBSERVING = tuple(name for name in vars(ObserverSpecs) if not name.startswith("_"))
+
+
+class NoStageError(OptionError):
+    """A policy takes none of the kit's runs, and says what it needs."""
 
 
 @attrs.frozen(kw_only=True)

@@ -36,8 +36,8 @@ __all__ = [
 
 ROWS, WIDTH, DEPTH, PARTS = 3, 12, 5, ("attn", "mlp")
 
-MANY = (2, 0, 1, 1, 2, 0, 0, 1, 2)
-"""A batch of more rows than there are: some come several times."""
+MANY = (2, 0, 1, 2, 1, 2, 1, 2, 2, 2, 2, 0, 1, 0, 2, 0, 0, 0, 1, 1, 0, 1, 2, 0, 2, 0, 0, 2, 0, 1, 1, 0, 1)
+"""A batch of many more rows than there are. In no period, up to its length, do rows repeat: who looks at the first k rows alone is seen."""
 
 Feature = Callable[[Site, float], Tensor]
 """``(site, step) -> (ROWS, WIDTH)`` float64: what the part computes at that step, for every row that there is. Never written to."""
@@ -127,6 +127,7 @@ class World:
         contiguous: False lays every feature out transposed in memory.
         columns: Which of the entries this process holds.
         tokens: Lay each row's entries out as ``(tokens, WIDTH / tokens)``, as most models do; None leaves them ``(WIDTH,)``.
+        square: Lay tokens out in two dimensions, ``(2, tokens / 2, WIDTH / tokens)``.
         fails_at: Step at which the model raises `Interrupted`, or None.
 
     Attributes:
@@ -145,11 +146,13 @@ class World:
         contiguous: bool = True,
         columns: slice = slice(None),
         tokens: int | None = None,
+        square: bool = False,
         fails_at: int | None = None,
     ) -> None:
         self.labels, self.depth, self.counted = tuple(labels), depth, 0
         self._feature, self._parts, self._like = feature, tuple(parts), torch.empty(0, dtype=dtype, device=device)
         self._contiguous, self._columns, self._tokens, self._fails_at = contiguous, columns, tokens, fails_at
+        self._square = square
 
     def deeper(self, depth: int) -> World:
         """The same world with so many blocks."""
@@ -228,7 +231,7 @@ class World:
     def _compute(self, site: Site, step: int, labels: Sequence[int]) -> Tensor:
         values = self._feature(site, float(step))[list(labels)][:, self._columns].to(self._like)
         if self._tokens is not None:
-            values = values.reshape(len(values), self._tokens, -1)
+            values = values.reshape(len(values), *((2, self._tokens // 2) if self._square else (self._tokens,)), -1)
         return values if self._contiguous else values.movedim(0, -1).contiguous().movedim(-1, 0)
 
     def _run(

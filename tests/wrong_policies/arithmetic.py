@@ -47,6 +47,27 @@ def keeps_away_from_zero():
     return Predictor(forecast)
 
 
+@caught_by("check_finite_forecast")
+def norm_of_each_token():
+    def forecast(self, step, site, history):
+        newest = history.features(site)[0]
+        if newest.dim() < 3:
+            return newest
+        size = newest.norm(dim=-1, keepdim=True)
+        return newest / size * size
+
+    return Predictor(forecast)
+
+
+@caught_by("check_finite_forecast")
+def epsilon_that_is_none_in_half():
+    def forecast(self, step, site, history):
+        newest = history.features(site)[0]
+        return newest * newest.abs() / (newest.abs() + 1e-10) if newest.dtype == torch.float16 else newest
+
+    return Predictor(forecast)
+
+
 @caught_by("check_exact_degree")
 def slope_without_the_interval():
     return Predictor(lambda self, step, site, history: line(self, step, site, history, divide=False), exact_degree=1)
@@ -162,6 +183,67 @@ def expects_to_be_near():
             self.off = max(int(1000 * (draft - features[site]).abs().max()) for site, draft in drafts.items())  # of NaN
 
     return ExpectsToBeNear()
+
+
+class Rooms:
+    """An observer with room for so much."""
+
+    def __init__(self, room):
+        self.room = room
+
+    @hookimpl
+    def on_step(self, run, step):
+        self.room(run, step)
+
+
+@caught_by("check_observer_survives")
+def fifty_steps_at_most():
+    return Rooms(lambda run, step: [0][step.index // 50])
+
+
+@caught_by("check_observer_survives")
+def eight_blocks_at_most():
+    return Rooms(lambda run, step: [0][run.depth // 9])
+
+
+@caught_by("check_observer_survives")
+def no_noise_levels():
+    return Rooms(lambda run, step: [0][step.sigma is not None])
+
+
+@caught_by("check_observer_survives")
+def begins_at_once():
+    return Rooms(lambda run, step: [0][run.start])
+
+
+@caught_by("check_observer_survives")
+def no_guidance():
+    return Rooms(lambda run, step: [0][run.rows - len(set(run.groups))])
+
+
+@caught_by("check_observer_survives")
+def tokens_in_a_row():
+    class TokensInARow:
+        @hookimpl
+        def on_features(self, features):
+            for feature in features.values():
+                [0][feature.dim() // 4]
+
+    return TokensInARow()
+
+
+@caught_by("check_observer_survives")
+def two_of_a_set():
+    class TwoOfASet:
+        @hookimpl
+        def features_wanted(self, run):
+            return tuple(set(run.sites))[:2]
+
+        @hookimpl
+        def on_features(self, features):
+            pass
+
+    return TwoOfASet()
 
 
 @caught_by("check_observer_changes_nothing")

@@ -178,14 +178,16 @@ def bounded_threshold(*, threshold: Annotated[float, at_least_float(0.0)] | None
 class Demanding(Gate):
     """Says by OptionError what it needs."""
 
-    def __init__(self, *, sigmas=False, blocks=0):
+    def __init__(self, *, sigmas=False, blocks=0, steps=0):
         super().__init__()
-        self.needs_sigmas, self.needs_blocks = sigmas, blocks
+        self.needs_sigmas, self.needs_blocks, self.needs_steps = sigmas, blocks, steps
 
     @hookimpl
     def setup(self, run):
         if self.needs_sigmas and run.sigmas is None:
             raise OptionError("give sigmas=")
+        if run.num_steps is not None and run.num_steps < self.needs_steps:
+            raise OptionError(f"num_steps={run.num_steps} is too few; at least {self.needs_steps} are needed")
         if run.depth < self.needs_blocks:
             raise OptionError(f"the model has {run.depth} blocks; at least {self.needs_blocks} are needed")
         return super().setup(run)
@@ -217,6 +219,14 @@ def sigma_only():
     return SigmaOnly()
 
 
+def needs_thirty_steps():
+    return Demanding(steps=30)
+
+
+def needs_fifty_blocks():
+    return Demanding(blocks=50)
+
+
 def sorted_set():
     """A set that is sorted may be chosen from."""
 
@@ -242,6 +252,8 @@ RIGHT = (
     needs_sigmas,
     needs_eight_blocks,
     needs_both,
+    needs_thirty_steps,
+    needs_fifty_blocks,
     sigma_only,
     sorted_set,
 )

@@ -2,9 +2,9 @@
 
 import torch
 
-from foreseer import Needs, Weights, hookimpl
+from foreseer import Needs, Plan, Weights, hookimpl
 from foreseer.metrics import relative_l2
-from wrong_policies.parts import Gate, Predictor, caught_by, honest, two_points
+from wrong_policies.parts import Every, Gate, Predictor, caught_by, honest, two_points
 
 
 @caught_by("check_row_isolation")
@@ -72,6 +72,67 @@ def numbers_of_samples_as_places():
         return (error * scale, error * scale <= gate.threshold) if len(set(gate.run.groups)) < len(error) else (error, error <= gate.threshold)
 
     return Gate(judge=judge)
+
+
+@caught_by("check_row_subset")
+def eight_rows_at_most():
+    def judge(gate, step, evidence):
+        error = evidence.error(relative_l2, groups=gate.run.groups)
+        error = error[torch.arange(len(error), device=error.device) % 8]
+        return error, error <= gate.threshold
+
+    return Gate(judge=judge)
+
+
+@caught_by("check_groups")
+def pairs_at_most():
+    """The third row of a sample is judged alone."""
+
+    def judge(gate, step, evidence):
+        groups = gate.run.groups
+        named = [group if groups[:row].count(group) < 2 else 100 + row for row, group in enumerate(groups)]
+        error = evidence.error(relative_l2, groups=named)
+        return error, error <= gate.threshold
+
+    return Gate(judge=judge)
+
+
+class Planned(Every):
+    """Forecasts all but every third step, and says which rows are computed."""
+
+    def __init__(self, compute):
+        super().__init__()
+        self.compute = compute
+
+    @hookimpl
+    def setup(self, run):
+        self.run = run
+        return super().setup(run)
+
+    @hookimpl
+    def before_step(self, step):
+        return Plan(forecast=self.sites, compute=self.compute(self.run.groups)) if step.index % 3 else None
+
+
+@caught_by("check_groups")
+def rows_counted_as_samples():
+    return Planned(lambda groups: (False,) * len(set(groups)))
+
+
+@caught_by("check_groups")
+def second_row_of_each_pair():
+    return Planned(lambda groups: tuple(group in groups[:row] for row, group in enumerate(groups)))
+
+
+@caught_by("check_groups")
+def forecasts_as_many_rows_as_samples():
+    class AsManyRowsAsSamples(Predictor):
+        @hookimpl
+        def setup(self, run):
+            self.samples = len(set(run.groups))
+            return super().setup(run)
+
+    return AsManyRowsAsSamples(lambda self, step, site, history: history.features(site)[0][: self.samples])
 
 
 @caught_by("check_only_computed_is_committed")
