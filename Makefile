@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Test processes; each takes one thread.
 WORKERS ?= 2
 
-.PHONY: demo test lint types docs bench clean
+.PHONY: demo test lint types docs wheel lowest bench clean
 
 # One environment for everything; made anew when the project's metadata changes.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -29,6 +29,15 @@ types: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir site
+
+# The wheel, built into dist/ and run in an environment of its own.
+wheel: $(VENV)/.ready
+	.ci/wheel constraints.txt
+
+# The same with the lowest versions that pyproject.toml claims.
+lowest: $(VENV)/.ready
+	$(BIN)/python .ci/lowest.py > $(VENV)/lowest.txt
+	.ci/wheel $(VENV)/lowest.txt
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds

@@ -15,6 +15,9 @@ __all__ = ["are_cut", "differentiates", "kept_tokens", "named_arguments", "shape
 
 Shapes = list[tuple[torch.Size, torch.dtype]]
 
+# Asked about a kind that it does not know, torch raises: 2.4 has no autocast for mps.
+_AUTOCAST = tuple(kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind))
+
 
 def signature_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
     """What two calls must share to have features of the same shapes: names, shapes, dtypes, flags, lists of indices and autocast, but no values of tensors."""
@@ -23,7 +26,7 @@ def signature_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> objec
 
 
 def _autocast() -> tuple[object, ...]:
-    return tuple((kind, torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda", "mps", "xpu") if torch.is_autocast_enabled(kind))
+    return tuple((kind, torch.get_autocast_dtype(kind)) for kind in _AUTOCAST if torch.is_autocast_enabled(kind))
 
 
 def _signature(value: Any) -> object:
