@@ -72,7 +72,8 @@ class Driver:
     @property
     def inert(self) -> list[str]:
         """Which calls are always computed, and why."""
-        return [*self._inert.values(), *(f"{count} calls were computed: {why}" for why, count in self._nobodys.items())]
+        nobodys = [f"{count} calls were computed: {why}" for why, count in self._nobodys.items()]
+        return [*self._inert.values(), *nobodys]
 
     def begin(self) -> None:
         """A run begins: follow what was changed since the last (a LoRA that was loaded, a hook, another dtype)."""
@@ -118,8 +119,7 @@ class Driver:
         wires = self._wires[name]
         if wires.stale:
             wires.rewire()
-        signature = place.kind
-        key = Key(name, place.stream, signature)
+        key = Key(name, place.stream, signature := place.kind)
         because = ""
         if torch.is_grad_enabled() and differentiates(wires.model, call.args, call.kwargs):
             because = "gradients are enabled: wrap the loop in torch.no_grad()"

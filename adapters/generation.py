@@ -68,7 +68,7 @@ class _Stream:
 
 @attrs.define
 class _Number:
-    """How many calls that nothing but their place tells apart came in a step, and in the last step that had any."""
+    """How many calls that only their place tells apart came in a step, and in the last step that had any."""
 
     step: int
     now: int = 0
@@ -76,7 +76,7 @@ class _Number:
     changed: str = ""
 
     def count(self, step: int) -> None:
-        """One more came. Where they are not as many as before, nobody knows any more whose place each is in."""
+        """One more came. Where they are not as many as before, nobody knows whose place each is in."""
         if step != self.step:
             self._hold(self.now < self.before, self.step)
             self.step, self.now, self.before = step, 0, self.now
@@ -86,8 +86,9 @@ class _Number:
     def _hold(self, differs: bool, step: int) -> None:
         if differs and not self.changed:
             self.changed = (
-                f"calls with one text, which only their place in the step tells apart, were {self.before} in a step and then {self.now}; forecasts of step {step} "
-                "may be from one another's features. Name each (cache_context, generation.call(stream=...))"
+                "calls with one text, which only their place in the step tells apart, "
+                f"were {self.before} in a step and then {self.now}; forecasts of step {step} may be from one another's features. "
+                "Name each (cache_context, generation.call(stream=...))"
             )
 
 
@@ -209,8 +210,8 @@ class Generation:
             ContractError: No step was begun.
         """
         calls = self._calls.setdefault(id(model), _Calls())
-        named, given, kind = self._given or named, named_arguments(model, args, kwargs), signature_of_call(args, kwargs)
-        text = Text.of(given)
+        named, kind = self._given or named, signature_of_call(args, kwargs)
+        text = Text.of(given := named_arguments(model, args, kwargs))
         known, told = self._known(calls, named, text)
         if self._itself:
             time = Time.of(given) if self._per_step == 0 else None
@@ -234,7 +235,7 @@ class Generation:
         return Place(self.number, self.index, stream or self._stream, kind, number.changed)
 
     def _begins(self, calls: _Calls, known: list[str], kind: object, time: Time | None) -> bool:
-        """A loop of one's own does not say when a step begins: where the timestep is another, or else where the turn comes to a stream again."""
+        """A loop of one's own does not say so: where the timestep is another, or else where a stream's turn comes again."""
         if self.index < 0:
             return True
         if self._per_step > 1:
@@ -251,18 +252,20 @@ class Generation:
         return number is not None and number.step == self.index and number.now >= max(number.before, 1)
 
     def _known(self, calls: _Calls, base: str, text: Text) -> tuple[list[str], bool]:
-        """The streams that a call may belong to, the first first, and whether its text told so. It does not where none ever comes again, or where a look would
-        make the host wait in every step.
+        """The streams that a call may belong to, the first first, and whether its text told so.
+
+        It does not where none ever comes again, or where a look would make the host wait in every step.
         """
-        streams = {name: stream for name, stream in calls.streams.items() if _belongs(name, base) and stream.site == self.site}
+        ours = [name for name in calls.streams if _belongs(name, base)]
+        streams = {name: calls.streams[name] for name in ours if calls.streams[name].site == self.site}
         same = [name for name, stream in streams.items() if stream.text.is_in(text, look=False)]
         if not same and streams and not text.free:
             self._looked.add(self.index)
             if len(self._looked) > MOST_CALLS:  # made anew for each call
                 return list(streams), False
             same = [name for name, stream in streams.items() if stream.text.is_in(text, look=True)]
-        once = [] if same else [name for name, stream in streams.items() if not stream.back and stream.born < self.index]
-        if len(once) >= MOST_CALLS and len({streams[name].born for name in once}) >= CHANGING:
+        once = [name for name, stream in streams.items() if not stream.back and stream.born < self.index]
+        if not same and len(once) >= MOST_CALLS and len({streams[name].born for name in once}) >= CHANGING:
             return once, False
         return same, True
 

@@ -117,7 +117,10 @@ class PipelineLoop:
         self._pipeline = self._scheduler = self._guider = self.generation = None
 
     def _site(self) -> object:
-        """Where in our pipeline's code we are, and nothing in another that shares our model or scheduler (``from_pipe`` shares both), or in a loop around it."""
+        """Where in our pipeline's code we are.
+
+        Nothing in another pipeline that shares our model or scheduler (``from_pipe`` shares both), or in a loop around it.
+        """
         owner, frame = next(_callers(sys._getframe(), self._kind), (None, None))
         if frame is None:
             return None if self._called else ()
@@ -188,7 +191,8 @@ class PipelineLoop:
         self._follow_guider()
         self._number += 1
         self._stepped, self._walked, self._guided = True, None, []
-        self.generation = Generation(number=self._number, times=self.timesteps) if self._site() is not None else None
+        ours = self._site() is not None
+        self.generation = Generation(number=self._number, times=self.timesteps) if ours else None
 
     def _end(self) -> None:
         self._thread = None

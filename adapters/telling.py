@@ -21,8 +21,10 @@ MOST_TIMES = 4096
 
 
 class _Kept(NamedTuple):
-    """What to know a tensor by: its numbers, for its owner may write others into it. Off the CPU a look at them makes the host wait, and memory that nobody
-    wrote to since, and that is held so that nobody else gets it, has the same.
+    """What to know a tensor by: its numbers, for its owner may write others into it.
+
+    Off the CPU a look at them makes the host wait. Memory that nobody wrote to since, and that is held so that
+    nobody else gets it, has the same.
     """
 
     numbers: Tensor
@@ -40,7 +42,8 @@ class Text:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Text:
         """Find the text among a call's arguments."""
-        return cls(*tree_flatten({name: given[name] for name in sorted(given) if isinstance(given[name], (Tensor, list, tuple, dict)) and _is_text(name)}))
+        names = [name for name in sorted(given) if _is_text(name) and isinstance(given[name], (Tensor, list, tuple, dict))]
+        return cls(*tree_flatten({name: given[name] for name in names}))
 
     @property
     def free(self) -> bool:
@@ -58,7 +61,8 @@ class Text:
             given: What it brings.
             look: Look also where that is not free.
         """
-        return self.form == given.form and all(_alike(a, b, look) for a, b in zip(self.leaves, given.leaves, strict=True))
+        pairs = zip(self.leaves, given.leaves, strict=False)
+        return self.form == given.form and all(_alike(known, leaf, look) for known, leaf in pairs)
 
 
 @functools.cache
@@ -99,7 +103,8 @@ class Time:
         if isinstance(value, Tensor):
             if value.device.type != "cpu" or not 0 < value.numel() <= MOST_TIMES:
                 return None
-            return cls(frozenset(value.flatten().tolist()), torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0)
+            eps = torch.finfo(value.dtype).eps if value.is_floating_point() else 0.0
+            return cls(frozenset(value.flatten().tolist()), eps)
         return cls(frozenset((float(value),)), 0.0) if isinstance(value, (int, float)) else None
 
     def joined(self, other: Time | None) -> Time:
@@ -107,7 +112,7 @@ class Time:
         return self if other is None else Time(self.values | other.values, max(self.eps, other.eps))
 
     def is_another(self, than: Time) -> bool:
-        """Whether each brings a timestep that the other has not: tokens that are given, and not sampled, bring one that stays."""
+        """Whether each brings a timestep that the other has not: tokens that are given bring one that stays."""
         return not (self.values <= than.values or than.values <= self.values)
 
     def rounds(self, one: float, other: float) -> bool:
