@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -9,7 +10,7 @@ import attrs
 import torch
 
 from foreseer.adapters.anatomy import Rewired
-from foreseer.adapters.arguments import differentiates, signature_of_call
+from foreseer.adapters.arguments import differentiates
 from foreseer.adapters.calls import Call
 from foreseer.adapters.generation import Generation, Place
 from foreseer.adapters.identity import identity_of
@@ -59,6 +60,7 @@ class Driver:
         self._process_group, self._last_block, self._copies = process_group, last_block_over_budget, copies
         self._votes = self._votes_now()
         self._inert: dict[tuple[str, object], str] = {}
+        self._nobodys: Counter[str] = Counter()
         self._preset: Preset | None = None
         self._any_model = False
 
@@ -69,8 +71,9 @@ class Driver:
 
     @property
     def inert(self) -> list[str]:
-        """Which kinds of call are always computed, and why."""
-        return list(self._inert.values())
+        """Which calls are always computed, and why."""
+        nobodys = [f"{count} calls were computed: {why}" for why, count in self._nobodys.items()]
+        return [*self._inert.values(), *nobodys]
 
     def begin(self) -> None:
         """A run begins: follow what was changed since the last (a LoRA that was loaded, a hook, another dtype)."""
@@ -82,6 +85,7 @@ class Driver:
         if votes != self._votes:  # parallelism was enabled since: other shapes, other company
             self._votes = votes
             self._streams.forget()
+        self._nobodys.clear()
         self._streams.begin()
 
     def finish(self) -> None:
@@ -109,11 +113,13 @@ class Driver:
             place: Where in it the call is.
             call: The call.
         """
+        if place.computed_because:
+            self._nobodys[place.computed_because] += 1
+            return call.inner(*call.args, **call.kwargs)
         wires = self._wires[name]
         if wires.stale:
             wires.rewire()
-        signature = signature_of_call(call.args, call.kwargs)
-        key = Key(name, place.stream, signature)
+        key = Key(name, place.stream, signature := place.kind)
         because = ""
         if torch.is_grad_enabled() and differentiates(wires.model, call.args, call.kwargs):
             because = "gradients are enabled: wrap the loop in torch.no_grad()"

@@ -7,30 +7,27 @@ Never one history for two things: a forecast for one window from another's featu
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
-import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
+from torch import nn
 
-from foreseer.adapters.arguments import named_arguments
+from foreseer.adapters.arguments import named_arguments, signature_of_call
+from foreseer.adapters.telling import Text, Time
 from foreseer.errors import ContractError, OptionError
 from foreseer.options import refuse_schedule
 
 __all__ = ["MOST_CALLS", "Generation", "Place"]
 
-TEXTS = re.compile(r"encoder_hidden_states|text|prompt|caption|cap_|pooled|embeds|global_hidden|label|^context|^input_ids|^y$")
-"""Names of arguments that tell one stream from another: the same tensors in every step of a generation."""
-TIMES = ("timestep", "timesteps", "t", "sigma")
-LABELS = 4096
 NAMELESS = re.compile(r"(^| )call \d+$")
 MOST_CALLS = 8
 """Calls of one model within a step. More are not a sampling loop: somebody else uses the model, or its text changes with every call."""
+CHANGING = 4
+"""In how many steps texts must have come that never came again, before texts are taken to tell nothing."""
+TOO_MANY = f"more than {MOST_CALLS} of one model in a step, or as many texts of which none came again"
 
 
 @attrs.frozen
@@ -41,11 +38,58 @@ class Place:
         run: Counts the generations.
         step: Counts the steps of this one, from 0.
         stream: Which of the calls of a step this is; empty for the first where nothing names it.
+        kind: What calls that are alike share, as of `signature_of_call`.
+        computed_because: Why it is computed, and belongs to no stream; empty where it does.
     """
 
     run: int
     step: int
     stream: str
+    kind: object
+    computed_because: str = ""
+
+
+@attrs.define(eq=False)
+class _Stream:
+    """What a stream is known by.
+
+    Attributes:
+        text: What is the same in each of its calls.
+        site: Where in the pipeline's code it is called.
+        born: The step of its first call.
+        back: Whether its text came again in a later step.
+    """
+
+    text: Text
+    site: object
+    born: int
+    back: bool = False
+
+
+@attrs.define
+class _Number:
+    """How many calls that only their place tells apart came in a step, and in the last step that had any."""
+
+    step: int
+    now: int = 0
+    before: int = 0
+    changed: str = ""
+
+    def count(self, step: int) -> None:
+        """One more came. Where they are not as many as before, nobody knows whose place each is in."""
+        if step != self.step:
+            self._hold(self.now < self.before, self.step)
+            self.step, self.now, self.before = step, 0, self.now
+        self.now += 1
+        self._hold(0 < self.before < self.now, step)
+
+    def _hold(self, differs: bool, step: int) -> None:
+        if differs and not self.changed:
+            self.changed = (
+                "calls with one text, which only their place in the step tells apart, "
+                f"were {self.before} in a step and then {self.now}; forecasts of step {step} may be from one another's features. "
+                "Name each (cache_context, generation.call(stream=...))"
+            )
 
 
 @attrs.define(eq=False)
@@ -53,16 +97,16 @@ class _Calls:
     """The calls of one model.
 
     Attributes:
-        texts: Of each stream: what is the same in each of its calls.
-        back: Streams whose text came again.
-        changing: Streams whose text never comes again.
+        streams: By their names, in the order in which they came.
+        numbers: Of the calls of each text and kind.
         in_step: Streams that were called in this step.
+        made: Calls in this step.
     """
 
-    texts: dict[str, dict[str, Any]] = attrs.field(factory=dict)
-    back: set[str] = attrs.field(factory=set)
-    changing: list[str] = attrs.field(factory=list)
+    streams: dict[str, _Stream] = attrs.field(factory=dict)
+    numbers: dict[object, _Number] = attrs.field(factory=dict)
     in_step: list[str] = attrs.field(factory=list)
+    made: int = 0
 
 
 class Generation:
@@ -83,6 +127,7 @@ class Generation:
         groups: Of the call under way.
         alone: Whether it has one kind of call only, as far as anybody said.
         by_copies: Whether rows of one sample are to be recognised.
+        site: Where in a pipeline's code the call under way was made.
     """
 
     def __init__(
@@ -106,8 +151,9 @@ class Generation:
         self.number, self.index, self.groups = number, -1, groups
         self._stream, self._itself, self._given = stream, steps_by_itself, ""
         self._calls: dict[int, _Calls] = {}
-        self._time: float | None = None
-        self._looks = 0
+        self._time: Time | None = None
+        self._looked: set[int] = set()
+        self.site: object = None
         self._per_step = _repeats(timesteps) if steps_by_itself else 1
         if self._per_step > 1 and timesteps is not None:  # the calls of a step were listed one by one
             self.timesteps = timesteps[:: self._per_step]
@@ -122,8 +168,10 @@ class Generation:
     def step(self) -> None:
         """Begin the next step. Call it before each evaluation of the denoiser, however many calls of the model that takes."""
         self.index += 1
+        self._time = None
         for calls in self._calls.values():
             calls.in_step.clear()
+            calls.made = 0
 
     @contextlib.contextmanager
     def call(self, *, stream: str = "", groups: Sequence[int] | int | None = None) -> Iterator[None]:
@@ -149,8 +197,8 @@ class Generation:
         """Let go of the texts."""
         self._calls.clear()
 
-    def place(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, named: str = "") -> Place | None:
-        """Say where a call of a model is; None where it is one of too many in a step.
+    def place(self, model: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, named: str = "") -> Place:
+        """Say where a call of a model is.
 
         Args:
             model: The model.
@@ -162,62 +210,68 @@ class Generation:
             ContractError: No step was begun.
         """
         calls = self._calls.setdefault(id(model), _Calls())
-        named, given = self._given or named, named_arguments(model, args, kwargs)
-        text = {name: value for name, value in given.items() if isinstance(value, (Tensor, list)) and _is_text(name)}
+        named, kind = self._given or named, signature_of_call(args, kwargs)
+        text = Text.of(given := named_arguments(model, args, kwargs))
+        known, told = self._known(calls, named, text)
         if self._itself:
-            stream = self._alone(calls, named, text, given)
+            time = Time.of(given) if self._per_step == 0 else None
+            if self._begins(calls, known, kind, time):
+                self.step()
+            self._time = self._time if time is None else time.joined(self._time)
         elif self.index < 0:
             raise ContractError("the model was called before the first step: call generation.step() before each evaluation")
-        else:
-            stream = self._chosen(calls, named, text, self._known(calls, named, text))
-        if len(calls.in_step) >= MOST_CALLS:
-            return None
+        calls.made += 1
+        stream = next((name for name in known if name not in calls.in_step), None)
+        if calls.made > MOST_CALLS:
+            return Place(self.number, self.index, "", kind, TOO_MANY)
+        if stream is None:
+            stream = _slot(named, sum(_belongs(name, named) for name in calls.streams))
+            calls.streams[stream] = _Stream(text.kept(), self.site, self.index)
+        elif told:
+            calls.streams[stream].back = True
         calls.in_step.append(stream)
-        return Place(self.number, self.index, stream or self._stream)
+        number = calls.numbers.setdefault(_numbered(known or [stream], kind, told), _Number(self.index))
+        number.count(self.index)
+        return Place(self.number, self.index, stream or self._stream, kind, number.changed)
 
-    def _alone(self, calls: _Calls, base: str, text: dict[str, Any], given: Mapping[str, Any]) -> str:
-        """A loop of one's own does not say when a step begins: where the timestep is another, or else at a stream's next call."""
-        time = _time(given) if self._per_step == 0 else None
-        counted = self._per_step > 1 and len(calls.in_step) >= self._per_step
-        if self.index < 0 or counted or (time is not None and time != self._time):
-            self.step()
-        self._time = time
-        known = self._known(calls, base, text)
-        if time is None and self._per_step <= 1:
-            known = known[:1]
-            if known and known[0] in calls.in_step:
-                self.step()
-        return self._chosen(calls, base, text, known)
+    def _begins(self, calls: _Calls, known: list[str], kind: object, time: Time | None) -> bool:
+        """A loop of one's own does not say so: where the timestep is another, or else where a stream's turn comes again."""
+        if self.index < 0:
+            return True
+        if self._per_step > 1:
+            return calls.made >= self._per_step
+        if time is None or self._time is None:
+            order = list(calls.streams)
+            return bool(known and calls.in_step) and order.index(known[0]) <= order.index(calls.in_step[-1])
+        if time.is_another(self._time):
+            return True
+        ahead = (self.timesteps or ())[self.index : self.index + 2]
+        if time.values == self._time.values and not (len(ahead) == 2 and time.rounds(*ahead)):
+            return False
+        number = calls.numbers.get(_numbered(known, kind, True)) if known else None
+        return number is not None and number.step == self.index and number.now >= max(number.before, 1)
 
-    def _known(self, calls: _Calls, base: str, text: dict[str, Any]) -> list[str]:
-        """The streams that bring this text, the first first; all of them where there is none, or where a look would make the host wait once more."""
-        names = [name for name in calls.texts if _belongs(name, base)]
-        same = [name for name in names if _alike(calls.texts[name], text)]
-        if not same and names:
-            if not _on_cpu(text):
-                self._looks += 1
-                if self._looks > MOST_CALLS:  # made anew for each call
-                    return names
-            same = [name for name in names if _alike(calls.texts[name], text, look=True)]
-        return same or [name for name in calls.changing if _belongs(name, base)]
+    def _known(self, calls: _Calls, base: str, text: Text) -> tuple[list[str], bool]:
+        """The streams that a call may belong to, the first first, and whether its text told so.
 
-    def _chosen(self, calls: _Calls, base: str, text: dict[str, Any], known: list[str]) -> str:
-        """A call belongs to the first of the known streams that was not called in this step, or to a new one."""
-        free = next((name for name in known if name not in calls.in_step), None)
-        if free is not None:
-            calls.back.add(free)
-            return free
-        names = [name for name in calls.texts if _belongs(name, base)]
-        once = [name for name in names if name not in calls.back]
-        if len(once) >= MOST_CALLS:  # of these no text ever came back: it changes with every call, and they are one stream for each place in the step
-            calls.changing = once
-            if self._itself and self.index == 0:
-                self.index = len(once) - 1
-                self.step()
-            return next((name for name in once if name not in calls.in_step), once[0])
-        name = _slot(base, len(names))
-        calls.texts[name] = _kept(text)
-        return name
+        It does not where none ever comes again, or where a look would make the host wait in every step.
+        """
+        ours = [name for name in calls.streams if _belongs(name, base)]
+        streams = {name: calls.streams[name] for name in ours if calls.streams[name].site == self.site}
+        same = [name for name, stream in streams.items() if stream.text.is_in(text, look=False)]
+        if not same and streams and not text.free:
+            self._looked.add(self.index)
+            if len(self._looked) > MOST_CALLS:  # made anew for each call
+                return list(streams), False
+            same = [name for name, stream in streams.items() if stream.text.is_in(text, look=True)]
+        once = [name for name, stream in streams.items() if not stream.back and stream.born < self.index]
+        if not same and len(once) >= MOST_CALLS and len({streams[name].born for name in once}) >= CHANGING:
+            return once, False
+        return same, True
+
+
+def _numbered(known: list[str], kind: object, told: bool) -> object:
+    return known[0], kind, told
 
 
 def _slot(base: str, place: int) -> str:
@@ -228,36 +282,6 @@ def _belongs(name: str, base: str) -> bool:
     return name == base or name.startswith(f"{base} call " if base else "call ")
 
 
-@functools.cache
-def _is_text(name: str) -> bool:
-    return TEXTS.search(name) is not None
-
-
-def _kept(text: Any) -> Any:
-    """What to know a text by: itself, so that an equal address is the same tensor, or the numbers of a few labels, which are the caller's to let go."""
-    if isinstance(text, dict):
-        return {name: _kept(value) for name, value in text.items()}
-    labels = isinstance(text, Tensor) and text.device.type == "cpu" and not text.is_floating_point() and text.numel() <= LABELS
-    return (text.shape, text.flatten().tolist()) if labels else text
-
-
-def _alike(known: Any, given: Any, *, look: bool = False) -> bool:
-    """Whether a text is the one that is known: the same memory, or the same numbers where they are looked at."""
-    if isinstance(known, dict):
-        return known.keys() == given.keys() and all(_alike(value, given[name], look=look) for name, value in known.items())
-    if isinstance(known, list):
-        return isinstance(given, list) and len(known) == len(given) and all(_alike(a, b, look=look) for a, b in zip(known, given, strict=True))
-    if not isinstance(known, Tensor) or not isinstance(given, Tensor):
-        return bool(known == _kept(given))
-    if known.shape != given.shape or known.dtype != given.dtype or known.device != given.device:
-        return False
-    return known.data_ptr() == given.data_ptr() or (look and torch.equal(known, given))
-
-
-def _on_cpu(text: Any) -> bool:
-    return all(leaf.device.type == "cpu" for leaf in tree_leaves(text) if isinstance(leaf, Tensor))
-
-
 def _repeats(timesteps: tuple[float, ...] | None) -> int:
     """How many calls a step has by a list of timesteps: n if each comes n times in a row, 0 where the calls must tell, 1 where nobody can."""
     if not timesteps or len(timesteps) < 2:
@@ -266,11 +290,3 @@ def _repeats(timesteps: tuple[float, ...] | None) -> int:
     if lengths == {1}:
         return 0
     return lengths.pop() if len(lengths) == 1 and len(timesteps) not in lengths else 1
-
-
-def _time(given: Mapping[str, Any]) -> float | None:
-    """The timestep of a call, where looking at it is free."""
-    value = next((given[name] for name in TIMES if given.get(name) is not None), None)
-    if isinstance(value, Tensor):
-        return float(value.flatten()[0]) if value.device.type == "cpu" and value.numel() else None
-    return float(value) if isinstance(value, (int, float)) else None

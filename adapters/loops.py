@@ -25,11 +25,14 @@ from foreseer.errors import ContractError, UnsupportedModelError
 __all__ = ["PipelineLoop"]
 
 
-def _callers(frame: FrameType | None, kind: type) -> Iterator[Any]:
-    """The pipelines in whose calls a stack is, the innermost first."""
+def _callers(frame: FrameType | None, kind: type) -> Iterator[tuple[Any, FrameType]]:
+    """The pipelines in whose methods a stack is, and where, the innermost first."""
     while frame is not None:
-        if frame.f_code.co_name == "__call__" and isinstance(owner := frame.f_locals.get("self"), kind):
-            yield owner
+        code = frame.f_code
+        if code.co_argcount:
+            owner = frame.f_locals.get(code.co_varnames[0])
+            if isinstance(owner, kind) and hasattr(type(owner), code.co_name):
+                yield owner, frame
         frame = frame.f_back
 
 
@@ -113,14 +116,20 @@ class PipelineLoop:
             self._taken.pop().end()
         self._pipeline = self._scheduler = self._guider = self.generation = None
 
-    def _ours(self) -> bool:
-        """Whether what runs here is our pipeline, and not another that shares our model or scheduler (``from_pipe`` shares both), or a loop around it."""
-        inner = next(_callers(sys._getframe(), self._kind), None)
-        return inner is self._pipeline if inner is not None else not self._called
+    def _site(self) -> object:
+        """Where in our pipeline's code we are.
+
+        Nothing in another pipeline that shares our model or scheduler (``from_pipe`` shares both), or in a loop around it.
+        """
+        owner, frame = next(_callers(sys._getframe(), self._kind), (None, None))
+        if frame is None:
+            return None if self._called else ()
+        return (frame.f_code, frame.f_lasti) if owner is self._pipeline else None
 
     def _runs_in(self, thread: int) -> bool:
         """Whether that thread is inside of a call that steps our scheduler. A call that ended by an exception has not told us so."""
-        return any(caller.scheduler is self._scheduler for caller in _callers(sys._current_frames().get(thread), self._kind))
+        callers = _callers(sys._current_frames().get(thread), self._kind)
+        return any(getattr(caller, "scheduler", None) is self._scheduler for caller, _ in callers)
 
     def _around_end(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = inner(*args, **kwargs)
@@ -174,7 +183,7 @@ class PipelineLoop:
             if self._thread is not None and self._thread != threading.get_ident() and self._runs_in(self._thread):
                 raise ContractError("another thread is inside of a call of this pipeline; give each thread a pipeline (and a scheduler) of its own")
             self._thread = threading.get_ident()
-        if self._ours():
+        if self._site() is not None:
             self._check()
 
     def _begin(self) -> None:
@@ -182,7 +191,8 @@ class PipelineLoop:
         self._follow_guider()
         self._number += 1
         self._stepped, self._walked, self._guided = True, None, []
-        self.generation = Generation(number=self._number, times=self.timesteps) if self._ours() else None
+        ours = self._site() is not None
+        self.generation = Generation(number=self._number, times=self.timesteps) if ours else None
 
     def _end(self) -> None:
         self._thread = None
@@ -206,11 +216,12 @@ class PipelineLoop:
             self._follow()
             self._ask()
             self._begin()
-        if self.generation is None or self._thread != threading.get_ident() or not self._ours():
+        if self.generation is None or self._thread != threading.get_ident() or (site := self._site()) is None:
             return None
         if self._stepped:
             self._stepped = False
             self.generation.step()
+        self.generation.site = site
         return self.generation
 
     def guided(self) -> str:

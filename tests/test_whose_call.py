@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 import foreseer
-from foreseer.adapters.generation import MOST_CALLS, TEXTS
+from foreseer.adapters.generation import MOST_CALLS
+from foreseer.adapters.telling import TEXTS
 from foreseer.registry import parse_policy
 
 POLICIES = [
