@@ -53,30 +53,34 @@ class Interception:
 
     def __init__(self, module: nn.Module, around: Around) -> None:
         self.module, self._around = module, around
-        there: Any = module.__dict__.get(ATTRIBUTE)
-        self._call: Any = there if there in _ours else _stand_in(module)
+        self._call = _stand_in(module)
         self._call.arounds.append(around)
 
     @property
     def intact(self) -> bool:
         """Whether calls still come here. ``module.compile()`` after attaching would have replaced the interception."""
-        return self.module.__dict__.get(ATTRIBUTE) is self._call and self._around in self._call.arounds
+        return self._stands() and self._around in self._call.arounds
 
     def restore(self) -> None:
         """Take no part any more. What something else has put in our place since stays there."""
         if self._around in self._call.arounds:
             self._call.arounds.remove(self._around)
-        if self._call.arounds or self.module.__dict__.get(ATTRIBUTE) is not self._call:
+        if self._call.arounds or not self._stands():
             return
         if self._call.before is _ABSENT:
             object.__delattr__(self.module, ATTRIBUTE)
         else:
             object.__setattr__(self.module, ATTRIBUTE, self._call.before)
 
+    def _stands(self) -> bool:
+        return self.module.__dict__.get(ATTRIBUTE) is self._call
+
 
 def _stand_in(module: nn.Module) -> Any:
-    """Put in the place of a module's call one that goes through its ``arounds``, the last to come first."""
-    before = module.__dict__.get(ATTRIBUTE, _ABSENT)
+    """Return what stands in the place of a module's call and goes through its ``arounds``, the last to come first."""
+    before: Any = module.__dict__.get(ATTRIBUTE, _ABSENT)
+    if before in _ours:
+        return before
     plain = module._call_impl if ATTRIBUTE == "_compiled_call_impl" else module.forward
     innermost = before if callable(before) else plain
     arounds: list[Around] = []
