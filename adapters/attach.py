@@ -170,7 +170,10 @@ def _denoisers(target: Any) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]
     components = getattr(target, "components", None)
     found, others = {}, {}
     if isinstance(components, Mapping) and hasattr(target, "scheduler"):
-        modules = {name: part for name, part in {**vars(target), **components}.items() if isinstance(part, nn.Module)}
+        modules: dict[str, nn.Module] = {}
+        for name, part in sorted({**vars(target), **components}.items(), key=lambda item: not item[0].startswith("transformer")):
+            if isinstance(part, nn.Module) and not any(part is known for known in modules.values()):  # one module under two names is one
+                modules[name] = part
         kinds = {type(part) for name, part in modules.items() if name.startswith("transformer")}
         found = {name: part for name, part in modules.items() if type(part) in kinds}
         others = {name: part for name, part in modules.items() if name not in found}
@@ -184,4 +187,4 @@ def _denoisers(target: Any) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]
         raise UnsupportedModelError(
             f"the scheduler of this {type(target).__name__} is None; give it one before attaching, since its steps are those of the run"
         )
-    return dict(sorted(found.items(), key=lambda item: not item[0].startswith("transformer"))), others
+    return found, others

@@ -69,7 +69,7 @@ class Attachment:
             self._driver.expect(preset, any_model=any_model)
         self._run, self._outside = 0, 0
         self._generation: Generation | None = None
-        self._detached = False
+        self._detached, self._leaving, self._evaluating = False, False, 0
         self._roots: list[Interception] = []
         self._contexts: dict[str, Context] = {}
         self._bystanders = Bystanders({}, lambda: None)
@@ -105,23 +105,30 @@ class Attachment:
         self.detach()
 
     def detach(self) -> None:
-        """Put everything back as it was, bit for bit. Ends a run that is under way; does nothing the second time. The reports stay."""
-        if self._detached:
+        """Put everything back as it was, bit for bit. Ends a run that is under way; does nothing the second time. The reports stay.
+
+        From within a call of the model (a hook of a block, another thread), that call comes to its end first.
+        """
+        self._leaving = True
+        if self._detached or self._evaluating:
             return
-        self._driver.finish()
         self._detached, self._generation = True, None
-        if self._loop is not None:
-            self._loop.restore()
-        self._bystanders.end()
-        for context in self._contexts.values():
-            context.end()
-        for root in self._roots:
-            root.restore()
-        for wire in self._wires.values():
-            wire.restore()
-        for root in self._roots:
-            unmark(root.module)
-        self._driver.release()
+        with contextlib.ExitStack() as ending:  # the last is called first, and each whatever another raises
+            ending.callback(self._forget)
+            ending.callback(self._driver.release)
+            for wire in self._wires.values():
+                ending.callback(wire.restore)
+            for root in self._roots:
+                ending.callback(unmark, root.module)
+                ending.callback(root.restore)
+            for context in self._contexts.values():
+                ending.callback(context.end)
+            ending.callback(self._bystanders.end)
+            if self._loop is not None:
+                ending.callback(self._loop.restore)
+            self._driver.finish()
+
+    def _forget(self) -> None:
         self._roots, self._contexts, self._wires, self._pipeline = [], {}, {}, None
 
     @contextlib.contextmanager
@@ -261,7 +268,13 @@ class Attachment:
         if place is None:
             self._outside += 1
             return inner(*args, **kwargs)
-        return self._driver.evaluate(name, generation, place, Call(inner, args, kwargs))
+        self._evaluating += 1
+        try:
+            return self._driver.evaluate(name, generation, place, Call(inner, args, kwargs))
+        finally:
+            self._evaluating -= 1
+            if self._leaving:
+                self.detach()
 
     def _step_under_way(self) -> int | None:
         generation = self._generation if self._loop is None else self._loop.generation

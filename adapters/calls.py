@@ -8,6 +8,7 @@ this file checks on import that it works and falls back to the instance's `forwa
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from torch import nn
 
 from foreseer.errors import ContractError
 
-__all__ = ["Call", "Interception", "intercept", "is_compiled", "is_hooked", "own_forward"]
+__all__ = ["ATTRIBUTE", "Call", "Interception", "intercept", "is_compiled", "is_hooked", "own_forward"]
 
 
 class Call(NamedTuple):
@@ -38,7 +39,7 @@ def _probe_attribute() -> str:
     return "_compiled_call_impl" if module(torch.zeros(())) == "seen" else "forward"
 
 
-_ATTRIBUTE = _probe_attribute()
+ATTRIBUTE = _probe_attribute()
 
 
 def _dynamo_is_at_work() -> bool:
@@ -48,40 +49,63 @@ def _dynamo_is_at_work() -> bool:
 
 
 class Interception:
-    """One intercepted module. `restore` puts back exactly what was there."""
+    """One of those who take part in a module's calls. When the last of them has left, exactly what was there is put back, in whatever order they leave."""
 
     def __init__(self, module: nn.Module, around: Around) -> None:
-        self.module = module
-        self._before = module.__dict__.get(_ATTRIBUTE, _ABSENT)
-        plain = module._call_impl if _ATTRIBUTE == "_compiled_call_impl" else module.forward
-        inner = self._before if callable(self._before) else plain
-
-        def call(*args: Any, **kwargs: Any) -> Any:
-            if _dynamo_is_at_work():
-                raise ContractError(
-                    f"this {type(module).__name__} is called through torch.compile while a policy is attached to it, which would compile foreseer too: "
-                    "attach to what torch.compile returned, or compile the blocks (compile_repeated_blocks) before attaching"
-                )
-            return around(inner, args, kwargs)
-
-        call._torchdynamo_disable = True  # type: ignore[attr-defined]  # called, and not traced
-        _ours.add(call)
-        self._call = call
-        object.__setattr__(module, _ATTRIBUTE, call)
+        self.module, self._around = module, around
+        self._call = _stand_in(module)
+        self._call.arounds.append(around)
 
     @property
     def intact(self) -> bool:
         """Whether calls still come here. ``module.compile()`` after attaching would have replaced the interception."""
-        return self.module.__dict__.get(_ATTRIBUTE) is self._call
+        return self._stands() and self._around in self._call.arounds
 
     def restore(self) -> None:
-        """Undo the interception; does nothing where something else has replaced it since."""
-        if not self.intact:
+        """Take no part any more. What something else has put in our place since stays there."""
+        if self._around in self._call.arounds:
+            self._call.arounds.remove(self._around)
+        if self._call.arounds or not self._stands():
             return
-        if self._before is _ABSENT:
-            object.__delattr__(self.module, _ATTRIBUTE)
+        if self._call.before is _ABSENT:
+            object.__delattr__(self.module, ATTRIBUTE)
         else:
-            object.__setattr__(self.module, _ATTRIBUTE, self._before)
+            object.__setattr__(self.module, ATTRIBUTE, self._call.before)
+
+    def _stands(self) -> bool:
+        return self.module.__dict__.get(ATTRIBUTE) is self._call
+
+
+def _stand_in(module: nn.Module) -> Any:
+    """Return what stands in the place of a module's call and goes through its ``arounds``, the last to come first."""
+    before: Any = module.__dict__.get(ATTRIBUTE, _ABSENT)
+    if before in _ours:
+        return before
+    plain = module._call_impl if ATTRIBUTE == "_compiled_call_impl" else module.forward
+    innermost = before if callable(before) else plain
+    arounds: list[Around] = []
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if _dynamo_is_at_work():
+            raise ContractError(
+                f"this {type(module).__name__} is called through torch.compile while a policy is attached to it, which would compile foreseer too: "
+                "attach to what torch.compile returned, or compile the blocks (compile_repeated_blocks) before attaching"
+            )
+        inner = innermost
+        for around in tuple(arounds):
+            inner = functools.partial(_led, around, inner)
+        return inner(*args, **kwargs)
+
+    made: Any = call
+    made._torchdynamo_disable = True  # called, and not traced
+    made.arounds, made.before = arounds, before
+    _ours.add(call)
+    object.__setattr__(module, ATTRIBUTE, call)
+    return call
+
+
+def _led(around: Around, inner: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    return around(inner, args, kwargs)
 
 
 _ABSENT = object()

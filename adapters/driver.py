@@ -78,7 +78,7 @@ class Driver:
     def begin(self) -> None:
         """A run begins: follow what was changed since the last (a LoRA that was loaded, a hook, another dtype)."""
         for wire in self._wires.values():
-            if wire.stale or wire.changed:
+            if wire.changed:
                 wire.rewire()
                 self._inert.clear()
         votes = self._votes_now()
@@ -127,7 +127,7 @@ class Driver:
             entry = self._streams.find(key) or self._open(key, generation, place, call)
             try:
                 if entry.backbone.anatomy.version != wires.version:
-                    raise Rewired("modules of the model were exchanged")
+                    raise Rewired("the model was changed: its modules, hooks or flags")
                 output = entry.session.evaluate(call, index=place.step - entry.start, computed_because=because)
                 for note in entry.backbone.anatomy.notes:  # the self-check of the first computed step may have found out more
                     entry.session.recorder.warn(note)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -93,11 +94,15 @@ class Streams:
 
     def finish(self) -> None:
         """End every session of the run, and keep nothing of it but the reports."""
-        for stream in self._open.values():
-            stream.session.finish()
-            stream.backbone.anatomy.pool.clear()
+        with contextlib.ExitStack() as ending:  # the last is called first, and each whatever another (an observer) raises
+            ending.callback(self._open.clear)
+            ending.callback(self._keep_reports)
+            for stream in reversed(self._open.values()):
+                ending.callback(stream.backbone.anatomy.pool.clear)
+                ending.callback(stream.session.finish)
+
+    def _keep_reports(self) -> None:
         self._reports = self.reports
-        self._open = {}
 
     def forget(self) -> None:
         """Nothing that was found out about the models holds."""

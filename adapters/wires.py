@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from foreseer.adapters.blocks import find_blocks
-from foreseer.adapters.calls import Interception, intercept, is_compiled, own_forward
+from foreseer.adapters.calls import ATTRIBUTE, Interception, intercept, is_compiled
 from foreseer.adapters.parts import Parts, covered, parts_of
 
 if TYPE_CHECKING:
@@ -19,10 +22,35 @@ if TYPE_CHECKING:
 __all__ = ["Wires"]
 
 
-def _traits(module: nn.Module) -> object:
-    """What of a module can be changed from outside, and changes what a call of it does: hooks, a `forward` of its own, chunking, the dtype of its weights."""
-    hooks = len(module._forward_hooks), len(module._forward_pre_hooks), own_forward(module), getattr(module, "_chunk_size", None)
-    return hooks, [parameter.dtype for parameter in module._parameters.values() if parameter is not None]
+_TRAITS = ("_modules", "_forward_hooks", "_forward_pre_hooks", "_chunk_size", "processor", "_active_adapter", "_disable_adapters", "merged_adapters")
+"""What of a module is changed from outside, and changes what a call of it does."""
+
+
+class _Likeness:
+    """What a model was made of when it was looked at: shallow copies, so that looking again compares a few lists and asks no device."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._model, own = model, [vars(module) for module in model.modules()]
+        self._where = {name: [traits for traits in own if name in traits and traits[name] != {}] for name in _TRAITS}
+        self._where |= {"_forward_hooks": own, "_forward_pre_hooks": own} | ({} if ATTRIBUTE == "forward" else {"forward": own})
+        self._was = [[copy.copy(trait) if isinstance(trait, (dict, list)) else trait for trait in traits] for traits in self._now()]
+        self._dtypes = self._dtypes_now()
+
+    def _now(self) -> list[list[Any]]:
+        return [[*map(dict.get, own, itertools.repeat(name))] for name, own in self._where.items()]
+
+    def _dtypes_now(self) -> list[torch.dtype]:
+        return [parameter.dtype for parameter in self._model.parameters()]
+
+    @property
+    def lost(self) -> bool:
+        """Whether something is other than it was: modules, hooks, a `forward` or processor of their own, chunking, adapters."""
+        return self._now() != self._was
+
+    @property
+    def lost_dtype(self) -> bool:
+        """Whether a weight has another dtype."""
+        return self._dtypes_now() != self._dtypes
 
 
 class Wires:
@@ -56,28 +84,25 @@ class Wires:
         self.version = 0
         self.second: set[int] = set()
         self._watched: set[int] = set()
-        self._links: dict[tuple[int, str], tuple[dict[str, Any], str, nn.Module | None]] = {}
         self._interceptions: list[Interception] = []
         self._find()
 
     def _find(self) -> None:
-        found = find_blocks(self.model, self._blocks_path)
-        self._paths = [path for path, _ in found]
-        self.blocks = [block for _, block in found]
+        self.blocks = [block for _, block in find_blocks(self.model, self._blocks_path)]
         # A wrapper inside of a compiled block would break its graph.
         self.parts = [None if is_compiled(block) else parts_of(block) for block in self.blocks]
         self.notes = []
         self.covered = covered(self.blocks, self.parts)
         if any(is_compiled(block) for block in self.blocks):
             self.notes.append("the blocks are compiled, so that their parts cannot be forecast one by one")
-        self._traits = self._traits_now()
+        self._likeness = _Likeness(self.model)
 
     def install(self) -> None:
         """Intercept the blocks."""
         if self.opaque:
             return
-        for index, (path, block) in enumerate(zip(self._paths, self.blocks, strict=True)):
-            self._wire(path, block, functools.partial(self._around_block, index))
+        for index, block in enumerate(self.blocks):
+            self._interceptions.append(intercept(block, functools.partial(self._around_block, index)))
 
     def watch(self, blocks: Collection[int]) -> None:
         """Intercept the parts of these blocks too; blocks that are watched already stay so."""
@@ -86,25 +111,15 @@ class Wires:
             if parts is None:
                 continue
             self._watched.add(index)
-            block, at = self.blocks[index], self._paths[index]
-            for part, path in parts.modules.items():
-                self._wire(f"{at}.{path}", block.get_submodule(path), functools.partial(self._around_part, index, part))
-            for path in parts.idle:
-                self._wire(f"{at}.{path}", block.get_submodule(path), functools.partial(self._around_idle, index, path))
-
-    def _wire(self, path: str, module: nn.Module, around: Callable[..., Any]) -> None:
-        at = self.model
-        for name in path.split("."):
-            modules = at._modules
-            self._links.setdefault((id(modules), name), (modules, name, modules[name]))
-            at = cast(nn.Module, modules[name])
-        self._interceptions.append(intercept(module, around))
+            block = self.blocks[index]
+            around = {path: functools.partial(self._around_part, index, part) for part, path in parts.modules.items()}
+            around |= {path: functools.partial(self._around_idle, index, path) for path in parts.idle}
+            self._interceptions += [intercept(block.get_submodule(path), each) for path, each in around.items()]
 
     def restore(self) -> None:
         """Put the model back as it was."""
         while self._interceptions:
             self._interceptions.pop().restore()
-        self._links.clear()
         self._watched.clear()
 
     @property
@@ -114,16 +129,13 @@ class Wires:
 
     @property
     def stale(self) -> bool:
-        """Whether a module was exchanged for another since it was intercepted, as loading a LoRA does. Cheap enough for every call."""
-        return any(modules.get(name) is not module for modules, name, module in self._links.values())
+        """Whether something of the model is other than when it was looked at, as loading a LoRA makes it. Cheap enough for every call."""
+        return self._likeness.lost
 
     @property
     def changed(self) -> bool:
-        """Whether what decides how blocks are cut and put together is other than it was: hooks, chunked feed-forwards, the dtype."""
-        return self._traits_now() != self._traits
-
-    def _traits_now(self) -> list[object]:
-        return [(parts_of(block), [_traits(module) for module in block.modules()]) for block in self.blocks if not is_compiled(block)]
+        """Whether it is stale, or of another dtype."""
+        return self.stale or self._likeness.lost_dtype
 
     def rewire(self) -> None:
         """Find everything anew."""
