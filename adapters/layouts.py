@@ -234,7 +234,8 @@ class Layout:
             if leaf is not None:
                 key = (rows * leaf.folded, *leaf.shape, leaf.dtype, leaf.device)
                 if key not in pool:
-                    pool[key] = torch.zeros((rows * leaf.folded, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
+                    with torch.inference_mode(False):  # it outlives the step, and a host may write to it in the next under no_grad
+                        pool[key] = torch.zeros((rows * leaf.folded, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
                 made.append(leaf.as_returned(pool[key]))
         return self._put_together(made)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ _STATE = re.compile(r"cache|past_key_values")
 """Names of what a call may write to. Rows on their own would leave their own in it."""
 _ROW_LISTS = ("", "x", "cap_feats", "hidden_states")
 """Where a list of tensors is one tensor for each row (Z-Image); elsewhere it is several tensors that each hold all rows (ControlNet residuals)."""
+
+
+LABELS = "write whole numbers, one per row, equal for rows of one sample"
 
 
 def count_rows(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
@@ -160,14 +164,17 @@ def groups_of(given: Sequence[int] | int | None, rows: int) -> tuple[int, ...]:
     """
     if given is None:
         return tuple(range(rows))
-    if isinstance(given, int):
+    given = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(given, (bool, str)) or not isinstance(given, (Integral, Iterable)):
+        raise ContractError(f"groups={given!r} says no samples; {LABELS}, or the number of samples, or None where each row is one")
+    if isinstance(given, Integral):
         if given < 1 or rows % given:
             raise ContractError(f"groups={given} samples do not divide the {rows} rows of the call")
-        return tuple(row % given for row in range(rows))
-    if len(given) != rows:
-        raise ContractError(f"groups has {len(given)} labels for the {rows} rows of the call; give one per row, or the number of samples")
-    labels = given.tolist() if hasattr(given, "tolist") else list(given)
-    wrong = next((label for label in labels if isinstance(label, float) and not label.is_integer()), None)
-    if wrong is not None:
-        raise ContractError(f"groups has the label {wrong!r}; write whole numbers, equal for rows of one sample")
+        return tuple(row % int(given) for row in range(rows))
+    labels = list(given)
+    if len(labels) != rows:
+        raise ContractError(f"groups has {len(labels)} labels for the {rows} rows of the call; give one per row, or the number of samples")
+    wrong = [label for label in labels if not isinstance(label, Real) or not float(label).is_integer()]
+    if wrong:
+        raise ContractError(f"groups has the label {wrong[0]!r}; {LABELS}")
     return tuple(int(label) for label in labels)
