@@ -101,7 +101,9 @@ def attach(
     check_process_group(process_group)
     if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 1):
         raise OptionError(f"copies={copies!r} is out of range; write a whole number >= 1, or None to recognise them")
-    device = None if history_device is None else torch.device(history_device)
+    if blocks is not None and not isinstance(blocks, str):
+        raise OptionError(f"blocks={blocks!r} is no path; write one such as 'transformer_blocks', several separated by commas, or None to find them")
+    device = None if history_device is None else _device(history_device)
     found = None if preset is None else find_preset(preset)
     spec = _chosen(policy, found, any_model, options)
     _refuse_ambiguous(spec, given)
@@ -131,6 +133,15 @@ def attach(
         preset=found,
         any_model=any_model,
     )
+
+
+def _device(given: Any) -> torch.device:
+    """Return the device that features are to be kept on, once it was seen to keep something."""
+    try:
+        torch.ones(1, device=given).item()
+        return torch.device(given)
+    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+        raise OptionError(f"history_device={given!r} keeps nothing here ({error}); write a device such as 'cpu' or 'cuda', or None") from None
 
 
 def _chosen(policy: str | Callable[..., Any] | PolicySpec | None, preset: Preset | None, any_model: bool, options: dict[str, Any]) -> PolicySpec:

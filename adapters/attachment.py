@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from numbers import Real
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -290,9 +290,11 @@ class Attachment:
         self._driver.expect(preset, any_model=any_model)
 
 
-def _floats(values: Sequence[float] | Tensor | None) -> tuple[float, ...] | None:
+def _floats(values: Any) -> Any:
     if values is None:
         return None
     listed = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(listed, Iterable):
+        return listed
     plain = [v.item() if hasattr(v, "item") else v for v in listed]
-    return tuple(float(v) if isinstance(v, Real) else v for v in plain)  # what is no number is refused by name
+    return tuple(float(v) if isinstance(v, Real) else v for v in plain)  # what is no number, or no sequence, is refused by name

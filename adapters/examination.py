@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from foreseer.adapters.anatomy import Anatomy, Rewired
 from foreseer.adapters.calls import Call
 from foreseer.adapters.layouts import Layout, same_output
-from foreseer.adapters.rows import count_rows
+from foreseer.adapters.rows import batch_of
 from foreseer.adapters.substitutes import Copies
 from foreseer.adapters.walk import Unlike, Walk
 from foreseer.backbone import Pass
@@ -77,7 +77,8 @@ class Examination:
             self._look_for_rows(inputs)
         self._choose_assemblies(walk.assembled, done.output)
         try:
-            self._anatomy.output = Layout.of(done.output, count_rows(inputs.args, inputs.kwargs), what=self._anatomy.name)
+            batch = batch_of(inputs.args, inputs.kwargs)
+            self._anatomy.output = Layout.of(done.output, batch.rows, listed=batch.listed, what=self._anatomy.name)
         except UnsupportedModelError:
             if claimed:
                 raise

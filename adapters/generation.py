@@ -143,6 +143,7 @@ class Generation:
         times: Callable[[], tuple[float, ...] | None] | None = None,
     ) -> None:
         refuse_schedule(num_steps, timesteps, sigmas)
+        _refuse_name(stream)
         if timesteps is not None and num_steps not in (None, len(timesteps)):
             raise OptionError(f"num_steps={num_steps} but timesteps has {len(timesteps)} entries; give one of them")
         self.timesteps, self.num_steps, self.sigmas = timesteps, len(timesteps) if timesteps is not None else num_steps, sigmas
@@ -182,10 +183,9 @@ class Generation:
             groups: Which rows are one sample, as in `foreseer.Attachment.run`; None takes the generation's.
 
         Raises:
-            OptionError: The name is one that nameless streams are given.
+            OptionError: The name is no text, or one that nameless streams are given.
         """
-        if NAMELESS.search(stream):
-            raise OptionError(f"stream={stream!r} is what a nameless stream is called; write another name, such as 'window {stream.split()[-1]}'")
+        _refuse_name(stream)
         before = self._given, self.groups
         self._given, self.groups = stream, self.groups if groups is None else groups
         try:
@@ -272,6 +272,14 @@ class Generation:
 
 def _numbered(known: list[str], kind: object, told: bool) -> object:
     return known[0], kind, told
+
+
+def _refuse_name(stream: object) -> None:
+    """Refuse a name that is no text, or one that nameless streams are given."""
+    if not isinstance(stream, str):
+        raise OptionError(f"stream={stream!r} is no name; write text such as 'cond', or '' for a stream without a name")
+    if NAMELESS.search(stream):
+        raise OptionError(f"stream={stream!r} is what a nameless stream is called; write another name, such as 'window {stream.split()[-1]}'")
 
 
 def _slot(base: str, place: int) -> str:

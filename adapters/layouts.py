@@ -8,6 +8,7 @@ one real output: a lone tensor is its own feature, several are laid end to end.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # diffusers registers its output classes there
 
+from foreseer.adapters.rows import is_row_list
 from foreseer.errors import UnsupportedModelError
 
 __all__ = ["Layout", "Pool", "same_bits", "same_output"]
@@ -67,7 +69,7 @@ class _Leaf:
     def fits(self, value: Any, rows: int) -> bool:
         """Whether a tensor of so many rows is shaped like this one."""
         if self.listed:
-            return isinstance(value, list) and len(value) == rows and value[0].shape == self.shape and value[0].dtype == self.dtype
+            return isinstance(value, list) and len(value) == rows and all(entry.shape == self.shape and entry.dtype == self.dtype for entry in value)
         wanted = (self.shape[0], rows, *self.shape[1:]) if self.second else (rows * self.folded, *self.shape)
         return isinstance(value, Tensor) and value.shape == wanted and value.dtype == self.dtype and value.device == self.device
 
@@ -82,15 +84,6 @@ def _order_of(value: Tensor) -> tuple[int, ...] | None:
 
 Pool = dict[tuple[Any, ...], Tensor]
 """Tensors of zeros by their shape, dtype and device."""
-
-
-def _is_row_list(value: Any) -> bool:
-    """A list with one tensor for each row, none of which has a batch dimension (Z-Image)."""
-    return isinstance(value, list) and bool(value) and all(isinstance(entry, Tensor) and entry.shape == value[0].shape for entry in value)
-
-
-def _flatten(output: Any) -> tuple[list[Any], TreeSpec]:
-    return tree_flatten(output, is_leaf=_is_row_list)
 
 
 def _is_shard(part: torch.Size, whole: torch.Size, shards: int) -> bool:
@@ -119,7 +112,17 @@ class Layout:
     _alone: torch.Size | None = attrs.field(repr=False)
 
     @classmethod
-    def of(cls, output: Any, rows: int, *, hidden: Tensor | None = None, shards: int = 1, second: bool = False, what: str = "the module") -> Layout:
+    def of(
+        cls,
+        output: Any,
+        rows: int,
+        *,
+        hidden: Tensor | None = None,
+        shards: int = 1,
+        second: bool = False,
+        listed: int = 0,
+        what: str = "the module",
+    ) -> Layout:
         """Learn the layout from an output.
 
         Args:
@@ -128,17 +131,16 @@ class Layout:
             hidden: The module's hidden states, to tell streams apart.
             shards: Among how many processes the module may divide its tokens, if ``hidden`` is from before.
             second: Take the second dimension for the rows where it is as long as they are many, also where the first could be.
+            listed: How a call holds its rows, see `Batch`.
             what: For the error.
 
         Raises:
             UnsupportedModelError: Something in the output is neither a tensor with the call's rows nor a constant.
         """
-        values, spec = _flatten(output)
+        values, spec = tree_flatten(output, is_leaf=lambda value: is_row_list(value, rows, listed) and len({entry.shape for entry in value}) == 1)
         leaves: list[_Leaf | None] = []
         for value in values:
-            if _is_row_list(value):
-                if len(value) != rows:
-                    raise UnsupportedModelError(f"{what} returned a list of {len(value)}; foreseer needs tensors with the call's {rows} rows")
+            if isinstance(value, list):
                 leaves.append(_Leaf(1, tuple(value[0].shape), value[0].dtype, value[0].device, listed=True))
             elif isinstance(value, Tensor) and value.is_floating_point():
                 if value.ndim > 1 and value.shape[1] == rows and (second or len(value) % rows):
@@ -173,15 +175,11 @@ class Layout:
         """Whether an output of so many rows is structured and shaped like the one that this was learnt from. Cheap enough for every block of every step."""
         if self._alone is not None and rows == self.rows:
             return isinstance(output, Tensor) and output.shape == self._alone and output.dtype is self._leaves[0].dtype  # type: ignore[union-attr]
-        if self._plain is not None:  # a tensor, or a tuple of tensors: no tree to be walked
-            values = (output,) if self._plain is Tensor else output
-            if not isinstance(output, self._plain) or len(values) != len(self._leaves):
-                return False
-        else:
-            values, spec = _flatten(output)
-            if spec != self._spec:
-                return False
-        return all(leaf is None or leaf.fits(value, rows) for value, leaf in zip(values, self._leaves, strict=True))
+        try:
+            values = self._values(output)
+        except ValueError:  # structured otherwise
+            return False
+        return len(values) == len(self._leaves) and all(leaf is None or leaf.fits(value, rows) for value, leaf in zip(values, self._leaves, strict=True))
 
     @property
     def doubtful(self) -> bool:
@@ -193,14 +191,14 @@ class Layout:
         return any(
             leaf is not None and not leaf.second and isinstance(value, Tensor) and value.ndim > 1 and leaf.folded * whole == len(value)
             and leaf.shape[:1] == (whole,) and value.shape[1] == rows and value.shape[2:] == leaf.shape[1:]
-            for value, leaf in zip(_flatten(output)[0], self._leaves, strict=False)
+            for value, leaf in zip(self._values(output), self._leaves, strict=False)
         )  # fmt: skip
 
     def pack(self, output: Any) -> Tensor:
         """Return the feature ``(R, ...)`` of an output."""
         if self._plain is Tensor and (leaf := self._leaves[0]) is not None:
             return leaf.with_rows(output)
-        parts = [one.with_rows(value) for value, one in zip(_flatten(output)[0], self._leaves, strict=True) if one is not None]
+        parts = [one.with_rows(value) for value, one in zip(self._values(output), self._leaves, strict=True) if one is not None]
         if len(parts) == 1:
             return parts[0]
         wide = parts[0].dtype
@@ -219,7 +217,7 @@ class Layout:
     def evidence(self, output: Any) -> Tensor:
         """Return what a gate compares of an output: ``(R, ...)``, its main stream or, where that is not known, all of it."""
         leaf = None if self.main is None else self._leaves[self.main]
-        return self.pack(output) if leaf is None or self.main is None else leaf.with_rows(_flatten(output)[0][self.main])
+        return self.pack(output) if leaf is None or self.main is None else leaf.with_rows(self._values(output)[self.main])
 
     def zeros(self, rows: int, pool: Pool) -> Any:
         """Return an output of that shape for somebody who will not look at it.
@@ -234,9 +232,18 @@ class Layout:
             if leaf is not None:
                 key = (rows * leaf.folded, *leaf.shape, leaf.dtype, leaf.device)
                 if key not in pool:
-                    pool[key] = torch.zeros((rows * leaf.folded, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
+                    with torch.inference_mode(False):  # it outlives the step, and a host may write to it in the next under no_grad
+                        pool[key] = torch.zeros((rows * leaf.folded, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
                 made.append(leaf.as_returned(pool[key]))
         return self._put_together(made)
+
+    def _values(self, output: Any) -> Sequence[Any]:
+        """What lies where leaves of the learnt structure are. Raises ValueError where an output is structured otherwise."""
+        if self._plain is None:
+            return self._spec.flatten_up_to(output)
+        if not isinstance(output, self._plain):
+            raise ValueError
+        return (output,) if self._plain is Tensor else output  # no tree to be walked
 
     def _put_together(self, tensors: list[Any]) -> Any:
         given = iter(tensors)
@@ -251,11 +258,10 @@ def same_output(a: Any, b: Any, *, tolerance: float = 0.0) -> bool:
         b: Another.
         tolerance: 0 for bit for bit.
     """
-    whole, part = (_flatten(output)[0] for output in (a, b))
+    whole, part = (tree_flatten(output)[0] for output in (a, b))
     if len(whole) != len(part):
         return False
     for x, y in zip(whole, part, strict=True):
-        x, y = (torch.stack(v) if _is_row_list(v) else v for v in (x, y))
         if not isinstance(x, Tensor) or not isinstance(y, Tensor):
             continue
         if x.shape != y.shape:

@@ -14,7 +14,7 @@ from foreseer.adapters.anatomy import Anatomy, Rewired
 from foreseer.adapters.calls import Call
 from foreseer.adapters.examination import FAILURES, Examination
 from foreseer.adapters.layouts import Layout, same_output
-from foreseer.adapters.rows import count_rows, merge_rows, select_rows, take_rows
+from foreseer.adapters.rows import Batch, batch_of, count_rows, merge_rows, select_rows, take_rows
 from foreseer.adapters.substitutes import Renamed
 from foreseer.adapters.walk import Abandoned, RaggedError, Unlike, Walk
 from foreseer.adapters.wires import Wires
@@ -58,7 +58,7 @@ class ModuleBackbone:
         self.separable = True
         self._compared: set[frozenset[Site]] = set()
         self.spent = 0
-        self._clone = False
+        self._clone, self._batch = False, Batch(0)
 
     @property
     def depth(self) -> int:
@@ -194,7 +194,7 @@ class ModuleBackbone:
             raise Rewired(str(unlike)) from None
         self._add_output(done, walk, record)
         features = {site: feature[on_device(rows, feature.device)] for site, feature in done.features.items()}
-        return attrs.evolve(done, output=select_rows(done.output, rows, self.rows(inputs)), features=features)
+        return attrs.evolve(done, output=select_rows(done.output, rows, self._batch), features=features)
 
     def _add_output(self, done: Pass, walk: Walk, record: Collection[Site]) -> None:
         """Record the model's output, where it is wanted, also in the place of the last block's."""
@@ -214,12 +214,12 @@ class ModuleBackbone:
         """Return the features of one computed pass, without checking anything; on the meta device they are shapes."""
         done, walk = self._pass(inputs, None, {}, record=record)
         if OUTPUT in record:
-            walk.features[OUTPUT] = Layout.of(done.output, self.rows(inputs), what=self.anatomy.name).pack(done.output)
+            walk.features[OUTPUT] = Layout.of(done.output, walk.rows, listed=self._batch.listed, what=self.anatomy.name).pack(done.output)
         return walk.features
 
     def merge(self, output: Any, rows: Sequence[int], part: Any) -> Any:
         """Scatter the rows of ``part`` into ``output``, whatever structure the model returns."""
-        return merge_rows(output, rows, part)
+        return merge_rows(output, rows, part, self._batch)
 
     def _pass(
         self,
@@ -233,9 +233,10 @@ class ModuleBackbone:
         if self.wires.walk is not None:
             raise ContractError("a second evaluation of this model began before the first had ended; give each thread a model of its own")
         args, kwargs = inputs.args, inputs.kwargs
-        total = count_rows(args, kwargs)
+        self._batch = batch_of(args, kwargs)
+        total = self._batch.rows
         if rows is not None:
-            args, kwargs = take_rows((args, kwargs), rows, total)
+            args, kwargs = take_rows((args, kwargs), rows, total, listed=self._batch.listed)
         whole = None if rows is None else total
         count = total if rows is None else len(rows)
         # A host that writes into a block's output in place would change the recorded feature. It is seen by the tensors' version counters; then, and under

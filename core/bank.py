@@ -31,6 +31,12 @@ __all__ = ["FeatureBank", "Storage", "in_bytes"]
 FLOAT16_MOST = torch.finfo(torch.float16).max
 
 
+def in_range(feature: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return a feature with the numbers that another dtype cannot hold at its largest; a range half as wide is the same to a model (bf16, float32)."""
+    most = torch.finfo(dtype).max
+    return feature.clamp(-most, most) if 2 * most < torch.finfo(feature.dtype).max else feature
+
+
 @functools.cache
 def _fused_sum() -> Callable[[Tensor, Tensor, torch.dtype], Tensor] | None:
     """One kernel for the whole sum; None where there is no Triton. The loop of multiply-adds moves six times the bytes."""
@@ -147,6 +153,8 @@ class FeatureBank:
         places: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
         for site, keep in self._keep.items():
             feature, ring = features[site], self._rings[site]
+            if feature.device.type != "cpu":  # on the CPU an infinite forecast is seen and rejected, which an accelerator would have to wait for
+                feature = in_range(feature, ring.dtype)
             if together:
                 ring[:, int(counts[0]) % keep].copy_(feature, non_blocking=True)
                 continue
@@ -210,6 +218,7 @@ class FeatureBank:
         """Return the bytes that each site's features occupy; the same from the first computed step to the last."""
         return {site: ring.nbytes for site, ring in self._rings.items()}
 
+    @torch.inference_mode(False)  # they outlive the step: the next may be made under no_grad, which cannot write to what inference mode made
     def _allocate(self, features: Mapping[Site, Tensor]) -> None:
         """Make the rings, once it is known how large they will be."""
         storage = self._storage

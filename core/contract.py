@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from foreseer.errors import AnswerError
-from foreseer.types import OUTPUT, Needs, Plan, Run, Site
+from foreseer.types import OUTPUT, Needs, Plan, Probe, Run, Site
 
 __all__ = ["check_plan", "features_to_keep", "in_parts"]
 
@@ -25,6 +25,8 @@ def features_to_keep(needs: Sequence[Needs], run: Run) -> dict[Site, int]:
     keep: dict[Site, int] = {}
     most = MOST_ANCHORS if run.num_steps is None else run.num_steps
     for n in needs:
+        if not isinstance(n, Needs) or not isinstance(n.sites, (tuple, list)):
+            raise AnswerError(f"setup gave {n!r}; give a foreseer.Needs, whose sites are a tuple, several of them, or None")
         if isinstance(n.anchors, bool) or not isinstance(n.anchors, int) or n.anchors < 1:
             raise AnswerError(f"Needs(anchors={n.anchors!r}) keeps nothing; write a whole number >= 1")
         for site in n.sites:
@@ -36,8 +38,17 @@ def features_to_keep(needs: Sequence[Needs], run: Run) -> dict[Site, int]:
     return {site: min(max(anchors, everywhere), most) for site, anchors in keep.items()}
 
 
-def check_plan(plan: Plan, run: Run, recorded: Collection[Site]) -> Plan:
-    """Return the plan, or raise `AnswerError` if it cannot be carried out."""
+def check_plan(plan: object, run: Run, recorded: Collection[Site]) -> Plan:
+    """Return the plan, or raise `AnswerError` if it is none, or cannot be carried out."""
+    if not isinstance(plan, Plan):
+        raise AnswerError(f"before_step gave a {type(plan).__name__}; give a foreseer.Plan, or None to compute the step")
+    for name, value, kinds in (
+        ("forecast", plan.forecast, (tuple, list)),
+        ("compute", plan.compute, (tuple, list)),
+        ("probe", plan.probe, (Probe, type(None))),
+    ):
+        if not isinstance(value, kinds):
+            raise AnswerError(f"Plan.{name} is {value!r}; give {'a foreseer.Probe, or None' if name == 'probe' else 'a tuple'}")
     for site in plan.forecast:
         if site not in recorded:
             raise AnswerError(f"the plan forecasts {site!r}, which nothing asked to record; name it in Needs(sites=...) of setup")

@@ -13,7 +13,7 @@ import functools
 import inspect
 import math
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -86,6 +86,8 @@ def refuse_schedule(num_steps: object, timesteps: Sequence[float] | None, sigmas
     if num_steps is not None and (isinstance(num_steps, bool) or not isinstance(num_steps, Integral) or num_steps < 1):
         raise OptionError(f"num_steps={num_steps!r} is out of range; write a whole number >= 1, or None where it is not known")
     for name, values in (("timesteps", timesteps), ("sigmas", sigmas)):
+        if values is not None and not isinstance(values, Iterable):
+            raise OptionError(f"{name}={values!r} is no sequence; write finite numbers, one for each step, or None")
         wrong = [value for value in values or () if not isinstance(value, Real) or not math.isfinite(value)]
         if wrong:
             raise OptionError(f"{name} has {wrong[0]!r} in it; write finite numbers, one for each step")

@@ -56,6 +56,8 @@ class LazyDrafts(Mapping[Site, Tensor]):
         self._drafts: dict[Site, Weights | Tensor] = {}
         self.last: Tensor | None = None
         self.broken: set[int] = set()
+        if not isinstance(drafts, Mapping):
+            raise AnswerError(f"predict_features gave a {type(drafts).__name__}; give a forecast for each planned site by that site, or None")
         checked = None
         for site in sites:
             draft = drafts.get(site)

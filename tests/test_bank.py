@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from torch import Tensor
 
 from foreseer import ContractError, Site, Weights
-from foreseer.bank import FeatureBank
+from foreseer.bank import FeatureBank, Storage, in_range
 
 SHAPES = {Site(0): (3,), Site(2, "attn"): (2, 2)}
 seeds = st.integers(0, 2**32 - 1)
@@ -185,8 +186,39 @@ def test_a_ready_made_forecast_must_look_like_what_was_recorded(draft: Tensor, a
     bank.commit(0, None, {site: torch.ones(2, 3)})
     if apart:
         bank.commit(1, [0], {site: torch.ones(1, 3)})
-    fine = torch.zeros(2, 3)
-    assert torch.equal(bank.checked(site, fine), fine)
-    assert bank.checked(site, fine) is not fine, "the model may write into what it is given"
+    bank.check(site, torch.zeros(2, 3))
     with pytest.raises(ContractError, match=r"recorded is torch.float32 \(2, 3\)"):
-        bank.checked(site, draft)
+        bank.check(site, draft)
+
+
+def test_numbers_beyond_a_narrower_history_are_kept_at_its_largest():
+    """Law: what float16 cannot hold is no infinity in the history; a dtype of the same range takes everything as it is."""
+    wide = torch.tensor([1.0, -70000.0, 1e30, math.nan])
+    narrow = in_range(wide, torch.float16).half()
+    assert narrow[:3].tolist() == [1.0, -65504.0, 65504.0]
+    assert narrow[3].isnan()
+    for same in (torch.bfloat16, torch.float32, torch.float64):
+        assert in_range(wide, same) is wide
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="on the CPU an infinite forecast is looked at and rejected")
+@pytest.mark.parametrize("rows", [None, [0, 1]])
+def test_no_infinity_enters_a_float16_history_on_an_accelerator(rows):
+    site = Site(0)
+    bank = FeatureBank({site: 2}, 2, Storage(dtype=torch.float16))
+    for step in range(2):
+        bank.commit(step, rows, {site: torch.full((2, 3), 1e6, device="cuda")})
+    assert bool(torch.isfinite(bank.forecast(site, Weights(np.full((2, 2), 0.5)))).all())
+
+
+@pytest.mark.parametrize("rows", [None, [0]])
+def test_what_was_recorded_in_inference_mode_is_written_to_outside_of_it(rows):
+    """Law: a history outlives its step, so it belongs to no mode of the step that began it."""
+    site, bank = Site(0), FeatureBank({Site(0): 2}, 2)
+    with torch.inference_mode():
+        bank.commit(0, None, {site: torch.ones(2, 3)})
+    with torch.no_grad():
+        bank.commit(1, rows, {site: torch.ones(2 if rows is None else 1, 3)})
+    with torch.inference_mode():
+        bank.commit(2, rows, {site: torch.ones(2 if rows is None else 1, 3)})
+        assert bank.forecast(site, Weights(np.array([[1.0, 0.0]] * 2))).tolist() == [[1.0] * 3] * 2

@@ -99,7 +99,7 @@ def test_needs_that_are_no_number_of_features_are_an_answer_error(anchors):
 
 
 def test_anchors_without_a_number_of_steps_have_an_end():
-    assert session_of(10**12)._bank.anchors.shape == (3, MOST_ANCHORS)
+    assert session_of(10**12).tenure._bank.anchors.shape == (3, MOST_ANCHORS)
 
 
 def test_estimate_knows_that_a_run_keeps_no_more_than_its_steps():
@@ -165,3 +165,51 @@ def test_groups_are_not_cut_to_whole_numbers(groups):
     with pytest.raises(ContractError, match=r"groups has the label .*whole numbers"):
         foreseer.adapters.rows.groups_of(groups, 2)
     assert foreseer.adapters.rows.groups_of((1.0, 2.0), 2) == (1, 2)
+
+
+@pytest.mark.parametrize("groups", ["ab", 1.5, (None, 0), ("a", "b"), True, np.float64(1.5), torch.tensor(0.5)], ids=repr)
+def test_groups_that_say_no_samples(groups):
+    with pytest.raises(ContractError, match=r"groups.* whole numbers, one per row"):
+        foreseer.adapters.rows.groups_of(groups, 2)
+    assert foreseer.adapters.rows.groups_of(np.int64(1), 2) == foreseer.adapters.rows.groups_of(torch.tensor(1), 2) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["timesteps", "sigmas"])
+@pytest.mark.parametrize("value", [5, 5.0, torch.tensor(5.0), np.float32(5)], ids=repr)
+def test_a_schedule_that_is_no_sequence(name, value):
+    attached = foreseer.attach(TINY["FluxPipeline"].build().transformer, "taylorseer")
+    for begin in (attached.run, attached.generation):
+        with pytest.raises(OptionError, match=f"{name}=.*finite numbers"), begin(**{name: value}):
+            pass
+
+
+@pytest.mark.parametrize("stream", [3, None, b"cond", "call 2", "cond call 3"], ids=repr)
+def test_streams_whose_name_is_none(stream):
+    with foreseer.attach(TINY["FluxPipeline"].build().transformer, "taylorseer") as attached:
+        with pytest.raises(OptionError, match=r"stream=.*; write "), attached.run(num_steps=3, stream=stream):
+            pass
+        with attached.generation(num_steps=3) as generation, pytest.raises(OptionError, match=r"stream=.*; write "), generation.call(stream=stream):
+            pass
+
+
+@pytest.mark.parametrize(
+    "options", [{"history_device": value} for value in ("nonsense", 3.5, "meta", "cuda:99")] + [{"blocks": 3}, {"blocks": ("a",)}], ids=repr
+)
+def test_arguments_of_attach_that_are_none(options):
+    model = TINY["FluxPipeline"].build().transformer
+    (name,) = options
+    with pytest.raises(OptionError, match=rf"{name}=.*; write "):
+        foreseer.attach(model, "taylorseer", **options)
+    foreseer.attach(model, "taylorseer").detach()
+
+
+@pytest.mark.parametrize("answer", ["everything", Site(0), Needs(sites=Site(0)), [3]], ids=repr)
+def test_a_setup_that_needs_nothing_that_can_be_kept(answer):
+    class Setup(Asks):
+        @hookimpl
+        def setup(self, run):
+            return answer
+
+    world = World(constant)
+    with pytest.raises(foreseer.AnswerError, match=r"setup gave .*foreseer\.Needs"):
+        Session(world, foreseer.policy(lambda: Setup(1)), Run(world.depth, 3, (0, 1, 2), sites=world.sites))

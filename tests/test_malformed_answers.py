@@ -69,6 +69,11 @@ WRONG: dict[str, dict[str, Callable[..., Any]]] = {
     "an error of another shape": {"verify": lambda error: Verdict(error[:1], error < 1)},
     "an answer of another dtype": {"verify": lambda error: Verdict(error, (error < 1).float())},
     "a verify that raises": {"verify": lambda error: fail()},
+    "a plan that is none": {"before_step": lambda: "compute"},
+    "a plan of one site that is no tuple": {"before_step": lambda: Plan(forecast=SITES[0])},  # type: ignore[arg-type]
+    "a plan with one answer for all rows": {"before_step": lambda: Plan(forecast=SITES, compute=True)},  # type: ignore[arg-type]
+    "a probe that is a number": {"before_step": lambda: Plan(forecast=SITES, probe=0)},  # type: ignore[arg-type]
+    "drafts that are none": {"predict_features": lambda sites, history: "zero"},
     "a plan of another site": {"before_step": lambda: Plan(forecast=(Site(1),))},
     "a plan with too many rows": {"before_step": lambda: Plan(forecast=SITES, compute=(True,) * 5)},
     "a probe that is not there": {"before_step": lambda: Plan(forecast=SITES, probe=Probe(7))},
