@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import attrs
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten
 
 __all__ = ["TEXTS", "Text", "Time"]
 
@@ -34,16 +33,22 @@ class _Kept(NamedTuple):
 
 @attrs.frozen(eq=False)
 class Text:
-    """All of the text of a call, in whatever containers it came."""
+    """All of the text of a call, in whatever containers it came.
 
-    leaves: list[Any]
-    form: TreeSpec
+    Attributes:
+        places: Names, keys and indices under which each of the leaves lies.
+        leaves: Tensors, and what else there is.
+    """
+
+    places: tuple[object, ...]
+    leaves: tuple[Any, ...]
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Text:
         """Find the text among a call's arguments."""
-        names = [name for name in sorted(given) if _is_text(name) and isinstance(given[name], (Tensor, list, tuple, dict))]
-        return cls(*tree_flatten({name: given[name] for name in names}))
+        texts = {name: given[name] for name in sorted(given) if _is_text(name)}
+        found = [leaf for name, value in texts.items() if isinstance(value, _HOLDERS) for leaf in _leaves(value, (name,))]
+        return cls(tuple(place for place, _ in found), tuple(leaf for _, leaf in found))
 
     @property
     def free(self) -> bool:
@@ -52,7 +57,7 @@ class Text:
 
     def kept(self) -> Text:
         """What later ones are held against."""
-        return Text([_kept(leaf) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves], self.form)
+        return Text(self.places, tuple(_kept(leaf) if isinstance(leaf, Tensor) else leaf for leaf in self.leaves))
 
     def is_in(self, given: Text, *, look: bool) -> bool:
         """Whether a call brings this text, which was kept.
@@ -62,7 +67,18 @@ class Text:
             look: Look also where that is not free.
         """
         pairs = zip(self.leaves, given.leaves, strict=False)
-        return self.form == given.form and all(_alike(known, leaf, look) for known, leaf in pairs)
+        return self.places == given.places and all(_alike(known, leaf, look) for known, leaf in pairs)
+
+
+_HOLDERS = (Tensor, list, tuple, dict)
+
+
+def _leaves(value: Any, place: tuple[object, ...]) -> Iterator[tuple[object, Any]]:
+    if not isinstance(value, (list, tuple, dict)):
+        yield place, value
+        return
+    for key, inside in value.items() if isinstance(value, dict) else enumerate(value):
+        yield from _leaves(inside, (*place, key))
 
 
 @functools.cache
