@@ -72,17 +72,17 @@ class Attachment:
         self._detached, self._leaving, self._evaluating = False, False, 0
         self._roots: list[Interception] = []
         self._contexts: dict[str, Context] = {}
-        self._bystanders = Bystanders({}, lambda: None)
+        self._bystanders = Bystanders({}, lambda _: None)
         self._loop: PipelineLoop | None = None
         try:
             if pipeline is not None:
-                self._loop = PipelineLoop(pipeline, self._reachable, self._driver.finish)
+                self._loop = PipelineLoop(pipeline, self._reachable, self._ended)
             for name, wire in self._wires.items():
                 self._contexts[name] = Context(wire.model)
                 wire.install()
                 self._roots.append(intercept(wire.model, functools.partial(self._called, name)))
                 mark(wire.model, str(spec))
-            self._bystanders = Bystanders(bystanders, self._step_under_way)
+            self._bystanders = Bystanders(bystanders, self._step_under_way, pipeline, () if pipeline is None else (*wires, "scheduler"))
         except BaseException:
             self.detach()
             raise
@@ -114,7 +114,9 @@ class Attachment:
             return
         self._detached, self._generation = True, None
         with contextlib.ExitStack() as ending:  # the last is called first, and each whatever another raises
-            ending.callback(self._forget)
+            ending.callback(setattr, self, "_pipeline", None)
+            for held in (self._roots, self._contexts, self._wires):
+                ending.callback(held.clear)
             ending.callback(self._driver.release)
             for wire in self._wires.values():
                 ending.callback(wire.restore)
@@ -127,9 +129,6 @@ class Attachment:
             if self._loop is not None:
                 ending.callback(self._loop.restore)
             self._driver.finish()
-
-    def _forget(self) -> None:
-        self._roots, self._contexts, self._wires, self._pipeline = [], {}, {}, None
 
     @contextlib.contextmanager
     def run(
@@ -245,6 +244,10 @@ class Attachment:
                     f"the pipeline's {name} was exchanged or compiled after foreseer was attached, so its calls no longer arrive; compile first, attach last"
                 )
 
+    def _ended(self) -> None:
+        self._bystanders.ended()
+        self._driver.finish()
+
     def _begin(self) -> None:
         self._reachable()
         for wire in self._wires.values():
@@ -255,19 +258,17 @@ class Attachment:
 
     def _called(self, name: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         model = self._wires[name].model
-        generation = self._generation if self._loop is None else self._loop.under_way()
+        generation = self._under_way()
         if generation is None:
             self._outside += 1
             return inner(*args, **kwargs)
         refuse_cache(model)
-        if generation.number != self._run:
-            self._run = generation.number
-            self._begin()
         named = self._contexts[name].name or ("" if self._loop is None else self._loop.guided())
         place = generation.place(model, args, kwargs, named=named)
         if place is None:
             self._outside += 1
             return inner(*args, **kwargs)
+        self._bystanders.last = place.step
         self._evaluating += 1
         try:
             return self._driver.evaluate(name, generation, place, Call(inner, args, kwargs))
@@ -276,8 +277,17 @@ class Attachment:
             if self._leaving:
                 self.detach()
 
-    def _step_under_way(self) -> int | None:
-        generation = self._generation if self._loop is None else self._loop.generation
+    def _under_way(self) -> Generation | None:
+        generation = self._generation if self._loop is None else self._loop.under_way()
+        if generation is not None and generation.number != self._run:
+            self._run = generation.number
+            self._begin()
+        return generation
+
+    def _step_under_way(self, module: nn.Module) -> int | None:
+        """A bystander is called. One of the kind of the denoisers begins a step as they do."""
+        like = any(type(module) is type(wire.model) for wire in self._wires.values())
+        generation = self._under_way() if like or self._loop is None else self._loop.generation
         return None if generation is None or generation.index < 0 else generation.index
 
     def expect(self, preset: Preset, *, any_model: bool = False) -> None:
