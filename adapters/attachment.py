@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from numbers import Real
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from torch import Tensor, nn
 
+from foreseer.adapters.arguments import floats
 from foreseer.adapters.bystanders import Bystanders
 from foreseer.adapters.calls import Call, Interception, intercept
 from foreseer.adapters.contexts import Context
@@ -114,9 +114,7 @@ class Attachment:
             return
         self._detached, self._generation = True, None
         with contextlib.ExitStack() as ending:  # the last is called first, and each whatever another raises
-            ending.callback(setattr, self, "_pipeline", None)
-            for held in (self._roots, self._contexts, self._wires):
-                ending.callback(held.clear)
+            ending.callback(vars(self).update, _roots=[], _contexts={}, _wires={}, _pipeline=None)
             ending.callback(self._driver.release)
             for wire in self._wires.values():
                 ending.callback(wire.restore)
@@ -157,8 +155,8 @@ class Attachment:
             ContractError: A run is under way already, or the model was compiled or wrapped since it was attached.
             OptionError: Timesteps, number of steps and noise levels are out of range, or contradict one another.
         """
-        times = _floats(timesteps)
-        with self._sampling(Generation(timesteps=times, num_steps=num_steps, sigmas=_floats(sigmas), groups=groups, stream=stream, steps_by_itself=True)):
+        times = floats(timesteps)
+        with self._sampling(Generation(timesteps=times, num_steps=num_steps, sigmas=floats(sigmas), groups=groups, stream=stream, steps_by_itself=True)):
             yield self
 
     @contextlib.contextmanager
@@ -183,8 +181,8 @@ class Attachment:
         Raises:
             ContractError, OptionError: As `run`.
         """
-        times = _floats(timesteps)
-        with self._sampling(Generation(timesteps=times, num_steps=num_steps, sigmas=_floats(sigmas))) as generation:
+        times = floats(timesteps)
+        with self._sampling(Generation(timesteps=times, num_steps=num_steps, sigmas=floats(sigmas))) as generation:
             yield generation
 
     @contextlib.contextmanager
@@ -298,13 +296,3 @@ class Attachment:
             any_model: Let the report say what differs instead.
         """
         self._driver.expect(preset, any_model=any_model)
-
-
-def _floats(values: Any) -> Any:
-    if values is None:
-        return None
-    listed = values.tolist() if hasattr(values, "tolist") else values
-    if not isinstance(listed, Iterable):
-        return listed
-    plain = [v.item() if hasattr(v, "item") else v for v in listed]
-    return tuple(float(v) if isinstance(v, Real) else v for v in plain)  # what is no number, or no sequence, is refused by name
