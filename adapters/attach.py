@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -188,6 +188,10 @@ def _denoisers(target: Any) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]
         kinds = {type(part) for name, part in modules.items() if name.startswith("transformer")}
         found = {name: part for name, part in modules.items() if type(part) in kinds}
         others = {name: part for name, part in modules.items() if name not in found}
+        driven = {id(part) for part in found.values()}
+        for path, part in _inside({**vars(target), **components}):
+            if type(part) in kinds and id(part) not in driven:
+                others.setdefault(path, part)
     if not found:
         inner = getattr(target, "transformer", None)
         hint = "; attach to its model: foreseer.attach(pipe.transformer, ...)" if isinstance(inner, nn.Module) else ""
@@ -199,3 +203,18 @@ def _denoisers(target: Any) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]
             f"the scheduler of this {type(target).__name__} is None; give it one before attaching, since its steps are those of the run"
         )
     return found, others
+
+
+def _inside(holders: Mapping[str, Any]) -> Iterator[tuple[str, nn.Module]]:
+    """The modules inside of what a pipeline holds: of modules, lists, dictionaries and other objects, by their paths."""
+    for name, holder in holders.items():
+        if isinstance(holder, nn.Module):
+            held: Mapping[Any, Any] = {"": holder}
+        elif isinstance(holder, (list, tuple)):
+            held = dict(enumerate(holder))
+        else:
+            held = holder if isinstance(holder, Mapping) else getattr(holder, "__dict__", {})
+        for key, part in held.items():
+            if isinstance(part, nn.Module):
+                for path, module in part.named_modules():
+                    yield ".".join(filter(None, (name, str(key), path))), module

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from numbers import Real
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from torch import Tensor, nn
 
+from foreseer.adapters.arguments import floats
 from foreseer.adapters.bystanders import Bystanders
 from foreseer.adapters.calls import Call, Interception, intercept
 from foreseer.adapters.contexts import Context
@@ -72,17 +72,17 @@ class Attachment:
         self._detached, self._leaving, self._evaluating = False, False, 0
         self._roots: list[Interception] = []
         self._contexts: dict[str, Context] = {}
-        self._bystanders = Bystanders({}, lambda: None)
+        self._bystanders = Bystanders({}, lambda _: None)
         self._loop: PipelineLoop | None = None
         try:
             if pipeline is not None:
-                self._loop = PipelineLoop(pipeline, self._reachable, self._driver.finish)
+                self._loop = PipelineLoop(pipeline, self._reachable, self._ended)
             for name, wire in self._wires.items():
                 self._contexts[name] = Context(wire.model)
                 wire.install()
                 self._roots.append(intercept(wire.model, functools.partial(self._called, name)))
                 mark(wire.model, str(spec))
-            self._bystanders = Bystanders(bystanders, self._step_under_way)
+            self._bystanders = Bystanders(bystanders, self._step_under_way, pipeline, () if pipeline is None else (*wires, "scheduler"))
         except BaseException:
             self.detach()
             raise
@@ -114,7 +114,7 @@ class Attachment:
             return
         self._detached, self._generation = True, None
         with contextlib.ExitStack() as ending:  # the last is called first, and each whatever another raises
-            ending.callback(self._forget)
+            ending.callback(vars(self).update, _roots=[], _contexts={}, _wires={}, _pipeline=None)
             ending.callback(self._driver.release)
             for wire in self._wires.values():
                 ending.callback(wire.restore)
@@ -127,9 +127,6 @@ class Attachment:
             if self._loop is not None:
                 ending.callback(self._loop.restore)
             self._driver.finish()
-
-    def _forget(self) -> None:
-        self._roots, self._contexts, self._wires, self._pipeline = [], {}, {}, None
 
     @contextlib.contextmanager
     def run(
@@ -158,8 +155,8 @@ class Attachment:
             ContractError: A run is under way already, or the model was compiled or wrapped since it was attached.
             OptionError: Timesteps, number of steps and noise levels are out of range, or contradict one another.
         """
-        times = _floats(timesteps)
-        with self._sampling(Generation(timesteps=times, num_steps=num_steps, sigmas=_floats(sigmas), groups=groups, stream=stream, steps_by_itself=True)):
+        times = floats(timesteps)
+        with self._sampling(Generation(timesteps=times, num_steps=num_steps, sigmas=floats(sigmas), groups=groups, stream=stream, steps_by_itself=True)):
             yield self
 
     @contextlib.contextmanager
@@ -184,8 +181,8 @@ class Attachment:
         Raises:
             ContractError, OptionError: As `run`.
         """
-        times = _floats(timesteps)
-        with self._sampling(Generation(timesteps=times, num_steps=num_steps, sigmas=_floats(sigmas))) as generation:
+        times = floats(timesteps)
+        with self._sampling(Generation(timesteps=times, num_steps=num_steps, sigmas=floats(sigmas))) as generation:
             yield generation
 
     @contextlib.contextmanager
@@ -245,6 +242,10 @@ class Attachment:
                     f"the pipeline's {name} was exchanged or compiled after foreseer was attached, so its calls no longer arrive; compile first, attach last"
                 )
 
+    def _ended(self) -> None:
+        self._bystanders.ended()
+        self._driver.finish()
+
     def _begin(self) -> None:
         self._reachable()
         for wire in self._wires.values():
@@ -255,19 +256,17 @@ class Attachment:
 
     def _called(self, name: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         model = self._wires[name].model
-        generation = self._generation if self._loop is None else self._loop.under_way()
+        generation = self._under_way()
         if generation is None:
             self._outside += 1
             return inner(*args, **kwargs)
         refuse_cache(model)
-        if generation.number != self._run:
-            self._run = generation.number
-            self._begin()
         named = self._contexts[name].name or ("" if self._loop is None else self._loop.guided())
         place = generation.place(model, args, kwargs, named=named)
         if place is None:
             self._outside += 1
             return inner(*args, **kwargs)
+        self._bystanders.last = place.step
         self._evaluating += 1
         try:
             return self._driver.evaluate(name, generation, place, Call(inner, args, kwargs))
@@ -276,8 +275,17 @@ class Attachment:
             if self._leaving:
                 self.detach()
 
-    def _step_under_way(self) -> int | None:
-        generation = self._generation if self._loop is None else self._loop.generation
+    def _under_way(self) -> Generation | None:
+        generation = self._generation if self._loop is None else self._loop.under_way()
+        if generation is not None and generation.number != self._run:
+            self._run = generation.number
+            self._begin()
+        return generation
+
+    def _step_under_way(self, module: nn.Module) -> int | None:
+        """A bystander is called. One of the kind of the denoisers begins a step as they do."""
+        like = any(type(module) is type(wire.model) for wire in self._wires.values())
+        generation = self._under_way() if like or self._loop is None else self._loop.generation
         return None if generation is None or generation.index < 0 else generation.index
 
     def expect(self, preset: Preset, *, any_model: bool = False) -> None:
@@ -288,13 +296,3 @@ class Attachment:
             any_model: Let the report say what differs instead.
         """
         self._driver.expect(preset, any_model=any_model)
-
-
-def _floats(values: Any) -> Any:
-    if values is None:
-        return None
-    listed = values.tolist() if hasattr(values, "tolist") else values
-    if not isinstance(listed, Iterable):
-        return listed
-    plain = [v.item() if hasattr(v, "item") else v for v in listed]
-    return tuple(float(v) if isinstance(v, Real) else v for v in plain)  # what is no number, or no sequence, is refused by name
