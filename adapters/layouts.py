@@ -16,14 +16,11 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten  # diffusers registers its output classes there
 
+from foreseer.adapters.places import IN_ORDER, Place
 from foreseer.adapters.rows import is_row_list
 from foreseer.errors import UnsupportedModelError
 
 __all__ = ["Layout", "Pool", "same_bits", "same_output"]
-
-
-ALIGNMENT = 64
-"""Bytes: where torch's own tensors begin."""
 
 
 @attrs.frozen
@@ -31,8 +28,7 @@ class _Leaf:
     """One tensor of an output: ``(rows * folded, *shape)``; if ``second`` the rows are its second dimension (ERNIE-Image), if ``listed`` a list of tensors.
 
     Attributes:
-        order: Its dimensions from the outermost in memory to the innermost; None where they are in order. What is handed back lies in memory as what was
-            recorded: a product of a tensor that lies otherwise is summed otherwise.
+        place: How it lay in memory, as what is handed back then lies too.
     """
 
     folded: int
@@ -41,7 +37,7 @@ class _Leaf:
     device: torch.device
     listed: bool = False
     second: bool = False
-    order: tuple[int, ...] | None = None
+    place: Place = IN_ORDER
 
     @property
     def size(self) -> int:
@@ -57,14 +53,9 @@ class _Leaf:
     def as_returned(self, feature: Tensor) -> Any:
         """The opposite of `with_rows`, from any shape with as many entries."""
         tensor = feature.reshape(-1, *self.shape).to(self.dtype)
-        if tensor.data_ptr() % ALIGNMENT and not tensor.is_meta:  # a piece of a longer feature; products of what is not aligned are summed otherwise
-            tensor = tensor.clone(memory_format=torch.contiguous_format)
         if self.listed:
-            return list(tensor.contiguous().unbind(0))
-        tensor = tensor.transpose(0, 1) if self.second else tensor
-        if self.order is None:
-            return tensor.contiguous()
-        return tensor.permute(self.order).contiguous().permute([self.order.index(dim) for dim in range(tensor.ndim)])
+            return list(self.place.put(tensor).unbind(0))
+        return self.place.put(tensor.transpose(0, 1) if self.second else tensor)
 
     def fits(self, value: Any, rows: int) -> bool:
         """Whether a tensor of so many rows is shaped like this one."""
@@ -74,16 +65,8 @@ class _Leaf:
         return isinstance(value, Tensor) and value.shape == wanted and value.dtype == self.dtype and value.device == self.device
 
 
-def _order_of(value: Tensor) -> tuple[int, ...] | None:
-    """See `_Leaf`. What is not dense in memory (an expanded tensor, a slice) is handed back in order."""
-    if value.is_contiguous():
-        return None
-    order = tuple(sorted(range(value.ndim), key=value.stride, reverse=True))
-    return order if value.permute(order).is_contiguous() else None
-
-
-Pool = dict[tuple[Any, ...], Tensor]
-"""Tensors of zeros by their shape, dtype and device."""
+Pool = dict[tuple[int, _Leaf], Any]
+"""Tensors of zeros by their rows and what they stand for."""
 
 
 def _is_shard(part: torch.Size, whole: torch.Size, shards: int) -> bool:
@@ -144,12 +127,12 @@ class Layout:
                 leaves.append(_Leaf(1, tuple(value[0].shape), value[0].dtype, value[0].device, listed=True))
             elif isinstance(value, Tensor) and value.is_floating_point():
                 if value.ndim > 1 and value.shape[1] == rows and (second or len(value) % rows):
-                    leaves.append(_Leaf(1, (value.shape[0], *value.shape[2:]), value.dtype, value.device, second=True, order=_order_of(value)))
+                    leaves.append(_Leaf(1, (value.shape[0], *value.shape[2:]), value.dtype, value.device, second=True, place=Place.of(value)))
                     continue
                 if not value.ndim or not len(value) or len(value) % rows:
                     shape = tuple(value.shape)
                     raise UnsupportedModelError(f"{what} returned a tensor of shape {shape}; foreseer needs tensors with the call's {rows} rows")
-                leaves.append(_Leaf(len(value) // rows, tuple(value.shape[1:]), value.dtype, value.device, order=_order_of(value)))
+                leaves.append(_Leaf(len(value) // rows, tuple(value.shape[1:]), value.dtype, value.device, place=Place.of(value)))
             elif value is None or isinstance(value, (bool, int, float, str, Tensor)):
                 leaves.append(None)
             else:
@@ -230,18 +213,18 @@ class Layout:
         made = []
         for leaf in self._leaves:
             if leaf is not None:
-                key = (rows * leaf.folded, *leaf.shape, leaf.dtype, leaf.device)
+                key = (rows, leaf)
                 if key not in pool:
                     with torch.inference_mode(False):  # it outlives the step, and a host may write to it in the next under no_grad
-                        pool[key] = torch.zeros((rows * leaf.folded, *leaf.shape), dtype=leaf.dtype, device=leaf.device)
-                made.append(leaf.as_returned(pool[key]))
+                        pool[key] = leaf.as_returned(torch.zeros((rows * leaf.folded, *leaf.shape), dtype=leaf.dtype, device=leaf.device))
+                made.append(pool[key])
         return self._put_together(made)
 
     def _values(self, output: Any) -> Sequence[Any]:
         """What lies where leaves of the learnt structure are. Raises ValueError where an output is structured otherwise."""
         if self._plain is None:
             return self._spec.flatten_up_to(output)
-        if not isinstance(output, self._plain):
+        if not issubclass(type(output), self._plain):
             raise ValueError
         return (output,) if self._plain is Tensor else output  # no tree to be walked
 
