@@ -263,9 +263,6 @@ class Attachment:
         refuse_cache(model)
         named = self._contexts[name].name or ("" if self._loop is None else self._loop.guided())
         place = generation.place(model, args, kwargs, named=named)
-        if place is None:
-            self._outside += 1
-            return inner(*args, **kwargs)
         self._bystanders.last = place.step
         self._evaluating += 1
         try:

@@ -230,7 +230,7 @@ class Generation:
         elif told:
             calls.streams[stream].back = True
         calls.in_step.append(stream)
-        number = calls.numbers.setdefault(_numbered(known or [stream], kind, told), _Number(self.index))
+        number = calls.numbers.setdefault(((known or [stream])[0], kind, told), _Number(self.index))
         number.count(self.index)
         return Place(self.number, self.index, stream or self._stream, kind, number.changed)
 
@@ -248,7 +248,7 @@ class Generation:
         ahead = (self.timesteps or ())[self.index : self.index + 2]
         if time.values == self._time.values and not (len(ahead) == 2 and time.rounds(*ahead)):
             return False
-        number = calls.numbers.get(_numbered(known, kind, True)) if known else None
+        number = calls.numbers.get((known[0], kind, True)) if known else None
         return number is not None and number.step == self.index and number.now >= max(number.before, 1)
 
     def _known(self, calls: _Calls, base: str, text: Text) -> tuple[list[str], bool]:
@@ -268,10 +268,6 @@ class Generation:
         if not same and len(once) >= MOST_CALLS and len({streams[name].born for name in once}) >= CHANGING:
             return once, False
         return same, True
-
-
-def _numbered(known: list[str], kind: object, told: bool) -> object:
-    return known[0], kind, told
 
 
 def _refuse_name(stream: object) -> None:
