@@ -18,7 +18,7 @@ from foreseer.adapters.parallel import vote_for
 from foreseer.adapters.rows import copies_in, groups_of
 from foreseer.adapters.streams import Key, Stream, Streams
 from foreseer.adapters.wires import Wires
-from foreseer.errors import ContractError, OverBudgetError, UnsupportedModelError
+from foreseer.errors import ContractError, OptionError, OverBudgetError, UnsupportedModelError
 from foreseer.report import Report
 from foreseer.types import Run
 from foreseer.vote import Vote
@@ -125,6 +125,8 @@ class Driver:
             because = "gradients are enabled: wrap the loop in torch.no_grad()"
         while (name, signature) not in self._inert:
             entry = self._streams.find(key) or self._open(key, generation, place, call)
+            if generation.groups is not None and not generation.by_copies:
+                self._refuse_other_groups(groups_of(generation.groups, entry.session.run.rows), entry)
             try:
                 if entry.backbone.anatomy.version != wires.version:
                     raise Rewired("the model was changed: its modules, hooks or flags")
@@ -204,6 +206,12 @@ class Driver:
         if run.model != identity_of(next(iter(self._wires.values())).model):
             run = attrs.evolve(run, model="")
         return self._preset.check(run, any_model=self._any_model)
+
+    def _refuse_other_groups(self, groups: tuple[int, ...], entry: Stream) -> None:
+        run = entry.session.run
+        if groups != run.groups:
+            whose = f"stream {run.stream!r}" if run.stream else "this stream"
+            raise OptionError(f"groups={groups} of {whose} were {run.groups} before; its samples stay: give calls of other samples another stream=")
 
     def _groups(self, rows: int, generation: Generation, call: Call) -> tuple[int, ...]:
         given = generation.groups

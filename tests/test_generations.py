@@ -189,6 +189,20 @@ def test_rows_of_one_sample_are_said_by_the_call() -> None:
             model(torch.ones(3, 4))
 
 
+def test_the_samples_of_a_stream_stay() -> None:
+    """Law: other groups in a later call of a stream are refused in words, and not passed over."""
+    model = Plain()
+    with foreseer.attach(model, "reuse", interval=3) as attached, torch.no_grad():
+        with attached.generation(num_steps=9) as generation:
+            for groups in (2, [0, 1, 0, 1], 2):
+                generation.step()
+                with generation.call(groups=groups):
+                    model(torch.ones(4, 4))
+            generation.step()
+            with generation.call(groups=4), pytest.raises(foreseer.OptionError, match=r"groups=.* were .* before"):
+                model(torch.ones(4, 4))
+
+
 def test_a_generation_that_ends_by_an_exception_is_over_and_holds_nothing() -> None:
     """Law: its reports are finished, calls after it are computed and counted, and the next generation begins at step 0."""
     model = Plain()
