@@ -10,8 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.adapters.walk import live_blocks
-from foreseer.backbone import Pass
+from foreseer.backbone import Pass, live_blocks
 from foreseer.errors import OptionError
 from foreseer.types import OUTPUT, Evidence, Probe, Site
 

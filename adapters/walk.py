@@ -13,13 +13,14 @@ from torch.utils._pytree import tree_leaves
 from foreseer.adapters.arguments import are_cut, kept_tokens, shapes_of, stream_of
 from foreseer.adapters.assemblies import leaves_out_hooks
 from foreseer.adapters.layouts import Layout, same_bits
+from foreseer.backbone import live_blocks
 from foreseer.errors import UnsupportedModelError
 from foreseer.types import OUTPUT, Evidence, Probe, Site
 
 if TYPE_CHECKING:
     from foreseer.adapters.anatomy import Anatomy
 
-__all__ = ["Abandoned", "RaggedError", "Unlike", "Walk", "live_blocks"]
+__all__ = ["Abandoned", "RaggedError", "Unlike", "Walk"]
 
 
 class Unlike(BaseException):
@@ -32,21 +33,6 @@ class RaggedError(UnsupportedModelError):
 
 class Abandoned(BaseException):
     """Ends a pass that need not go on: its draft was rejected, or its output is forecast. Not an Exception, so that no host swallows it on the way."""
-
-
-def live_blocks(depth: int, forecast: Collection[Site], probe: Probe | None) -> list[bool]:
-    """``(L,)`` which blocks' outputs somebody needs, the probe included. A block is dead if the next needed output behind it is forecast as a whole."""
-    live = [False] * depth
-    needed = OUTPUT not in forecast
-    for index in reversed(range(depth)):
-        drafted = probe is not None and probe.on == "draft" and probe.block == index
-        live[index] = needed or drafted
-        if live[index]:
-            needed = drafted or Site(index) not in forecast
-    if probe is not None and probe.on == "input":
-        for index in range(probe.block + 1):
-            live[index] = True
-    return live
 
 
 class Walk:

@@ -12,9 +12,9 @@ from typing import Any, Protocol
 import attrs
 from torch import Tensor
 
-from foreseer.types import Evidence, Probe, Site
+from foreseer.types import OUTPUT, Evidence, Probe, Site
 
-__all__ = ["Ask", "Backbone", "Pass", "carry_out"]
+__all__ = ["Ask", "Backbone", "Pass", "carry_out", "live_blocks"]
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -53,6 +53,23 @@ class Pass:
     block_rows: int
     check_block_rows: int = 0
     finite: Sequence[bool] | None = None
+
+
+def live_blocks(depth: int, forecast: Collection[Site], probe: Probe | None) -> list[bool]:
+    """Return ``(L,)`` which blocks' outputs somebody needs, the probe included. A block is dead if the next needed output behind it is forecast as a
+    whole.
+    """
+    live = [False] * depth
+    needed = OUTPUT not in forecast
+    for index in reversed(range(depth)):
+        drafted = probe is not None and probe.on == "draft" and probe.block == index
+        live[index] = needed or drafted
+        if live[index]:
+            needed = drafted or Site(index) not in forecast
+    if probe is not None and probe.on == "input":
+        for index in range(probe.block + 1):
+            live[index] = True
+    return live
 
 
 class Backbone(Protocol):

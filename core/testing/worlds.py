@@ -12,8 +12,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from foreseer.adapters.walk import live_blocks
-from foreseer.backbone import Pass
+from foreseer.backbone import Pass, live_blocks
 from foreseer.types import OUTPUT, Evidence, Probe, Site
 
 __all__ = [
