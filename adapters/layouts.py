@@ -222,10 +222,8 @@ class Layout:
 
     def _values(self, output: Any) -> Sequence[Any]:
         """What lies where leaves of the learnt structure are. Raises ValueError where an output is structured otherwise."""
-        if self._plain is None:
+        if self._plain is None or not issubclass(type(output), self._plain):
             return self._spec.flatten_up_to(output)
-        if not issubclass(type(output), self._plain):
-            raise ValueError
         return (output,) if self._plain is Tensor else output  # no tree to be walked
 
     def _put_together(self, tensors: list[Any]) -> Any:

@@ -82,7 +82,8 @@ def test_policy_none_is_full_computation(results: Results) -> None:
     assert not any(none.values("latent_error"))
     assert results.cost(none) == 1.0
     assert none.steps == [STEPS] * 3
-    assert none.counted == full.counted
+    assert none.counted.flops == full.counted.flops
+    assert none.counted.held_bytes - full.counted.held_bytes <= 1000, "the texts by which calls are told apart, here labels"
     assert none.frechet == full.frechet
 
 

@@ -17,7 +17,7 @@ import pluggy
 import pytest
 
 import foreseer
-from foreseer import PluginError, hookspecs, loop, plugins, report, session, versions
+from foreseer import PluginError, hookspecs, loop, plugins, report, tenure, trial, types, versions
 from foreseer.adapters import ArrayBackbone, arrays
 from foreseer.describe import describe_plugins
 from foreseer.registry import OBSERVERS, build_observers, load_factory, parse_policy
@@ -219,7 +219,7 @@ def test_a_plugin_of_contract_1_0_survives_a_later_minor(install: Any, monkeypat
     monkeypatch.setattr(plugins, "ObserverSpecs", widened(hookspecs.ObserverSpecs))
     call = plugins.Implementation.__call__
     monkeypatch.setattr(plugins.Implementation, "__call__", lambda self, values: call(self, {**values, "budget": 0.5}))
-    for home, name in ((session, "Step"), (session, "Outcome"), (session, "History"), (loop, "Run"), (arrays, "Evidence"), (report, "Report")):
+    for home, name in ((types, "Step"), (trial, "Outcome"), (tenure, "History"), (loop, "Run"), (arrays, "Evidence"), (report, "Report")):
         old = getattr(home, name)
         monkeypatch.setattr(
             home, name, attrs.make_class(name, {"tomorrow": attrs.field(default=1.0, kw_only=True)}, bases=(old,), frozen=True, eq=name == "Step")
