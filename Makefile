@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Test processes; each takes one thread.
 WORKERS ?= 2
 
-.PHONY: demo test lint types docs wheel lowest bench clean
+.PHONY: demo test test-all lint types docs wheel lowest bench clean
 
 # One environment for everything; made anew when the project's metadata changes.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -19,6 +19,10 @@ demo: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+# Every law over every tiny model, of which `make test` tries a sixth.
+test-all: $(VENV)/.ready
+	FORESEER_ALL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .
