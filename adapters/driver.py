@@ -154,12 +154,11 @@ class Driver:
         backbone = entry.backbone
         if changed:
             entry.examined += 1
-            if entry.examined > EXAMINED:
-                entry.session.tenure.give_up(f"{changed}, again and again")
-                return
             entry.changed = changed
             backbone = self._streams.backbone(key, self._votes[key.name], anew=True)
-        self._streams.begin_anew(key, backbone, entry.changed)
+        self._streams.begin_anew(key, backbone, "" if entry.session.tenure.given_up else entry.changed)
+        if entry.examined > EXAMINED:
+            entry.session.tenure.give_up(f"{entry.changed}, again and again")
 
     def _over_budget(self, key: Key, entry: Stream, place: Place, error: OverBudgetError) -> None:
         """Forecast the last block where that was asked for. Late in a generation, compute: what was computed so far is not thrown away.

@@ -131,10 +131,11 @@ class Streams:
             anew: Make a new one in any case.
         """
         wires = self._wires[key.name]
-        self._backbones = {k: b for k, b in self._backbones.items() if k.name != key.name or b.anatomy.version == wires.version}
+        self._backbones = {k: b for k, b in self._backbones.items() if k.name != key.name or wires.knows(b.anatomy.version)}
         found = self._backbones.pop(key, None)
-        if found is None:
-            found = next((b for k, b in reversed(self._backbones.items()) if (k.name, k.signature) == (key.name, key.signature)), None)
+        if found is None or found.anatomy.version != wires.version:
+            alike = (b for k, b in reversed(self._backbones.items()) if (k.name, k.signature) == (key.name, key.signature))
+            found = next((b for b in alike if b.anatomy.version == wires.version), None)
         if found is None or anew:
             fresh = ModuleBackbone(wires, vote)
             if found is not None:

@@ -53,6 +53,10 @@ class _Likeness:
         return self._dtypes_now() != self._dtypes
 
 
+KNOWN = 8
+"""Likenesses of a model that are remembered."""
+
+
 class Wires:
     """Intercepts a model's blocks, and the parts that a policy asks for. Outside of a walk every call passes through.
 
@@ -81,7 +85,8 @@ class Wires:
         self.blocks: list[nn.Module] = []
         self.parts: list[Parts | None] = []
         self.notes: list[str] = []
-        self.version = 0
+        self.version = self._versions = 0
+        self._known: list[tuple[_Likeness, int]] = []
         self.second: set[int] = set()
         self._watched: set[int] = set()
         self._interceptions: list[Interception] = []
@@ -137,12 +142,22 @@ class Wires:
         """Whether it is stale, or of another dtype."""
         return self.stale or self._likeness.lost_dtype
 
+    def knows(self, version: int) -> bool:
+        """Whether what was learnt in a version may hold again."""
+        return version == self.version or any(version == known for _, known in self._known)
+
     def rewire(self) -> None:
-        """Find everything anew."""
+        """Find everything anew. A model that is again what it was before, as with hooks that skip layers in one call of each step, has its version again."""
+        self._known = [*self._known[-KNOWN:], (self._likeness, self.version)]
+        again = next((version for likeness, version in self._known if not likeness.lost), None)
+        watched = set(self._watched)
         self.restore()
-        self.version += 1
+        self._versions += again is None
+        self.version = self._versions if again is None else again
         self._find()
         self.install()
+        if again is not None:
+            self.watch(watched)
 
     def _here(self) -> Walk | None:
         """The walk under way in this thread. Another thread's calls of the same modules are none of its business."""
