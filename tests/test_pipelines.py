@@ -208,7 +208,7 @@ def raise_in_the_model(subject: Subject) -> None:
 
     def hook(*_args: Any) -> None:
         calls.append(1)
-        if len(calls) == 3:
+        if len(calls) >= 3:  # the third may be of the self-check, which takes what is raised for an answer
             raise ZeroDivisionError
 
     handles = [model.register_forward_hook(hook) for model in transformers(subject.pipe).values()]
