@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import itertools
 import threading
 from collections.abc import Callable, Collection
@@ -26,6 +27,19 @@ _TRAITS = ("_modules", "_forward_hooks", "_forward_pre_hooks", "_chunk_size", "p
 """What of a module is changed from outside, and changes what a call of it does."""
 
 
+def _copied(traits: list[list[Any]]) -> list[list[Any]]:
+    return [[copy.copy(trait) if isinstance(trait, (dict, list)) else trait for trait in some] for some in traits]
+
+
+def _plain(traits: list[list[Any]]) -> list[list[Any]]:
+    """The same, where a module's own `forward` that is its class's counts as none: hooks that are removed leave it behind."""
+    return [[None if _of_its_class(trait) else trait for trait in some] for some in traits]
+
+
+def _of_its_class(trait: Any) -> bool:
+    return inspect.ismethod(trait) and trait.__func__ is getattr(type(trait.__self__), "forward", None)
+
+
 class _Likeness:
     """What a model was made of when it was looked at: shallow copies, so that looking again compares a few lists and asks no device."""
 
@@ -33,7 +47,7 @@ class _Likeness:
         self._model, own = model, [vars(module) for module in model.modules()]
         self._where = {name: [traits for traits in own if name in traits and traits[name] != {}] for name in _TRAITS}
         self._where |= {"_forward_hooks": own, "_forward_pre_hooks": own} | ({} if ATTRIBUTE == "forward" else {"forward": own})
-        self._was = [[copy.copy(trait) if isinstance(trait, (dict, list)) else trait for trait in traits] for traits in self._now()]
+        self._was = _copied(self._now())
         self._dtypes = self._dtypes_now()
 
     def _now(self) -> list[list[Any]]:
@@ -45,7 +59,10 @@ class _Likeness:
     @property
     def lost(self) -> bool:
         """Whether something is other than it was: modules, hooks, a `forward` or processor of their own, chunking, adapters."""
-        return self._now() != self._was
+        now = self._now()
+        if now != self._was and _plain(now) == _plain(self._was):
+            self._was = _copied(now)
+        return now != self._was
 
     @property
     def lost_dtype(self) -> bool:

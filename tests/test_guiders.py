@@ -86,9 +86,6 @@ def guided(name: str, by: str = METHODS[0]) -> Guided:
         return Guided(wan.transformer(), wan.unipc(), guider(name), by)
 
 
-CHANGED = "the model was changed: its modules, hooks or flags; the policy began anew"
-
-
 @pytest.mark.parametrize("by", METHODS)
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("name", list(GUIDERS))
@@ -99,9 +96,6 @@ def test_calls_of_a_guider_are_streams_under_its_names(name: str, policy: str, b
     with foreseer.attach(pipe, parse_policy(policy)) as attached:
         output = pipe()
         reports = attached.reports
-        # hooks that a guider puts in for one call of each step are a change of the model, which the first run has to find out
-        settled = any(map(CHANGED.__eq__, (w.split(": ", 1)[-1] for r in reports.values() for w in r.warnings)))
-        output = pipe() if settled else output
         assert torch.equal(pipe(), output)
     assert {stream: len(report.outcomes) for stream, report in reports.items()} == {stream: pipe.called.count(stream) for stream in dict.fromkeys(pipe.called)}
     assert all(report.finished for report in reports.values())

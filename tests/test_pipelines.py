@@ -196,9 +196,15 @@ def downgrades(sentences: Sequence[str]) -> set[str]:
     return {sentence for sentence in sentences if not any(words in sentence for words in IN_WORDS)}
 
 
+class Stopped(Exception):  # noqa: N818
+    """What a user raises to stop a model: let through wherever it is raised, also in a self-check."""
+
+
 def raise_by_callback(subject: Subject) -> None:
     def callback(_pipe: Any, step: int, _timestep: Any, _values: dict[str, Any]) -> dict[str, Any]:
-        return {} if step < 2 else {"never": 1 / 0}
+        if step == 2:
+            raise Stopped
+        return {}
 
     subject.call(callback_on_step_end=callback)
 
@@ -208,8 +214,8 @@ def raise_in_the_model(subject: Subject) -> None:
 
     def hook(*_args: Any) -> None:
         calls.append(1)
-        if len(calls) >= 3:  # the third may be of the self-check, which takes what is raised for an answer
-            raise ZeroDivisionError
+        if len(calls) == 3:
+            raise Stopped
 
     handles = [model.register_forward_hook(hook) for model in transformers(subject.pipe).values()]
     try:
@@ -261,7 +267,7 @@ class Laws:
             ways.append(raise_in_the_model)
         with foreseer.attach(subject.pipe, parse_policy(policy)):
             for way in ways:
-                with pytest.raises(ZeroDivisionError):
+                with pytest.raises(Stopped):
                     way(subject)
             after = subject.call()
         assert torch.equal(after, subject.fresh(policy))
