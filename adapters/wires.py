@@ -2,72 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import functools
-import inspect
-import itertools
 import threading
 from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import nn
 
 from foreseer.adapters.blocks import find_blocks
-from foreseer.adapters.calls import ATTRIBUTE, Interception, intercept, is_compiled
+from foreseer.adapters.calls import Interception, intercept, is_compiled
+from foreseer.adapters.likeness import Likeness
 from foreseer.adapters.parts import Parts, covered, parts_of
 
 if TYPE_CHECKING:
     from foreseer.adapters.walk import Walk
 
 __all__ = ["Wires"]
-
-
-_TRAITS = ("_modules", "_forward_hooks", "_forward_pre_hooks", "_chunk_size", "processor", "_active_adapter", "_disable_adapters", "merged_adapters")
-"""What of a module is changed from outside, and changes what a call of it does."""
-
-
-def _copied(traits: list[list[Any]]) -> list[list[Any]]:
-    return [[copy.copy(trait) if isinstance(trait, (dict, list)) else trait for trait in some] for some in traits]
-
-
-def _plain(traits: list[list[Any]]) -> list[list[Any]]:
-    """The same, where a module's own `forward` that is its class's counts as none: hooks that are removed leave it behind."""
-    return [[None if _of_its_class(trait) else trait for trait in some] for some in traits]
-
-
-def _of_its_class(trait: Any) -> bool:
-    return inspect.ismethod(trait) and trait.__func__ is getattr(type(trait.__self__), "forward", None)
-
-
-class _Likeness:
-    """What a model was made of when it was looked at: shallow copies, so that looking again compares a few lists and asks no device."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self._model, own = model, [vars(module) for module in model.modules()]
-        self._where = {name: [traits for traits in own if name in traits and traits[name] != {}] for name in _TRAITS}
-        self._where |= {"_forward_hooks": own, "_forward_pre_hooks": own} | ({} if ATTRIBUTE == "forward" else {"forward": own})
-        self._was = _copied(self._now())
-        self._dtypes = self._dtypes_now()
-
-    def _now(self) -> list[list[Any]]:
-        return [[*map(dict.get, own, itertools.repeat(name))] for name, own in self._where.items()]
-
-    def _dtypes_now(self) -> list[torch.dtype]:
-        return [parameter.dtype for parameter in self._model.parameters()]
-
-    @property
-    def lost(self) -> bool:
-        """Whether something is other than it was: modules, hooks, a `forward` or processor of their own, chunking, adapters."""
-        now = self._now()
-        if now != self._was and _plain(now) == _plain(self._was):
-            self._was = _copied(now)
-        return now != self._was
-
-    @property
-    def lost_dtype(self) -> bool:
-        """Whether a weight has another dtype."""
-        return self._dtypes_now() != self._dtypes
 
 
 KNOWN = 8
@@ -103,7 +53,7 @@ class Wires:
         self.parts: list[Parts | None] = []
         self.notes: list[str] = []
         self.version = self._versions = 0
-        self._known: list[tuple[_Likeness, int]] = []
+        self._known: list[tuple[Likeness, int]] = []
         self.second: set[int] = set()
         self._watched: set[int] = set()
         self._interceptions: list[Interception] = []
@@ -117,7 +67,7 @@ class Wires:
         self.covered = covered(self.blocks, self.parts)
         if any(is_compiled(block) for block in self.blocks):
             self.notes.append("the blocks are compiled, so that their parts cannot be forecast one by one")
-        self._likeness = _Likeness(self.model)
+        self._likeness = Likeness(self.model)
 
     def install(self) -> None:
         """Intercept the blocks."""

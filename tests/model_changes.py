@@ -257,6 +257,8 @@ def fuse_projections(model: Any) -> Undo | None:
     before = {path for path, _ in model.named_modules()}
     model.fuse_qkv_projections()
     fused = [path.rpartition(".") for path, _ in model.named_modules() if path not in before]
+    if not fused:
+        return None
 
     def undo() -> None:
         model.unfuse_qkv_projections()

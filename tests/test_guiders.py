@@ -99,6 +99,8 @@ def test_calls_of_a_guider_are_streams_under_its_names(name: str, policy: str, b
         assert torch.equal(pipe(), output)
     assert {stream: len(report.outcomes) for stream, report in reports.items()} == {stream: pipe.called.count(stream) for stream in dict.fromkeys(pipe.called)}
     assert all(report.finished for report in reports.values())
+    if policy.startswith("reuse"):
+        assert all(any(not all(outcome.computed) for outcome in report.outcomes) for report in reports.values())
     if policy == "none":
         assert torch.equal(output, bare)
     else:
