@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 # Test processes; each takes one thread.
 WORKERS ?= 2
 
-.PHONY: demo test test-all lint types docs wheel lowest bench clean
+.PHONY: demo test test-all lint types floors docs wheel lowest bench clean
 
 # One environment for everything; made anew when the project's metadata changes.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -30,6 +30,10 @@ lint: $(VENV)/.ready
 
 types: $(VENV)/.ready
 	$(BIN)/python .ci/types.py
+
+# Each floor imports only what lies below it.
+floors: $(VENV)/.ready
+	$(BIN)/python .ci/floors.py
 
 docs: $(VENV)/.ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir site

@@ -17,9 +17,9 @@ from foreseer.adapters.refusals import refuse
 from foreseer.adapters.wires import Wires
 from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.plugins import observer_hooks, policy_hooks
+from foreseer.presets import Preset, find_preset
 from foreseer.registry import PolicySpec, build_observers, signature_of
 from foreseer.registry import policy as named
-from foreseer.workbench.preset import Preset, find_preset
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup

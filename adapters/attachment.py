@@ -29,7 +29,7 @@ from foreseer.report import Report
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-    from foreseer.workbench.preset import Preset
+    from foreseer.presets import Preset
 
 __all__ = ["Attachment"]
 

@@ -26,7 +26,7 @@ from foreseer.vote import Vote
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-    from foreseer.workbench.preset import Preset
+    from foreseer.presets import Preset
 
 __all__ = ["Driver"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -14,14 +14,29 @@ from foreseer.adapters.calls import Interception, intercept, is_compiled
 from foreseer.adapters.likeness import Likeness
 from foreseer.adapters.parts import Parts, covered, parts_of
 
-if TYPE_CHECKING:
-    from foreseer.adapters.walk import Walk
+__all__ = ["Visitor", "Wires"]
 
-__all__ = ["Wires"]
+Inner = Callable[..., Any]
 
 
 KNOWN = 8
 """Likenesses of a model that are remembered."""
+
+
+class Visitor(Protocol):
+    """Who is led to the calls while a model's forward is under way. Each answers with what the call returns."""
+
+    thread: int
+    """Whose calls are its business."""
+
+    def block(self, index: int, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Take a block's place."""
+
+    def part(self, index: int, part: str, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Take the place of a block's part."""
+
+    def idle(self, index: int, path: str, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Take the place of a module that need not run where its part does not."""
 
 
 class Wires:
@@ -48,7 +63,7 @@ class Wires:
         self.model = model
         self._blocks_path = blocks
         self.opaque = is_compiled(model)
-        self.walk: Walk | None = None
+        self.walk: Visitor | None = None
         self.blocks: list[nn.Module] = []
         self.parts: list[Parts | None] = []
         self.notes: list[str] = []
@@ -126,19 +141,19 @@ class Wires:
         if again is not None:
             self.watch(watched)
 
-    def _here(self) -> Walk | None:
+    def _here(self) -> Visitor | None:
         """The walk under way in this thread. Another thread's calls of the same modules are none of its business."""
         walk = self.walk
         return walk if walk is not None and walk.thread == threading.get_ident() else None
 
-    def _around_block(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _around_block(self, index: int, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         walk = self._here()
         return inner(*args, **kwargs) if walk is None else walk.block(index, inner, args, kwargs)
 
-    def _around_part(self, index: int, part: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _around_part(self, index: int, part: str, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         walk = self._here()
         return inner(*args, **kwargs) if walk is None else walk.part(index, part, inner, args, kwargs)
 
-    def _around_idle(self, index: int, path: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _around_idle(self, index: int, path: str, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         walk = self._here()
         return inner(*args, **kwargs) if walk is None else walk.idle(index, path, inner, args, kwargs)

@@ -12,6 +12,7 @@ import typer  # isort: skip  (foreseer.console says what to install where it is 
 __all__ = ["bench"]
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure policies and peers on one model and the same noises.")
+"""Measure policies and peers on one model and the same noises."""
 
 
 @bench.command()

@@ -27,13 +27,13 @@ from foreseer.bench.lanes import FULL, fewer_lane, keep_freed_memory, labels_of
 from foreseer.bench.likeness import Drawn, figures_of, look_at
 from foreseer.bench.machine import git_state, machine, versions
 from foreseer.bench.peers import PeerError, PeerSpec, Request
-from foreseer.bench.quality import DigitJudge, frechet_distance
 from foreseer.bench.results import Counted, LaneResult, Results, Unit
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.store import Store
 from foreseer.files import refuse_unwritable_folder
 from foreseer.registry import PolicySpec, parse_policy, signature_of
 from foreseer.report import Report
+from foreseer.zoo.judge import DigitJudge, frechet_distance
 
 __all__ = ["run_benchmark"]
 

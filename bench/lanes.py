@@ -23,6 +23,7 @@ __all__ = [
     "FULL",
     "SAMPLE",
     "Lane",
+    "LaneOf",
     "Measurement",
     "fewer_lane",
     "generator_of",
@@ -46,7 +47,7 @@ class Lane:
     Attributes:
         name: What tables call it.
         kind: ``"full"``: the bare model with all steps. ``"policy"``: all steps, driven by a policy. ``"fewer"``: the bare model with fewer steps.
-            ``"static"`` and ``"hindsight"``: all steps, under schedules that were planned on the compared samples, see `foreseer.bench.headroom`.
+            ``"static"`` and ``"hindsight"``: all steps, under schedules that were planned on the compared samples, see `foreseer.workbench.headroom`.
         num_steps: DDIM steps.
         spec: The policy; None for the bare model.
         observers: Plugins that watch the policy's runs.
@@ -66,6 +67,19 @@ FULL = "full"
 def fewer_lane(num_steps: int) -> Lane:
     """Return plain DDIM with fewer steps: what a cache of the same cost must beat."""
     return Lane(f"full, {num_steps} step{'s' * (num_steps != 1)}", "fewer", num_steps)
+
+
+@attrs.frozen(eq=False)
+class LaneOf:
+    """A lane whose policy may differ from batch to batch.
+
+    Attributes:
+        name: What tables call it.
+        of: ``indices of a batch -> the lane``.
+    """
+
+    name: str
+    of: Callable[[range], Lane] = attrs.field(repr=False)
 
 
 @attrs.frozen(eq=False)

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.bench.families import Family
-from foreseer.bench.psnr import psnr
-from foreseer.bench.quality import SSIM_WINDOW, DigitJudge, ssim
+from foreseer.bench.quality import SSIM_WINDOW, ssim
+from foreseer.psnr import psnr
+from foreseer.zoo.judge import DigitJudge
 
 __all__ = ["Drawn", "figures_of", "look_at"]
 

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Protocol
 
 import attrs
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from foreseer.bench.lanes import FULL, SAMPLE, Lane, Measurement, fewer_lane, labels_of, measure, noise_of, warm_up
-from foreseer.bench.psnr import Likeness, likeness_of, psnr
-from foreseer.bench.quality import DigitJudge, ssim
+from foreseer.bench.compare_settings import CompareSettings
+from foreseer.bench.compared import Row
+from foreseer.bench.lanes import FULL, SAMPLE, Lane, LaneOf, Measurement, fewer_lane, labels_of, measure, noise_of, warm_up
+from foreseer.bench.quality import ssim
+from foreseer.psnr import psnr
 from foreseer.registry import PolicySpec, build_observers
 from foreseer.report import Report
+from foreseer.zoo.judge import DigitJudge
 
-if TYPE_CHECKING:
-    from foreseer.bench.compare import CompareSettings
-    from foreseer.bench.headroom import LaneOf
-
-__all__ = ["Bars", "Comparison", "Row"]
+__all__ = ["Bars", "Comparison"]
 
 
 class Bars(Protocol):
@@ -38,87 +36,6 @@ class Bars(Protocol):
         """A step of what is under way is done."""
 
 
-@attrs.frozen(eq=False, kw_only=True)
-class Row:
-    """One lane over all N finished samples: a line of the table.
-
-    Attributes:
-        name: Of the lane.
-        kind: Of the lane, see `Lane`.
-        num_steps: DDIM steps, which a policy computes or forecasts.
-        steps: ``(N,)`` steps computed for each sample.
-        ratio: Block-rows over those of full computation; 1 / ratio is the speed-up that the saved blocks promise.
-        seconds: Seconds of each batch.
-        speedups: For each batch, seconds of full computation over seconds of this lane.
-        psnr: ``(N,)`` dB against full computation; infinite where the sample is the same, NaN where it is
-            broken, that is not finite. ``likeness`` says what they come to.
-        ssim: ``(N,)`` against full computation.
-        frechet: Distance to the data, see ``FRECHET_NOTE``; NaN for a single sample, or where a sample is not finite.
-        accuracy: Share of the samples that a classifier puts into the class they were made for.
-        bytes_held: Most bytes that recorded features occupied during a batch.
-        fewer: Name of the lane that computes as many steps without a policy; None where there is none.
-        gain: Mean PSNR less that of ``fewer``, in dB; None where there is none.
-        warnings: From the reports of all batches.
-    """
-
-    name: str
-    kind: Literal["full", "policy", "fewer", "static", "hindsight"]
-    num_steps: int
-    steps: NDArray[np.int64] = attrs.field(repr=False)
-    ratio: float
-    seconds: tuple[float, ...] = attrs.field(repr=False)
-    speedups: tuple[float, ...] = attrs.field(repr=False)
-    psnr: NDArray[np.float64] = attrs.field(repr=False)
-    ssim: NDArray[np.float64] = attrs.field(repr=False)
-    frechet: float
-    accuracy: float
-    bytes_held: int
-    fewer: str | None = None
-    gain: float | None = None
-    warnings: tuple[str, ...] = ()
-
-    @property
-    def likeness(self) -> Likeness:
-        """What the samples' PSNRs come to."""
-        return likeness_of(self.psnr)
-
-    @property
-    def speedup(self) -> float:
-        """Median over the batches of the measured speed-up."""
-        return float(np.median(self.speedups))
-
-    @property
-    def label(self) -> str:
-        """Name and measured speed-up."""
-        return self.name if self.kind == "full" else f"{self.name}, {self.speedup:.2f}x"
-
-    def figures(self) -> dict[str, Any]:
-        """Return the scalars by name, as they are written to files. What is not finite is None."""
-        like = self.likeness
-        values = {
-            "steps_computed": self.steps.mean(),
-            "steps_computed_min": self.steps.min(),
-            "steps_computed_max": self.steps.max(),
-            "block_rows_ratio": self.ratio,
-            "speedup": self.speedup,
-            "speedup_min": min(self.speedups),
-            "speedup_max": max(self.speedups),
-            "speedup_promised": 1.0 / self.ratio,
-            "psnr_mean": like.mean,
-            "psnr_worst": like.worst,
-            "identical_samples": like.same,
-            "broken_samples": like.broken,
-            "ssim_mean": self.ssim.mean(),
-            "frechet_distance": self.frechet,
-            "accuracy": self.accuracy,
-            "seconds_per_batch": float(np.median(self.seconds)),
-            "bytes_held": self.bytes_held,
-            "gain_over_fewer_steps_db": self.gain,
-        }
-        head = {"name": self.name, "kind": self.kind, "samples": len(self.psnr), "num_steps": self.num_steps}
-        return head | {name: _finite(value) for name, value in values.items()} | {"fewer_steps": self.fewer}
-
-
 class Comparison:
     """A comparison under way. Only whole batches enter its results."""
 
@@ -130,7 +47,7 @@ class Comparison:
         watchers = build_observers(settings.observers)
         self._policies = [Lane(str(spec), "policy", settings.steps, spec, watchers) for spec in specs]
         self._fewer: dict[str, Lane] = {}
-        self._headroom: list[Lane] = []
+        self._afterwards: list[Lane] = []
         self._done: dict[str, list[Measurement]] = {}
 
     def run(self, bars: Bars, *, on_batch: Callable[[], object]) -> None:
@@ -175,12 +92,12 @@ class Comparison:
         """Return the numbers of steps that policies computed on average, each once; all steps are left out."""
         return sorted({lane.num_steps for lane in self._fewer.values() if lane.num_steps < self.settings.steps})
 
-    def measure_headroom(self, lanes: Sequence[LaneOf], bars: Bars) -> None:
+    def measure_afterwards(self, lanes: Sequence[LaneOf], bars: Bars) -> None:
         """Measure lanes that were planned on the finished samples. They are timed after the others, so their speed-ups are less certain."""
         bars.expect(len(lanes) * len(self.batches) * self.settings.steps)
         for lane in lanes:
             self._done[lane.name] = [self._measure(lane.of(indices), indices, bars, "headroom") for indices in self.batches]
-            self._headroom.append(lane.of(self.batches[0]))
+            self._afterwards.append(lane.of(self.batches[0]))
 
     def _fewer_lanes(self) -> list[Lane]:
         """Each number of steps once, in the order of the policies. A policy that computed all steps has full computation beside it."""
@@ -213,7 +130,7 @@ class Comparison:
         samples, labels = self.samples(), self.labels()
         rows: dict[str, Row] = {}
         order = [lane for policy in self._policies for lane in (policy, self._fewer[policy.name])]
-        for lane in (self._full, *order, *self._headroom):
+        for lane in (self._full, *order, *self._afterwards):
             if lane.name not in rows and lane.name in self._done:
                 rows[lane.name] = self._row(lane, samples, labels, judge)
         for policy in self._policies:
@@ -221,7 +138,7 @@ class Comparison:
             if fewer is not None:
                 gain = rows[policy.name].likeness.mean - fewer.likeness.mean
                 rows[policy.name] = attrs.evolve(rows[policy.name], fewer=fewer.name, gain=gain)
-        for lane in self._headroom:
+        for lane in self._afterwards:
             beside = rows.get(_as_many(rows[lane.name].steps.tolist()).name)
             if beside is not None:
                 gain = rows[lane.name].likeness.mean - beside.likeness.mean
@@ -251,10 +168,3 @@ class Comparison:
 def _as_many(steps: Sequence[int]) -> Lane:
     """Return the fewer-steps lane of a policy that computed these steps; half a step is rounded up, in favour of what is to be beaten."""
     return fewer_lane(max(1, math.floor(np.mean(steps) + 0.5)))
-
-
-def _finite(value: Any) -> Any:
-    """Return a number that JSON can hold: None for what is not finite."""
-    if value is None or not np.isfinite(value):
-        return None
-    return value.item() if isinstance(value, np.generic) else value

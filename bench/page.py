@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
 from foreseer.files import write_csv, write_whole
+from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
 
 if TYPE_CHECKING:
-    from foreseer.bench.compare import Result
-    from foreseer.bench.measure import Row
+    from foreseer.bench.compared import Result, Row
 
 __all__ = ["COLUMNS", "Column", "print_table", "remarks", "write_page", "write_table"]
 

@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES
 from foreseer.files import write_whole
+from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES
 
 if TYPE_CHECKING:
-    from foreseer.bench.compare import Result
-    from foreseer.bench.measure import Row
+    from foreseer.bench.compared import Result, Row
 
 __all__ = ["draw_samples", "draw_speed_quality"]
 

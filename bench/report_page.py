@@ -18,7 +18,6 @@ import numpy as np
 
 from foreseer.bench.claims import Verdict, verdicts
 from foreseer.bench.equal_cost import sweep_of
-from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES
 from foreseer.bench.report_pictures import AMPLIFY, FATES, differences, fates_of, samples, timeline
 from foreseer.bench.report_points import ACROSS, UP, points_of
 from foreseer.bench.results import FIGURES, LaneResult, Results, plain
@@ -27,6 +26,7 @@ from foreseer.bench.store import Store
 from foreseer.bench.summary import Line, lines_of
 from foreseer.bench.tables import COLUMNS, Column, broken_text, number_text
 from foreseer.files import write_whole
+from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES
 
 __all__ = ["PAGE", "write_page"]
 

@@ -38,8 +38,8 @@ import attrs
 from foreseer.bench.fields import check_device, check_dtype, number, whole
 from foreseer.bench.peers import PEERS, PeerSpec
 from foreseer.errors import OptionError, PluginError
+from foreseer.presets import Preset, find_preset
 from foreseer.registry import PolicySpec, parse_policy
-from foreseer.workbench.preset import Preset, find_preset
 
 __all__ = ["BenchSettings", "read_settings"]
 

@@ -9,8 +9,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from foreseer.bench.psnr import counted_psnr
 from foreseer.bench.results import FIGURES, LaneResult, Results
+from foreseer.psnr import counted_psnr
 
 __all__ = ["Line", "counted", "in_decibels", "lines_of", "mean_of", "paired_psnr", "worst_of"]
 
@@ -23,7 +23,7 @@ def in_decibels(figure: str) -> bool:
 def counted(figure: str, values: Sequence[float]) -> NDArray[np.float64]:
     """Return a figure's values as means, worst samples and differences take them.
 
-    Those in dB are counted as `foreseer.bench.psnr.counted_psnr` says; others as they are, NaN where one does
+    Those in dB are counted as `foreseer.psnr.counted_psnr` says; others as they are, NaN where one does
     not exist.
     """
     return counted_psnr(values) if in_decibels(figure) else np.asarray(values, dtype=np.float64)

@@ -13,10 +13,10 @@ from rich.text import Text
 from foreseer.bench.claims import verdicts
 from foreseer.bench.diff import Change, Diff
 from foreseer.bench.equal_cost import best_at_steps, gain, sweep_of
-from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
 from foreseer.bench.results import FIGURES, LaneResult, Results
 from foreseer.bench.summary import Line, in_decibels, lines_of
 from foreseer.console import console, table
+from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
 
 __all__ = [
     "COLUMNS",

@@ -31,9 +31,10 @@ if TYPE_CHECKING:
         UnsupportedModelError,
     )
     from foreseer.hookspecs import ObserverSpecs, PolicySpecs, hookimpl
+    from foreseer.listing import list_plugins
     from foreseer.loop import sample
     from foreseer.outcome import Kind, Outcome
-    from foreseer.registry import PolicySpec, cite, list_plugins, policy
+    from foreseer.registry import PolicySpec, cite, policy
     from foreseer.report import Report
     from foreseer.session import Session
     from foreseer.types import OUTPUT, Evidence, History, Needs, Plan, Probe, Run, Site, Step, Verdict, Weights
@@ -99,7 +100,8 @@ _HOMES = {
     "hookspecs": ("ObserverSpecs", "PolicySpecs", "hookimpl"),
     "loop": ("sample",),
     "outcome": ("Kind", "Outcome"),
-    "registry": ("PolicySpec", "cite", "list_plugins", "policy"),
+    "listing": ("list_plugins",),
+    "registry": ("PolicySpec", "cite", "policy"),
     "report": ("Report",),
     "session": ("Session",),
     "types": ("OUTPUT", "Evidence", "History", "Needs", "Plan", "Probe", "Run", "Site", "Step", "Verdict", "Weights"),

@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import attrs
-
 from foreseer.errors import ForeseerError
 
 try:
@@ -23,10 +21,10 @@ try:
 except ImportError as error:
     raise SystemExit(f"foreseer: the command line needs {error.name}: pip install 'foreseer[cli]'") from None
 
-__all__ = ["Commands", "Compare", "Several", "complain", "console", "needs", "progress", "table"]
+__all__ = ["Frame", "Several", "complain", "console", "needs", "progress", "table"]
 
 
-class Commands(TyperGroup):
+class Frame(TyperGroup):
     """Turns what foreseer raises on purpose into one line and an exit status."""
 
     def invoke(self, ctx: Any) -> Any:
@@ -55,28 +53,6 @@ class Several(TyperCommand):
             if getattr(option, "multiple", False):
                 args = list(_repeat(option.opts[0], args))
         return super().parse_args(ctx, args)
-
-
-class Compare(Several):
-    """Reads the defaults that ``--help`` shows from `CompareSettings`."""
-
-    def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the help."""
-        defaults = _defaults()
-        for option in self.params:
-            default = defaults.get(str(option.name))
-            if default is not None and default != ():
-                shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
-                option.help = f"{option.help} Default: {shown}."  # type: ignore[attr-defined]
-        super().format_help(ctx, formatter)
-
-
-def _defaults() -> dict[str, Any]:
-    try:
-        from foreseer.bench.compare import CompareSettings
-    except ModuleNotFoundError:  # the help is worth reading without the packages of the benchmark
-        return {}
-    return {field.name: field.default for field in attrs.fields(CompareSettings)}
 
 
 def _repeat(option: str, args: list[str]) -> Iterator[str]:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from foreseer.errors import PluginError
+from foreseer.listing import OBSERVERS, POLICIES, Listing, list_plugins
 from foreseer.options import describe_option
-from foreseer.registry import OBSERVERS, POLICIES, Listing, list_plugins, signature_of
+from foreseer.registry import signature_of
 from foreseer.sources import module_exists
 from foreseer.versions import why_incompatible
 

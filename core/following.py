@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import attrs
 
+from foreseer.outcome import Outcome
 from foreseer.types import Plan, Step
-
-if TYPE_CHECKING:
-    from foreseer.session import Session
 
 __all__ = ["Follower"]
 
@@ -19,10 +17,10 @@ class Follower:
     """Plans in a policy's place what the leading stream's session did in the same step, without judging again.
 
     Attributes:
-        leader: The other stream's session, of the same run.
+        latest: How the other stream's last step ended, of the same run; None before its first.
     """
 
-    leader: Session
+    latest: Callable[[], Outcome | None]
 
     def before_step(self, step: Step) -> Plan | None:
         """Return what the leader did; None where it was not called in this step.
@@ -30,7 +28,7 @@ class Follower:
         Args:
             step: As the whole run counts it.
         """
-        led = self.leader.latest
+        led = self.latest()
         if led is None or led.step.index != step.index:
             return None
         if led.full:

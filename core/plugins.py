@@ -18,7 +18,7 @@ import pluggy
 from foreseer.contract import in_parts
 from foreseer.errors import AnswerError, PluginError, PolicyConflictError, in_words
 from foreseer.hookspecs import ObserverSpecs, PolicySpecs
-from foreseer.registry import OBSERVERS, POLICIES, list_plugins
+from foreseer.listing import OBSERVERS, POLICIES, list_plugins
 from foreseer.types import Needs, Run
 from foreseer.versions import CONTRACT
 

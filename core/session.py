@@ -60,7 +60,7 @@ class Session:
         leader: Session | None = None,
         vote: Vote | None = None,
     ) -> None:
-        self._led = (lambda step: None) if leader is None else Follower(leader).before_step
+        self._led = (lambda step: None) if leader is None else Follower(lambda: leader.latest).before_step
         self.latest: Outcome | None = None
         self.recorder = Recorder(str(spec), run, observers)
         electorate = Electorate(run.groups, vote=vote, wary=on_error == "compute")

@@ -7,6 +7,7 @@ of packages that nobody asked for.
 from __future__ import annotations
 
 import ast
+import inspect
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -25,7 +26,10 @@ def docstring_of(target: str) -> str:
         tree = _parse(spec)
         if spec is None or tree is None:
             return ""
-        for node in reversed(tree.body):  # what is defined last counts
+        for node, after in zip(reversed(tree.body), [None, *reversed(tree.body)], strict=False):  # what is defined last counts
+            if isinstance(node, ast.Assign) and attribute in (t.id for t in node.targets if isinstance(t, ast.Name)):
+                said = after.value if isinstance(after, ast.Expr) else None
+                return inspect.cleandoc(said.value) if isinstance(said, ast.Constant) and isinstance(said.value, str) else ""
             if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name == attribute:
                 return ast.get_docstring(node) or ""
             if isinstance(node, ast.ImportFrom):

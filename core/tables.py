@@ -7,15 +7,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from io import StringIO
 from itertools import groupby
-from typing import TYPE_CHECKING
 
 import attrs
 import numpy as np
 
+from foreseer.facts import Facts
 from foreseer.outcome import Kind, Outcome
-
-if TYPE_CHECKING:
-    from foreseer.report import Report
 
 __all__ = ["report_text"]
 
@@ -70,7 +67,7 @@ class _Line:
         return ", ".join(part for part in (words, f"{missing} NaN" if missing else "") if part)
 
 
-def report_text(report: Report) -> str:
+def report_text(report: Facts) -> str:
     """Write a report as a table, with a title, a summary and the warnings.
 
     Args:
@@ -98,7 +95,7 @@ def report_text(report: Report) -> str:
     return page(drawn)
 
 
-def _title(report: Report) -> str:
+def _title(report: Facts) -> str:
     made, run = len(report.outcomes), report.run
     total = f"{made}" if run.num_steps in (None, made) else f"{made} of {run.num_steps}"
     samples = len(set(run.groups))
@@ -113,7 +110,7 @@ def _title(report: Report) -> str:
     )
 
 
-def _summary(report: Report) -> list[tuple[str, str]]:
+def _summary(report: Facts) -> list[tuple[str, str]]:
     outcomes = report.outcomes
     made = len(outcomes)
     full = made * report.run.depth * report.run.rows
@@ -137,7 +134,7 @@ def _summary(report: Report) -> list[tuple[str, str]]:
     ]
 
 
-def _lines(report: Report) -> list[_Line]:
+def _lines(report: Facts) -> list[_Line]:
     """A line per step, or the finest grouping of equal neighbours that fits a screen."""
     ways: tuple[Callable[[Outcome], object], ...] = (lambda o: o.step.index, lambda o: (_kind(o), o.accept is None, sum(o.computed)), _kind)
     for way in ways:
@@ -147,7 +144,7 @@ def _lines(report: Report) -> list[_Line]:
     return lines
 
 
-def _notes(report: Report) -> list[str]:
+def _notes(report: Facts) -> list[str]:
     notes = []
     if len(_lines(report)) < len(report.outcomes):
         notes.append("Lines for several steps give the sum of their block-rows and ms.")

@@ -5,16 +5,14 @@ from __future__ import annotations
 import math
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.errors import MissingPackageError, OptionError
+from foreseer.facts import Facts
 from foreseer.files import write_whole
-
-if TYPE_CHECKING:
-    from foreseer.report import Report
 
 __all__ = ["draw"]
 
@@ -51,7 +49,7 @@ STYLE = {
 }
 
 
-def draw(report: Report, path: Path) -> Path:
+def draw(report: Facts, path: Path) -> Path:
     """Draw the timeline of a run.
 
     Above: a cell for each step and row, in the order of the samples; a run that has not ended leaves the rest of its
@@ -116,7 +114,7 @@ def draw(report: Report, path: Path) -> Path:
     return path
 
 
-def _title(report: Report, characters: int) -> str:
+def _title(report: Facts, characters: int) -> str:
     made, planned = len(report.outcomes), report.run.num_steps
     facts = f"{len(report.full_steps)} of {made} steps computed"
     if made:
@@ -127,13 +125,13 @@ def _title(report: Report, characters: int) -> str:
     return "\n".join([*policy, facts])
 
 
-def _errors_known(report: Report) -> bool:
+def _errors_known(report: Facts) -> bool:
     """Whether the lower picture has anything to measure: an error or a threshold of a judged step."""
     judged = report.judged
     return bool(np.isfinite(report.error[judged]).any() or np.isfinite(report.thresholds[judged]).any())
 
 
-def _fates(report: Report) -> NDArray[np.float64]:
+def _fates(report: Facts) -> NDArray[np.float64]:
     """``(T, R)`` index into `FATES`."""
     fates = np.where(report.judged[:, None], float(ACCEPTED), float(UNSEEN)) * np.ones((1, report.run.rows))
     fates[report.computed] = COMPUTED
@@ -141,7 +139,7 @@ def _fates(report: Report) -> NDArray[np.float64]:
     return fates
 
 
-def _draw_cells(report: Report, axes: Any, *, point: float, errors: bool) -> list[tuple[str, Any]]:
+def _draw_cells(report: Facts, axes: Any, *, point: float, errors: bool) -> list[tuple[str, Any]]:
     """Draw a cell per step and row.
 
     Args:
@@ -202,7 +200,7 @@ def _draw_cells(report: Report, axes: Any, *, point: float, errors: bool) -> lis
     return handles
 
 
-def _draw_errors(report: Report, axes: Any) -> list[tuple[str, Any]]:
+def _draw_errors(report: Facts, axes: Any) -> list[tuple[str, Any]]:
     """Draw the errors of the judged steps against the threshold; return labels and handles for the legend."""
     judged, rejected, rows = report.judged, report.rejected, report.run.rows
     steps = np.arange(len(judged))

@@ -9,18 +9,19 @@ import attrs
 
 from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
+from foreseer.listing import load_factory
 from foreseer.options import at_least, checked
 from foreseer.outcome import Outcome
 from foreseer.plugins import Implementation, needs_of, policy_hooks
 from foreseer.policies.drafting import Target, draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
+from foreseer.policies.schedule_plan import SchedulePlan
 from foreseer.policies.taylor import taylor
 from foreseer.policies.timetable import Timetable, read_schedule, timetable_from
 from foreseer.reading import Written, read_options, reads
-from foreseer.registry import check_options, load_factory, signature_of
+from foreseer.registry import check_options, signature_of
 from foreseer.spelling import read_spec
 from foreseer.types import Evidence, Needs, Plan, Run, Site, Step, Verdict
-from foreseer.workbench.plan_file import SchedulePlan
 
 __all__ = ["GatedSchedule", "Schedule", "planned"]
 

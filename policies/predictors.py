@@ -9,9 +9,10 @@ import attrs
 
 from foreseer.errors import PluginError
 from foreseer.hookspecs import hookimpl
+from foreseer.listing import load_factory
 from foreseer.outcome import Outcome
 from foreseer.plugins import Implementation, needs_of, policy_hooks
-from foreseer.registry import check_options, load_factory, signature_of
+from foreseer.registry import check_options, signature_of
 from foreseer.spelling import read_spec
 from foreseer.types import Drafts, History, Needs, Run, Site, Step, Weights
 

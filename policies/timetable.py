@@ -10,9 +10,9 @@ from typing import Any
 import attrs
 
 from foreseer.errors import OptionError
+from foreseer.policies.schedule_plan import SchedulePlan, stretched
 from foreseer.reading import Written
 from foreseer.types import Run
-from foreseer.workbench.plan_file import SchedulePlan, stretched
 
 __all__ = ["Timetable", "read_schedule", "timetable_from"]
 

@@ -85,7 +85,7 @@ def install(folder: Path) -> None:
     mapping = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
     unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "dist", ".*_cache", ".hypothesis")
     for part in mapping.values():
-        shutil.copytree(CHECKOUT / part, source / part, ignore=unwanted)
+        shutil.copytree(CHECKOUT / part, source / part, ignore=unwanted, dirs_exist_ok=True)
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / file, source)
     for example in EXAMPLES:

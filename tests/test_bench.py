@@ -26,9 +26,9 @@ from foreseer.bench.settings import BenchSettings
 from foreseer.bench.store import Store
 from foreseer.bench.summary import lines_of
 from foreseer.errors import OptionError
+from foreseer.presets import Measured, Preset
 from foreseer.registry import parse_policy
-from foreseer.workbench.preset import Measured, Preset
-from foreseer.workbench.signature import Signature
+from foreseer.signature import Signature
 from foreseer.zoo.dit import CONFIG, build
 
 POLICIES = ("none", "taylorseer:interval=2,warmup_steps=1,max_order=1", "speca:threshold=0.5,warmup_steps=1")

@@ -19,11 +19,11 @@ from foreseer.__main__ import app
 from foreseer.bench.claims import verdicts
 from foreseer.bench.diff import diff
 from foreseer.bench.equal_cost import best_at_steps, gain, gain_at_equal_cost
-from foreseer.bench.psnr import BEST_PSNR
 from foreseer.bench.results import Counted, LaneResult, Results, Unit
 from foreseer.bench.sentences import sentence_of
 from foreseer.bench.summary import counted, lines_of, mean_of, worst_of
 from foreseer.bench.tables import COLUMNS, matches, print_diff
+from foreseer.psnr import BEST_PSNR
 
 SAMPLES, STEPS, DEPTH = 8, 10, 4
 SPREAD = np.linspace(-1, 1, SAMPLES)

@@ -16,7 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import foreseer
-from foreseer import registry
+from foreseer import listing
 from foreseer.__main__ import app
 
 
@@ -33,8 +33,8 @@ def call(*arguments: str):
 def install(monkeypatch, folder: Path, *plugins: tuple[str, str, str, str]) -> None:
     """Install plugins ``(name, target, distribution, source of its module)`` beside foreseer's own."""
     monkeypatch.syspath_prepend(str(folder))
-    installed = registry.entry_points()
-    own = list(installed.select(group=registry.POLICIES))
+    installed = listing.entry_points()
+    own = list(installed.select(group=listing.POLICIES))
     added = []
     for name, target, distribution, source in plugins:
         module = target.partition(":")[0]
@@ -42,10 +42,10 @@ def install(monkeypatch, folder: Path, *plugins: tuple[str, str, str, str]) -> N
         monkeypatch.delitem(sys.modules, module, raising=False)
         about = email.message_from_string(f"Name: {distribution}\nSummary: About {distribution}.\n")
         entry = SimpleNamespace(name=name, value=target, dist=SimpleNamespace(name=distribution, version="9.1", requires=None, metadata=about))
-        entry.load = EntryPoint(name, target, registry.POLICIES).load
+        entry.load = EntryPoint(name, target, listing.POLICIES).load
         added.append(entry)
-    select = lambda group: [*own, *added] if group == registry.POLICIES else installed.select(group=group)  # noqa: E731
-    monkeypatch.setattr(registry, "entry_points", lambda: SimpleNamespace(select=select))
+    select = lambda group: [*own, *added] if group == listing.POLICIES else installed.select(group=group)  # noqa: E731
+    monkeypatch.setattr(listing, "entry_points", lambda: SimpleNamespace(select=select))
     monkeypatch.delenv("FORESEER_NO_PLUGINS")
 
 
@@ -85,11 +85,11 @@ def test_policies_lists_what_is_installed():
     result = call("policies")
     assert result.exit_code == 0
     lines = table_of(result.stdout)
-    for listing in foreseer.list_plugins():
-        line = lines[listing.name]
+    for each in foreseer.list_plugins():
+        line = lines[each.name]
         assert f"foreseer {foreseer.__version__}" in line
         assert " installed " in line
-        assert listing.summary() in line
+        assert each.summary() in line
 
 
 def test_policies_checked_are_imported_and_said_to_be_what_they_are():
@@ -100,7 +100,7 @@ def test_policies_checked_are_imported_and_said_to_be_what_they_are():
 
 
 def test_policies_as_json():
-    everything = [*foreseer.list_plugins(), *foreseer.list_plugins(registry.OBSERVERS)]
+    everything = [*foreseer.list_plugins(), *foreseer.list_plugins(listing.OBSERVERS)]
     assert {e["name"]: e["status"] for e in json.loads(call("policies", "--json").stdout)} == {p.name: "installed" for p in everything}
     entries = {e["name"]: e for e in json.loads(call("policies", "--check", "--json").stdout)}
     assert set(entries) == {p.name for p in everything}
@@ -156,7 +156,7 @@ def test_names_that_two_packages_bring_are_marked(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", [p.name for p in foreseer.list_plugins() if p.distribution == "foreseer"])
 def test_show_tells_every_option_of_every_policy(name):
-    factory = registry.load_factory(name)
+    factory = listing.load_factory(name)
     facts = json.loads(call("show", name, "--json").stdout)
     parameters = inspect.signature(factory).parameters
     assert [o["name"] for o in facts["options"]] == list(parameters)
@@ -229,18 +229,20 @@ def bench(monkeypatch):
         observers: tuple[str, ...] = attrs.field(default=(), converter=tuple)
         out: Path = Path("here")
         presets: tuple[str, ...] = attrs.field(default=(), converter=tuple)
-        headroom: bool = False
         any_model: bool = False
 
     stand_in = ModuleType("foreseer.bench.compare")
     calls: list[CompareSettings] = []
 
-    def compare(settings):
+    def compare(settings, afterwards=None):
         calls.append(settings)
         if stand_in.trouble is not None:
             raise stand_in.trouble
         return SimpleNamespace(interrupted=stand_in.interrupted)
 
+    chosen = ModuleType("foreseer.bench.compare_settings")
+    chosen.CompareSettings = CompareSettings
+    monkeypatch.setitem(sys.modules, "foreseer.bench.compare_settings", chosen)
     vars(stand_in).update(CompareSettings=CompareSettings, compare=compare, calls=calls, trouble=None, interrupted=False)
     monkeypatch.setitem(sys.modules, "foreseer.bench.compare", stand_in)
     return stand_in

@@ -15,10 +15,10 @@ from foreseer.bench import compare as module
 from foreseer.bench.compare import CompareSettings, Result, compare, file_names
 from foreseer.bench.lanes import FULL, Lane, measure, noise_of, warm_up
 from foreseer.bench.page import COLUMNS, remarks
-from foreseer.bench.psnr import BEST_PSNR
-from foreseer.bench.quality import FRECHET_NOTE
 from foreseer.errors import FileError, OptionError, PluginError
+from foreseer.psnr import BEST_PSNR
 from foreseer.zoo.dit import CONFIG, build
+from foreseer.zoo.judge import FRECHET_NOTE
 
 POLICIES = ("none", "taylorseer", "speca:threshold=0.3,decide='row'")
 SMALL: dict[str, Any] = {"samples": 5, "batch": 2, "steps": 6}

@@ -13,9 +13,9 @@ from foreseer.bench.compare import CompareSettings
 from foreseer.bench.peers import PeerError
 from foreseer.bench.results import NoLaneError
 from foreseer.errors import MissingPackageError
-from foreseer.workbench.plan_file import Budget, SchedulePlan
+from foreseer.policies.schedule_plan import Budget, SchedulePlan
+from foreseer.signature import Signature
 from foreseer.workbench.planner import Limits
-from foreseer.workbench.signature import Signature
 
 
 def a_plan(**values):
@@ -29,10 +29,10 @@ FOLDERS = sorted(PROJECT["tool"]["setuptools"]["package-dir"].values())
 
 ALLOWED = {
     "core/__init__.py ImportError": "the copy that `import core` makes cannot import our errors",
-    "core/__main__.py KeyboardInterrupt": "an interrupted comparison ends as an interrupted program does",
+    "bench/workbench/commands/compare.py KeyboardInterrupt": "an interrupted comparison ends as an interrupted program does",
     "core/console.py SystemExit": "the command line has nothing to print an error with",
-    "core/workbench/recording.py NotImplementedError": "nobody can reach it: recording decodes no images",
-    "core/workbench/trace.py ValueError": "Trace.load catches it, and says which file it is about",
+    "bench/workbench/recording.py NotImplementedError": "nobody can reach it: recording decodes no images",
+    "bench/workbench/trace.py ValueError": "Trace.load catches it, and says which file it is about",
 }
 
 
@@ -105,7 +105,7 @@ def test_it_is_what_it_was_before_as_well(ours, builtin):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: CompareSettings(headroom=1), r"headroom=1 is out of range; write True or False"),
+        (lambda: CompareSettings(any_model=1), r"any_model=1 is out of range; write True or False"),
         (lambda: Limits(first=0), r"first=0 is out of range; write a whole number >= 1"),
         (lambda: Limits(max_gap=0), r"max_gap=0 is out of range; write a whole number >= 1"),
         (lambda: a_plan(target="all"), "target='all' is unknown; write one of modules, last_block, output"),

@@ -14,10 +14,10 @@ from foreseer import OptionError, PolicySpec
 from foreseer.adapters import ArrayBackbone
 from foreseer.bench import compare as module
 from foreseer.bench.compare import CompareSettings, compare
-from foreseer.bench.headroom import EachItsOwn, headroom_lanes
 from foreseer.policies import taylor
+from foreseer.signature import Signature
 from foreseer.types import Site
-from foreseer.workbench.signature import Signature
+from foreseer.workbench.headroom import EachItsOwn, headroom, headroom_lanes
 from foreseer.workbench.trace import Trace
 from foreseer.zoo.dit import CONFIG, build
 
@@ -99,7 +99,7 @@ def test_a_comparison_that_is_interrupted_in_its_headroom_keeps_what_was_compare
     """Law: page and table are written, and the recording goes on where it was."""
     from foreseer.workbench import recording
 
-    settings = CompareSettings(policies=("taylorseer:interval=3",), samples=3, batch=2, steps=8, headroom=True, out=tmp_path)
+    settings = CompareSettings(policies=("taylorseer:interval=3",), samples=3, batch=2, steps=8, out=tmp_path)
     measured, calls = recording._Recording._measured, []
 
     def stop(self: Any, *args: Any) -> Any:
@@ -109,11 +109,11 @@ def test_a_comparison_that_is_interrupted_in_its_headroom_keeps_what_was_compare
         return measured(self, *args)
 
     monkeypatch.setattr(recording._Recording, "_measured", stop)
-    found = compare(settings, show=False)
+    found = compare(settings, show=False, afterwards=headroom)
     assert found.interrupted
     assert {row.kind for row in found.rows} == {"full", "policy", "fewer"}
     assert (tmp_path / "index.html").exists()
-    whole = compare(settings, show=False)
+    whole = compare(settings, show=False, afterwards=headroom)
     assert not whole.interrupted
     assert {"static", "hindsight"} <= {row.kind for row in whole.rows}
     in_all = 2 * 7  # two batches, of which each step but the first is measured
@@ -121,8 +121,8 @@ def test_a_comparison_that_is_interrupted_in_its_headroom_keeps_what_was_compare
 
 
 def test_a_comparison_with_headroom_has_both_rows_at_the_policys_cost(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = CompareSettings(policies=("taylorseer:interval=3",), samples=3, batch=2, steps=8, headroom=True, out=tmp_path)
-    found = compare(settings, show=False)
+    settings = CompareSettings(policies=("taylorseer:interval=3",), samples=3, batch=2, steps=8, out=tmp_path)
+    found = compare(settings, show=False, afterwards=headroom)
     policy = found.row("taylorseer:interval=3")
     count = round(policy.steps.mean())
     rows = [row for row in found.rows if row.kind in ("static", "hindsight")]

@@ -19,8 +19,9 @@ from foreseer import ContractError, ForeseerError, Needs, OptionError, Plan, Run
 from foreseer.__main__ import app
 from foreseer.adapters.estimate import estimate_published
 from foreseer.contract import MOST_ANCHORS
+from foreseer.listing import list_plugins
 from foreseer.options import alternatives
-from foreseer.registry import list_plugins, parse_plugin, signature_of
+from foreseer.registry import parse_plugin, signature_of
 from foreseer.testing.worlds import World, constant
 
 BUILT_IN = [plugin.name for plugin in list_plugins() if plugin.distribution == "foreseer"]

@@ -21,8 +21,8 @@ from foreseer.adapters import ArrayBackbone
 from foreseer.policies import taylor
 from foreseer.registry import PolicySpec, build_observers, parse_policy
 from foreseer.workbench import Ledger
-from foreseer.workbench.judgements import judgements, spearman
-from foreseer.workbench.ledger import Entry, read_ledger
+from foreseer.workbench.judgements import Entry, judgements, spearman
+from foreseer.workbench.ledger import read_ledger
 
 DEPTH, ROWS, STEPS = 3, 4, 12
 RANDOM = np.random.default_rng(7)

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 import foreseer
 from foreseer import OptionError
 from foreseer.adapters import ArrayBackbone
+from foreseer.policies.schedule_plan import Budget, SchedulePlan, stretched
+from foreseer.signature import Signature
 from foreseer.testing import parametrize_policies
-from foreseer.workbench.plan_file import Budget, SchedulePlan, stretched
-from foreseer.workbench.signature import Signature
 
 
 @pytest.fixture(autouse=True)

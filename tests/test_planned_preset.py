@@ -12,12 +12,12 @@ import torch
 import foreseer
 from foreseer.bench.families import Family, load_family
 from foreseer.errors import OptionError
+from foreseer.policies.schedule_plan import SchedulePlan
+from foreseer.presets import Preset
 from foreseer.types import Site
 from foreseer.workbench import Signature, Trace
-from foreseer.workbench.plan_file import SchedulePlan
 from foreseer.workbench.planned_preset import planned_preset
 from foreseer.workbench.planner import plan
-from foreseer.workbench.preset import Preset
 
 STEPS = 5
 

@@ -20,8 +20,8 @@ import foreseer
 from foreseer.adapters.identity import identity_of
 from foreseer.bench.settings import read_settings
 from foreseer.errors import ContractError, OptionError, PluginError
+from foreseer.presets import Measured, find_preset
 from foreseer.workbench import Preset, Signature
-from foreseer.workbench.preset import Measured, find_preset
 from foreseer.zoo import presets
 
 POLICY = "taylorseer:interval=2,max_order=1,target=last_block,warmup_steps=1"

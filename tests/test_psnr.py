@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreseer.bench.psnr import BEST_PSNR, BROKEN_PSNR, counted_psnr, decibels, likeness_of, psnr
+from foreseer.psnr import BEST_PSNR, BROKEN_PSNR, counted_psnr, decibels, likeness_of, psnr
 
 ROOT = Path(__file__).parents[1]
 PSNRS = st.lists(st.floats(-50, 300) | st.just(math.inf) | st.just(math.nan), min_size=1, max_size=8)
@@ -67,4 +67,4 @@ def test_it_is_worked_out_nowhere_else() -> None:
             product = isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult)
             if product and "log10(" in ast.unparse(node):
                 found.add(str(path.relative_to(ROOT)))
-    assert found == {"bench/psnr.py"}
+    assert found == {"core/psnr.py"}

@@ -6,17 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from foreseer.bench.psnr import psnr
-from foreseer.bench.quality import (
-    FRECHET_MINIMUM_SAMPLES,
-    FRECHET_NOTE,
-    DigitJudge,
-    accuracy,
-    frechet_distance,
-    ssim,
-)
+from foreseer.bench.quality import ssim
+from foreseer.psnr import psnr
 from foreseer.zoo import load_classifier
 from foreseer.zoo.digits import load_digits
+from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE, DigitJudge, accuracy, frechet_distance
 
 
 def with_moments(count, mean, covariance, seed=0):

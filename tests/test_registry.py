@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 import foreseer
-from foreseer import Plan, PluginError, PolicyConflictError, hookimpl, registry
+from foreseer import Plan, PluginError, PolicyConflictError, hookimpl, listing
 from foreseer.adapters import ArrayBackbone
 from foreseer.registry import parse_policy
 from foreseer.spelling import read_spec
@@ -164,7 +164,7 @@ def test_built_in_entry_points_are_those_of_the_installed_metadata() -> None:
 def test_built_in_factories_say_what_they_are_and_whose(name: str) -> None:
     """Each has a docstring whose first line is its summary, and the paper behind it. ``none``, ``taylor`` and ``planned`` have none of their own."""
     summary = listed()["foreseer", name].summary()
-    assert summary == inspect.getdoc(registry.load_factory(name)).split("\n", 1)[0]
+    assert summary == inspect.getdoc(listing.load_factory(name)).split("\n", 1)[0]
     assert summary.endswith(".")
     assert foreseer.cite(name).startswith("@") == (name not in ("none", "taylor", "planned"))
 

@@ -23,17 +23,18 @@ import foreseer
 from foreseer import Needs, OptionError, Plan, Probe, Site, Verdict, hookimpl
 from foreseer.__main__ import app
 from foreseer.adapters import ArrayBackbone
-from foreseer.bench.psnr import BEST_PSNR
+from foreseer.listing import list_plugins
 from foreseer.metrics import cosine, relative_l2
 from foreseer.plugins import policy_hooks
 from foreseer.policies import LinearPredictor, taylor
-from foreseer.registry import PolicySpec, list_plugins, parse_policy
+from foreseer.policies.schedule_plan import SchedulePlan
+from foreseer.psnr import BEST_PSNR
+from foreseer.registry import PolicySpec, parse_policy
 from foreseer.types import OUTPUT
 from foreseer.workbench import Ledger, Trace
 from foreseer.workbench.closed_loop import best_scores, choose_scores, measure
 from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.forecast_errors import forecast_errors
-from foreseer.workbench.plan_file import SchedulePlan
 from foreseer.workbench.planner import plan
 from foreseer.workbench.replay import Replay, Score, gap_errors, promised_psnr, site_of
 from foreseer.workbench.replay_gates import replay_gate, replay_pair

@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 
 import foreseer.bench.families as families
 from foreseer.__main__ import app
-from foreseer.bench.psnr import BEST_PSNR, psnr
 from foreseer.errors import OptionError
+from foreseer.presets import Preset
+from foreseer.psnr import BEST_PSNR, psnr
 from foreseer.registry import parse_policy
 from foreseer.workbench.gauge import NotFiniteError
-from foreseer.workbench.preset import Preset
 from foreseer.workbench.search import Choice, Span, parse_range, space_of
 from foreseer.workbench.target import Point, Target, pareto
 from foreseer.workbench.tune import Tuned, TuneSettings, tune

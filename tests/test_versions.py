@@ -20,7 +20,8 @@ import foreseer
 from foreseer import PluginError, hookspecs, loop, plugins, report, tenure, trial, types, versions
 from foreseer.adapters import ArrayBackbone, arrays
 from foreseer.describe import describe_plugins
-from foreseer.registry import OBSERVERS, build_observers, load_factory, parse_policy
+from foreseer.listing import OBSERVERS, load_factory
+from foreseer.registry import build_observers, parse_policy
 from foreseer.versions import why_incompatible
 
 PACKAGES = Path(__file__).parent / "data" / "plugins"

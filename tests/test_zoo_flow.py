@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 import foreseer
 import foreseer.zoo
-from foreseer.bench.psnr import psnr
+from foreseer.psnr import psnr
 from foreseer.registry import parse_policy
 from foreseer.zoo import card, card_flux, card_wan, flux, load_classifier, load_flux, load_wan, moving, storing, train_flux, train_wan, wan
 from foreseer.zoo.digits import load_digits
-from foreseer.zoo.fitting import Settings, fit
 from foreseer.zoo.flow import noised, without_some
+from foreseer.zoo.recipes.fitting import Settings, fit
 from foreseer.zoo.standins import DIGITS, NO_DIGIT, DigitTable, DigitTokenizer, FoldedVideo, PixelImage, digit_of
 
 TINY_FLUX = {

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 import attrs
 
 from foreseer.errors import OptionError
-from foreseer.registry import OBSERVERS, POLICIES, list_plugins
+from foreseer.listing import OBSERVERS, POLICIES, list_plugins
 
 __all__ = ["KINDS", "RESERVED", "Names", "names_for"]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 
-import foreseer
 from foreseer.errors import MissingPackageError, OptionError
 from foreseer.files import write_whole
 from foreseer.scaffold.names import Names, names_for
+from foreseer.versions import CONTRACT
 
 __all__ = ["write_project"]
 
@@ -47,8 +48,8 @@ def render_project(kind: str, names: Names) -> dict[str, str]:
     facts = {
         "kind": kind,
         "names": names,
-        "contract": foreseer.CONTRACT,
-        "minor": ".".join(foreseer.__version__.split(".")[:2]),
+        "contract": CONTRACT,
+        "minor": ".".join(version("foreseer").split(".")[:2]),
     }
     return {path: environment.get_template(template).render(facts) for path, template in files_of(kind, names).items()}
 

@@ -17,7 +17,7 @@ from evidence_planned import planned_section
 
 from foreseer.bench.claims import CLAIMED_COST, verdicts
 from foreseer.bench.front import ANOTHER_PICTURE, HALF_A_STEP, Point, points_of_peers, steps_of
-from foreseer.bench.quality import FRECHET_MINIMUM_SAMPLES
+from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.sentences import summaries
 from foreseer.bench.summary import lines_of, mean_of, worst_of

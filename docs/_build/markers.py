@@ -47,7 +47,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 def options(name: str) -> str:
     """A table of a factory's options."""
     from foreseer.describe import options_of, read_docstring
-    from foreseer.registry import load_factory
+    from foreseer.listing import load_factory
 
     factory = load_factory(name)
     rows = options_of(factory, read_docstring(inspect.getdoc(factory) or "")[1])

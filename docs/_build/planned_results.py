@@ -20,7 +20,7 @@ import torch
 
 from foreseer.bench.families import Family, load_family
 from foreseer.bench.machine import facts
-from foreseer.bench.psnr import likeness_of, psnr
+from foreseer.psnr import likeness_of, psnr
 from foreseer.bench.results import plain
 from foreseer.registry import parse_policy
 from foreseer.workbench.planner import plan, uniform_steps

@@ -6,9 +6,9 @@ A benchmark, not a test: nothing here fails because a machine is slow. The goal 
 import numpy as np
 import pytest
 
+from foreseer.signature import Signature
 from foreseer.types import Site
 from foreseer.workbench.planner import plan, plan_per_sample
-from foreseer.workbench.signature import Signature
 from foreseer.workbench.trace import Trace
 
 

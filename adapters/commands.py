@@ -1,0 +1,75 @@
+"""`foreseer models` and `foreseer estimate`: what can be forecast of which model, and what that holds."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import attrs
+
+from foreseer.console import console, table
+from foreseer.errors import OptionError
+from foreseer.registry import parse_policy
+
+import typer  # isort: skip  (foreseer.console says what to install where it is missing)
+from rich.text import Text  # isort: skip
+
+__all__ = ["estimate", "models"]
+
+
+def models(
+    name: Annotated[str, typer.Argument(help="Part of a transformer's or pipeline's name; empty for all.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List diffusers' transformers and what of them can be forecast, as found by running them."""
+    from foreseer.adapters.models import findings, installed_diffusers
+
+    diffusers, found = findings()
+    shown = [f for f in found if name.lower() in f"{f.transformer} {f.pipeline}".lower()]
+    if as_json:
+        typer.echo(json.dumps({"diffusers": diffusers, "findings": [attrs.asdict(f) for f in shown]}, indent=1))
+        return
+    listed = table("transformer", "pipeline", "guidance", "modules", "last block", "output", "rows")
+    for f in shown:
+        answers = (f.guidance, f.modules, f.last_block, f.output, f.rows) if f.pipeline else ("", "not run", "", "", "")
+        listed.add_row(*map(Text, (f.transformer, f.pipeline.replace("Pipeline", ""), *answers)))
+    out = console()
+    out.print(listed)
+    installed = installed_diffusers()
+    other = f"; you have {installed}" if installed not in ("", diffusers) else ""
+    out.print(
+        f"Found with diffusers {diffusers}{other}. Whatever the model, the first computed step of an attachment checks it anew; its report says what was found."
+    )
+
+
+def estimate(
+    model: Annotated[str, typer.Option(help="A published model, such as flux-dev; a wrong name lists them.")],
+    policy: Annotated[list[str], typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="Policies to estimate; several may follow one --policy.")],
+    height: Annotated[int | None, typer.Option(help="Pixels. Default: the model's usual size.")] = None,
+    width: Annotated[int | None, typer.Option(help="Pixels.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Frames of a video.")] = None,
+    batch: Annotated[int, typer.Option(help="Samples that are drawn together.")] = 1,
+    steps: Annotated[int, typer.Option(help="Steps of the run: no more features are kept per site.")] = 50,
+    history_dtype: Annotated[str | None, typer.Option(help="Keep features as float32, bfloat16 or float16. Default: bfloat16, as the model.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say how much memory a policy would hold on a published model, from shapes alone."""
+    import torch
+
+    from foreseer.adapters.estimate import estimate_published
+    from foreseer.bank import in_bytes
+
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, None: None}
+    if history_dtype not in dtypes:
+        raise OptionError(f"history_dtype={history_dtype!r} is unknown; write float32, bfloat16 or float16")
+    size: dict[str, Any] = {"height": height, "width": width, "frames": frames, "batch": batch, "num_steps": steps}
+    found = [estimate_published(model, parse_policy(p), history_dtype=dtypes[history_dtype], **size) for p in policy]
+    if as_json:
+        facts = ({"policy": e.policy, "bytes_held": e.bytes_held, "sites": len(e.bytes_by_site), "rows": e.rows, "streams": e.streams} for e in found)
+        typer.echo(json.dumps({"model": model, "estimates": list(facts)}, indent=1))
+        return
+    numbers: dict[str, dict[str, Any]] = {heading: {"justify": "right"} for heading in ("holds", "sites", "rows", "streams")}
+    shown = table("policy", "holds", "sites", "rows", "streams", "notes", **numbers)
+    for e in found:
+        shown.add_row(*map(Text, (e.policy, in_bytes(e.bytes_held), str(len(e.bytes_by_site)), str(e.rows), str(e.streams), "; ".join(e.notes))))
+    console().print(shown)

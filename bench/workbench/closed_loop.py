@@ -1,0 +1,191 @@
+"""How far open loop was off: chosen pairs run with the model, on other samples, and what the replay promised beside what was measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from foreseer.adapters.identity import identity_of
+from foreseer.bench.families import load_family
+from foreseer.bench.harness import run_benchmark
+from foreseer.bench.settings import BenchSettings
+from foreseer.errors import OptionError
+from foreseer.psnr import likeness_of
+from foreseer.registry import PolicySpec, parse_policy
+from foreseer.workbench.predictors import predictor_named
+from foreseer.workbench.replay import Score
+from foreseer.workbench.replay_gates import pair_spec, with_predictor
+from foreseer.workbench.schedules import schedule_from
+from foreseer.workbench.trace import Trace
+
+__all__ = ["CLOSED", "Measured", "best_scores", "choose_scores", "measure"]
+
+Array = NDArray[np.float64]
+
+CLOSED: tuple[tuple[str, str, str], ...] = (
+    ("computed_predicted", "steps, replayed", ".1f"),
+    ("computed", "steps, measured", ".1f"),
+    ("latent_error_predicted", "latent error, predicted", ".3g"),
+    ("latent_error", "latent error, measured", ".3g"),
+    ("ratio", "predicted / measured", ".2f"),
+    ("psnr_predicted", "PSNR, predicted", ".1f"),
+    ("psnr", "PSNR, measured", ".1f"),
+    ("psnr_worst_predicted", "worst, predicted", ".1f"),
+    ("psnr_worst", "worst, measured", ".1f"),
+    ("broken", "broken samples", "d"),
+)
+"""Key in `Measured.figures`, heading, format."""
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Measured:
+    """One pair, promised and measured.
+
+    Attributes:
+        score: What the replay found.
+        predicted: ``(S,)`` predicted error of the final latent over its norm; empty where the trace has no sensitivities of this site.
+        error: ``(N,)`` measured error of the final latent over its norm, on the N other samples.
+        psnr: ``(N,)`` measured PSNR in dB of the decoded images; infinite where a sample is that of full computation,
+            NaN where it is broken, that is not finite.
+        cost: Computed steps, mean over the samples.
+    """
+
+    score: Score
+    predicted: Array
+    error: Array
+    psnr: Array
+    cost: float
+
+    @property
+    def ratio(self) -> float:
+        """Predicted over measured error, means; NaN where nothing was predicted or nothing is wrong."""
+        return float(self.predicted.mean() / self.error.mean()) if len(self.predicted) and self.error.mean() > 0 else math.nan
+
+    def figures(self) -> dict[str, Any]:
+        """Return plain data, one line of a table. What is not known is None."""
+        promised, measured = self.score.figures(), likeness_of(self.psnr)
+        return {
+            "name": self.score.name,
+            "computed_predicted": self.score.cost,
+            "computed": self.cost,
+            "latent_error_predicted": float(self.predicted.mean()) if len(self.predicted) else None,
+            "latent_error": float(self.error.mean()),
+            "ratio": None if math.isnan(self.ratio) else self.ratio,
+            "psnr_predicted": promised["psnr_mean"],
+            "psnr": measured.mean,
+            "psnr_worst_predicted": promised["psnr_worst"],
+            "psnr_worst": measured.worst,
+            "broken": measured.broken,
+        }
+
+
+def choose_scores(scores: Sequence[Score], asked: Sequence[str]) -> list[Score]:
+    """Read what is to be measured: one number for the best, or names as the table prints them. Raises `OptionError` for a name that is not there."""
+    if len(asked) == 1 and asked[0].isdecimal():
+        if int(asked[0]) < 1:
+            raise OptionError(f"closed_loop={asked[0]!r} is out of range; write a whole number >= 1, or names from the table")
+        return best_scores(scores, int(asked[0]))
+    names = {score.name: score for score in scores}
+    for name in asked:
+        if name not in names:
+            raise OptionError(f"closed_loop={name!r} is not in the table; write a whole number, or one of {'; '.join(names)}")
+    return [names[name] for name in dict.fromkeys(asked)]
+
+
+def best_scores(scores: Sequence[Score], count: int) -> list[Score]:
+    """Return the best: those that no other beats in both computed steps and predicted error, and of them ``count`` spread evenly from cheap to dear.
+
+    The error is that of the final latent where it is predicted, else that of the feature. What computes everything is left out.
+    """
+
+    def error(score: Score) -> float:
+        return float(score.final.mean() if len(score.final) else score.errors.mean())
+
+    front: list[Score] = []
+    for score in sorted((s for s in scores if error(s) > 0), key=lambda s: (s.cost, error(s))):
+        if not front or error(score) < error(front[-1]):
+            front.append(score)
+    chosen: list[int] = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int)).tolist() if front else []
+    return [front[place] for place in chosen]
+
+
+def measure(
+    trace: Trace,
+    scores: Sequence[Score],
+    out: Path,
+    *,
+    family: str = "dit",
+    samples: int = 32,
+    batch: int = 16,
+    seed: int = 1,
+    device: str = "cpu",
+    tell: Callable[[str, int, int], None] = lambda what, done, total: None,
+) -> list[Measured]:
+    """Run scores with the model, by the harness of the benchmarks; nothing is timed.
+
+    Args:
+        trace: What the scores are of.
+        scores: What to run.
+        out: Folder of the benchmark's results; the same call goes on with what is there.
+        family: A family of `foreseer.bench.families` with the recorded model.
+        samples: How many samples.
+        batch: Samples that are drawn together.
+        seed: Of the noises; another than the recorded one, so that the samples are others.
+        device: Where to compute.
+        tell: Told how far it is.
+
+    Raises:
+        OptionError: The family's model is not the recorded one, the seed is, or an option is wrong.
+    """
+    if seed == trace.seed:
+        raise OptionError(f"seed={seed} is that of the recorded samples, and open loop is to be held against others; write seed={seed + 1}")
+    signature = trace.signature
+    dtype = signature.dtype or "float32"
+    model = identity_of(load_family(family, device=device, dtype=dtype).model)
+    if signature.model and model != signature.model:
+        raise OptionError(f"family={family!r} is {model}, and the trace was recorded on {signature.model}; write the --family that was recorded")
+    specs = [_spec_of(score) for score in scores]
+    settings = BenchSettings(
+        family=family,
+        about="What a replay promised, measured on other samples.",
+        steps=trace.num_steps,
+        samples=samples,
+        batch=(batch,),
+        seed=seed,
+        guidance=signature.guidance,
+        dtype=dtype,
+        device=device,
+        repeats=0,
+        lanes=tuple(specs),
+    )
+    lanes = {lane.name: lane for lane in run_benchmark(settings, out, tell=tell).lanes}
+    found = []
+    for score, spec in zip(scores, specs, strict=True):
+        lane = lanes[str(spec)]
+        if lane.error:
+            raise OptionError(f"{score.name!r} failed on the model: {lane.error}")
+        figures = {name: np.array([v for unit in lane.units for v in unit.figures[name]], dtype=np.float64) for name in ("latent_error", "psnr")}
+        found.append(
+            Measured(
+                score=score,
+                predicted=score.final / trace.final_norm if len(score.final) else score.final,
+                error=figures["latent_error"],
+                psnr=figures["psnr"],
+                cost=float(np.mean([steps for unit in lane.units for steps in unit.steps])),
+            )
+        )
+    return found
+
+
+def _spec_of(score: Score) -> PolicySpec:
+    """The policy that does on the model what was replayed."""
+    predictor = predictor_named(score.predictor)
+    if score.gate:
+        return with_predictor(parse_policy(score.policy), predictor)
+    return pair_spec(schedule_from(score.policy), predictor, score.site)

@@ -1,0 +1,1 @@
+"""The commands of the workbench, each in a file of its own."""

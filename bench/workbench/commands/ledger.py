@@ -1,0 +1,136 @@
+"""`foreseer ledger`. Nothing heavy is imported before it runs."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import attrs
+
+from foreseer.console import complain, console, needs, table
+from foreseer.errors import OptionError
+from foreseer.files import refuse_unwritable_folder, write_csv
+
+if TYPE_CHECKING:
+    from foreseer.workbench.judgements import Entry, Judgements, StepCounts
+
+import typer  # isort: skip  (foreseer.console says what to install where it is missing)
+from rich.text import Text  # isort: skip
+
+__all__ = ["ledger"]
+
+UNKNOWN = "(run not finished)"
+
+
+def ledger(
+    file: Annotated[Path, typer.Argument(help="A file that the observer `ledger` wrote.")],
+    tolerance: Annotated[float | None, typer.Option(help="The true error that is tolerable. Default: the median of the true errors of each policy.")] = None,
+    at: Annotated[str, typer.Option(help="Whose error is the truth: site (the forecast feature) or output (known of accepted drafts only).")] = "site",
+    out: Annotated[Path | None, typer.Option(help="Folder for pictures and CSV; made if it is missing.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Hold a gate's decisions against the truth: false accepts and rejects, ranks, other thresholds."""
+    from foreseer.workbench.judgements import judgements
+    from foreseer.workbench.ledger import read_ledger
+
+    if out is not None:
+        refuse_unwritable_folder(out)
+    if at not in ("site", "output"):
+        raise OptionError(f"at={at!r} is unknown; write site or output")
+    if tolerance is not None and not 0 <= tolerance < math.inf:
+        raise OptionError(f"tolerance={tolerance} is out of range; write a relative error >= 0, such as 0.05")
+    entries, metric = read_ledger(file)
+    policies: dict[str, list[Entry]] = {}
+    for entry in entries:
+        policies.setdefault(entry.policy or UNKNOWN, []).append(entry)
+    found = {name: judgements(some, at=at) for name, some in policies.items()}  # type: ignore[arg-type]  # checked above
+    tolerances = {name: judged.usual_tolerance() if tolerance is None else tolerance for name, judged in found.items()}
+    known = {name: judged for name, judged in found.items() if math.isfinite(tolerances[name])}
+    if as_json:
+        plain = {name: _plain(judged, tolerances[name]) for name, judged in known.items()}
+        typer.echo(json.dumps({"metric": metric, "at": at, "policies": plain}, indent=1))
+    else:
+        _print(known, tolerances, metric, at)
+    if not known:
+        complain(f"{file} holds no forecast step with a true error: run a policy that forecasts, with the observer `ledger`")
+        raise typer.Exit(1)
+    if out is not None:
+        for path in _write(known, policies, tolerances, out):
+            typer.echo(f"wrote {path}", err=as_json)
+
+
+def _print(found: dict[str, Judgements], tolerances: dict[str, float], metric: str, at: str) -> None:
+    out = console()
+    columns = ("step", "drafts", "judged", "accepted", "false accepts", "false rejects", "gate's error", "true error", "worst", "Spearman")
+    for name, judged in found.items():
+        tolerance = tolerances[name]
+        shown = table(*columns, **{column: {"justify": "right"} for column in columns})
+        for counts in judged.table(tolerance):
+            shown.add_row(*_cells(counts), style="bold" if counts.step is None else "")
+        out.print(Text(name, style="bold"))
+        out.print(shown)
+        area = judged.sweep(tolerance).area
+        ranked = f" Area under the threshold sweep: {area:.3f}." if math.isfinite(area) else ""
+        out.print(f"True error: {metric} of the {'forecast feature' if at == 'site' else 'output'}; tolerated: {tolerance:.3g}.{ranked}\n")
+
+
+def _cells(counts: StepCounts) -> list[str]:
+    whole = [counts.drafts, counts.judged, counts.accepted, counts.false_accepts, counts.false_rejects]
+    numbers = [f"{value:.3g}" if math.isfinite(value) else "" for value in (counts.error_mean, counts.truth_mean, counts.truth_worst)]
+    rank = f"{counts.rank:.2f}" if math.isfinite(counts.rank) else ""
+    return ["all" if counts.step is None else str(counts.step), *("" if n is None else str(n) for n in whole), *numbers, rank]
+
+
+def _plain(judged: Judgements, tolerance: float) -> dict[str, Any]:
+    sweep = judged.sweep(tolerance)
+    return {"tolerance": tolerance, "area": _finite(sweep.area), "steps": [_line(counts) for counts in judged.table(tolerance)]}
+
+
+def _line(counts: StepCounts) -> dict[str, Any]:
+    return {key: _finite(value) if isinstance(value, float) else value for key, value in attrs.asdict(counts).items()}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _write(found: dict[str, Judgements], policies: dict[str, list[Entry]], tolerances: dict[str, float], out: Path) -> list[Path]:
+    """Write, for each policy, three pictures, the counts and the entries."""
+    with needs("pictures", "workbench"):
+        from foreseer.bench.files import file_names
+        from foreseer.workbench.ledger_pictures import draw_calibration, draw_counts, draw_roc
+    written = []
+    for name, short in file_names(found).items():
+        judged, tolerance = found[name], tolerances[name]
+        if judged.comparable.any():
+            written.append(draw_calibration(judged, out / f"{short}-calibration.png", title=name, tolerance=tolerance))
+            written.append(draw_roc(judged, tolerance, out / f"{short}-thresholds.png", title=name))
+        written.append(draw_counts(judged, tolerance, out / f"{short}-steps.png", title=name))
+        written.append(_csv(out / f"{short}-steps.csv", [_line(counts) for counts in judged.table(tolerance)]))
+        written.append(_csv(out / f"{short}-rows.csv", [line for entry in policies[name] for line in _rows(entry)]))
+    return written
+
+
+def _rows(entry: Entry) -> list[dict[str, Any]]:
+    head = {"policy": entry.policy, "run": entry.run, "stream": entry.stream, "step": entry.step, "site": entry.site}
+    return [
+        head
+        | {
+            "row": row,
+            "sample": entry.groups[row],
+            "error": entry.error[row],
+            "threshold": entry.threshold,
+            "accept": "" if entry.accept is None else entry.accept[row],
+            "computed": entry.computed[row],
+            "site_error": entry.site_error[row],
+            "output_error": entry.output_error[row],
+        }
+        for row in range(len(entry.groups))
+    ]
+
+
+def _csv(path: Path, lines: list[dict[str, Any]]) -> Path:
+    plain = [{key: None if value != value else value for key, value in line.items()} for line in lines]
+    return write_csv(path, list(lines[0]), plain)

@@ -1,0 +1,144 @@
+"""`foreseer compare --headroom`: what schedules reach that were planned on the very samples that are compared, as many steps as the policies computed.
+
+Three kinds of lanes. *Best static*: one schedule for all samples. *Best per class, hindsight*: one for the samples of each class, where some share theirs.
+*Best per sample, hindsight*: each sample has its own, found from its own recording. No policy can know that beforehand, so the last bounds what schedules *of
+this predictor, under this error model* can reach. It bounds no other predictor, and no gate that forecasts something else; and the model only predicts the
+true error, so that a lane may in single cases be beaten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+from torch import nn
+
+from foreseer.bench.compare_settings import CompareSettings
+from foreseer.bench.lanes import Lane, LaneOf
+from foreseer.errors import OptionError
+from foreseer.hookspecs import hookimpl
+from foreseer.policies.drafting import draft_needs
+from foreseer.policies.predictors import predictor_from
+from foreseer.registry import PolicySpec, policy
+from foreseer.types import Needs, Plan, Run, Site, Step
+
+if TYPE_CHECKING:
+    from foreseer.workbench.trace import Trace
+
+__all__ = ["PREDICTOR", "EachItsOwn", "headroom", "headroom_lanes", "record_compared"]
+
+MEASURED = 8
+"""Samples on which sensitivities are measured, at every step."""
+PREDICTOR = "taylor:max_order=1"
+"""What forecasts in these lanes; their target is the last block's output."""
+
+
+@attrs.define(eq=False)
+class EachItsOwn:
+    """Schedule: every sample computes the steps of a schedule of its own.
+
+    Attributes:
+        schedules: For each sample of the batch, in the order of its first row, the steps that it computes; each with step 0.
+    """
+
+    schedules: tuple[frozenset[int], ...]
+    _sites: tuple[Site, ...] = attrs.field(default=(), init=False, repr=False)
+    _places: tuple[int, ...] = attrs.field(default=(), init=False, repr=False)
+
+    @hookimpl
+    def setup(self, run: Run) -> Needs:
+        """Record the last block's output."""
+        order = {group: place for place, group in enumerate(dict.fromkeys(run.groups))}
+        if len(order) != len(self.schedules):
+            raise OptionError(f"there are schedules for {len(self.schedules)} samples and the run has {len(order)}; give one for each")
+        self._places = tuple(order[group] for group in run.groups)
+        needs = draft_needs(run, "last_block")
+        self._sites = needs.sites
+        return needs
+
+    @hookimpl
+    def before_step(self, step: Step) -> Plan:
+        """Compute the rows whose schedule says so."""
+        due = [step.index in schedule for schedule in self.schedules]
+        compute = tuple(due[place] for place in self._places)
+        return Plan(reason="scheduled") if all(compute) else Plan(forecast=self._sites, compute=compute)
+
+
+def headroom(model: nn.Module, settings: CompareSettings, samples: int, counts: Sequence[int], tell: Callable[[str], None]) -> list[LaneOf]:
+    """Record the compared samples, and plan on them: see `foreseer.bench.compare.Afterwards`.
+
+    It takes 2 to 3 times as long as full computation for each 10 steps of a run.
+    """
+    return headroom_lanes(record_compared(model, settings, samples, tell=tell), counts)
+
+
+def record_compared(model: Any, settings: CompareSettings, samples: int, *, tell: Callable[[str], None]) -> Trace:
+    """Record the samples that are compared, and measure sensitivities: one sampling, and one more for every measured step.
+
+    Args:
+        model: The bundled DiT.
+        settings: Of the comparison.
+        samples: How many were compared.
+        tell: Told what is under way.
+    """
+    from foreseer.bench.families import DiTFamily
+    from foreseer.workbench.recording import record
+
+    recorded = record(
+        DiTFamily(model=model),
+        settings.out / "headroom.safetensors",
+        samples=samples,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        seed=settings.seed,
+        batch=settings.batch,
+        measured=MEASURED,
+        restart="if other",
+        tell=lambda what, done, total: tell(f"headroom: {what}, {done} of {total} samplings"),
+    )
+    return recorded.trace
+
+
+def headroom_lanes(trace: Trace, counts: Sequence[int]) -> list[LaneOf]:
+    """Plan on the recorded samples, and return two lanes for each number of computed steps, or three where samples share classes.
+
+    Args:
+        trace: Of the compared samples, in their order.
+        counts: Numbers of computed steps.
+    """
+    from foreseer.workbench.planner import plan, plan_per_class, plan_per_sample
+
+    alike, own = plan(trace, predictor=PREDICTOR), plan_per_sample(trace, predictor=PREDICTOR)
+    classes = plan_per_class(trace, predictor=PREDICTOR) if 1 < len(set(trace.labels)) < trace.samples else {}
+    lanes = []
+    for count in counts:
+        steps = "+".join(map(str, alike.budget(count).steps))
+        spec = policy("planned", schedule=f"{steps}/{trace.num_steps}", predictor=PREDICTOR, target="last_block")
+        lanes.append(_alike(f"best static ({_steps(count)})", trace.num_steps, spec))
+        for what, plans in (("class", [classes[label] for label in trace.labels] if classes else []), ("sample", own)):
+            if plans:
+                schedules = [frozenset(plan.budget(count).steps) for plan in plans]
+                lanes.append(_each(f"best per {what}, hindsight ({_steps(count)})", trace.num_steps, schedules))
+    return lanes
+
+
+def _alike(name: str, num_steps: int, spec: PolicySpec) -> LaneOf:
+    lane = _lane(name, "static", num_steps, spec)
+    return LaneOf(name, lambda indices: lane)
+
+
+def _each(name: str, num_steps: int, schedules: Sequence[frozenset[int]]) -> LaneOf:
+    def of(indices: range) -> Lane:
+        chosen = tuple(schedules[index] for index in indices)
+        return _lane(name, "hindsight", num_steps, PolicySpec(name, lambda: (EachItsOwn(chosen), predictor_from(PREDICTOR, max_order=1))))
+
+    return LaneOf(name, of)
+
+
+def _lane(name: str, kind: Literal["static", "hindsight"], num_steps: int, spec: PolicySpec) -> Lane:
+    return Lane(name, kind, num_steps, spec)
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'s' * (count != 1)}"

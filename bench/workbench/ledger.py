@@ -1,0 +1,254 @@
+"""Observer `ledger`: what a gate said of each draft beside how wrong the draft was, found by computing the step as well."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves  # diffusers registers its output classes there
+
+from foreseer.errors import OptionError
+from foreseer.files import append, make_folder, refuse_unwritable
+from foreseer.hookspecs import hookimpl
+from foreseer.metrics import metric as metric_named
+from foreseer.options import at_least, checked
+from foreseer.outcome import Outcome
+from foreseer.report import Report
+from foreseer.types import OUTPUT, Run, Site, Step
+from foreseer.workbench.judgements import Entry, Judgements, StepCounts, judgements
+
+__all__ = ["FORMAT", "Ledger", "ledger", "read_ledger"]
+
+FORMAT = "foreseer ledger 1"
+"""What the first line of the file says it is. Another number is another format."""
+
+MetricName = Literal["relative_l2", "relative_l1"]
+
+
+class Ledger:
+    """Observer: computes chosen forecast steps as well, and notes gate and truth side by side.
+
+    A step costs a full computation more. It is counted apart (``Report.check_block_rows``), and nothing of it enters the run.
+
+    Args:
+        every: Look at steps whose index is a multiple of this, >= 1.
+        steps: Look at these steps instead; None for those of ``every``.
+        path: A file to which each entry is appended at once, as a line of JSON; a file that exists is continued. None keeps the entries in memory only.
+        metric: The error that is the truth: ``"relative_l2"`` or ``"relative_l1"``.
+
+    Raises:
+        OptionError: An option is out of range, or the file is none that this ledger can continue.
+    """
+
+    def __init__(self, *, every: int = 1, steps: Sequence[int] | None = None, path: Path | None = None, metric: MetricName = "relative_l2") -> None:
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise OptionError(f"ledger: every={every!r} is out of range; write a whole number >= 1")
+        if steps is not None and (not steps or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in steps)):
+            raise OptionError(f"ledger: steps={steps!r} is out of range; write whole numbers >= 0, such as 5,10,15")
+        if metric not in ("relative_l2", "relative_l1"):
+            raise OptionError(f"ledger: metric={metric!r} is unknown; write 'relative_l2' or 'relative_l1'")
+        self.path, self.metric = path, metric
+        self._every, self._steps, self._metric = every, None if steps is None else frozenset(steps), metric_named(metric)
+        self._numbers: WeakKeyDictionary[Run, int] = WeakKeyDictionary()
+        self._lines: list[dict[str, Any]] = []
+        self._last = 0 if path is None else _continue(path, metric)
+        self._begun = self._last > 0
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What this object noted, oldest first. What an older file held is read with `read_ledger`."""
+        return _entries(self._lines)
+
+    def judgements(self, *, at: Literal["site", "output"] = "site") -> Judgements:
+        """Return what was noted, sample by sample: see `foreseer.workbench.judgements.judgements`."""
+        return judgements(self.entries, at=at)
+
+    def table(self, tolerance: float | None = None, *, at: Literal["site", "output"] = "site") -> list[StepCounts]:
+        """Return the counts of every step that was looked at, and of all together as the last entry.
+
+        Args:
+            tolerance: The true error that is tolerable, >= 0; None takes the median true error.
+            at: Whose error is the truth.
+
+        Raises:
+            OptionError: The tolerance is out of range, or there is no true error to take the median of.
+        """
+        judged = self.judgements(at=at)
+        return judged.table(judged.usual_tolerance() if tolerance is None else tolerance)
+
+    @hookimpl
+    def shadow(self, step: Step) -> bool:
+        """Ask for the chosen steps."""
+        return step.index % self._every == 0 if self._steps is None else step.index in self._steps
+
+    @hookimpl
+    def on_shadow(
+        self, run: Run, step: Step, outcome: Outcome, drafts: Mapping[Site, Tensor], features: Mapping[Site, Tensor], output: Any, computed: Any
+    ) -> None:
+        """Note a step."""
+        if run not in self._numbers:
+            self._last += 1
+            self._numbers[run] = self._last
+            self._write({"run": self._last, "stream": run.stream, "groups": list(run.groups), "num_steps": run.num_steps, "model": run.model})
+        site = max(drafts, key=lambda s: math.inf if s == OUTPUT else run.sites.index(s))
+        site_error = self._metric(features[site], drafts[site], groups=run.groups).tolist()
+        used, full = _rows(output, run.rows), _rows(computed, run.rows)
+        output_error = [math.nan] * run.rows
+        if used is not None and full is not None and used.shape == full.shape:
+            found = self._metric(full, used, groups=run.groups).tolist()
+            output_error = [math.nan if real else error for real, error in zip(outcome.computed, found, strict=True)]
+        self._write(
+            {
+                "run": self._numbers[run],
+                "step": step.index,
+                "error": list(map(_finite, outcome.error)),
+                "threshold": _finite(outcome.threshold),
+                "accept": None if outcome.accept is None else list(outcome.accept),
+                "computed": list(outcome.computed),
+                "site": str(site),
+                "site_error": list(map(_finite, site_error)),
+                "output_error": list(map(_finite, output_error)),
+            }
+        )
+
+    @hookimpl
+    def on_run_end(self, report: Report) -> None:
+        """Note whose run it was."""
+        if report.run in self._numbers:
+            self._write({"run": self._numbers[report.run], "policy": report.policy})
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self._lines.append(line)
+        if self.path is None:
+            return
+        if not self._begun:
+            make_folder(self.path.parent)
+        text = "" if self._begun else json.dumps({"format": FORMAT, "metric": self.metric}) + "\n"
+        append(self.path, text + json.dumps(line) + "\n")
+        self._begun = True
+
+
+@checked
+def ledger(
+    *,
+    path: str = "ledger.json",
+    every: Annotated[int, at_least(1)] = 1,
+    steps: tuple[int, ...] | int | None = None,
+    metric: MetricName = "relative_l2",
+) -> Ledger:
+    """Observer: computes forecast steps as well, and notes the gate's errors and answers beside the true errors. `foreseer ledger` reads the file.
+
+    Args:
+        path: The file; lines are appended, and every run gets a number of its own.
+        every: Look at steps whose index is a multiple of this.
+        steps: Look at these steps instead, such as ``steps=5,10,15``.
+        metric: The error that is the truth: ``"relative_l2"`` is ||d|| / ||h||, ``"relative_l1"`` is sum|d| / sum|h|.
+    """
+    if not str(path) or Path(path).is_dir():
+        raise OptionError(f"ledger: path={path!r} is not the name of a file; write one, such as 'ledger.json'")
+    return Ledger(every=every, steps=(steps,) if isinstance(steps, int) else steps, path=Path(path), metric=metric)
+
+
+def read_ledger(path: Path) -> tuple[tuple[Entry, ...], str]:
+    """Read a ledger's file, finished or not.
+
+    Returns:
+        Its entries, oldest first, and the name of the metric that is the truth. A last line that was cut off is left out.
+
+    Raises:
+        OptionError: It cannot be read, or is no ledger.
+    """
+    lines, _ = _lines_of(path)
+    try:
+        return _entries(lines[1:]), str(lines[0]["metric"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise OptionError(f"{str(path)!r} is no whole ledger: {type(error).__name__}: {error}; run again with the observer `ledger`") from error
+
+
+def _lines_of(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The file's lines, and how many of its bytes are whole lines."""
+    hint = "write the name of a file that the observer `ledger` wrote"
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise OptionError(f"{str(path)!r} cannot be read: {error.strerror}; {hint}") from error
+    whole = content[: content.rfind(b"\n") + 1]
+    try:
+        lines = [json.loads(line) for line in whole.splitlines()]
+        found = lines[0]["format"] if lines else "nothing"
+    except (ValueError, TypeError, KeyError) as error:
+        raise OptionError(f"{str(path)!r} is no ledger: {type(error).__name__}: {error}; {hint}") from error
+    if found != FORMAT:
+        raise OptionError(f"{str(path)!r} says it is {found!r}, and this foreseer reads {FORMAT!r}; {hint}")
+    if "metric" not in lines[0]:
+        raise OptionError(f"{str(path)!r} is no whole ledger: its first line does not say which metric is the truth; {hint}")
+    return lines, len(whole)
+
+
+def _continue(path: Path, metric: str) -> int:
+    """Number of the last run in a file that is to be continued, 0 where there is none."""
+    refuse_unwritable(path)
+    if not path.exists() or path.stat().st_size == 0:
+        return 0
+    lines, whole = _lines_of(path)
+    if lines[0]["metric"] != metric:
+        raise OptionError(f"ledger: {str(path)!r} holds errors in {lines[0]['metric']}, not {metric}; write metric={lines[0]['metric']} or another path")
+    with path.open("r+b") as file:
+        file.truncate(whole)
+    return max((int(line["run"]) for line in lines[1:]), default=0)
+
+
+def _entries(lines: Iterable[Mapping[str, Any]]) -> tuple[Entry, ...]:
+    lines = list(lines)
+    policies = {line["run"]: line["policy"] for line in lines if "policy" in line}
+    heads = {line["run"]: line for line in lines if "groups" in line}
+    return tuple(
+        Entry(
+            policy=policies.get(line["run"], ""),
+            run=line["run"],
+            stream=heads[line["run"]]["stream"],
+            step=line["step"],
+            groups=tuple(heads[line["run"]]["groups"]),
+            error=_floats(line["error"]),
+            threshold=_floats([line["threshold"]])[0],
+            accept=None if line["accept"] is None else tuple(line["accept"]),
+            computed=tuple(line["computed"]),
+            site=line["site"],
+            site_error=_floats(line["site_error"]),
+            output_error=_floats(line["output_error"]),
+        )
+        for line in lines
+        if "step" in line
+    )
+
+
+def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
+    return tuple(math.nan if value is None else float(value) for value in values)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _rows(output: Any, rows: int) -> Tensor | None:
+    """A host's output as one tensor with the rows in front; None where it has no such form."""
+    leaves = [torch.tensor(leaf) if isinstance(leaf, np.ndarray) else leaf for leaf in tree_leaves(output)]
+    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.ndim]
+    if len(tensors) == rows > 1 and len({tensor.shape for tensor in tensors}) == 1 and isinstance(_inner(output), list):
+        return torch.stack(tensors)  # one tensor for each row (Z-Image)
+    found = next((tensor for tensor in tensors if len(tensor) and len(tensor) % rows == 0), None)
+    return None if found is None else found.reshape(rows, -1)
+
+
+def _inner(output: Any) -> Any:
+    """What a tuple or an output class of one entry holds."""
+    if isinstance(output, Mapping):
+        output = tuple(output.values())
+    return _inner(output[0]) if isinstance(output, tuple) and len(output) == 1 else output

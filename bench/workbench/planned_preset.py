@@ -1,0 +1,65 @@
+"""A plan as a preset: one of its schedules written out, and measured with the model on the samples it was planned from and on others."""
+
+from __future__ import annotations
+
+import datetime
+
+import attrs
+
+from foreseer.bench.families import Family
+from foreseer.bench.machine import machine
+from foreseer.errors import OptionError
+from foreseer.policies.schedule_plan import SchedulePlan
+from foreseer.presets import Preset
+from foreseer.registry import parse_policy
+from foreseer.workbench.gauge import Gauge
+
+__all__ = ["HELD_OUT_SEED", "planned_preset"]
+
+HELD_OUT_SEED = 1
+"""Seed of the samples that a plan is checked on; where the plan was recorded from this one, the next."""
+
+
+def planned_preset(plan: SchedulePlan, family: Family, *, name: str, samples: int = 8, device: str = "cpu") -> Preset:
+    """Measure the chosen schedule of a plan, and make a preset of it that needs no other file.
+
+    Args:
+        plan: With a chosen budget.
+        family: The model that it was planned for.
+        name: Of the preset.
+        samples: How many samples to measure on: at most those that were recorded, the first ones, and as many of another seed.
+        device: Where the family is, for the record.
+
+    Raises:
+        OptionError: The plan was made for another model, scheduler or number of steps than the family's.
+    """
+    recorded = 0 if plan.seed is None else plan.seed
+    held_out_seed = HELD_OUT_SEED if recorded != HELD_OUT_SEED else HELD_OUT_SEED + 1
+    samples = min(samples, plan.samples or samples)
+    policy = f"planned:schedule={'+'.join(map(str, plan.budget().steps))}/{plan.num_steps},target={plan.target},predictor=({plan.predictor})"
+    guidance = family.guidance if plan.signature.guidance is None else plan.signature.guidance
+    spec, found = parse_policy(policy), []
+    for own in (recorded, held_out_seed):
+        gauge = Gauge(family, first=0, samples=samples, batch=samples, seed=own, num_steps=plan.num_steps, guidance=guidance)
+        reading = gauge.measure(spec)
+        differing = plan.signature.conflicts(reading.run)
+        if differing:
+            raise OptionError(f"the plan was made for another model: {'; '.join(differing)}; record and plan anew")
+        found.append(attrs.evolve(reading.measured, fewer_psnr_mean=gauge.fewer(reading.measured.steps_computed)))
+    tuned, held_out = found
+    return Preset(
+        name=name,
+        policy=str(spec),
+        signature=plan.signature,
+        tuned=tuned,
+        held_out=held_out,
+        found={
+            "family": family.name,
+            "how": "planned from recorded samples",
+            "objective": plan.objective,
+            "predictor": plan.predictor,
+            "computed_steps": len(plan.budget().steps),
+        },
+        machine=machine(device),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )

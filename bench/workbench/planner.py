@@ -1,0 +1,258 @@
+"""The best static schedules of a recorded run, for every number of computed steps at once, by dynamic programming.
+
+A forecast's error is a function of the newest anchors and the step, and known exactly from the recorded inner products. Times the measured sensitivity of the
+final latent to an error in that step, it is what a forecast does to the result. Errors between two computed steps are of one forecast, and add up as numbers;
+those of different gaps point in directions of their own, and their squares add up. Such a sum splits at every computed step, so that the best schedule is
+found exactly over the states (anchors kept): with S samples, T steps and K anchors in about T^(K+2) operations for each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from foreseer.bench.fields import whole
+from foreseer.errors import OptionError
+from foreseer.policies.predictors import predictor_from
+from foreseer.policies.schedule_plan import Budget, SchedulePlan, Target
+from foreseer.psnr import decibels, likeness_of
+from foreseer.types import Run, Site
+from foreseer.workbench.forecast_errors import ForecastErrors, forecast_errors
+from foreseer.workbench.trace import Trace
+from foreseer.workbench.weights import LinearWeights
+
+__all__ = ["MOST_ANCHORS", "Limits", "Objective", "best_schedules", "plan", "plan_per_class", "plan_per_sample", "predicted_errors", "uniform_steps"]
+
+MOST_ANCHORS = 3
+"""Of a predictor that looks at more, the newest so many are planned with."""
+
+Objective = Literal["gaps", "sum", "squares"]
+Over = Literal["mean", "worst"]
+Array = NDArray[np.float64]
+
+
+@attrs.frozen(kw_only=True)
+class Limits:
+    """What every schedule must do, besides computing step 0.
+
+    Attributes:
+        first, last: Steps that are computed at the start (at least 1) and at the end.
+        max_gap: Most steps from one computed step to the next, and from the last one to the end of the run; None for no limit.
+
+    Raises:
+        OptionError: A value is out of range.
+    """
+
+    first: int = attrs.field(default=1, validator=whole(1))
+    last: int = attrs.field(default=0, validator=whole(0))
+    max_gap: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
+
+    def forced(self, num_steps: int) -> NDArray[np.bool_]:
+        """Return ``(T,)`` steps that must be computed."""
+        index = np.arange(num_steps)
+        return np.asarray((index < self.first) | (index >= num_steps - self.last))
+
+
+def uniform_steps(count: int, num_steps: int) -> tuple[int, ...]:
+    """Spread so many steps evenly from step 0 on: a fixed interval where it divides the run."""
+    return tuple(i * num_steps // count for i in range(count))
+
+
+def best_schedules(costs: Array, *, most: int | None = None, max_gap: int | None = None) -> dict[int, tuple[tuple[int, ...], float]]:
+    """Return for each number of computed steps the schedule of least cost, and its cost. Numbers that the limits do not allow are left out.
+
+    Args:
+        costs: ``(T+1,) * K + (T,)``: of forecasting a step from K anchors, oldest first, then the step; index T stands for no anchor. Infinite where a step
+            must not be forecast.
+        most: Largest number of computed steps; None for all.
+        max_gap: See `Limits`.
+    """
+    return _best(_until(costs), most=most, max_gap=max_gap)
+
+
+def _until(costs: Array) -> Array:
+    """``(T+1,) * K + (T+1,)``: what it costs to forecast every step between the newest anchor and the next."""
+    num_steps = costs.shape[-1]
+    ahead = np.arange(num_steps)[None, :] > np.arange(num_steps + 1)[:, None]
+    costs = np.where(ahead, costs, 0.0)  # a step is forecast from what was computed before it
+    return np.concatenate([np.zeros((*costs.shape[:-1], 1)), np.cumsum(costs, axis=-1)], axis=-1)
+
+
+def _best(until: Array, *, most: int | None = None, max_gap: int | None = None) -> dict[int, tuple[tuple[int, ...], float]]:
+    num_steps, width = until.shape[-1] - 1, until.ndim - 1
+    none = num_steps
+    newest, following = np.arange(none + 1)[:, None], np.arange(none + 1)[None, :]
+    until = until + np.where((following <= newest) | (following - newest > (max_gap or num_steps)), np.inf, 0.0)
+    state = np.full((none + 1,) * width, np.inf)
+    state[(none,) * (width - 1) + (0,)] = 0.0
+    came_from: list[NDArray[np.uint16]] = []
+    found = {}
+    for count in range(1, min(most or num_steps, num_steps) + 1):
+        totals = state + until[..., none]
+        end = int(np.argmin(totals))
+        if np.isfinite(totals.flat[end]):
+            found[count] = (_walk_back(np.unravel_index(end, totals.shape), came_from, none), float(totals.flat[end]))
+        step = state[..., None] + until
+        came_from.append(np.argmin(step, axis=0).astype(np.uint16))
+        state = np.min(step, axis=0)
+        state[..., none] = np.inf  # the end of the run is no step
+    return found
+
+
+def _walk_back(end: tuple[np.intp, ...], came_from: Sequence[NDArray[np.uint16]], none: int) -> tuple[int, ...]:
+    anchors = [int(a) for a in end]
+    steps = [anchors[-1]]
+    for parents in reversed(came_from):
+        anchors = [int(parents[tuple(anchors)]), *anchors[:-1]]
+        steps.append(anchors[-1])
+    return tuple(reversed([step for step in steps if step != none]))
+
+
+def plan(
+    trace: Trace,
+    *,
+    predictor: str = "taylor:max_order=1",
+    budget: int | None = None,
+    target: Target = "modules",
+    objective: Objective = "gaps",
+    over: Over = "mean",
+    limits: Limits | None = None,
+    samples: Sequence[int] | None = None,
+    errors: ForecastErrors | None = None,
+) -> SchedulePlan:
+    """Plan static schedules for every number of computed steps.
+
+    Args:
+        trace: Recorded samples; with sensitivities, or all errors weigh alike, and the plan says so.
+        predictor: A linear predictor, as on the command line.
+        budget: The number of computed steps that is chosen in the plan; None takes about a quarter of the steps.
+        target: What will be forecast. Errors are those at the recorded site of the sensitivities (the last block), whatever the target; forecasts of every
+            module are off by less than these say, and are what came closest in most of our runs.
+        objective: How errors of single steps add up. ``"gaps"``: those between two computed steps are of one forecast and push in one direction, those of
+            different gaps in directions of their own: the predicted error is the root of the sum of the gaps' squares. ``"sum"``: all push in one direction.
+            ``"squares"``: each pushes in a direction of its own.
+        over: The mean over the samples, or in each gap the worst sample.
+        limits: What every schedule must do.
+        samples: Which samples to plan for; None for all.
+        errors: Of `predicted_errors`, where they are there already.
+
+    Returns:
+        A plan; ``error`` of each budget is the objective: it never rises with the number of steps.
+
+    Raises:
+        OptionError: The predictor is not linear, the limits leave no schedule, the budget is not among them, or another value is out of range.
+    """
+    for name, value, words in (("objective", objective, get_args(Objective)), ("over", over, get_args(Over)), ("target", target, get_args(Target))):
+        if value not in words:
+            raise OptionError(f"{name}={value!r} is unknown; write one of {', '.join(words)}")
+    limits = limits or Limits()
+    if limits.first + limits.last > trace.num_steps:
+        raise OptionError(f"first={limits.first} and last={limits.last} are more than the {trace.num_steps} steps there are; write fewer")
+    errors = errors or predicted_errors(trace, predictor)
+    chosen = _chosen(samples, trace.samples)
+    until = _combined(errors, chosen, objective=objective, over=over, forced=limits.forced(trace.num_steps))
+    found = _best(until, max_gap=limits.max_gap)
+    if not found:
+        raise OptionError(f"limits={limits} leave no schedule of {trace.num_steps} steps; ask for fewer first and last steps, or a larger max_gap")
+    power = 1.0 if objective == "sum" else 0.5
+    budgets = {}
+    for count, (steps, cost) in found.items():
+        even = _of_gaps(errors, chosen, uniform_steps(count, trace.num_steps), objective)
+        evenly = float((even.mean(axis=0) if over == "mean" else even.max(axis=0)).sum() ** power)
+        each = _of_gaps(errors, chosen, steps, objective).sum(axis=1) ** power
+        budgets[count] = Budget(steps=steps, error=cost**power, psnr=_psnr(trace, chosen, each), uniform=evenly)
+    wanted = budget if budget is not None else min(budgets, key=lambda n: (abs(n - trace.num_steps / 4), n))
+    return SchedulePlan(
+        signature=trace.signature,
+        predictor=predictor,
+        target=target,
+        site=str(errors.site),
+        objective=f"{objective}, {over}",
+        budgets=budgets,
+        chosen=wanted,
+        note="; ".join(errors.notes),
+        seed=trace.seed,
+        samples=len(chosen),
+    )
+
+
+def _chosen(samples: Sequence[int] | None, recorded: int) -> NDArray[np.int64]:
+    if samples is None:
+        return np.arange(recorded)
+    wrong = [s for s in samples if isinstance(s, bool) or not isinstance(s, (int, np.integer)) or not 0 <= s < recorded]
+    if wrong or not len(samples):
+        raise OptionError(f"samples={list(samples)!r} cannot be planned for; write some of 0 to {recorded - 1}, or None for all")
+    return np.asarray(samples, dtype=np.int64)
+
+
+def _combined(errors: ForecastErrors, samples: NDArray[np.int64], *, objective: Objective, over: str, forced: NDArray[np.bool_]) -> Array:
+    """What each gap costs, over the samples. Sample by sample, since all at once would take S times the memory."""
+    total: Array | None = None
+    for sample in samples:
+        costs = errors.dense(errors.weighted[sample] ** (2 if objective == "squares" else 1))
+        costs[..., forced] = np.inf
+        until = _until(costs) ** (2 if objective == "gaps" else 1)
+        total = until if total is None else np.maximum(total, until) if over == "worst" else total + until
+    assert total is not None
+    return total if over == "worst" else total / len(samples)
+
+
+def _of_gaps(errors: ForecastErrors, samples: NDArray[np.int64], steps: tuple[int, ...], objective: Objective) -> Array:
+    """``(S, gaps)`` what the gaps of one schedule cost; gaps without a forecast are left out, and there is a gap of 0 where none has one."""
+    values = errors.weighted[samples][:, errors.places(steps)]
+    forecast = [k for k in range(errors.num_steps) if k not in set(steps)]
+    gap = np.searchsorted(np.array(steps), forecast)
+    firsts = np.flatnonzero(np.diff(gap, prepend=-1))
+    if not len(firsts):
+        return np.zeros((len(samples), 1))
+    return np.asarray(np.add.reduceat(values ** (2 if objective == "squares" else 1), firsts, axis=1) ** (2 if objective == "gaps" else 1))
+
+
+def plan_per_sample(trace: Trace, *, predictor: str = "taylor:max_order=1", objective: Objective = "gaps", limits: Limits | None = None) -> list[SchedulePlan]:
+    """Plan for each recorded sample by itself, in hindsight.
+
+    No static schedule of this predictor is better for that sample *under this error model*; it is no bound for other predictors, for gates that forecast with
+    more than the newest anchors, or of the true error, which the model only predicts.
+    """
+    errors = predicted_errors(trace, predictor)
+    return [plan(trace, predictor=predictor, objective=objective, limits=limits, samples=[s], errors=errors) for s in range(trace.samples)]
+
+
+def plan_per_class(
+    trace: Trace, *, predictor: str = "taylor:max_order=1", objective: Objective = "gaps", limits: Limits | None = None
+) -> dict[str, SchedulePlan]:
+    """Plan for each label by itself."""
+    errors = predicted_errors(trace, predictor)
+    groups = {label: [s for s, other in enumerate(trace.labels) if other == label] for label in dict.fromkeys(trace.labels)}
+    return {label: plan(trace, predictor=predictor, objective=objective, limits=limits, samples=members, errors=errors) for label, members in groups.items()}
+
+
+def predicted_errors(trace: Trace, predictor: str = "taylor:max_order=1") -> ForecastErrors:
+    """Return the error of every forecast from every choice of newest anchors, weighted by the sensitivities.
+
+    Raises:
+        OptionError: The predictor is not linear, or unknown.
+    """
+    site = trace.target or Site(trace.depth - 1)
+    times = trace.signature.timesteps or None
+    run = Run(depth=trace.depth, rows=1, groups=(0,), num_steps=trace.num_steps, timesteps=times, sites=trace.sites)
+    weights = LinearWeights(predictor, predictor_from(predictor, max_order=1), run, site)
+    notes = []
+    width = weights.anchors
+    if width > MOST_ANCHORS:
+        notes.append(f"{predictor} looks at {width} anchors; planned with the newest {MOST_ANCHORS}")
+    if not trace.sensitivity.size:
+        notes.append("no sensitivities were recorded: errors of all steps weigh alike, which can be worse than an even interval; record with --sensitivity")
+    return forecast_errors(trace, weights, site=site, width=min(width, MOST_ANCHORS), notes=tuple(notes))
+
+
+def _psnr(trace: Trace, samples: NDArray[np.int64], errors: Array) -> float | None:
+    """Mean over the samples of the predicted PSNR, for values between -1 and 1."""
+    if not trace.final_size or not trace.final_norm.size:
+        return None
+    apart = errors * trace.final_norm[samples]
+    return likeness_of(decibels(np.square(apart) / trace.final_size)).mean

@@ -1,0 +1,292 @@
+"""Open-loop error of any linear predictor under any static schedule on a recorded run, from inner products alone.
+
+Open loop: features of full computation are taken as history, and errors do not feed back into what is computed later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from foreseer.errors import OptionError
+from foreseer.psnr import decibels, likeness_of
+from foreseer.registry import PolicySpec, signature_of
+from foreseer.types import OUTPUT, Site
+from foreseer.workbench.forecast_errors import final_errors
+from foreseer.workbench.judgements import Judgements
+from foreseer.workbench.predictors import OWN, Predictor, predictor_named
+from foreseer.workbench.schedules import Schedule, computed_steps, run_of, schedule_from
+from foreseer.workbench.trace import Trace, site_named, squared_error
+from foreseer.workbench.weights import LinearWeights
+
+__all__ = ["GapErrors", "Replay", "Score", "gap_errors", "promised_psnr", "site_of", "with_promise"]
+
+Array = NDArray[np.float64]
+Anchors = tuple[int, ...]
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Score:
+    """What one predictor did under one schedule or gate, on S samples of T steps.
+
+    Attributes:
+        predictor: As it was written; `OWN` for the policy's.
+        policy: The schedule or gate, likewise.
+        gate: Whether the steps were chosen by looking at features, so that samples differ.
+        site: What was forecast.
+        computed: ``(S, T)`` whether the step was computed.
+        error: ``(S, T)`` relative error of the forecast that was used, |f - F| / |F|; 0 where the step was computed.
+        final: ``(S,)`` predicted L2 error of the final latent, see `foreseer.workbench.forecast_errors.final_errors`. Empty where the trace has no
+            sensitivities of this site.
+        promise: ``(S,)`` the PSNR in dB that this promises, see `promised_psnr`. Empty likewise.
+        judged: What the gate said, and what was true; None for a schedule.
+        note: A sentence where something was not as asked; else empty.
+    """
+
+    predictor: str
+    policy: str
+    gate: bool = False
+    site: Site
+    computed: NDArray[np.bool_] = attrs.field(repr=False)
+    error: Array = attrs.field(repr=False)
+    final: Array = attrs.field(factory=lambda: np.zeros(0), repr=False)
+    promise: Array = attrs.field(factory=lambda: np.zeros(0), repr=False)
+    judged: Judgements | None = attrs.field(default=None, repr=False)
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """Policy and predictor in one line."""
+        return self.policy if self.predictor == OWN else f"{self.policy} with {self.predictor}"
+
+    @property
+    def steps(self) -> Anchors | None:
+        """The computed steps; None where samples differ."""
+        if (self.computed != self.computed[:1]).any():
+            return None
+        return tuple(int(step) for step in np.flatnonzero(self.computed[0]))
+
+    @property
+    def cost(self) -> float:
+        """Computed steps, the mean over the samples."""
+        return float(self.computed.sum(1).mean())
+
+    @property
+    def errors(self) -> Array:
+        """``(S,)`` each sample's error: the mean over all T steps, of which computed ones have none."""
+        return np.asarray(self.error.mean(1))
+
+    def figures(self) -> dict[str, Any]:
+        """Return plain data, one line of a table. What is not known is None."""
+        steps, promise = self.steps, likeness_of(self.promise) if len(self.promise) else None
+        return {
+            "policy": self.policy,
+            "predictor": self.predictor,
+            "kind": "gate" if self.gate else "schedule",
+            "site": str(self.site),
+            "computed": self.cost,
+            "error_mean": float(self.errors.mean()),
+            "error_worst": float(self.errors.max()),
+            "step_error_worst": float(self.error.max()),
+            "final_error_mean": float(self.final.mean()) if len(self.final) else None,
+            "psnr_mean": promise and promise.mean,
+            "psnr_worst": promise and promise.worst,
+            "rank": None if self.judged is None or math.isnan(rank := self.judged.rank()) else rank,
+            "steps": None if steps is None else list(steps),
+            "note": self.note,
+        }
+
+
+def site_of(trace: Trace, text: str) -> Site:
+    """Read a site: ``last``, ``first``, ``output``, a block's number, or ``11.block``. Raises `OptionError` for one that is not recorded."""
+    words = {"last": Site(trace.depth - 1), "first": Site(0), "output": OUTPUT}
+    try:
+        site = words[text] if text in words else Site(int(text)) if text.lstrip("-").isdigit() else site_named(text)
+    except ValueError as error:
+        raise OptionError(f"site={text!r} is unknown; write last, first, output, or one of {', '.join(map(str, trace.sites))}") from error
+    trace.gram(site)
+    return Site(trace.depth - 1) if site == Site(-1) else site
+
+
+def promised_psnr(final: Array, size: int) -> Array:
+    """Return the PSNR in dB that an L2 error of the final latent means where latents are images that span 2, from -1 to 1.
+
+    It is that of a mean squared error of final^2 / size; infinite where nothing is off.
+
+    Args:
+        final: ``(...)`` L2 norm of the error.
+        size: Numbers of one latent.
+    """
+    return decibels(np.square(final) / size)
+
+
+@attrs.frozen(eq=False)
+class Replay:
+    """Scores predictors under schedules on one trace. Weights and errors are kept by predictor, anchors and step, so that schedules share them.
+
+    Attributes:
+        trace: The recording. Streams of a step do the same; their errors are pooled.
+        site: What is forecast.
+    """
+
+    trace: Trace
+    site: Site
+    _weights: dict[tuple[str, int | None], tuple[LinearWeights, int]] = attrs.field(factory=dict, init=False, repr=False)
+    _errors: dict[tuple[str, int | None], dict[tuple[Anchors, int], Array | None]] = attrs.field(factory=dict, init=False, repr=False)
+    _steps: dict[str, Anchors] = attrs.field(factory=dict, init=False, repr=False)
+
+    def scores(self, predictors: Sequence[str | PolicySpec], schedules: Sequence[str | PolicySpec]) -> list[Score]:
+        """Return a score for every pair, schedule by schedule.
+
+        Raises:
+            PluginError, OptionError: A name or an option is wrong; a predictor is not linear.
+        """
+        run = run_of(self.trace)
+        asked = [schedule_from(s) for s in schedules]
+        known = [predictor_named(p) for p in predictors]
+        pairs = _pairs(asked, known)
+        for schedule in asked:
+            if schedule.name not in self._steps:
+                self._steps[schedule.name] = computed_steps(schedule, run)
+        keys = [self._key(predictor, schedule) for schedule, predictor in pairs]
+        wanted: dict[tuple[str, int | None], set[tuple[Anchors, int]]] = {}
+        for key, (schedule, _) in zip(keys, pairs, strict=True):
+            wanted.setdefault(key, set()).update(self._drafts(key, self._steps[schedule.name]))
+        for key, drafts in wanted.items():
+            self._evaluate(key, drafts)
+        return [self._score(key, schedule, predictor) for key, (schedule, predictor) in zip(keys, pairs, strict=True)]
+
+    def _key(self, predictor: Predictor, schedule: Schedule) -> tuple[str, int | None]:
+        """What decides a pair's weights: which predictor, and the warm-up that it is told of."""
+        plugin, warmup = None, schedule.warmup_steps
+        if predictor.spec is None:
+            key: tuple[str, int | None] = (f"{OWN} {schedule.name}", None)
+            plugin = schedule.predictor() if key not in self._weights else None
+        else:
+            takes = "warmup_steps" in signature_of(predictor.spec.factory).parameters
+            key = (predictor.name, warmup if takes else None)
+            plugin = predictor.built(warmup) if key not in self._weights else None
+        if key not in self._weights:
+            self._add(key, LinearWeights(predictor.name, plugin, run_of(self.trace), self.site))
+        return key
+
+    def _add(self, key: tuple[str, int | None], weights: LinearWeights) -> None:
+        self._weights[key], self._errors[key] = (weights, weights.anchors), {}
+
+    def _drafts(self, key: tuple[str, int | None], computed: Anchors) -> list[tuple[Anchors, int]]:
+        """The forecasts of a schedule: the newest anchors, as many as the predictor looks at, and the step."""
+        most, found, anchors = self._weights[key][1], list[tuple[Anchors, int]](), Anchors()
+        real = frozenset(computed)
+        for step in range(self.trace.num_steps):
+            if step in real:
+                anchors = (step, *anchors[: most - 1])
+            else:
+                found.append((anchors, step))
+        return found
+
+    def _evaluate(self, key: tuple[str, int | None], drafts: Iterable[tuple[Anchors, int]]) -> None:
+        """Find the errors of all forecasts that are not known yet, at once."""
+        (weights, most), known = self._weights[key], self._errors[key]
+        by_step: dict[int, list[Anchors]] = {}
+        for anchors, step in drafts:
+            if (anchors, step) not in known:
+                by_step.setdefault(step, []).append(anchors)
+        names, index, values = list[tuple[Anchors, int]](), list[NDArray[np.int64]](), list[Array]()
+        for step, several in by_step.items():
+            padded = np.full((len(several), most), math.nan)
+            for row, anchors in enumerate(several):
+                padded[row, : len(anchors)] = anchors
+            found, able = weights.each(padded, step)
+            known.update({(several[row], step): None for row in np.flatnonzero(~able)})
+            names += [(several[row], step) for row in np.flatnonzero(able)]
+            index.append(np.column_stack([np.nan_to_num(padded[able]).astype(np.int64), np.full(able.sum(), step)]))
+            values.append(np.column_stack([found[able], np.full(able.sum(), -1.0)]))
+        if names:
+            gram = self.trace.gram(self.site)
+            squared = squared_error(gram, np.concatenate(index), np.concatenate(values))
+            size = np.einsum("stt->st", gram)[:, [step for _, step in names]]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                relative = np.where(squared > 0, np.sqrt(squared / size), 0.0)
+            known.update(zip(names, relative.T, strict=True))
+
+    def _score(self, key: tuple[str, int | None], schedule: Schedule, predictor: Predictor) -> Score:
+        known, computed = self._errors[key], self._steps[schedule.name]
+        drafts = self._drafts(key, computed)
+        if any(known[draft] is None for draft in drafts):  # where the predictor cannot forecast, the step is computed, and the schedule learns of it
+
+            def able(anchors: Anchors, step: int) -> bool:
+                draft = (anchors[: self._weights[key][1]], step)
+                self._evaluate(key, [draft])
+                return known[draft] is not None
+
+            computed = computed_steps(schedule, run_of(self.trace), able)
+            drafts = self._drafts(key, computed)
+        error = np.zeros((self.trace.samples, self.trace.num_steps))
+        for draft in drafts:
+            error[:, draft[1]] = known[draft]
+        real = np.zeros(self.trace.num_steps, dtype=bool)
+        real[list(computed)] = True
+        return with_promise(
+            self.trace,
+            Score(predictor=predictor.name, policy=schedule.name, site=self.site, computed=np.tile(real, (self.trace.samples, 1)), error=error),
+        )
+
+
+def _pairs(schedules: Sequence[Schedule], predictors: Sequence[Predictor]) -> list[tuple[Schedule, Predictor]]:
+    """Every schedule with every predictor; one that brings none of its own is paired with the others."""
+    found = []
+    for schedule in schedules:
+        own = any(predictor.spec is None for predictor in predictors) and schedule.predictor() is not None
+        several = [predictor for predictor in predictors if predictor.spec is not None or own]
+        if not several:
+            raise OptionError(f"schedule={schedule.name!r} brings no predictor of its own; name one with --predictors")
+        found += [(schedule, predictor) for predictor in several]
+    return found
+
+
+def with_promise(trace: Trace, score: Score) -> Score:
+    """Add what the errors mean for the final latent, where the trace has measured how it depends on this site."""
+    if trace.target != score.site or not trace.sensitivity.shape[1]:
+        return score
+    off = score.error * trace.norms(score.site)
+    final = final_errors(trace, off, score.computed)
+    return attrs.evolve(score, final=final, promise=promised_psnr(final, trace.final_size) if trace.final_size else np.zeros(0))
+
+
+@attrs.frozen(eq=False)
+class GapErrors:
+    """Relative errors of a predictor that forecasts from evenly spaced anchors.
+
+    Attributes:
+        predictor: As it was written.
+        error: ``(G, T)`` mean over the samples: of step k forecast from anchors at k - g, k - 2g, ..., for g = 1..G. NaN where there is no anchor.
+    """
+
+    predictor: str
+    error: Array = attrs.field(repr=False)
+
+
+def gap_errors(trace: Trace, predictor: str | PolicySpec, site: Site, *, most: int = 12) -> GapErrors:
+    """Return how far a predictor is off by the gap between its anchors, up to ``most`` steps.
+
+    Raises:
+        PluginError, OptionError: As `Replay.scores`.
+    """
+    known = predictor_named(predictor)
+    replay = Replay(trace, site)
+    key = (known.name, None)
+    replay._add(key, LinearWeights(known.name, known.built(None), run_of(trace), site))
+    anchors, gaps = replay._weights[key][1], range(1, min(most, trace.num_steps - 1) + 1)
+    drafts = {(g, k): (tuple(range(k - g, -1, -g))[:anchors], k) for g in gaps for k in range(g, trace.num_steps)}
+    replay._evaluate(key, drafts.values())
+    error = np.full((len(gaps), trace.num_steps), math.nan)
+    found: Mapping[tuple[Anchors, int], Array | None] = replay._errors[key]
+    for (g, k), draft in drafts.items():
+        if (one := found[draft]) is not None:
+            error[g - 1, k] = one.mean()
+    return GapErrors(known.name, error)

@@ -1,0 +1,150 @@
+"""Gates, and predictors that need tensors, on a recorded run: the real policy through an ordinary session, open loop, with the truth of every draft."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from foreseer.errors import OptionError
+from foreseer.plugins import policy_hooks
+from foreseer.registry import PolicySpec, parse_policy, signature_of
+from foreseer.report import Report
+from foreseer.session import Session
+from foreseer.types import Site
+from foreseer.workbench.judgements import Entry, judgements
+from foreseer.workbench.ledger import Ledger
+from foreseer.workbench.predictors import OWN, Predictor, predictor_named
+from foreseer.workbench.replay import Score, with_promise
+from foreseer.workbench.replay_host import RecordedHost, rotated, vectors_of
+from foreseer.workbench.schedules import Schedule, run_of, schedule_from
+from foreseer.workbench.trace import Trace, site_named
+
+__all__ = ["pair_spec", "replay_gate", "replay_pair", "with_predictor"]
+
+APART = 1e-3
+"""Errors on vectors and on rotated vectors differ by rounding alone, far below this relative difference, where a gate measures lengths and angles only."""
+
+Features = Mapping[Site, NDArray[Any]]
+
+
+def replay_gate(trace: Trace, gate: str | PolicySpec, predictor: str | PolicySpec = OWN, *, features: Features | None = None) -> Score:
+    """Run a gate on a recording.
+
+    On inner products alone the run is made twice: on vectors that have the inner products of the features, and on the same vectors rotated. A gate that
+    measures lengths and angles (`relative_l2`, `cosine`) cannot tell these from the features, and so says the same both times; one that does not say the
+    same looks at single entries (`relative_l1` and the elementwise metrics), and is refused. That is a test of what the gate does, not of what it declares.
+
+    Args:
+        trace: The recording. Of several streams the first decides, as in a pipeline, and is what is compared; what is promised for the final latent takes the
+            others to be off by the same share of their norms, and the score's note says so.
+        gate: An installed policy that judges features, with its options.
+        predictor: Another predictor for it, or `foreseer.workbench.predictors.OWN`.
+        features: ``site -> (S, T, ...)`` the tensors, if they were kept; None for inner products alone.
+
+    Returns:
+        Its score at the site that it forecasts last, with what it judged.
+
+    Raises:
+        PluginError: A name is wrong.
+        OptionError: An option is wrong; the gate probes a draft, compares or forecasts a site that was not recorded, or needs tensors that are not there.
+    """
+    known = predictor_named(predictor)
+    asked = parse_policy(gate) if isinstance(gate, str) else gate
+    name, spec = str(asked), with_predictor(asked, known)
+    if not policy_hooks(spec.look() or spec())["before_step"]:
+        raise OptionError(f"gate={name!r} forecasts nothing; write a gate, such as cg_taylor:threshold=0.05")
+    if features is not None:
+        return _score(trace, name, known, *_run(trace, spec, features, name))
+    vectors = vectors_of(trace, trace.streams[0])
+    report, entries = _run(trace, spec, vectors, name)
+    again, _ = _run(trace, spec, rotated(vectors), name)
+    if not _same_evidence(report, again):
+        raise OptionError(
+            f"gate={name!r} needs the tensors: its errors change where the vectors are rotated, so that it looks at single entries (as relative_l1 does) "
+            "and not at lengths and angles alone. Record with --features to replay it; only gates that measure with relative_l2 or cosine go without"
+        )
+    return _score(trace, name, known, report, entries)
+
+
+def replay_pair(trace: Trace, predictor: str | PolicySpec, schedule: str | PolicySpec, site: Site, *, features: Features | None = None) -> Score:
+    """Run a predictor under a static schedule through a session: the way for predictors that are not linear. `foreseer.workbench.replay.Replay` is faster.
+
+    Args:
+        trace: The recording; of several streams the first.
+        predictor: Any predictor.
+        schedule: A static schedule, or a list of steps.
+        site: What is forecast.
+        features: ``site -> (S, T, ...)`` the tensors; None for vectors that have their inner products, which only linear predictors may be given.
+
+    Raises:
+        PluginError, OptionError: A name or an option is wrong, or the site was not recorded.
+    """
+    chosen, known = schedule_from(schedule), predictor_named(predictor)
+    spec = pair_spec(chosen, known, site)
+    report, entries = _run(trace, spec, vectors_of(trace, trace.streams[0]) if features is None else features, chosen.name)
+    return _score(trace, chosen.name, known, report, entries, gate=False)
+
+
+def pair_spec(schedule: Schedule, predictor: Predictor, site: Site) -> PolicySpec:
+    """Return a policy that forecasts one site by a predictor, at the steps of a schedule.
+
+    Raises:
+        OptionError: The schedule has no predictor of its own, and none was named.
+    """
+    own = schedule.predictor() if predictor.spec is None else None
+    if predictor.spec is None and own is None:
+        raise OptionError(f"schedule={schedule.name!r} brings no predictor of its own; name one with --predictors")
+
+    def plugins() -> tuple[object, ...]:
+        return schedule.at(site), schedule.predictor() if predictor.spec is None else predictor.built(schedule.warmup_steps)
+
+    return PolicySpec(schedule.name if predictor.name == OWN else f"{schedule.name} with {predictor.name}", plugins)
+
+
+def with_predictor(spec: PolicySpec, predictor: Predictor) -> PolicySpec:
+    """Return a policy with another predictor in the place of its own. Raises `OptionError` where it has no option for that, or was given it already."""
+    if predictor.spec is None:
+        return spec
+    if "predictor" not in signature_of(spec.factory).parameters:
+        raise OptionError(f"gate={str(spec)!r} has no option 'predictor'; write --predictors own to run it with what it brings")
+    if "predictor" in spec.options:
+        raise OptionError(f"gate={str(spec)!r} names a predictor already; write that one in --predictors, or --predictors own")
+    factory: Callable[..., Any] = predictor.factory()
+    return PolicySpec(spec.name, spec.factory, {**spec.options, "predictor": factory})
+
+
+def _run(trace: Trace, spec: PolicySpec, features: Features, name: str) -> tuple[Report, tuple[Entry, ...]]:
+    """Run a policy on recorded features, with the truth of every forecast."""
+    host, watch = RecordedHost(features, depth=trace.depth, who=name), Ledger()
+    session = Session(host, spec, run_of(trace, rows=trace.samples), observers=(watch,))
+    for index in range(trace.num_steps):
+        session.evaluate(index)
+    host.require(session.tenure.sites)  # afterwards: of a gate that needs the model it would be no help to record more
+    report = session.finish()
+    dropped = [warning for warning in report.warnings if warning.startswith("observer")]
+    assert not dropped, dropped
+    return report, watch.entries
+
+
+def _same_evidence(report: Report, again: Report) -> bool:
+    """Whether two runs saw the same errors, as long as they went the same way. An error may lie so near a threshold that rounding decides."""
+    for one, other in zip(report.outcomes, again.outcomes, strict=True):
+        if not np.allclose(one.error, other.error, rtol=APART, atol=1e-9, equal_nan=True):
+            return False
+        if one.computed != other.computed:
+            break
+    return True
+
+
+def _score(trace: Trace, name: str, predictor: Predictor, report: Report, entries: Sequence[Entry], *, gate: bool = True) -> Score:
+    computed, error = np.array(report.computed.T), np.zeros((trace.samples, trace.num_steps))
+    for entry in entries:
+        error[:, entry.step] = np.where(computed[:, entry.step], 0.0, entry.site_error)
+    site = site_named(entries[-1].site) if entries else Site(trace.depth - 1)
+    judged = judgements(entries) if gate else None
+    others = [f"of {len(trace.streams)} streams the first is compared; the promise takes the others to be off by the same share"]
+    notes = " ".join([*report.warnings, *(others if len(trace.streams) > 1 else [])])
+    return with_promise(trace, Score(predictor=predictor.name, policy=name, gate=gate, site=site, computed=computed, error=error, judged=judged, note=notes))

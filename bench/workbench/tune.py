@@ -1,0 +1,222 @@
+"""`foreseer tune`: search a policy's options in the closed loop, on samples of a family, and check what was found on others."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from foreseer.bench.families import Family, load_family
+from foreseer.bench.fields import check_device, check_dtype, number, whole
+from foreseer.bench.machine import machine, versions
+from foreseer.errors import ForeseerError, OptionError
+from foreseer.presets import Preset
+from foreseer.registry import PolicySpec, parse_policy
+from foreseer.workbench.gauge import Gauge, NotFiniteError, Reading
+from foreseer.workbench.search import Space, space_of
+from foreseer.workbench.study import Study
+from foreseer.workbench.target import Point, Target
+
+__all__ = ["TuneSettings", "Tuned", "tune"]
+
+Tell = Callable[[str, int, int], None]
+"""Told what begins, how many trials are done, and how many there will be."""
+
+
+def _optional(check: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
+    return attrs.validators.optional(check)
+
+
+def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else tuple(value)
+
+
+@attrs.frozen(kw_only=True)
+class TuneSettings:
+    """What `tune` does.
+
+    Attributes:
+        policy: As on the command line; the options that it fixes are held.
+        target: What to look for.
+        family: One of `foreseer.bench.families.FAMILIES`.
+        ranges: What to search, where the policy's declarations do not do: see `foreseer.workbench.search.parse_range`.
+        samples: How many samples each trial draws, beginning with sample 0.
+        held_out: How many of the samples after them the chosen point is checked on; None for as many.
+        batch: Samples that are drawn together.
+        steps: Denoising steps; None for the family's own number.
+        guidance: None for the family's own.
+        seed: Of the noise, and of the search.
+        trials: How many points are tried, those of the study's file counted.
+        study: SQLite file in which the trials are kept; with one that exists, the search goes on. None keeps nothing.
+        name: Of the preset; None for family and target.
+        dtype, device: Where and in what the model computes.
+
+    Raises:
+        OptionError: A value is out of range; the message says what to write.
+    """
+
+    policy: str | PolicySpec
+    target: Target
+    family: str = "dit"
+    ranges: tuple[str, ...] = attrs.field(default=(), converter=_texts)
+    samples: int = attrs.field(default=16, validator=whole(1))
+    held_out: int | None = attrs.field(default=None, validator=_optional(whole(1)))
+    batch: int = attrs.field(default=16, validator=whole(1))
+    steps: int | None = attrs.field(default=None, validator=_optional(whole(1, 1000)))
+    guidance: float | None = attrs.field(default=None, validator=_optional(number(0.0, 100.0, hint="1 means no guidance")))
+    seed: int = attrs.field(default=0, validator=whole(0))
+    trials: int = attrs.field(default=30, validator=whole(1, 100_000))
+    study: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
+    name: str | None = None
+    dtype: str = attrs.field(default="float32", validator=check_dtype)
+    device: str = attrs.field(default="cpu", validator=check_device)
+
+    def spec(self) -> PolicySpec:
+        """Return the policy.
+
+        Raises:
+            PluginError, OptionError: It is not installed, or has other options; or it has no name that a preset could write down.
+        """
+        if not isinstance(self.policy, PolicySpec):
+            return parse_policy(self.policy)
+        spec, again = self.policy, None
+        with contextlib.suppress(ForeseerError):
+            again = parse_policy(str(spec))
+        if again != spec:
+            raise OptionError(f"policy {str(spec)!r} cannot be written on one line, as a preset does; write its options as text")
+        return spec
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Tuned:
+    """What `tune` found.
+
+    Attributes:
+        settings: What was asked for.
+        space: What was searched.
+        points: All trials, failed ones too.
+        chosen: The best that reaches the target; None where none does, and for a front.
+        preset: The chosen one, measured on held-out samples too.
+        seconds: Of full computation of the samples; NaN where it was not drawn in this call.
+    """
+
+    settings: TuneSettings
+    space: Space
+    points: tuple[Point, ...]
+    chosen: Point | None
+    preset: Preset | None
+    seconds: float
+
+    @property
+    def ranked(self) -> list[Point]:
+        """The points that did not fail, each policy once: best first, or along the front."""
+        return self.settings.target.ranked(self.points)
+
+    @property
+    def failed(self) -> list[Point]:
+        """The points that did."""
+        return [point for point in self.points if point.error]
+
+
+def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None) -> Tuned:
+    """Search, and check what was found.
+
+    Cost is the ratio of block-rows, which is the same on every machine; wall-clock time is kept, and decides nothing. Full computation is drawn once.
+
+    Args:
+        settings: What to do.
+        tell: Told how far it is.
+
+    Raises:
+        PluginError, OptionError: See `TuneSettings`, `foreseer.workbench.search.space_of` and `foreseer.workbench.study.Study`.
+        NotFiniteError: Samples of full computation are not finite.
+        KeyboardInterrupt: The finished trials are in the study's file, where there is one; the same call goes on.
+    """
+    space = space_of(settings.spec(), settings.ranges)
+    family = load_family(settings.family, device=settings.device, dtype=settings.dtype)
+    gauge = _gauge(settings, family, first=0, samples=settings.samples)
+    study = Study(_settings(settings, space, family), space, settings.target, seed=settings.seed, file=settings.study)
+
+    def measure(options: dict[str, Any], number: int) -> Point:
+        spec = space.policy(options)
+        reading = gauge.measure(spec)
+        m = reading.measured
+        if m.broken:  # whatever its mean: nobody wants a policy that breaks samples
+            raise NotFiniteError(f"{m.broken} of {m.samples} samples are broken: they are not finite")
+        return Point(
+            number=number, policy=str(spec), ratio=m.block_rows_ratio, steps=m.steps_computed, mean=m.psnr_mean, worst=m.psnr_worst, seconds=reading.seconds
+        )
+
+    if len(study.points) < settings.trials:
+        tell("full computation", len(study.points), settings.trials)
+        gauge.prepare()  # what fails here is no trial's fault
+    while (done := len(study.points)) < settings.trials:
+        tell(f"trial {done + 1}", done, settings.trials)
+        study.step(measure)
+    points = tuple(study.points)
+    chosen = settings.target.best(points)
+    preset = None
+    if chosen is not None:
+        tell("on held-out samples", len(points), settings.trials)
+        preset = _preset(settings, space, family, gauge, chosen)
+    return Tuned(settings=settings, space=space, points=points, chosen=chosen, preset=preset, seconds=gauge.seconds)
+
+
+def _gauge(settings: TuneSettings, family: Family, *, first: int, samples: int) -> Gauge:
+    return Gauge(
+        family, first=first, samples=samples, batch=settings.batch, seed=settings.seed, num_steps=_steps(settings, family), guidance=_guidance(settings, family)
+    )
+
+
+def _steps(settings: TuneSettings, family: Family) -> int:
+    return settings.steps or family.num_steps
+
+
+def _guidance(settings: TuneSettings, family: Family) -> float:
+    return family.guidance if settings.guidance is None else settings.guidance
+
+
+def _settings(settings: TuneSettings, space: Space, family: Family) -> dict[str, Any]:
+    """What the trials depend on. Neither their number nor where they are kept is part of it, nor how many samples are held out."""
+    return {
+        "policy": str(space.spec),
+        "search": [str(dimension) for dimension in space.dimensions],
+        "target": str(settings.target),
+        "family": settings.family,
+        "samples": settings.samples,
+        "batch": settings.batch,
+        "steps": _steps(settings, family),
+        "guidance": _guidance(settings, family),
+        "seed": settings.seed,
+        "dtype": settings.dtype,
+        "device": settings.device,
+    }
+
+
+def _preset(settings: TuneSettings, space: Space, family: Family, gauge: Gauge, chosen: Point) -> Preset:
+    """Measure the chosen point on the samples it was chosen by and on others."""
+    spec = parse_policy(chosen.policy)
+    others = _gauge(settings, family, first=settings.samples, samples=settings.held_out or settings.samples)
+    tuned, held_out = _beside_fewer(gauge, spec), _beside_fewer(others, spec)
+    target = settings.target
+    name = settings.name or f"{settings.family}_{target.value:g}{'x' if target.kind == 'speedup' else 'db'}"
+    return Preset(
+        name=name,
+        policy=chosen.policy,
+        signature=gauge.signature(tuned.run, dtype=settings.dtype, versions=versions()),
+        tuned=tuned.measured,
+        held_out=held_out.measured,
+        found={**_settings(settings, space, family), "trials": settings.trials, "trial": chosen.number},
+        machine=machine(settings.device),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )
+
+
+def _beside_fewer(gauge: Gauge, spec: PolicySpec) -> Reading:
+    reading = gauge.measure(spec)
+    measured = attrs.evolve(reading.measured, fewer_psnr_mean=gauge.fewer(reading.measured.steps_computed))
+    return attrs.evolve(reading, measured=measured)

@@ -1,0 +1,215 @@
+"""A preset: a policy with its options, what it was measured to cost and to change, and what it was made for. A small JSON file."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from foreseer.errors import OptionError
+from foreseer.files import write_whole
+from foreseer.listing import PRESETS, list_plugins, load_factory
+from foreseer.registry import PolicySpec, signature_of
+from foreseer.signature import Signature
+from foreseer.spelling import read_spec
+from foreseer.types import Run
+
+__all__ = ["FORMAT", "Measured", "Preset", "find_preset"]
+
+FORMAT = "foreseer preset 1"
+"""What the file says it is. Another number is another format."""
+
+
+def _finite(value: object, attribute: attrs.Attribute[Any], given: Any) -> None:
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not math.isfinite(given):
+        raise OptionError(f"{attribute.name}={given!r} is no measurement; write a finite number")
+
+
+@attrs.frozen(kw_only=True)
+class Measured:
+    """What a policy came to on some samples, each beside full computation from the same noise.
+
+    Attributes:
+        samples: How many samples.
+        first: Index of the first; sample i has its own noise and condition, see `foreseer.bench.families`.
+        seed: Of the noise.
+        block_rows_ratio: Blocks evaluated x rows, over those of full computation.
+        steps_computed: Steps that were computed for a sample, on average.
+        psnr_mean: Mean over the samples of the PSNR to full computation, dB, as
+            `foreseer.psnr.Likeness` has it: a sample counts with at most 100 dB, and with 0 if it is
+            broken.
+        psnr_worst: The lowest of them, dB.
+        fewer_psnr_mean: The same mean for plain sampling with as many steps as were computed (half a step rounded up); None where that was not measured.
+        broken: How many of the samples are broken, that is not finite. None in presets that were made before
+            this was counted: none is, and a sample counted with at most 120 dB.
+    """
+
+    samples: int
+    first: int
+    seed: int
+    block_rows_ratio: float = attrs.field(validator=_finite)
+    steps_computed: float = attrs.field(validator=_finite)
+    psnr_mean: float = attrs.field(validator=_finite)
+    psnr_worst: float = attrs.field(validator=_finite)
+    fewer_psnr_mean: float | None = attrs.field(default=None, validator=attrs.validators.optional(_finite))
+    broken: int | None = None
+
+    @property
+    def speedup(self) -> float:
+        """What the block-rows promise: 1 over their ratio."""
+        return 1.0 / self.block_rows_ratio
+
+    def __str__(self) -> str:
+        where = f"{self.samples} samples from {self.first} on, seed {self.seed}"
+        broken = f", {self.broken} broken" if self.broken else ""
+        psnr = f"PSNR {self.psnr_mean:.2f} dB (worst {self.psnr_worst:.2f}{broken})"
+        return f"{self.speedup:.2f}x by block-rows, {psnr}, {where}"
+
+
+@attrs.frozen(kw_only=True)
+class Preset:
+    """A tuned policy.
+
+    Attributes:
+        name: What messages call it.
+        policy: As one writes it on the command line, ``"cg_taylor:threshold=0.06"``.
+        signature: What it was tuned on; `foreseer.attach` refuses another model, scheduler or schedule of timesteps.
+        tuned: What was measured on the samples that it was chosen by.
+        held_out: What was measured on others, afterwards; None where nothing was. The honest one of the two.
+        found: How it was found: the settings of the study.
+        machine: Processor, system, versions.
+        date: Day on which it was measured, ``"2026-01-31"``.
+        about: A sentence for readers.
+    """
+
+    name: str
+    policy: str
+    signature: Signature
+    tuned: Measured
+    held_out: Measured | None = None
+    found: Mapping[str, Any] = attrs.field(factory=dict, repr=False)
+    machine: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    date: str = ""
+    about: str = ""
+
+    def spec(self, *, any_model: bool = False) -> PolicySpec:
+        """Return the policy.
+
+        Args:
+            any_model: For use elsewhere than where it was tuned: a policy that has options of its own for that, as ``planned`` does with ``any_model`` and
+                ``interpolate``, is given them.
+
+        Raises:
+            PluginError, OptionError: It is not installed, or not with these options.
+        """
+        name, options = read_spec(self.policy)
+        factory = load_factory(name)
+        known = signature_of(factory).parameters
+        own = [o for o in ("any_model", "interpolate") if any_model and o in known and o not in options]
+        for count in range(len(own), 0, -1):
+            with contextlib.suppress(OptionError):  # a list that does not say how long a run is cannot be stretched
+                return PolicySpec(name, factory, {**options, **dict.fromkeys(own[:count], True)})
+        return PolicySpec(name, factory, options)
+
+    def check(self, other: Signature | Run, *, any_model: bool = False) -> str:
+        """Compare it with where it is to be used.
+
+        Args:
+            other: A run, or a signature.
+            any_model: Say what differs instead of raising.
+
+        Returns:
+            A sentence for the report; empty where nothing differs.
+
+        Raises:
+            OptionError: Something differs; the message says what.
+        """
+        differing = "; ".join(self.signature.conflicts(other))
+        if not differing:
+            return ""
+        if any_model:
+            return f"preset {self.name!r} was tuned elsewhere, so that what was measured for it says nothing about this run: {differing}"
+        raise OptionError(
+            f"preset {self.name!r} was tuned elsewhere: {differing}; tune anew (`foreseer tune`), allow it with any_model=True (--any-model), "
+            f"or name the policy itself: {self.policy}"
+        )
+
+    def save(self, path: Path) -> Path:
+        """Write the file, whole or not at all. Returns its path."""
+        plain = _plain(self)
+        return write_whole(path, json.dumps({"format": FORMAT, **plain, "sha256": _digest(plain)}, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Preset:
+        """Read a file.
+
+        Raises:
+            OptionError: It cannot be read, is no preset, or was changed since it was written; the message says what differs.
+        """
+        name = str(path)
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise OptionError(f"preset {name!r} cannot be read: {error.strerror}; write the name of a file that `foreseer tune --out` made") from error
+        except ValueError as error:
+            raise OptionError(f"preset {name!r} is not JSON: {error}; write the name of a file that `foreseer tune --out` made") from error
+        says = content.get("format", "nothing") if isinstance(content, dict) else "nothing"
+        if says != FORMAT:
+            raise OptionError(f"preset {name!r} says it is {says!r}, and this foreseer reads {FORMAT!r}; tune again")
+        plain = {key: value for key, value in content.items() if key not in ("format", "sha256")}
+        digest = _digest(plain)
+        if content.get("sha256") != digest:
+            raise OptionError(
+                f"preset {name!r} was changed after it was measured: its content has checksum {digest[:12]}, it says {str(content.get('sha256'))[:12]}; "
+                "give another policy by name and options instead of a preset, or tune again"
+            )
+        try:
+            held_out = plain["held_out"]
+            read = {"signature": Signature.from_dict(plain["signature"]), "tuned": Measured(**plain["tuned"])}
+            return cls(**{**plain, **read, "held_out": None if held_out is None else Measured(**held_out)})
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise OptionError(f"preset {name!r} has another content than {FORMAT!r}: {type(error).__name__}: {error}; tune again") from error
+
+
+def find_preset(preset: Preset | str | Path, *, folder: Path = Path()) -> Preset:
+    """Return a preset by the name of a bundled one, or by its file.
+
+    Args:
+        preset: A name of an installed one (entry points of the group ``foreseer.presets``, each a callable that returns files
+            by name, as `foreseer.zoo.presets` does), a file's path, or a preset, which is returned as it is.
+        folder: Where a relative path begins.
+
+    Raises:
+        OptionError: There is none; the message says which there are. Or see `Preset.load`.
+    """
+    if isinstance(preset, Preset):
+        return preset
+    if not isinstance(preset, (str, Path)):
+        raise OptionError(f"preset={preset!r} is a {type(preset).__name__}; write the name of a preset, its file, or a Preset")
+    bundled = {name: path for listing in list_plugins(PRESETS) for name, path in listing.load()().items()}
+    if isinstance(preset, str) and preset in bundled:
+        return Preset.load(bundled[preset])
+    path = folder / preset
+    if path.is_file():
+        return Preset.load(path)
+    beside = sorted(file.name for file in path.parent.glob("*.json")) if path.suffix == ".json" and path.parent.is_dir() else []
+    close = difflib.get_close_matches(path.name.removesuffix(".json") if beside == [] else path.name, [*bundled, *beside], n=1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    there = f"; in {str(path.parent)!r} there are {', '.join(beside[:10])}" if beside else ""
+    raise OptionError(f"preset {str(preset)!r} is neither a file nor a bundled preset; {hint}bundled: {', '.join(bundled) or 'none'}{there}")
+
+
+def _plain(preset: Preset) -> dict[str, Any]:
+    plain = attrs.asdict(preset)
+    return {**plain, "signature": preset.signature.to_dict()}
+
+
+def _digest(plain: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,204 @@
+"""A planned schedule as a small JSON file: for every number of computed steps which ones, and how far off the result is predicted to be."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import attrs
+
+from foreseer.errors import OptionError
+from foreseer.files import write_whole
+from foreseer.psnr import BEST_PSNR
+from foreseer.signature import Signature
+
+__all__ = ["FORMAT", "Budget", "SchedulePlan", "stretched"]
+
+FORMAT = "foreseer plan 1"
+"""What the file says it is. Another number is another format."""
+
+Target = Literal["modules", "last_block", "output"]
+
+
+def _whole_numbers(values: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(v) for v in values)
+
+
+@attrs.frozen(kw_only=True)
+class Budget:
+    """The best schedule that computes so many steps.
+
+    Attributes:
+        steps: Indices of the computed steps, rising; the first is 0.
+        error: Predicted distance of the final latent from that of full computation over its norm, both L2, of the recorded samples together: added up, and
+            over the samples, as ``SchedulePlan.objective`` says (squares are averaged, and the root is taken). 0 where every step is computed.
+        psnr: The same in dB, for values between -1 and 1: the mean of the samples' own, as
+            `foreseer.psnr.Likeness` has it; 100 where ``error`` is 0. None where the size of a latent
+            is not known.
+        uniform: Predicted error of the same number of steps spread evenly.
+    """
+
+    steps: tuple[int, ...] = attrs.field(converter=_whole_numbers)
+    error: float
+    psnr: float | None = None
+    uniform: float = float("nan")
+
+    def __attrs_post_init__(self) -> None:
+        if not self.steps or self.steps[0] != 0 or any(b <= a for a, b in itertools.pairwise(self.steps)):
+            raise OptionError(f"steps={list(self.steps)} is no schedule; write rising step indices that begin with 0, such as 0+1+4+9")
+
+
+@attrs.frozen(kw_only=True)
+class SchedulePlan:
+    """Static schedules for one model, scheduler and number of steps.
+
+    Attributes:
+        signature: What was recorded.
+        predictor: What forecasts the other steps, as on the command line: ``"taylor:max_order=1"``.
+        target: What is forecast; the plan was made for errors at the recorded site, which ``site`` names.
+        site: Where the forecast errors were recorded, such as ``"11.block"``.
+        objective: How errors of single steps were added up: ``"gaps"``, ``"sum"`` or ``"squares"``, and over the samples ``"mean"`` or ``"worst"``.
+        budgets: By number of computed steps.
+        chosen: Which budget is run where nothing else is said.
+        note: What a reader should know: that the predictor was truncated, that sensitivities were missing; empty for nothing.
+        seed: Of the recorded noises; None where it is not known.
+        samples: How many samples it was planned for; 0 where that is not known.
+    """
+
+    signature: Signature
+    predictor: str = "taylor:max_order=1"
+    target: Target = "modules"
+    site: str = ""
+    objective: str = ""
+    budgets: Mapping[int, Budget]
+    chosen: int
+    note: str = ""
+    seed: int | None = None
+    samples: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        if self.target not in get_args(Target):
+            words = ", ".join(get_args(Target))
+            raise OptionError(f"target={self.target!r} is unknown; write one of {words}")
+        for number, budget in self.budgets.items():
+            if number != len(budget.steps) or budget.steps[-1] >= self.num_steps:
+                raise OptionError(f"budget {number} of a plan for {self.num_steps} steps has the steps {list(budget.steps)}: plan again")
+        self.budget(self.chosen)
+
+    def __str__(self) -> str:
+        return f"plan({self.chosen} of {self.num_steps} steps)"
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of a run, T."""
+        return self.signature.num_steps
+
+    def budget(self, number: int | None = None) -> Budget:
+        """Return the schedule that computes so many steps; None for the chosen one. Raises `OptionError` with the budgets that there are."""
+        number = self.chosen if number is None else number
+        if number not in self.budgets:
+            known = sorted(self.budgets)
+            close = min(known, key=lambda n: (abs(n - number), n), default=0)
+            have = f"which has {known[0]} to {known[-1]}; write budget={close}" if known else "which is empty; plan again"
+            raise OptionError(f"budget={number} is not in this plan, {have}")
+        return self.budgets[number]
+
+    def cheapest(self, error: float) -> int:
+        """Return the smallest budget with at most this predicted error. Raises `OptionError` with the best there is."""
+        if not 0 <= error < float("inf"):
+            raise OptionError(f"target_error={error:g} is out of range; write a number >= 0, relative to the final latent's norm, such as 0.02")
+        found = [number for number, budget in sorted(self.budgets.items()) if budget.error <= error]
+        if not found:
+            best = min(budget.error for budget in self.budgets.values())
+            raise OptionError(f"target_error={error:g} is below what this plan reaches, {best:.3g}; write a larger one, or plan more steps")
+        return found[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return {
+            "signature": self.signature.to_dict(),
+            "predictor": self.predictor,
+            "target": self.target,
+            "site": self.site,
+            "objective": self.objective,
+            "chosen": self.chosen,
+            "note": self.note,
+            "seed": self.seed,
+            "samples": self.samples,
+            "budgets": {str(number): _plain(budget) for number, budget in sorted(self.budgets.items())},
+        }
+
+    def save(self, path: Path | str) -> Path:
+        """Write the file, whole or not at all. Returns its path."""
+        plain = self.to_dict()
+        content = {"format": FORMAT, "sha256": _digest(plain), "plan": plain}
+        return write_whole(Path(path), json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: Path | str) -> SchedulePlan:
+        """Read a file.
+
+        Raises:
+            OptionError: It cannot be read, is no plan, or was changed since it was written; the message says what differs.
+        """
+        try:
+            read = json.loads(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise OptionError(f"{str(path)!r} cannot be read as JSON: {error}; write the name of a file that `foreseer plan` made") from error
+        said = read.get("format") if isinstance(read, dict) else None
+        if said != FORMAT:
+            raise OptionError(f"{str(path)!r} says it is {said or 'nothing'!r}, and this foreseer reads {FORMAT!r}; plan again")
+        plain = read.get("plan")
+        digest = _digest(plain)
+        if read.get("sha256") != digest:
+            raise OptionError(f"{str(path)!r} is damaged: its contents have checksum {digest[:12]}, it says {str(read.get('sha256'))[:12]}; plan again")
+        try:
+            budgets = {int(number): _budget(values) for number, values in plain["budgets"].items()}
+            known = {field.name for field in attrs.fields(cls)} - {"signature", "budgets"}
+            return cls(signature=Signature.from_dict(plain["signature"]), budgets=budgets, **{key: value for key, value in plain.items() if key in known})
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise OptionError(f"{str(path)!r} is no whole plan: {type(error).__name__}: {error}; plan again") from error
+
+
+def stretched(steps: Sequence[int], before: int, after: int) -> tuple[int, ...]:
+    """Map a schedule for ``before`` steps to one for ``after`` steps: the same shares of the run, as many steps (or all, where there are fewer), the first
+    first, none twice.
+
+    >>> stretched((0, 1, 4, 9), 10, 20)
+    (0, 2, 8, 19)
+    >>> stretched((0, 1, 2, 9), 10, 5)
+    (0, 1, 2, 4)
+    """
+    count = min(len(steps), after)
+    scale = (after - 1) / max(before - 1, 1)
+    found: list[int] = []
+    for place, step in enumerate(steps[:count]):
+        earliest = found[-1] + 1 if found else 0
+        found.append(min(max(round(step * scale), earliest), after - (count - place)))
+    return tuple(found)
+
+
+def _plain(budget: Budget) -> dict[str, Any]:
+    """JSON has no NaN: what is not known is None."""
+    uniform = budget.uniform if math.isfinite(budget.uniform) else None
+    return {"steps": list(budget.steps), "error": budget.error, "psnr": budget.psnr, "uniform": uniform}
+
+
+def _budget(values: Mapping[str, Any]) -> Budget:
+    """Read what `_plain` wrote; earlier, the PSNR of error 0 was infinite and so None."""
+    error, psnr, uniform = values["error"], values["psnr"], values["uniform"]
+    return Budget(
+        steps=values["steps"],
+        error=error,
+        psnr=BEST_PSNR if psnr is None and error == 0 else psnr,
+        uniform=float("nan") if uniform is None else uniform,
+    )
+
+
+def _digest(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,127 @@
+"""How good samples of digits are: accuracy, and the Frechet distance to the data, in the eyes of the bundled classifier."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from foreseer.errors import OptionError
+
+if TYPE_CHECKING:
+    from foreseer.zoo.classifier import DigitClassifier
+
+__all__ = ["FRECHET_MINIMUM_SAMPLES", "FRECHET_NOTE", "DigitJudge", "accuracy", "frechet_distance"]
+
+FRECHET_NOTE = (
+    "Frechet distance in the features of a small digit classifier that ships with foreseer; it is not FID and compares with nothing outside this page."
+)
+"""To be shown wherever the number is shown."""
+
+FRECHET_MINIMUM_SAMPLES = 256
+"""With fewer samples the Frechet distance says more about their number than about their quality: four times the 64 features. See `frechet_distance`."""
+
+
+def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
+    """Return the squared Frechet distance of two Gaussians that have the means and covariances of two sets of features.
+
+    d = |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), as in FID (arXiv 1706.08500), in float64. With C = X^T X of the centred features, the last
+    trace is the nuclear norm of X_a X_b^T: no matrix root is taken, so that covariances without full rank do no harm.
+
+    The estimate is too high with few samples, strongly so when there are fewer than features: compare only distances that were measured with the same
+    number of samples, and with `FRECHET_MINIMUM_SAMPLES` at least.
+
+    Args:
+        features_a: ``(N, D)``, N >= 2, of any float dtype, on any device.
+        features_b: ``(M, D)``, M >= 2.
+
+    Returns:
+        The distance, >= 0, in squared units of the features.
+
+    Raises:
+        OptionError: If the shapes do not fit, there are fewer than two rows, or a feature is not finite.
+    """
+    sets = []
+    for name, features in (("features_a", features_a), ("features_b", features_b)):
+        if features.ndim != 2 or len(features) < 2 or features.shape[1] != features_a.shape[-1]:
+            shapes = f"features_a has shape {tuple(features_a.shape)} and features_b {tuple(features_b.shape)}"
+            raise OptionError(f"{shapes}; write (N, D) and (M, D) with N and M at least 2 and the same D")
+        if not bool(torch.isfinite(features).all()):
+            raise OptionError(f"{name} holds NaN or infinity, so no distance exists; look at the samples that it came from")
+        sets.append(features.detach().to("cpu", torch.float64).numpy())
+    means = [rows.mean(0) for rows in sets]
+    # The triangular factor of X stands for X in every product, and is no larger than D x D.
+    roots = [np.linalg.qr((rows - mean) / np.sqrt(len(rows) - 1)).R for rows, mean in zip(sets, means, strict=True)]
+    traces = sum(float(np.square(root).sum()) for root in roots)
+    overlap = float(np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum())
+    return max(0.0, float(np.square(means[0] - means[1]).sum()) + traces - 2 * overlap)
+
+
+def accuracy(logits: Tensor, labels: Tensor) -> float:
+    """Return the share of rows whose largest logit is that of the label. A row with a logit that is not finite is wrong.
+
+    Args:
+        logits: ``(B, classes)``, B >= 1.
+        labels: ``(B,)`` integers.
+
+    Raises:
+        OptionError: If the shapes do not fit or there is no row.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
+        raise OptionError(f"logits has shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; write (B, classes) and (B,) with B at least 1")
+    right = (logits.argmax(1) == labels.to(logits.device)) & torch.isfinite(logits).all(1)
+    return float(right.double().mean())
+
+
+class DigitJudge:
+    """Judges samples of digits with a classifier: accuracy, and the Frechet distance of its features to those of reference images.
+
+    Samples are clipped to [-1, 1] first, as they would be to be looked at.
+
+    Args:
+        classifier: The judge's eyes; None loads the one that ships with foreseer.
+        reference: ``(M, 1, 8, 8)`` images in [-1, 1] to measure the distance to; None takes all 1,797 digits, held out ones included.
+    """
+
+    note = FRECHET_NOTE
+
+    def __init__(self, classifier: DigitClassifier | None = None, *, reference: Tensor | None = None) -> None:
+        from foreseer.zoo import load_classifier
+        from foreseer.zoo.digits import load_digits
+
+        self.classifier = load_classifier() if classifier is None else classifier.eval()
+        if reference is None:
+            train_images, _, held_out_images, _ = load_digits()
+            reference = torch.cat([train_images, held_out_images])
+        self.reference = self.features(reference)
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        """Return the ``(B, D)`` features of ``(B, 1, 8, 8)`` images, on the classifier's device."""
+        return self.classifier.features(self._seen(images))
+
+    @torch.no_grad()
+    def accuracy(self, samples: Tensor, labels: Tensor) -> float:
+        """Return the share of ``(B, 1, 8, 8)`` samples that the classifier takes for their ``(B,)`` labels."""
+        return accuracy(self.classifier(self._seen(samples)), labels)
+
+    @torch.no_grad()
+    def classes(self, samples: Tensor) -> Tensor:
+        """Return the ``(B,)`` classes that the classifier takes ``(B, 1, 8, 8)`` samples for."""
+        logits: Tensor = self.classifier(self._seen(samples))
+        return logits.argmax(1)
+
+    def frechet_distance(self, samples: Tensor) -> float:
+        """Return the `frechet_distance` of ``(N, 1, 8, 8)`` samples to the reference, N >= 2; NaN where a sample is not finite.
+
+        Show ``note`` beside it. With N below `FRECHET_MINIMUM_SAMPLES` it says little.
+        """
+        if not bool(torch.isfinite(samples).all()):
+            return float("nan")
+        return frechet_distance(self.features(samples), self.reference)
+
+    def _seen(self, images: Tensor) -> Tensor:
+        weight = self.classifier.head.weight
+        return images.to(weight.device, weight.dtype).clamp(-1, 1)
