@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
-import torch
 from torch import nn
 
 from foreseer.adapters.attachment import Attachment
@@ -20,6 +19,7 @@ from foreseer.plugins import observer_hooks, policy_hooks
 from foreseer.presets import Preset, find_preset
 from foreseer.registry import PolicySpec, build_observers, signature_of
 from foreseer.registry import policy as named
+from foreseer.storage import Storage
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -38,10 +38,7 @@ def attach(
     streams: Literal["independent", "follow_first"] = "independent",
     observers: Sequence[object] = (),
     on_error: Literal["raise", "compute"] = "raise",
-    history_dtype: torch.dtype | None = None,
-    history_device: str | torch.device | None = None,
-    max_history_bytes: int | None = None,
-    on_over_budget: Literal["raise", "last_block"] = "raise",
+    storage: Storage | None = None,
     process_group: ProcessGroup | Literal["auto"] | None = "auto",
     copies: int | None = None,
     **options: Any,
@@ -63,12 +60,7 @@ def attach(
             TaylorSeer and CG-Taylor code for Wan does.
         observers: Plugins that watch the runs, or names of installed ones (``"csvtrace:path=trace.csv"``), built once for this attachment.
         on_error: ``"raise"``, or ``"compute"`` to compute a step in which the policy raised and say so in the report.
-        history_dtype: Keep features in this dtype (``torch.bfloat16`` halves what a float32 model's take); None keeps
-            the model's. Forecasts are summed in float32 either way.
-        history_device: Keep features there, for example ``"cpu"``; None keeps them where they were computed.
-        max_history_bytes: The most that one run may hold, in bytes, all its streams and models together; None for no limit.
-        on_over_budget: ``"raise"`` in the first step, before anything more is held (a stream that comes later is computed, and the report says so);
-            ``"last_block"`` forecasts the last block instead of the module parts, and says so too.
+        storage: Where and how features are kept, and how much of them; None keeps them as they are computed, without a limit.
         process_group: The processes that share each sample's tokens (context or sequence parallelism) and so must decide
             alike. ``"auto"`` finds diffusers' own, at each run's start; None: each process decides for itself, right where
             each has samples of its own.
@@ -84,7 +76,7 @@ def attach(
         UnsupportedModelError: There is no model with a block list, or a cache of diffusers is enabled on it.
         ContractError: A model is attached already.
 
-    In each case everything is as it was. A run may also raise `OverBudgetError`, see ``max_history_bytes``.
+    In each case everything is as it was. A run may also raise `OverBudgetError`, see `foreseer.Storage`.
     """
     given = {name: value for name, value in locals().items() if name in OWN and value is not OWN[name]}
     models, bystanders = _denoisers(target)
@@ -92,18 +84,13 @@ def attach(
         raise OptionError(f"on_error={on_error!r} is unknown; write 'raise' or 'compute'")
     if streams not in ("independent", "follow_first"):
         raise OptionError(f"streams={streams!r} is unknown; write 'independent' or 'follow_first'")
-    if on_over_budget not in ("raise", "last_block"):
-        raise OptionError(f"on_over_budget={on_over_budget!r} is unknown; write 'raise' or 'last_block'")
-    if max_history_bytes is not None and (isinstance(max_history_bytes, bool) or not isinstance(max_history_bytes, int) or max_history_bytes < 0):
-        raise OptionError(f"max_history_bytes={max_history_bytes!r} is out of range; write a whole number of bytes >= 0, or None for no limit")
-    if history_dtype is not None and not (isinstance(history_dtype, torch.dtype) and history_dtype.is_floating_point):
-        raise OptionError(f"history_dtype={history_dtype!r} cannot hold features; write a floating point dtype, for example torch.bfloat16")
+    if storage is not None and not isinstance(storage, Storage):
+        raise OptionError(f"storage={storage!r} is a {type(storage).__name__}; write foreseer.Storage(dtype=..., device=..., max_bytes=...), or None")
     check_process_group(process_group)
     if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 1):
         raise OptionError(f"copies={copies!r} is out of range; write a whole number >= 1, or None to recognise them")
     if blocks is not None and not isinstance(blocks, str):
         raise OptionError(f"blocks={blocks!r} is no path; write one such as 'transformer_blocks', several separated by commas, or None to find them")
-    device = None if history_device is None else _device(history_device)
     found = None if preset is None else find_preset(preset)
     spec = _chosen(policy, found, any_model, options)
     _refuse_ambiguous(spec, given)
@@ -125,23 +112,13 @@ def attach(
         streams=streams,
         observers=watchers,
         on_error=on_error,
-        history={"dtype": history_dtype, "device": device, "max_bytes": max_history_bytes},
-        on_over_budget=on_over_budget,
+        storage=storage,
         process_group=process_group,
         copies=copies,
         bystanders=bystanders,
         preset=found,
         any_model=any_model,
     )
-
-
-def _device(given: Any) -> torch.device:
-    """Return the device that features are to be kept on, once it was seen to keep something."""
-    try:
-        torch.ones(1, device=given).item()
-        return torch.device(given)
-    except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-        raise OptionError(f"history_device={given!r} keeps nothing here ({error}); write a device such as 'cpu' or 'cuda', or None") from None
 
 
 def _chosen(policy: str | Callable[..., Any] | PolicySpec | None, preset: Preset | None, any_model: bool, options: dict[str, Any]) -> PolicySpec:

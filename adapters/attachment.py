@@ -25,6 +25,7 @@ from foreseer.adapters.wires import Wires
 from foreseer.errors import ContractError
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
+from foreseer.storage import Storage
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -46,8 +47,7 @@ class Attachment:
         streams: Literal["independent", "follow_first"],
         observers: Sequence[object],
         on_error: Literal["raise", "compute"],
-        history: Mapping[str, Any],
-        on_over_budget: Literal["raise", "last_block"],
+        storage: Storage | None,
         process_group: ProcessGroup | Literal["auto"] | None,
         copies: int | None,
         bystanders: Mapping[str, nn.Module],
@@ -59,10 +59,10 @@ class Attachment:
         self._wires = dict(wires)
         self._driver = Driver(
             self._wires,
-            Streams(self._wires, spec, observers=observers, on_error=on_error, follow_first=streams == "follow_first", **history),
+            Streams(self._wires, spec, observers=observers, on_error=on_error, storage=storage, follow_first=streams == "follow_first"),
             scheduler=lambda: "" if self._pipeline is None else identity_of(self._pipeline.scheduler),
             process_group=process_group,
-            last_block_over_budget=on_over_budget == "last_block",
+            last_block_over_budget=storage is not None and storage.on_over_budget == "last_block",
             copies=copies,
         )
         if preset is not None:

@@ -57,13 +57,13 @@ def estimate(
     import torch
 
     from foreseer.adapters.estimate import estimate_published
-    from foreseer.bank import in_bytes
+    from foreseer.storage import Storage, in_bytes
 
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, None: None}
     if history_dtype not in dtypes:
         raise OptionError(f"history_dtype={history_dtype!r} is unknown; write float32, bfloat16 or float16")
     size: dict[str, Any] = {"height": height, "width": width, "frames": frames, "batch": batch, "num_steps": steps}
-    found = [estimate_published(model, parse_policy(p), history_dtype=dtypes[history_dtype], **size) for p in policy]
+    found = [estimate_published(model, parse_policy(p), storage=Storage(dtype=dtypes[history_dtype]), **size) for p in policy]
     if as_json:
         facts = ({"policy": e.policy, "bytes_held": e.bytes_held, "sites": len(e.bytes_by_site), "rows": e.rows, "streams": e.streams} for e in found)
         typer.echo(json.dumps({"model": model, "estimates": list(facts)}, indent=1))

@@ -20,6 +20,7 @@ from foreseer.options import refuse_schedule
 from foreseer.plugins import Policy
 from foreseer.registry import PolicySpec
 from foreseer.registry import policy as named
+from foreseer.storage import Storage
 from foreseer.types import Run, Site
 
 __all__ = ["Estimate", "estimate", "estimate_published"]
@@ -60,7 +61,7 @@ def estimate(
     *,
     num_steps: int = 50,
     blocks: str | None = None,
-    history_dtype: torch.dtype | None = None,
+    storage: Storage | None = None,
     name: str = "",
     streams: int = 1,
     **options: Any,
@@ -73,7 +74,7 @@ def estimate(
         inputs: Keyword arguments of one call.
         num_steps: Steps of the run: no more features are kept per site.
         blocks: See `foreseer.attach`.
-        history_dtype: See `foreseer.attach`.
+        storage: See `foreseer.attach`.
         name: For the answer; empty takes the class.
         streams: Streams with a history of their own.
         **options: The policy's own options.
@@ -99,7 +100,8 @@ def estimate(
             features = backbone.features_of(Call(model._call_impl, (), dict(inputs)), keep)
     finally:
         wires.restore()
-    sizes = {site: kept * features[site].numel() * (history_dtype or features[site].dtype).itemsize for site, kept in keep.items()}
+    dtype = None if storage is None else storage.dtype
+    sizes = {site: kept * features[site].numel() * (dtype or features[site].dtype).itemsize for site, kept in keep.items()}
     notes = tuple(n.note for n in needs if n.note)
     return Estimate(str(spec), name or type(model).__name__, rows, backbone.depth, sizes, streams, notes)
 
@@ -113,7 +115,7 @@ def estimate_published(
     frames: int | None = None,
     batch: int = 1,
     num_steps: int = 50,
-    history_dtype: torch.dtype | None = None,
+    storage: Storage | None = None,
     **options: Any,
 ) -> Estimate:
     """Say what a policy would hold on a published model in bfloat16.
@@ -126,7 +128,7 @@ def estimate_published(
         frames: Likewise; ignored for images.
         batch: Samples that are drawn together.
         num_steps: See `estimate`.
-        history_dtype: See `foreseer.attach`.
+        storage: See `foreseer.attach`.
         **options: The policy's own options.
 
     Raises:
@@ -140,4 +142,4 @@ def estimate_published(
             raise OptionError(f"{what}={value!r} is out of range; write a whole number >= 1")
     inputs = found.inputs(found, batch * found.rows_per_sample, *size)
     spec = named(policy, **options)
-    return estimate(found.build(), spec, inputs, num_steps=num_steps, history_dtype=history_dtype, name=found.name, streams=found.calls_per_step)
+    return estimate(found.build(), spec, inputs, num_steps=num_steps, storage=storage, name=found.name, streams=found.calls_per_step)

@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import attrs
-import torch
 
 from foreseer.adapters.module_backbone import ModuleBackbone
 from foreseer.adapters.wires import Wires
-from foreseer.bank import Allowance, Storage
 from foreseer.errors import ContractError, UnsupportedModelError
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
 from foreseer.session import Session
+from foreseer.storage import Allowance, Storage
 from foreseer.types import Run
 from foreseer.vote import Vote
 
@@ -59,9 +58,7 @@ class Streams:
     Args:
         wires: Of each denoiser, by its name.
         spec: The policy.
-        observers, on_error: Of every session.
-        dtype, device: Of the features, as in `foreseer.bank.Storage`.
-        max_bytes: The most that all sessions of a run may hold.
+        observers, on_error, storage: Of every session; the sessions of a run hold of one allowance.
         follow_first: Whether later streams do what the first of their denoiser decides.
     """
 
@@ -72,14 +69,12 @@ class Streams:
         *,
         observers: Sequence[object],
         on_error: Literal["raise", "compute"],
-        dtype: torch.dtype | None,
-        device: torch.device | None,
-        max_bytes: int | None,
+        storage: Storage | None,
         follow_first: bool,
     ) -> None:
         self._wires, self._spec, self._follow = dict(wires), spec, follow_first
-        self._given: dict[str, Any] = {"observers": tuple(observers), "on_error": on_error}
-        self._dtype, self._device, self._max_bytes = dtype, device, max_bytes
+        self._given: dict[str, Any] = {"observers": tuple(observers), "on_error": on_error, "storage": storage}
+        self._most = None if storage is None else storage.max_bytes
         self._several = len(wires) > 1
         self._backbones: dict[Key, ModuleBackbone] = {}
         self._open: dict[Key, Stream] = {}
@@ -88,7 +83,7 @@ class Streams:
     def begin(self) -> None:
         """A run begins; the last one's sessions are let go."""
         self._open, self._reports = {}, {}
-        self._storage = Storage(self._dtype, self._device, Allowance(self._max_bytes))
+        self._allowance = Allowance(self._most)
         for backbone in self._backbones.values():
             backbone.spent = 0
 
@@ -157,7 +152,7 @@ class Streams:
             (s.session for k, s in self._open.items() if self._follow and k.name == key.name and (s.start, s.session.run.rows) == (start, run.rows)), None
         )
         try:
-            session = Session(backbone, self._spec, run, leader=leader, vote=vote, storage=self._storage, **self._given)
+            session = Session(backbone, self._spec, run, leader=leader, vote=vote, allowance=self._allowance, **self._given)
         except ContractError as error:
             if not self._wires[key.name].opaque:
                 raise

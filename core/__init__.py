@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from foreseer.registry import PolicySpec, cite, policy
     from foreseer.report import Report
     from foreseer.session import Session
+    from foreseer.storage import Storage
     from foreseer.types import OUTPUT, Evidence, History, Needs, Plan, Probe, Run, Site, Step, Verdict, Weights
     from foreseer.versions import CONTRACT
 
@@ -70,6 +71,7 @@ __all__ = [
     "Session",
     "Site",
     "Step",
+    "Storage",
     "UnsupportedModelError",
     "Verdict",
     "Weights",
@@ -104,6 +106,7 @@ _HOMES = {
     "registry": ("PolicySpec", "cite", "policy"),
     "report": ("Report",),
     "session": ("Session",),
+    "storage": ("Storage",),
     "types": ("OUTPUT", "Evidence", "History", "Needs", "Plan", "Probe", "Run", "Site", "Step", "Verdict", "Weights"),
     "versions": ("CONTRACT",),
 }

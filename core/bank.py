@@ -15,17 +15,17 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
-import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.errors import AnswerError, ContractError, OverBudgetError
+from foreseer.storage import Allowance, Storage, in_bytes
 from foreseer.transfer import on_device
 from foreseer.types import Site, Weights
 
-__all__ = ["FeatureBank", "Storage", "in_bytes"]
+__all__ = ["FeatureBank"]
 
 
 FLOAT16_MOST = torch.finfo(torch.float16).max
@@ -47,54 +47,19 @@ def _fused_sum() -> Callable[[Tensor, Tensor, torch.dtype], Tensor] | None:
     return fused_sum
 
 
-@attrs.define
-class Allowance:
-    """Bytes that may be held, by all who hold of it.
-
-    Attributes:
-        limit: In all; None for no limit.
-        held: Now.
-    """
-
-    limit: int | None = None
-    held: int = 0
-
-
-@attrs.frozen
-class Storage:
-    """Where and how features are kept, whatever the policy.
-
-    Attributes:
-        dtype: Kept in this dtype; None keeps the model's. Sums are formed in float32 either way.
-        device: Kept there; None keeps them where they were computed. ``"cpu"`` for features of a CUDA model is pinned
-            memory, copied without waiting.
-        allowance: What may be held in all; banks that share one share its limit.
-    """
-
-    dtype: torch.dtype | None = None
-    device: torch.device | None = None
-    allowance: Allowance = attrs.field(factory=lambda: Allowance())
-
-
-def in_bytes(count: float) -> str:
-    """Say a number of bytes in words: ``1.3 GB`` (powers of ten)."""
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count:.0f} B"
-
-
 class FeatureBank:
     """Recorded features of one run.
 
     Args:
         keep: For each recorded site, how many computed features to keep per row.
         rows: Number of rows, R.
-        storage: Where and how.
+        storage: Where and how; None keeps them as they are computed.
+        allowance: What may be held, with others who hold of it; None for what ``storage`` allows.
     """
 
-    def __init__(self, keep: Mapping[Site, int], rows: int, storage: Storage | None = None) -> None:
+    def __init__(self, keep: Mapping[Site, int], rows: int, storage: Storage | None = None, *, allowance: Allowance | None = None) -> None:
         self._storage = storage or Storage()
+        self._allowance = Allowance(self._storage.max_bytes) if allowance is None else allowance
         # Of each site: what its recorded features look like, rows left out.
         self._homes: dict[Site, tuple[torch.dtype, torch.device]] = {}
         self.sites = frozenset(keep)
@@ -138,7 +103,7 @@ class FeatureBank:
 
         Raises:
             ContractError: A recorded site is missing.
-            OverBudgetError: At the first commit, if what will be held exceeds what ``storage.allowance`` leaves.
+            OverBudgetError: At the first commit, if what will be held exceeds what may be held.
         """
         if not self.sites:
             return
@@ -210,7 +175,7 @@ class FeatureBank:
 
     def clear(self) -> None:
         """Let go of everything; nothing can be forecast after it."""
-        self._storage.allowance.held -= sum(self.bytes_held().values())
+        self._allowance.held -= sum(self.bytes_held().values())
         self._rings.clear()
         self._tables.clear()
 
@@ -223,14 +188,14 @@ class FeatureBank:
         """Make the rings, once it is known how large they will be."""
         storage = self._storage
         sizes = {site: self._rows * keep * features[site][0].numel() * (storage.dtype or features[site].dtype).itemsize for site, keep in self._keep.items()}
-        needed, allowance = sum(sizes.values()), storage.allowance
+        needed, allowance = sum(sizes.values()), self._allowance
         limit = allowance.limit
         if limit is not None and needed + allowance.held > limit:
             anchors, largest = max(self._keep.values()), max(sizes.values())
             beside = f", beside {in_bytes(allowance.held)} that other streams of the call hold" if allowance.held else ""
             raise OverBudgetError(
                 f"this policy would hold {in_bytes(needed)} ({len(sizes)} sites, up to {anchors} anchors, {self._rows} rows){beside}, over "
-                f"max_history_bytes={limit} ({in_bytes(limit)}). A lower order holds {in_bytes(needed / anchors)} per anchor; a 16-bit history_dtype half "
+                f"max_bytes={limit} ({in_bytes(limit)}) of its Storage. A lower order holds {in_bytes(needed / anchors)} per anchor; a 16-bit dtype half "
                 f"of what float32 does; one site alone, as with target='last_block', about {in_bytes(largest)}"
             )
         allowance.held += needed

@@ -14,12 +14,12 @@ from collections.abc import Generator, Sequence
 from typing import Any, Literal
 
 from foreseer.backbone import Ask, Backbone, Pass, carry_out
-from foreseer.bank import Storage
 from foreseer.following import Follower
 from foreseer.observing import Recorder
 from foreseer.outcome import Kind, Outcome
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
+from foreseer.storage import Allowance, Storage
 from foreseer.tenure import Tenure
 from foreseer.trial import Declined, Done
 from foreseer.types import Plan, Run, Step
@@ -39,6 +39,7 @@ class Session:
         on_error: ``"raise"`` lets a policy's exception through, with a note that names plugin, hook and step; ``"compute"`` computes
             that step and says so in the report.
         storage: Where and how features are kept; None keeps them as they are computed.
+        allowance: What may be held, with other sessions; None for what ``storage`` allows.
         leader: Another stream's session of the same run, whose decisions this one repeats; None to decide by itself.
         vote: How processes that share the rows' tokens decide alike; None where this one has them all.
 
@@ -57,6 +58,7 @@ class Session:
         observers: Sequence[object] = (),
         on_error: Literal["raise", "compute"] = "raise",
         storage: Storage | None = None,
+        allowance: Allowance | None = None,
         leader: Session | None = None,
         vote: Vote | None = None,
     ) -> None:
@@ -64,7 +66,7 @@ class Session:
         self.latest: Outcome | None = None
         self.recorder = Recorder(str(spec), run, observers)
         electorate = Electorate(run.groups, vote=vote, wary=on_error == "compute")
-        self.tenure = Tenure(spec, run, backbone, self.recorder, electorate, storage=storage)
+        self.tenure = Tenure(spec, run, backbone, self.recorder, electorate, storage=storage, allowance=allowance)
 
     @property
     def run(self) -> Run:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import attrs
 
 from foreseer.backbone import Backbone
-from foreseer.bank import FeatureBank, Storage
+from foreseer.bank import FeatureBank
 from foreseer.contract import check_plan, features_to_keep, in_parts
 from foreseer.observing import Recorder
 from foreseer.outcome import Kind, Outcome
 from foreseer.plugins import Policy
 from foreseer.registry import PolicySpec
+from foreseer.storage import Allowance, Storage
 from foreseer.trial import Declined, Done, LazyDrafts, Trial, check_verdict
 from foreseer.types import Evidence, History, Plan, Run, Site, Step, Verdict
 from foreseer.vote import Electorate
@@ -31,6 +32,7 @@ class Tenure:
         recorder: Whom to tell.
         electorate: Who decides together.
         storage: Where and how features are kept; None keeps them as they are computed.
+        allowance: What may be held, with others; None for what ``storage`` allows.
 
     Attributes:
         run: The part of the run that the policy sees: from where it began. Its steps count from there.
@@ -40,8 +42,18 @@ class Tenure:
         given_up: Why nothing is forecast any more; empty while the policy decides.
     """
 
-    def __init__(self, spec: PolicySpec, run: Run, backbone: Backbone, recorder: Recorder, electorate: Electorate, *, storage: Storage | None) -> None:
-        self._spec, self._recorder, self._storage = spec, recorder, storage
+    def __init__(
+        self,
+        spec: PolicySpec,
+        run: Run,
+        backbone: Backbone,
+        recorder: Recorder,
+        electorate: Electorate,
+        *,
+        storage: Storage | None = None,
+        allowance: Allowance | None = None,
+    ) -> None:
+        self._spec, self._recorder, self._storage, self._allowance = spec, recorder, storage, allowance
         self._electorate, self.backbone, self.next = electorate, backbone, 0
         self.given_up = ""
         self._begin(run)
@@ -50,7 +62,7 @@ class Tenure:
         self.run = run
         self._policy = Policy(str(self._spec), self._spec(), tolerant=self._electorate.wary)
         needs = in_parts(self._policy.ask("setup", run=run))
-        self._bank = FeatureBank(features_to_keep(needs, run), run.rows, self._storage)
+        self._bank = FeatureBank(features_to_keep(needs, run), run.rows, self._storage, allowance=self._allowance)
         self._reach = self._policy.reach
         self.sites = self._bank.sites | self._recorder.wanted(run)
         for note in filter(None, (n.note for n in needs)):

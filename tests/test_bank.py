@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from torch import Tensor
 
 from foreseer import ContractError, Site, Weights
-from foreseer.bank import FeatureBank, Storage, in_range
+from foreseer.bank import FeatureBank, in_range
+from foreseer.storage import Storage
 
 SHAPES = {Site(0): (3,), Site(2, "attn"): (2, 2)}
 seeds = st.integers(0, 2**32 - 1)

@@ -121,9 +121,7 @@ def test_settings_are_refused_with_what_to_write(call, words):
     [
         ("on_error", "ignore"),
         ("streams", "one"),
-        ("on_over_budget", "stop"),
-        ("max_history_bytes", -1),
-        ("history_dtype", "int8"),
+        ("storage", "int8"),
         ("copies", 0),
         ("process_group", 3),
     ],

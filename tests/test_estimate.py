@@ -43,7 +43,7 @@ def test_published_models_hold_what_is_known_of_them():
     wan = estimate_published("wan-14b", "taylorseer", max_order=1)
     assert (wan.depth, wan.streams, len(wan.bytes_by_site)) == (40, 2, 120)
     assert wan.bytes_held == 40 * 3 * 2 * 2 * 32760 * 5120 * 2
-    half = estimate_published("dit-xl-2-256", "taylorseer", history_dtype=torch.float32)
+    half = estimate_published("dit-xl-2-256", "taylorseer", storage=foreseer.Storage(dtype=torch.float32))
     assert half.bytes_held == 2 * estimate_published("dit-xl-2-256", "taylorseer").bytes_held
 
 

@@ -193,15 +193,19 @@ def test_streams_whose_name_is_none(stream):
             pass
 
 
-@pytest.mark.parametrize(
-    "options", [{"history_device": value} for value in ("nonsense", 3.5, "meta", "cuda:99")] + [{"blocks": 3}, {"blocks": ("a",)}], ids=repr
-)
+@pytest.mark.parametrize("options", [{"storage": value} for value in ("cpu", 3.5, {"dtype": None})] + [{"blocks": 3}, {"blocks": ("a",)}], ids=repr)
 def test_arguments_of_attach_that_are_none(options):
     model = TINY["FluxPipeline"].build().transformer
     (name,) = options
     with pytest.raises(OptionError, match=rf"{name}=.*; write "):
         foreseer.attach(model, "taylorseer", **options)
     foreseer.attach(model, "taylorseer").detach()
+
+
+@pytest.mark.parametrize("device", ["nonsense", 3.5, "meta", "cuda:99"])
+def test_devices_of_a_storage_that_keep_nothing(device):
+    with pytest.raises(OptionError, match=r"device=.*; write "):
+        foreseer.Storage(device=device)
 
 
 @pytest.mark.parametrize("answer", ["everything", Site(0), Needs(sites=Site(0)), [3]], ids=repr)

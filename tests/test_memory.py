@@ -6,7 +6,8 @@ from tiny import TINY
 
 import foreseer
 from foreseer import Site, Weights
-from foreseer.bank import FeatureBank, Storage
+from foreseer.bank import FeatureBank
+from foreseer.storage import Storage
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -27,7 +28,7 @@ def flux(**options):
 
 def test_sixteen_bits_hold_half_and_change_little():
     whole, report = flux()
-    half, lighter = flux(history_dtype=torch.bfloat16)
+    half, lighter = flux(storage=Storage(dtype=torch.bfloat16))
     assert sum(lighter.bytes_held.values()) * 2 == sum(report.bytes_held.values())
     assert not torch.equal(whole, half)
     assert (whole - half).norm() < 0.05 * whole.norm()
@@ -40,51 +41,59 @@ def test_history_on_another_device_changes_nothing(monkeypatch):
     feature = torch.randn(2, 5)
     for step in range(4):
         bank.commit(step, None, {Site(0): feature + step})
-    away = FeatureBank({Site(0): 3}, 2, Storage(device=torch.device("meta")))
+    elsewhere = Storage()
+    object.__setattr__(elsewhere, "device", torch.device("meta"))  # which keeps nothing, so that a Storage refuses it
+    away = FeatureBank({Site(0): 3}, 2, elsewhere)
     away.commit(0, None, {Site(0): feature})
     assert away._rings[Site(0)].device.type == "meta"
     assert away._rings[Site(0)][:, 0].is_contiguous(), "a slot is one piece, so that it is copied in one piece"
-    same, _ = flux(history_device="cpu")
+    same, _ = flux(storage=Storage(device="cpu"))
     assert torch.equal(whole, same)
 
 
 def test_a_budget_is_held_before_anything_is():
-    with pytest.raises(foreseer.OverBudgetError, match=r"would hold .* over max_history_bytes=1000 .*history_dtype.*target='last_block'"):
-        flux(max_history_bytes=1000)
+    with pytest.raises(foreseer.OverBudgetError, match=r"would hold .* over max_bytes=1000 .*dtype.*target='last_block'"):
+        flux(storage=Storage(max_bytes=1000))
 
 
 def test_over_budget_the_last_block_is_forecast_instead_and_the_report_says_so():
     _, full = flux()
     needed = sum(full.bytes_held.values())
-    _, report = flux(max_history_bytes=needed - 1, on_over_budget="last_block")
+    _, report = flux(storage=Storage(max_bytes=needed - 1, on_over_budget="last_block"))
     assert [site.part for site in report.bytes_held] == ["block"]
     assert sum(report.bytes_held.values()) < needed
     assert any("module parts are not forecast: memory" in warning for warning in report.warnings)
     assert len(report.full_steps) < 8
     with pytest.raises(foreseer.OverBudgetError):
-        flux(max_history_bytes=10, on_over_budget="last_block")
+        flux(storage=Storage(max_bytes=10, on_over_budget="last_block"))
 
 
 def test_a_budget_that_suffices_changes_nothing():
     whole, full = flux()
-    same, _ = flux(max_history_bytes=sum(full.bytes_held.values()))
+    same, _ = flux(storage=Storage(max_bytes=sum(full.bytes_held.values())))
     assert torch.equal(whole, same)
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"max_history_bytes": -1}, "whole number of bytes"),
-        ({"max_history_bytes": 1.5}, "whole number of bytes"),
-        ({"history_dtype": torch.int8}, "floating point"),
-        ({"history_dtype": "bfloat16"}, "floating point"),
+        ({"max_bytes": -1}, "whole number of bytes"),
+        ({"max_bytes": 1.5}, "whole number of bytes"),
+        ({"dtype": torch.int8}, "floating point"),
+        ({"dtype": "bfloat16"}, "floating point"),
         ({"on_over_budget": "drop"}, "'raise' or 'last_block'"),
+        ({"device": "cuda:99"}, "device='cuda:99' of a Storage keeps nothing here"),
     ],
 )
-def test_bad_options_are_refused_at_attach(options, says):
+def test_a_storage_refuses_what_cannot_be(options, says):
+    with pytest.raises(foreseer.OptionError, match=says):
+        Storage(**options)
+
+
+def test_what_is_no_storage_is_refused_at_attach():
     pipe = TINY["FluxPipeline"].build()
-    with pytest.raises(ValueError, match=says):
-        foreseer.attach(pipe, "taylorseer", **options)
+    with pytest.raises(foreseer.OptionError, match=r"write foreseer\.Storage"):
+        foreseer.attach(pipe, "taylorseer", storage=torch.bfloat16)
     foreseer.attach(pipe, "none").detach()
 
 

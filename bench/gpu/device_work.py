@@ -15,6 +15,7 @@ from foreseer.adapters import attach
 from foreseer.bench.gpu.lanes import Lane
 from foreseer.bench.gpu.loop import Loop, Marked
 from foreseer.outcome import Outcome
+from foreseer.storage import Storage
 
 __all__ = ["CudaCounter", "StepCounter", "Work", "device_work"]
 
@@ -90,12 +91,12 @@ def device_work(loop: Loop, lane: Lane, counter: StepCounter, *, history_device:
         loop: The model and its inputs.
         lane: The policy.
         counter: Counts.
-        history_device: As in `foreseer.attach`.
+        history_device: Where features are kept, as `foreseer.Storage` says.
 
     Returns:
         For each kind of step that there was, ``"computed"``, ``"forecast"``, ``"rejected"``, the median of each attribute of `Work`.
     """
-    with attach(loop, lane.spec, streams=lane.streams, history_device=history_device, copies=len(loop.times[0])) as attached:
+    with attach(loop, lane.spec, streams=lane.streams, storage=Storage(device=history_device), copies=len(loop.times[0])) as attached:
         loop(counter, 1)  # the self-check
         counter.work()
         loop(counter, STEPS)

@@ -19,6 +19,7 @@ from foreseer.outcome import Outcome
 from foreseer.plugins import Policy
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
+from foreseer.storage import Storage
 
 __all__ = ["Driven", "forecast_bytes", "lane_figures", "timed_run"]
 
@@ -62,12 +63,12 @@ def timed_run(
         lane: The policy.
         clock: For the device.
         device: The device.
-        history_device: As in `foreseer.attach`.
+        history_device: Where features are kept, as `foreseer.Storage` says.
         warm_up: Steps of the short run, which is not timed. One step brings the self-check of a fresh attachment; more bring the kernels of a forecast.
         clear: Called between the two.
     """
     rows = len(loop.times[0])
-    with attach(loop, lane.spec, streams=lane.streams, history_device=history_device, copies=rows) as attached:
+    with attach(loop, lane.spec, streams=lane.streams, storage=Storage(device=history_device), copies=rows) as attached:
         loop(clock, warm_up)
         clock.seconds()
         clear()
@@ -94,7 +95,7 @@ def lane_figures(
         loop: The model with its inputs.
         lane: The policy.
         device: Where it is.
-        history_device: As in `foreseer.attach`.
+        history_device: Where features are kept, as `foreseer.Storage` says.
         bandwidth: Bytes per second that a forecast could move at best.
         repeats: Runs. Each is beside ``full_steps`` steps of the bare model: before it in even ones, after it in odd ones.
         full_steps: See ``repeats``. Full steps are all alike, so that a few stand for a run.

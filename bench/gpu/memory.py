@@ -11,10 +11,10 @@ import torch
 
 from foreseer.adapters.estimate import estimate
 from foreseer.adapters.published import Published
-from foreseer.bank import in_bytes
 from foreseer.bench.gpu.loop import Clock
 from foreseer.registry import PolicySpec
 from foreseer.registry import policy as named
+from foreseer.storage import Storage, in_bytes
 
 __all__ = ["Need", "Needs", "copy_bandwidth", "free_bytes", "peak_bytes", "reset_peak"]
 
@@ -72,7 +72,7 @@ class Needs:
     def _history(self, spec: PolicySpec) -> int:
         inputs = self._shape.inputs(self._shape, self._shape.rows_per_sample, *self._shape.size)
         streams = self._shape.calls_per_step
-        return estimate(self._model, spec, inputs, num_steps=self._steps, history_dtype=self._dtype, streams=streams).bytes_held
+        return estimate(self._model, spec, inputs, num_steps=self._steps, storage=Storage(dtype=self._dtype), streams=streams).bytes_held
 
 
 def free_bytes(device: torch.device) -> int:

@@ -9,9 +9,9 @@ import attrs
 from rich.console import Console
 from rich.text import Text
 
-from foreseer.bank import in_bytes
 from foreseer.bench.gpu.laws import BLOCKS_AT_MOST, PARTS_AT_MOST
 from foreseer.console import console, table
+from foreseer.storage import in_bytes
 
 __all__ = ["COLUMNS", "Column", "print_timings"]
 
