@@ -16,7 +16,7 @@ from foreseer.adapters.refusals import refuse
 from foreseer.adapters.wires import Wires
 from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.plugins import observer_hooks, policy_hooks
-from foreseer.presets import Preset, find_preset
+from foreseer.presets import Preset
 from foreseer.registry import PolicySpec, build_observers, signature_of
 from foreseer.registry import policy as named
 from foreseer.storage import Storage
@@ -29,11 +29,9 @@ __all__ = ["attach"]
 
 def attach(
     target: Any,
-    policy: str | Callable[..., Any] | PolicySpec | None = None,
+    policy: str | Path | Callable[..., Any] | PolicySpec | Preset,
     /,
     *,
-    preset: Preset | str | Path | None = None,
-    any_model: bool = False,
     blocks: str | None = None,
     streams: Literal["independent", "follow_first"] = "independent",
     observers: Sequence[object] = (),
@@ -49,11 +47,9 @@ def attach(
         target: A diffusers pipeline, whose calls are then runs; or a denoiser, that is a diffusers transformer or any
             `torch.nn.Module` with a list of blocks, whose runs you mark with ``attached.run(...)``.
         policy: Name of an installed policy (``foreseer policies`` lists them), with its options or without
-            (``"speca:threshold=0.1,max_order=2"``, as everywhere), a factory, or a `foreseer.PolicySpec`. None where a
-            preset is given.
-        preset: Instead of a policy: the name of a bundled preset (`foreseer.zoo.presets`), the file of one, or a `foreseer.workbench.Preset`. Another model
-            or scheduler than it was tuned on is refused here, another number of steps or other timesteps at the start of a run.
-        any_model: Use a preset wherever it was tuned; the report then says what differs.
+            (``"speca:threshold=0.1,max_order=2"``, as everywhere), a factory, or a `foreseer.PolicySpec`. Or a preset: the name of an
+            installed one (`foreseer.zoo.presets`), the file of one, or a `foreseer.presets.Preset`. Another model or scheduler than it was
+            tuned on is refused here, another number of steps or other timesteps at the start of a run.
         blocks: Dotted path of the block list, several separated by commas; None to find them.
         streams: Where a pipeline calls the model several times in a step (guidance in two calls): ``"independent"``
             lets each stream decide by itself; ``"follow_first"`` lets the first decide for all, as the released
@@ -67,12 +63,12 @@ def attach(
         copies: How many rows of a pipeline's call are one sample, where it concatenates for guidance (row r belongs to sample
             r mod R/copies); None recognises them by their equal latents. A bare model says ``groups=`` for each run.
         **options: The policy's own options, for convenience. One that has the name of an argument above is written in ``policy``.
+            Of a preset: ``any_model=True`` uses it wherever it was tuned; the report then says what differs.
 
     Raises:
         PluginError: No such policy, or it cannot be loaded.
-        OptionError: An argument, or an option of the policy, is unknown or out of range; both or none of
-            policy and preset were given; or the preset is not there, or was tuned on another model or
-            scheduler.
+        OptionError: An argument, or an option of the policy, is unknown or out of range; or a preset is not there, or was tuned on
+            another model or scheduler.
         UnsupportedModelError: There is no model with a block list, or a cache of diffusers is enabled on it.
         ContractError: A model is attached already.
 
@@ -91,15 +87,13 @@ def attach(
         raise OptionError(f"copies={copies!r} is out of range; write a whole number >= 1, or None to recognise them")
     if blocks is not None and not isinstance(blocks, str):
         raise OptionError(f"blocks={blocks!r} is no path; write one such as 'transformer_blocks', several separated by commas, or None to find them")
-    found = None if preset is None else find_preset(preset)
-    spec = _chosen(policy, found, any_model, options)
+    spec = named(policy, **options)
     _refuse_ambiguous(spec, given)
     policy_hooks(spec.look())
-    if found is not None:
-        pipeline = not isinstance(target, nn.Module)
+    if spec.preset is not None:
+        scheduler = "" if isinstance(target, nn.Module) else identity_of(target.scheduler)
         # the number of steps is not known before a run
-        here = attrs.evolve(found.signature, model=identity_of(next(iter(models.values()))), scheduler=identity_of(target.scheduler) if pipeline else "")
-        found.check(here, any_model=any_model)
+        spec.elsewhere(attrs.evolve(spec.preset.signature, model=identity_of(next(iter(models.values()))), scheduler=scheduler))
     watchers = build_observers(observers)
     observer_hooks(watchers)
     for model in models.values():
@@ -116,25 +110,10 @@ def attach(
         process_group=process_group,
         copies=copies,
         bystanders=bystanders,
-        preset=found,
-        any_model=any_model,
     )
 
 
-def _chosen(policy: str | Callable[..., Any] | PolicySpec | None, preset: Preset | None, any_model: bool, options: dict[str, Any]) -> PolicySpec:
-    """Return what was asked for: a policy with options, or a preset's."""
-    if (policy is None) == (preset is None):
-        given = f"both policy={policy!r} and preset={preset.name!r} were" if preset is not None else "neither a policy nor a preset was"
-        raise OptionError(f"{given} given; write one of them: attach(model, 'speca'), or attach(model, preset='...')")
-    if preset is None:
-        assert policy is not None
-        return named(policy, **options, **({"any_model": True} if any_model else {}))  # a policy may have such an option of its own
-    if options:
-        raise OptionError(f"preset={preset.name!r} brings its options, and {', '.join(options)} was given too; write the policy itself: {preset.policy}")
-    return preset.spec(any_model=any_model)
-
-
-OWN = {name: p.default for name, p in signature_of(attach).parameters.items() if p.kind is p.KEYWORD_ONLY and name != "any_model"}
+OWN = {name: p.default for name, p in signature_of(attach).parameters.items() if p.kind is p.KEYWORD_ONLY}
 """Arguments of `attach` that no option of a policy can be."""
 
 

@@ -30,8 +30,6 @@ from foreseer.storage import Storage
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-    from foreseer.presets import Preset
-
 __all__ = ["Attachment"]
 
 
@@ -51,8 +49,6 @@ class Attachment:
         process_group: ProcessGroup | Literal["auto"] | None,
         copies: int | None,
         bystanders: Mapping[str, nn.Module],
-        preset: Preset | None = None,
-        any_model: bool = False,
     ) -> None:
         self.spec = spec
         self._pipeline = pipeline
@@ -65,8 +61,6 @@ class Attachment:
             last_block_over_budget=storage is not None and storage.on_over_budget == "last_block",
             copies=copies,
         )
-        if preset is not None:
-            self._driver.expect(preset, any_model=any_model)
         self._run, self._outside = 0, 0
         self._generation: Generation | None = None
         self._detached, self._leaving, self._evaluating = False, False, 0
@@ -284,12 +278,3 @@ class Attachment:
         like = any(type(module) is type(wire.model) for wire in self._wires.values())
         generation = self._under_way() if like or self._loop is None else self._loop.generation
         return None if generation is None or generation.index < 0 else generation.index
-
-    def expect(self, preset: Preset, *, any_model: bool = False) -> None:
-        """Hold the coming runs to what a preset was made for, as ``attach(preset=...)`` does: another run raises `OptionError` at its start.
-
-        Args:
-            preset: The preset.
-            any_model: Let the report say what differs instead.
-        """
-        self._driver.expect(preset, any_model=any_model)

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-import attrs
 import torch
 
 from foreseer.adapters.anatomy import Rewired
@@ -26,7 +25,6 @@ from foreseer.vote import Vote
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
-    from foreseer.presets import Preset
 
 __all__ = ["Driver"]
 
@@ -61,8 +59,6 @@ class Driver:
         self._votes = self._votes_now()
         self._inert: dict[tuple[str, object], str] = {}
         self._nobodys: Counter[str] = Counter()
-        self._preset: Preset | None = None
-        self._any_model = False
 
     @property
     def reports(self) -> dict[str, Report]:
@@ -96,10 +92,6 @@ class Driver:
         """Let go of the models."""
         self._streams.release()
         self._wires = {}
-
-    def expect(self, preset: Preset, *, any_model: bool) -> None:
-        """See `foreseer.Attachment.expect`."""
-        self._preset, self._any_model = preset, any_model
 
     def _votes_now(self) -> dict[str, Vote | None]:
         return {name: vote_for(wire.model, self._process_group) for name, wire in self._wires.items()}
@@ -180,6 +172,9 @@ class Driver:
         backbone = self._streams.backbone(key, self._votes[key.name])
         rows, start = backbone.rows(call), place.step
         sigmas, times, steps = generation.sigmas, generation.times(), generation.num_steps
+        model, first = (identity_of(wires.model) for wires in (self._wires[key.name], next(iter(self._wires.values()))))
+        if self._streams.spec.preset is not None and model != first:
+            model = ""  # a preset says which the first of a pipeline's denoisers is
         run = Run(
             depth=backbone.depth,
             rows=rows,
@@ -189,22 +184,10 @@ class Driver:
             sigmas=sigmas,
             sites=backbone.sites,
             stream=place.stream,
-            model=identity_of(self._wires[key.name].model),
+            model=model,
             scheduler=self._scheduler(),
         )
-        elsewhere = self._elsewhere(run)
-        stream = self._streams.open(key, backbone, run.starting_at(start), start=start, vote=self._votes[key.name])
-        if elsewhere:
-            stream.session.recorder.warn(elsewhere)
-        return stream
-
-    def _elsewhere(self, run: Run) -> str:
-        """Compare a run that begins with what the preset was made for: the whole of a pipeline's timesteps, and the model it has first."""
-        if self._preset is None:
-            return ""
-        if run.model != identity_of(next(iter(self._wires.values())).model):
-            run = attrs.evolve(run, model="")
-        return self._preset.check(run, any_model=self._any_model)
+        return self._streams.open(key, backbone, run.starting_at(start), start=start, vote=self._votes[key.name])
 
     def _refuse_other_groups(self, groups: tuple[int, ...], entry: Stream) -> None:
         run = entry.session.run

@@ -72,7 +72,7 @@ class Streams:
         storage: Storage | None,
         follow_first: bool,
     ) -> None:
-        self._wires, self._spec, self._follow = dict(wires), spec, follow_first
+        self._wires, self.spec, self._follow = dict(wires), spec, follow_first
         self._given: dict[str, Any] = {"observers": tuple(observers), "on_error": on_error, "storage": storage}
         self._most = None if storage is None else storage.max_bytes
         self._several = len(wires) > 1
@@ -152,12 +152,12 @@ class Streams:
             (s.session for k, s in self._open.items() if self._follow and k.name == key.name and (s.start, s.session.run.rows) == (start, run.rows)), None
         )
         try:
-            session = Session(backbone, self._spec, run, leader=leader, vote=vote, allowance=self._allowance, **self._given)
+            session = Session(backbone, self.spec, run, leader=leader, vote=vote, allowance=self._allowance, **self._given)
         except ContractError as error:
             if not self._wires[key.name].opaque:
                 raise
             raise UnsupportedModelError(
-                f"{self._spec} looks at single blocks, and the model is compiled as a whole, so that only its output can be forecast: "
+                f"{self.spec} looks at single blocks, and the model is compiled as a whole, so that only its output can be forecast: "
                 "compile its blocks instead (compile_repeated_blocks), or choose a policy that looks at the output alone: taylorseer with target='output'"
             ) from error
         stream = self._open[key] = Stream(session, backbone, start)

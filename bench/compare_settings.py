@@ -9,7 +9,7 @@ import attrs
 
 from foreseer.bench.fields import check_device, check_dtype, check_folder, number, truth, whole
 from foreseer.presets import Preset, find_preset
-from foreseer.registry import PolicySpec, parse_policy
+from foreseer.registry import PolicySpec, parse_policy, policy
 
 __all__ = ["DEFAULT_POLICIES", "CompareSettings"]
 
@@ -67,5 +67,5 @@ class CompareSettings:
             PluginError, OptionError: See `foreseer.registry.parse_policy`.
         """
         specs = [p if isinstance(p, PolicySpec) else parse_policy(p) for p in self.policies]
-        specs += [preset.spec(any_model=self.any_model) for preset in self.presets]
+        specs += [policy(preset, **({"any_model": True} if self.any_model else {})) for preset in self.presets]
         return list({str(spec): spec for spec in specs}.values())

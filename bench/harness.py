@@ -239,10 +239,8 @@ class _Bench:
         given = None if lane is None else self._given.get(lane.key)
         if isinstance(given, PolicySpec):
             with family.attached(given, num_steps=self._steps, samples=samples) as attached:
-                preset = self._settings.presets.get(str(given))
-                if preset is not None:
-                    preset.check(attrs.evolve(preset.signature, guidance=self._guidance, dtype=self._settings.dtype))
-                    attached.expect(preset)  # the rest is compared when the run begins
+                if given.preset is not None:  # a run does not know these two
+                    given.elsewhere(attrs.evolve(given.preset.signature, guidance=self._guidance, dtype=self._settings.dtype))
                 yield attached
             return
         first = range(min(self._settings.samples, CALIBRATED))

@@ -38,8 +38,8 @@ import attrs
 from foreseer.bench.fields import check_device, check_dtype, number, whole
 from foreseer.bench.peers import PEERS, PeerSpec
 from foreseer.errors import OptionError, PluginError
-from foreseer.presets import Preset, find_preset
-from foreseer.registry import PolicySpec, parse_policy
+from foreseer.presets import find_preset
+from foreseer.registry import PolicySpec, parse_policy, policy
 
 __all__ = ["BenchSettings", "read_settings"]
 
@@ -91,7 +91,6 @@ class BenchSettings:
         together: Which samples are drawn together: ``"as drawn"``, in the order of their numbers, or ``"mixed"``, so that each batch holds easy and hard
             ones by how far an even schedule is off on them.
         lanes: Policies with their options.
-        presets: Those lanes that came as a preset, by the lane's name. Where the run is not what a preset was tuned on, its lane is a row that says so.
         peers: Other libraries' caches, see `foreseer.bench.peers`.
         published: What papers printed: for each row ``method``, ``source`` and any numbers.
 
@@ -112,17 +111,16 @@ class BenchSettings:
     repeats: int = attrs.field(default=3, validator=whole(0, 1000))
     together: str = attrs.field(default="as drawn", validator=_check_together)
     lanes: tuple[PolicySpec, ...] = ()
-    presets: Mapping[str, Preset] = attrs.field(factory=dict)
     peers: tuple[PeerSpec, ...] = ()
     published: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with policies and peers as one would write them on the command line. What has no influence on a number is left out."""
-        plain = {field.name: getattr(self, field.name) for field in attrs.fields(BenchSettings) if field.name not in ("about", "published", "presets")}
+        plain = {field.name: getattr(self, field.name) for field in attrs.fields(BenchSettings) if field.name not in ("about", "published")}
         if self.together == "as drawn":
             del plain["together"]  # results of before there was a choice say nothing of it
-        if self.presets:
-            plain["presets"] = {lane: preset.name for lane, preset in self.presets.items()}
+        if presets := {str(lane): lane.preset.name for lane in self.lanes if lane.preset is not None}:
+            plain["presets"] = presets
         return plain | {"batch": list(self.batch), "lanes": [str(lane) for lane in self.lanes], "peers": [str(peer) for peer in self.peers]}
 
 
@@ -146,19 +144,17 @@ def read_settings(path: Path) -> BenchSettings:
 
 
 def _settings(content: Mapping[str, Any], folder: Path) -> BenchSettings:
-    _known(content, [field.name for field in attrs.fields(BenchSettings) if field.name != "presets"], "the settings")
+    _known(content, [field.name for field in attrs.fields(BenchSettings)], "the settings")
     if not isinstance(content.get("family"), str):
         raise OptionError("family is missing; write family = 'dit', 'flux' or 'wan'")
-    tables = [(table, _preset(table, folder)) for table in _tables(content, "lanes")]
-    presets = {str(preset.spec()): preset for _, preset in tables if preset is not None}
-    lanes = [spec for table, preset in tables for spec in ([preset.spec()] if preset is not None else _lanes(table))]
+    lanes = [spec for table in _tables(content, "lanes") for spec in _lanes(table, folder)]
     peers = [spec for table in _tables(content, "peers") for spec in _peers(table)]
     published = _tables(content, "published")
     for row in published:
         if not all(isinstance(row.get(key), str) for key in ("method", "source")):
             raise OptionError(f"published: {row!r} has no method or no source; write method = '...', source = '...' and the numbers")
     given = {key: value for key, value in content.items() if key not in ("lanes", "peers", "published")}
-    return BenchSettings(**given, lanes=_once(lanes), presets=presets, peers=_once(peers), published=tuple(published))
+    return BenchSettings(**given, lanes=_once(lanes), peers=_once(peers), published=tuple(published))
 
 
 def _tables(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
@@ -168,21 +164,16 @@ def _tables(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return found
 
 
-def _preset(table: Mapping[str, Any], folder: Path) -> Preset | None:
-    """Return a lane's preset, or None where it names a policy."""
+def _lanes(table: Mapping[str, Any], folder: Path) -> list[PolicySpec]:
     _known(table, ["policy", "grid", "preset"], "a lane")
-    if "preset" not in table:
-        return None
-    if len(table) > 1:
-        raise OptionError(f"lanes: {dict(table)!r} has a preset, which brings its policy and options; write preset = {table['preset']!r} alone")
-    return find_preset(table["preset"], folder=folder)
-
-
-def _lanes(table: Mapping[str, Any]) -> list[PolicySpec]:
+    if "preset" in table:
+        if len(table) > 1:
+            raise OptionError(f"lanes: {dict(table)!r} has a preset, which brings its policy and options; write preset = {table['preset']!r} alone")
+        return [policy(find_preset(table["preset"], folder=folder))]
     if not isinstance(table.get("policy"), str):
         raise OptionError(f"lanes: {dict(table)!r} names no policy; write policy = 'speca:threshold=0.1', or preset = '...'")
     spec = parse_policy(table["policy"])
-    return [PolicySpec(spec.name, spec.factory, {**spec.options, **chosen}) for chosen in _grid(table)]
+    return [policy(spec, **chosen) for chosen in _grid(table)]
 
 
 def _peers(table: Mapping[str, Any]) -> list[PeerSpec]:

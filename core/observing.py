@@ -100,8 +100,8 @@ class Recorder:
                 self._held[site] = held
 
     def warn(self, sentence: str) -> None:
-        """Add a warning, once."""
-        if sentence not in self._warnings:
+        """Add a warning, once; an empty one is none."""
+        if sentence and sentence not in self._warnings:
             self._warnings.append(sentence)
 
     def report(self) -> Report:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 import hashlib
 import json
@@ -15,13 +14,11 @@ import attrs
 
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
-from foreseer.listing import PRESETS, list_plugins, load_factory
-from foreseer.registry import PolicySpec, signature_of
+from foreseer.listing import PRESETS, list_plugins
 from foreseer.signature import Signature
-from foreseer.spelling import read_spec
 from foreseer.types import Run
 
-__all__ = ["FORMAT", "Measured", "Preset", "find_preset"]
+__all__ = ["FORMAT", "Measured", "Preset", "find_preset", "installed_presets"]
 
 FORMAT = "foreseer preset 1"
 """What the file says it is. Another number is another format."""
@@ -80,7 +77,7 @@ class Preset:
     Attributes:
         name: What messages call it.
         policy: As one writes it on the command line, ``"cg_taylor:threshold=0.06"``.
-        signature: What it was tuned on; `foreseer.attach` refuses another model, scheduler or schedule of timesteps.
+        signature: What it was tuned on; a run of another model, scheduler or schedule of timesteps is refused.
         tuned: What was measured on the samples that it was chosen by.
         held_out: What was measured on others, afterwards; None where nothing was. The honest one of the two.
         found: How it was found: the settings of the study.
@@ -98,25 +95,6 @@ class Preset:
     machine: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     date: str = ""
     about: str = ""
-
-    def spec(self, *, any_model: bool = False) -> PolicySpec:
-        """Return the policy.
-
-        Args:
-            any_model: For use elsewhere than where it was tuned: a policy that has options of its own for that, as ``planned`` does with ``any_model`` and
-                ``interpolate``, is given them.
-
-        Raises:
-            PluginError, OptionError: It is not installed, or not with these options.
-        """
-        name, options = read_spec(self.policy)
-        factory = load_factory(name)
-        known = signature_of(factory).parameters
-        own = [o for o in ("any_model", "interpolate") if any_model and o in known and o not in options]
-        for count in range(len(own), 0, -1):
-            with contextlib.suppress(OptionError):  # a list that does not say how long a run is cannot be stretched
-                return PolicySpec(name, factory, {**options, **dict.fromkeys(own[:count], True)})
-        return PolicySpec(name, factory, options)
 
     def check(self, other: Signature | Run, *, any_model: bool = False) -> str:
         """Compare it with where it is to be used.
@@ -137,7 +115,7 @@ class Preset:
         if any_model:
             return f"preset {self.name!r} was tuned elsewhere, so that what was measured for it says nothing about this run: {differing}"
         raise OptionError(
-            f"preset {self.name!r} was tuned elsewhere: {differing}; tune anew (`foreseer tune`), allow it with any_model=True (--any-model), "
+            f"preset {self.name!r} was tuned elsewhere: {differing}; tune anew (`foreseer tune`), allow it with any_model=True, "
             f"or name the policy itself: {self.policy}"
         )
 
@@ -178,6 +156,11 @@ class Preset:
             raise OptionError(f"preset {name!r} has another content than {FORMAT!r}: {type(error).__name__}: {error}; tune again") from error
 
 
+def installed_presets() -> dict[str, Path]:
+    """Return the files of the presets that installed packages bring, by name: what is called where nothing else is named so."""
+    return {name: path for listing in list_plugins(PRESETS) for name, path in listing.load()().items()}
+
+
 def find_preset(preset: Preset | str | Path, *, folder: Path = Path()) -> Preset:
     """Return a preset by the name of a bundled one, or by its file.
 
@@ -193,7 +176,7 @@ def find_preset(preset: Preset | str | Path, *, folder: Path = Path()) -> Preset
         return preset
     if not isinstance(preset, (str, Path)):
         raise OptionError(f"preset={preset!r} is a {type(preset).__name__}; write the name of a preset, its file, or a Preset")
-    bundled = {name: path for listing in list_plugins(PRESETS) for name, path in listing.load()().items()}
+    bundled = installed_presets()
     if isinstance(preset, str) and preset in bundled:
         return Preset.load(bundled[preset])
     path = folder / preset

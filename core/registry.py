@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from foreseer.errors import ForeseerError, OptionError, PluginError
 from foreseer.listing import OBSERVERS, POLICIES, list_plugins, load_factory
+from foreseer.presets import Preset, find_preset, installed_presets
 from foreseer.reading import read_options
 from foreseer.spelling import read_spec
+
+if TYPE_CHECKING:
+    from foreseer.signature import Signature
+    from foreseer.types import Run
 
 __all__ = ["PolicySpec", "build_observers", "cite", "group_of", "parse_plugin", "parse_policy", "policy", "signature_of"]
 
@@ -60,6 +67,8 @@ class PolicySpec:
         name: For messages and tables. A lambda without arguments is called after what it builds.
         factory: ``(**options) -> plugin or tuple of plugins``.
         options: Keyword arguments for the factory.
+        preset: What it was tuned as, where it was; a session refuses a run of another kind.
+        any_model: Use a preset wherever it was tuned; the report then says what differs.
 
     Raises:
         OptionError: An option is unknown, out of range or missing, or names a file that cannot be read.
@@ -68,6 +77,8 @@ class PolicySpec:
     name: str
     factory: Callable[..., Any] = attrs.field(repr=False)
     options: Mapping[str, Any] = attrs.field(factory=dict)
+    preset: Preset | None = attrs.field(default=None, kw_only=True, repr=False, eq=False)
+    any_model: bool = attrs.field(default=False, kw_only=True, repr=False, eq=False)
     _waiting: _Waiting = attrs.field(factory=_Waiting, init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -97,6 +108,14 @@ class PolicySpec:
         except IndexError:
             return ()
 
+    def elsewhere(self, other: Signature | Run) -> str:
+        """Hold a run against what the preset was tuned on: a sentence for the report, empty where nothing differs or nothing was tuned.
+
+        Raises:
+            OptionError: Something differs and ``any_model`` was not asked for; the message says what.
+        """
+        return "" if self.preset is None else self.preset.check(other, any_model=self.any_model)
+
     def _build(self) -> tuple[object, ...]:
         built = self.factory(**self.options)
         return tuple(built) if isinstance(built, (tuple, list)) else (built,)
@@ -111,34 +130,68 @@ def _brief(value: object) -> str:
     return f"({text})" if isinstance(value, str) and "," in text else text
 
 
-def policy(policy: str | Callable[..., Any] | PolicySpec, /, **options: Any) -> PolicySpec:
+def policy(policy: str | Path | Callable[..., Any] | PolicySpec | Preset, /, **options: Any) -> PolicySpec:
     """Name a policy and its options.
 
     Args:
-        policy: The name of an installed policy, with options as `parse_policy` reads them or without; any callable that
-            returns a plugin or a tuple of plugins; or a `PolicySpec`.
-        **options: Handed to the factory; unknown ones are an error, and so is one that ``policy`` gives already.
+        policy: The name of an installed policy, with options as `parse_policy` reads them or without; the name of an installed preset, or the
+            file of one; any callable that returns a plugin or a tuple of plugins; or a `PolicySpec` or `foreseer.presets.Preset`.
+        **options: Handed to the factory; unknown ones are an error, and so is one that ``policy`` gives already. A preset brings its own, and
+            takes but ``any_model=True``: use it wherever it was tuned.
 
     Raises:
         PluginError: No such policy, or it cannot be imported, or an instance was passed instead of its factory.
-        OptionError: An option is unknown or out of range.
+        OptionError: An option is unknown or out of range, or a preset cannot be read.
 
     >>> print(policy("taylorseer:interval=5", max_order=2))
     taylorseer:interval=5,max_order=2
     """
     if isinstance(policy, PolicySpec):
+        if policy.preset is not None and options:
+            return _tuned(policy.preset, options)
         return PolicySpec(policy.name, policy.factory, {**policy.options, **options}) if options else policy
+    if isinstance(policy, (Preset, Path)):
+        return _tuned(find_preset(policy), options)
     if isinstance(policy, str):
         name, written = read_spec(policy)
         if twice := [option for option in options if option in written]:
             raise OptionError(f"{twice[0]!r} is given in {policy!r} and as {twice[0]}={options[twice[0]]!r} besides; write it once")
-        return PolicySpec(name, load_factory(name), {**written, **options})
+        return _named(name, {**written, **options})
     if not callable(policy):
         raise PluginError(
             f"{type(policy).__name__} is a plugin, and a session builds its own: pass the factory, "
             f"for example `lambda: {type(policy).__name__}(...)` or the class itself"
         )
     return PolicySpec(_name_of(policy), policy, options)
+
+
+def _named(name: str, options: Mapping[str, Any]) -> PolicySpec:
+    """Return the policy of that name or, where no policy has it, the preset."""
+    if name.endswith(".json"):
+        return _tuned(find_preset(name), options)
+    try:
+        return PolicySpec(name, load_factory(name), options)
+    except PluginError:
+        if name not in installed_presets():
+            raise
+        return _tuned(find_preset(name), options)
+
+
+def _tuned(preset: Preset, options: Mapping[str, Any]) -> PolicySpec:
+    """Return a preset's policy. One that has options of its own for use elsewhere, as ``planned`` does, is given them."""
+    any_model = options.get("any_model", False)
+    if others := [option for option in options if option != "any_model"]:
+        raise OptionError(f"preset {preset.name!r} brings its options, and {', '.join(others)} was given too; write the policy itself: {preset.policy}")
+    if not isinstance(any_model, bool):
+        raise OptionError(f"any_model={any_model!r} is out of range; write True or False")
+    name, given = read_spec(preset.policy)
+    factory = load_factory(name)
+    known = signature_of(factory).parameters
+    own = [option for option in ("any_model", "interpolate") if any_model and option in known and option not in given]
+    for count in range(len(own), 0, -1):
+        with contextlib.suppress(OptionError):  # a list that does not say how long a run is cannot be stretched
+            return PolicySpec(name, factory, {**given, **dict.fromkeys(own[:count], True)}, preset=preset, any_model=any_model)
+    return PolicySpec(name, factory, given, preset=preset, any_model=any_model)
 
 
 def _name_of(factory: Callable[..., Any]) -> str:
@@ -161,7 +214,7 @@ def parse_policy(text: str, *, group: str = POLICIES) -> PolicySpec:
         PluginError, OptionError: See `policy`; also for text that is none of this.
     """
     name, options = read_spec(text)
-    return PolicySpec(name, load_factory(name, group=group), options)
+    return _named(name, options) if group == POLICIES else PolicySpec(name, load_factory(name, group=group), options)
 
 
 def parse_plugin(text: str) -> PolicySpec:

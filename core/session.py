@@ -38,15 +38,14 @@ class Session:
         observers: Plugins that watch.
         on_error: ``"raise"`` lets a policy's exception through, with a note that names plugin, hook and step; ``"compute"`` computes
             that step and says so in the report.
-        storage: Where and how features are kept; None keeps them as they are computed.
-        allowance: What may be held, with other sessions; None for what ``storage`` allows.
+        storage, allowance: How features are kept, and what may be held with other sessions; None: as computed, what ``storage`` allows.
         leader: Another stream's session of the same run, whose decisions this one repeats; None to decide by itself.
         vote: How processes that share the rows' tokens decide alike; None where this one has them all.
 
     Attributes: ``latest``, how the last step ended (None before the first); ``recorder``, the account; ``tenure``, the policy at work.
 
     Raises:
-        ForeseerError: The policy cannot be built or set up; from `evaluate`, on the first computed step, where ``storage`` has a limit.
+        ForeseerError: The policy cannot be built, or was tuned on another kind of run; from `evaluate`, what was computed is over ``storage``'s limit.
     """
 
     def __init__(
@@ -65,6 +64,7 @@ class Session:
         self._led = (lambda step: None) if leader is None else Follower(lambda: leader.latest).before_step
         self.latest: Outcome | None = None
         self.recorder = Recorder(str(spec), run, observers)
+        self.recorder.warn(spec.elsewhere(run.whole()))
         electorate = Electorate(run.groups, vote=vote, wary=on_error == "compute")
         self.tenure = Tenure(spec, run, backbone, self.recorder, electorate, storage=storage, allowance=allowance)
 
@@ -107,8 +107,7 @@ class Session:
         step = self.run.step(max(index or 0, self.tenure.next), timestep, sigma)
         self.tenure.enter(step)
         own, overruled = self.tenure.own(step), self.run.over(step) or computed_because or self.tenure.given_up
-        if overruled:
-            self.recorder.warn(overruled)
+        self.recorder.warn(overruled)
         done = yield from (self._compute(Kind.OVERRULED, overruled) if overruled else self._attempt(step, own))
         done = self.tenure.excused(step, done)
         shadow, spent = yield from self.recorder.shadow(step, done, self.tenure.sites)

@@ -65,8 +65,8 @@ class Tenure:
         self._bank = FeatureBank(features_to_keep(needs, run), run.rows, self._storage, allowance=self._allowance)
         self._reach = self._policy.reach
         self.sites = self._bank.sites | self._recorder.wanted(run)
-        for note in filter(None, (n.note for n in needs)):
-            self._recorder.warn(note)
+        for need in needs:
+            self._recorder.warn(need.note)
 
     @property
     def forecasts(self) -> frozenset[Site]:

@@ -97,6 +97,13 @@ class Run:
             return ""
         return f"the run was declared with {self.num_steps} steps: later evaluations are computed"
 
+    def whole(self) -> Run:
+        """Return the sampling that it is a part of; of one that began before it, neither timesteps nor noise levels are known."""
+        if not self.start:
+            return self
+        steps = None if self.num_steps is None else self.start + self.num_steps
+        return attrs.evolve(self, start=0, num_steps=steps, timesteps=None, sigmas=None)
+
     def starting_at(self, step: int) -> Run:
         """Return the run that is left from one of its steps on."""
         left = None if self.num_steps is None else max(self.num_steps - step, 1)

@@ -66,8 +66,7 @@ class Timetable:
         if run.num_steps is None:
             raise OptionError("planned must know how many steps the run has: give the run timesteps= or num_steps=")
         if run.start:
-            whole = attrs.evolve(run, start=0, num_steps=run.start + run.num_steps, timesteps=None, sigmas=None)
-            steps, notes = self.for_run(whole)
+            steps, notes = self.for_run(run.whole())
             return None if steps is None else frozenset(step - run.start for step in steps if step >= run.start), notes
         if self.plan is not None:
             self._refuse_other(self.plan, run)

@@ -28,6 +28,7 @@ from foreseer.bench.summary import lines_of
 from foreseer.errors import OptionError
 from foreseer.presets import Measured, Preset
 from foreseer.registry import parse_policy
+from foreseer.registry import policy as named
 from foreseer.signature import Signature
 from foreseer.zoo.dit import CONFIG, build
 
@@ -311,14 +312,14 @@ def test_a_lane_whose_preset_was_tuned_on_something_else_is_a_row_that_says_so(t
     run = next(iter(attached.reports.values())).run
     fits = Signature(model=run.model, scheduler=run.scheduler, num_steps=STEPS, timesteps=run.timesteps)
     measured = Measured(samples=1, first=0, seed=0, block_rows_ratio=0.5, steps_computed=3.0, psnr_mean=30.0, psnr_worst=30.0)
-    lanes = [parse_policy(policy) for policy in POLICIES[:2]]
     for name, signature, says in (
         ("fits", fits, ""),
         ("model", attrs.evolve(fits, model="Another-000000000000"), f"model Another-000000000000 before, {run.model} now"),
         ("steps", attrs.evolve(fits, num_steps=9, timesteps=()), "9 steps before, 6 now"),
     ):
         preset = Preset(name="mine", policy=POLICIES[1], signature=signature, tuned=measured)
-        found = run_benchmark(settings(repeats=0, lanes=lanes, presets={POLICIES[1]: preset}), tmp_path / name)
+        lanes = [parse_policy(POLICIES[0]), named(preset)]
+        found = run_benchmark(settings(repeats=0, lanes=lanes), tmp_path / name)
         lane = found.lane(POLICIES[1])
         assert (says in lane.error) if says else not lane.error
         assert len(lane.units) == (0 if says else 2)

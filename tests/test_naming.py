@@ -266,8 +266,8 @@ NAMED = {
     "gate": lambda: parse_policy("planned:schedule=plan.json,gate=(cg_taylor:threshold=1e9)"),
     "inner gate": lambda: parse_policy(f"planned:schedule=0/{STEPS},gate=({INNER}=(speca:threshold=1e9))"),
     "forced": lambda: PolicySpec("forced", forced, {"policy": f"{INNER}=speca", "computed": 0, "of": STEPS}),
-    "preset": lambda: preset("planned:schedule=plan.json").spec(),
-    "preset elsewhere": lambda: preset("planned:schedule=plan.json").spec(any_model=True),
+    "preset": lambda: foreseer.policy(preset("planned:schedule=plan.json")),
+    "preset elsewhere": lambda: foreseer.policy(preset("planned:schedule=plan.json"), any_model=True),
 }
 
 
@@ -315,8 +315,7 @@ def test_a_live_attachment_keeps_its_plan(
     tiny_dit: Any,
 ) -> None:
     text = f"planned:schedule={plan}"
-    asked = {"preset": preset(text)} if by == "preset" else {"policy": parse_policy(text)}
-    with foreseer.attach(tiny_dit, asked.pop("policy", None), **asked) as attached:
+    with foreseer.attach(tiny_dit, preset(text) if by == "preset" else parse_policy(text)) as attached:
         spoil(plan, monkeypatch)
         for _ in range(2):
             with attached.run(num_steps=STEPS), torch.no_grad():

@@ -43,8 +43,8 @@ def test_it_runs_what_was_planned_and_was_measured_on_other_samples_too(flux: Fa
     assert (preset.tuned.seed, preset.held_out.seed) == (0, 1)
     assert preset.held_out.steps_computed == preset.tuned.steps_computed == 3
     assert preset.tuned.block_rows_ratio == pytest.approx(3 / STEPS)
-    assert str(preset.spec()) == preset.policy
-    with foreseer.attach(flux.pipeline, preset=preset) as attached:
+    assert str(foreseer.policy(preset)) == preset.policy
+    with foreseer.attach(flux.pipeline, preset) as attached:
         flux.draw([0], seed=3, num_steps=STEPS, guidance=3.5)
     assert tuple(attached.report.full_steps) == found.budget().steps
 

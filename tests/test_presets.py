@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -17,6 +18,8 @@ from torch import Tensor
 from toy_family import STEPS, WIDTH, ToyModel, times_of
 
 import foreseer
+from foreseer import Run, Session
+from foreseer.adapters import ArrayBackbone
 from foreseer.adapters.identity import identity_of
 from foreseer.bench.settings import read_settings
 from foreseer.errors import ContractError, OptionError, PluginError
@@ -102,41 +105,59 @@ def test_attaching_a_preset_is_attaching_its_policy(model: ToyModel, tmp_path: P
         with attached.run(timesteps=times_of(STEPS)):
             truth = drawn(model)
     for given_preset in (preset, preset.save(tmp_path / "p.json")):
-        with foreseer.attach(model, preset=given_preset) as attached, attached.run(timesteps=times_of(STEPS)):
+        with foreseer.attach(model, given_preset) as attached, attached.run(timesteps=times_of(STEPS)):
             assert torch.equal(drawn(model), truth)
         assert attached.report.policy == POLICY
         assert not attached.report.warnings
 
 
 @pytest.mark.parametrize(
-    ("arguments", "options", "says"),
+    ("policy", "options", "says"),
     [
-        ((), {}, "neither a policy nor a preset was given"),
-        (("taylorseer",), {"preset": "x"}, "neither a file nor a bundled preset"),
-        (("taylorseer",), {"preset": ...}, "both policy='taylorseer' and preset='mine' were given; write one"),
-        ((), {"preset": ..., "interval": 3}, "preset='mine' brings its options, and interval was given too"),
-        (("taylorseer",), {"any_model": True}, "policy 'taylorseer' has no option 'any_model'"),
+        ("x.json", {}, "'x.json' is neither a file nor a bundled preset"),
+        (..., {"interval": 3}, "preset 'mine' brings its options, and interval was given too"),
+        (..., {"any_model": 1}, "any_model=1 is out of range; write True or False"),
+        ("taylorseer", {"any_model": True}, "policy 'taylorseer' has no option 'any_model'"),
     ],
 )
-def test_exactly_one_of_policy_and_preset(arguments: tuple[str, ...], options: dict[str, Any], says: str, model: ToyModel) -> None:
+def test_a_preset_takes_no_options_but_one(policy: Any, options: dict[str, Any], says: str, model: ToyModel) -> None:
     """Law: whatever is refused leaves the model as it was."""
     with pytest.raises(OptionError, match=says):
-        foreseer.attach(model, *arguments, **{key: preset_of(model) if value is ... else value for key, value in options.items()})
+        foreseer.attach(model, preset_of(model) if policy is ... else policy, **options)
     foreseer.attach(model, "none").detach()
+
+
+def test_a_preset_is_written_wherever_a_policy_is(model: ToyModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: as object, path, file's name and installed name, with any_model in the text or beside it, for loops of one's own too."""
+    preset = preset_of(model)
+    file = preset.save(tmp_path / "p.json")
+    monkeypatch.chdir(tmp_path)
+    for written in (preset, file, str(file), "p.json", "p.json:any_model=True"):
+        spec = foreseer.policy(written)
+        assert str(spec) == POLICY
+        assert spec.preset == preset
+        assert spec.any_model == (written == "p.json:any_model=True")
+    assert foreseer.policy(foreseer.policy(preset), any_model=True).any_model
+    bundled = foreseer.policy(sorted(presets())[0])
+    assert bundled.preset == find_preset(sorted(presets())[0])
+    with pytest.raises(PluginError, match="no policy is named 'digits'"):
+        foreseer.policy("digits")
+    with pytest.raises(OptionError, match="10 steps before, 3 now"):
+        Session(ArrayBackbone(lambda site, t: np.zeros((1, 2)), depth=1), foreseer.policy(preset), Run(depth=1, rows=1, groups=(0,), num_steps=3))
 
 
 def test_a_policy_that_is_not_installed_is_told(model: ToyModel) -> None:
     """Law: a preset is text until it is attached."""
     with pytest.raises(PluginError, match="no policy is named 'lost'"):
-        foreseer.attach(model, preset=attrs.evolve(preset_of(model), policy="lost:threshold=1"))
+        foreseer.attach(model, attrs.evolve(preset_of(model), policy="lost:threshold=1"))
 
 
 def test_another_model_is_refused_at_once(model: ToyModel) -> None:
     """Law: before anything is attached; with any_model the report says what differs."""
     other = ToyModel(width=4).eval().requires_grad_(False)
     with pytest.raises(OptionError, match=r"tuned elsewhere: model ToyModel-\w+ before, ToyModel-\w+ now; tune anew"):
-        foreseer.attach(model, preset=preset_of(other))
-    with foreseer.attach(model, preset=preset_of(other), any_model=True) as attached, attached.run(timesteps=times_of(STEPS)):
+        foreseer.attach(model, preset_of(other))
+    with foreseer.attach(model, preset_of(other), any_model=True) as attached, attached.run(timesteps=times_of(STEPS)):
         drawn(model)
     assert [w for w in attached.report.warnings if "preset 'mine' was tuned elsewhere" in w and "model ToyModel" in w]
 
@@ -151,7 +172,7 @@ def test_another_model_is_refused_at_once(model: ToyModel) -> None:
 )
 def test_another_schedule_is_refused_at_the_runs_start(run: dict[str, Any], says: str, model: ToyModel) -> None:
     """Law: nothing is forecast by what was not made for it; a run that fits may follow."""
-    with foreseer.attach(model, preset=preset_of(model)) as attached:
+    with foreseer.attach(model, preset_of(model)) as attached:
         with pytest.raises(OptionError, match=says), attached.run(**run):
             drawn(model)
         with pytest.raises(ContractError, match="nothing has run yet"):
@@ -159,7 +180,7 @@ def test_another_schedule_is_refused_at_the_runs_start(run: dict[str, Any], says
         with attached.run(timesteps=times_of(STEPS)):
             drawn(model)
         assert not attached.report.warnings
-    with foreseer.attach(model, preset=preset_of(model), any_model=True) as attached, attached.run(**run):
+    with foreseer.attach(model, preset_of(model), any_model=True) as attached, attached.run(**run):
         drawn(model)
     assert [w for w in attached.report.warnings if says.removesuffix("1e") in w]
 
@@ -174,7 +195,7 @@ def test_on_pipelines_the_scheduler_counts_too() -> None:
         run = attached.report.run
         signature = Signature(model=run.model, scheduler=run.scheduler, num_steps=6, timesteps=run.timesteps)
         preset = Preset(name="tiny", policy=POLICY, signature=signature, tuned=MEASURED)
-        with foreseer.attach(pipe, preset=preset) as attached:
+        with foreseer.attach(pipe, preset) as attached:
             assert torch.equal(kind.call(pipe, steps=6), truth)
             assert all("steps are few" in warning for warning in attached.report.warnings)
             with pytest.raises(OptionError, match="6 steps before, 5 now"):
@@ -182,8 +203,8 @@ def test_on_pipelines_the_scheduler_counts_too() -> None:
             assert torch.equal(kind.call(pipe, steps=6), truth)
         elsewhere = attrs.evolve(preset, signature=attrs.evolve(signature, scheduler="Other-000000000000"))
         with pytest.raises(OptionError, match="scheduler Other-000000000000 before, FlowMatchEuler"):
-            foreseer.attach(pipe, preset=elsewhere)
-        with foreseer.attach(pipe, preset=elsewhere, any_model=True) as attached:
+            foreseer.attach(pipe, elsewhere)
+        with foreseer.attach(pipe, elsewhere, any_model=True) as attached:
             kind.call(pipe, steps=5)
         warning = next(w for w in attached.report.warnings if "tuned elsewhere" in w)
         assert "scheduler Other" in warning
@@ -199,12 +220,31 @@ def test_guidance_in_two_calls_is_two_streams_of_one_preset() -> None:
             kind.call(pipe, steps=4)
         run = attached.report.run
         signature = Signature(model=run.model, scheduler=run.scheduler, num_steps=4, timesteps=run.timesteps)
-        with foreseer.attach(pipe, preset=Preset(name="tiny", policy=POLICY, signature=signature, tuned=MEASURED)) as attached:
+        with foreseer.attach(pipe, Preset(name="tiny", policy=POLICY, signature=signature, tuned=MEASURED)) as attached:
             kind.call(pipe, steps=4)
         assert len(attached.reports) == 2
         assert all(report.policy == POLICY for report in attached.reports.values())
         said = [warning for report in attached.reports.values() for warning in report.warnings]
         assert all("steps are few" in warning or "first of 2 streams" in warning for warning in said)
+
+
+def test_a_second_denoiser_of_another_kind_is_not_what_the_preset_speaks_of() -> None:
+    """Law: a preset says which the first of a pipeline's denoisers is, and its streams are held to the same schedule."""
+    kind = TINY["WanPipeline:2.2"]
+    pipe = kind.build()
+    pipe.transformer_2.register_to_config(note="another")
+    assert identity_of(pipe.transformer) != identity_of(pipe.transformer_2)
+    with accepted():
+        with foreseer.attach(pipe, "none") as attached:
+            kind.call(pipe, steps=6)
+        run = attached.report.run
+        signature = Signature(model=run.model, scheduler=run.scheduler, num_steps=6, timesteps=run.timesteps)
+        preset = Preset(name="tiny", policy="taylorseer:target=last_block,interval=2", signature=signature, tuned=MEASURED)
+        with foreseer.attach(pipe, preset) as attached:
+            kind.call(pipe, steps=6)
+            assert any(name.startswith("transformer_2") for name in attached.reports)
+            with pytest.raises(OptionError, match="6 steps before, 5 now"):
+                kind.call(pipe, steps=5)
 
 
 def test_a_lane_of_a_benchmark_is_a_preset(model: ToyModel, tmp_path: Path) -> None:
@@ -214,7 +254,7 @@ def test_a_lane_of_a_benchmark_is_a_preset(model: ToyModel, tmp_path: Path) -> N
     file.write_text("family = 'dit'\n[[lanes]]\npreset = 'mine.json'\n[[lanes]]\npolicy = 'none'\n")
     read = read_settings(file)
     assert [str(lane) for lane in read.lanes] == [POLICY, "none"]
-    assert read.presets == {POLICY: preset_of(model)}
+    assert [lane.preset for lane in read.lanes] == [preset_of(model), None]
     assert read.to_dict()["presets"] == {POLICY: "mine"}
     for lane, says in (("preset = 'mine.json'\npolicy = 'none'", "write preset = 'mine.json' alone"), ("preset = 'my.json'", "did you mean 'mine.json'")):
         file.write_text(f"family = 'dit'\n[[lanes]]\n{lane}\n")
@@ -236,9 +276,9 @@ def test_compare_takes_presets_and_refuses_those_of_other_models(model: ToyModel
 def test_a_planned_preset_is_stretched_where_it_may_be_used_elsewhere(model: ToyModel) -> None:
     """Law: with any_model a schedule made for another number of steps runs, and the report says both that and what differs."""
     preset = attrs.evolve(preset_of(model), policy=f"planned:schedule=0+1+4+7/{STEPS},target=last_block")
-    with pytest.raises(OptionError, match="10 steps before, 20 now"), foreseer.attach(model, preset=preset) as attached, attached.run(timesteps=times_of(20)):
+    with pytest.raises(OptionError, match="10 steps before, 20 now"), foreseer.attach(model, preset) as attached, attached.run(timesteps=times_of(20)):
         drawn(model, 20)
-    with foreseer.attach(model, preset=preset, any_model=True) as attached, attached.run(timesteps=times_of(20)):
+    with foreseer.attach(model, preset, any_model=True) as attached, attached.run(timesteps=times_of(20)):
         drawn(model, 20)
     assert [w for w in attached.report.warnings if "10 steps before, 20 now" in w]
     assert [w for w in attached.report.warnings if "stretched to 20" in w]
@@ -248,10 +288,10 @@ def test_a_planned_preset_is_stretched_where_it_may_be_used_elsewhere(model: Toy
 def test_a_list_without_a_length_is_used_elsewhere_as_it_is(model: ToyModel) -> None:
     """Law: any_model refuses nothing that fits."""
     preset = attrs.evolve(preset_of(model), policy="planned:schedule=0+1+4+7,target=last_block")
-    with foreseer.attach(model, preset=preset, any_model=True) as attached, attached.run(timesteps=times_of(STEPS)):
+    with foreseer.attach(model, preset, any_model=True) as attached, attached.run(timesteps=times_of(STEPS)):
         drawn(model)
     assert attached.report.full_steps == [0, 1, 4, 7]
-    chosen = attrs.evolve(preset, policy="planned:schedule=0+1+4+7/10,interpolate=False").spec(any_model=True)
+    chosen = foreseer.policy(attrs.evolve(preset, policy="planned:schedule=0+1+4+7/10,interpolate=False"), any_model=True)
     assert chosen.options["interpolate"] is False
 
 
@@ -271,7 +311,7 @@ def test_a_bundled_preset_is_whole(name: str) -> None:
     """Law: it loads, its policy is installed, it was checked on other samples than it was chosen by, and its name says which family it is for."""
     preset = find_preset(name)
     assert preset.name == name
-    assert str(preset.spec()) == preset.policy
+    assert str(foreseer.policy(name)) == preset.policy
     assert preset.held_out is not None
     assert preset.held_out.seed != preset.tuned.seed or preset.held_out.first >= preset.tuned.first + preset.tuned.samples
     assert preset.signature.model

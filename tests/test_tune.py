@@ -22,7 +22,7 @@ from foreseer.__main__ import app
 from foreseer.errors import OptionError
 from foreseer.presets import Preset
 from foreseer.psnr import BEST_PSNR, psnr
-from foreseer.registry import parse_policy
+from foreseer.registry import parse_policy, policy
 from foreseer.workbench.gauge import NotFiniteError
 from foreseer.workbench.search import Choice, Span, parse_range, space_of
 from foreseer.workbench.target import Point, Target, pareto
@@ -225,7 +225,7 @@ def test_a_presets_figures_are_those_of_drawing_with_it_again(toy: ToyFamily) ->
         assert m is not None
         indices = range(m.first, m.first + m.samples)
         full = toy.draw(indices, seed=0, num_steps=toy.num_steps, guidance=1.0)
-        with toy.attached(preset.spec(), num_steps=toy.num_steps, samples=m.samples) as attached:
+        with toy.attached(policy(preset), num_steps=toy.num_steps, samples=m.samples) as attached:
             own = toy.draw(indices, seed=0, num_steps=toy.num_steps, guidance=1.0)
         assert m.psnr_mean == pytest.approx(psnr(own, full).mean(), rel=1e-3)
         assert m.psnr_worst == pytest.approx(psnr(own, full).min(), rel=1e-3)

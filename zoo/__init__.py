@@ -90,7 +90,7 @@ def load_wan(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.f
 
 
 def presets() -> dict[str, Path]:
-    """Return the bundled presets: by name, the file. ``foreseer.attach(model, preset=name)`` takes either; see ``zoo/presets/README.md``."""
+    """Return the bundled presets: by name, the file. ``foreseer.attach(model, name)`` takes either; see ``zoo/presets/README.md``."""
     return {path.stem: path for path in sorted((ZOO / "presets").glob("*.json"))}
 
 
