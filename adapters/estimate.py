@@ -90,8 +90,7 @@ def estimate(
     rows = count_rows((), inputs)
     refuse_schedule(num_steps, None, None)
     run = Run(backbone.depth, rows, tuple(range(rows)), num_steps, tuple(float(t) for t in range(num_steps)), None, backbone.sites)
-    answers = Policy(str(spec), spec()).ask("setup", run=run)
-    needs = [n for a in answers if a is not None for n in (a if isinstance(a, (tuple, list)) else (a,))]
+    needs = Policy(str(spec), spec()).setup(run)
     keep = features_to_keep(needs, run)
     wires.install()
     try:
@@ -102,8 +101,7 @@ def estimate(
         wires.restore()
     dtype = None if storage is None else storage.dtype
     sizes = {site: kept * features[site].numel() * (dtype or features[site].dtype).itemsize for site, kept in keep.items()}
-    notes = tuple(n.note for n in needs if n.note)
-    return Estimate(str(spec), name or type(model).__name__, rows, backbone.depth, sizes, streams, notes)
+    return Estimate(str(spec), name or type(model).__name__, rows, backbone.depth, sizes, streams, needs.notes)
 
 
 def estimate_published(

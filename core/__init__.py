@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from foreseer.listing import list_plugins
     from foreseer.loop import sample
     from foreseer.outcome import Kind, Outcome
+    from foreseer.plugins import Part
     from foreseer.registry import PolicySpec, cite, policy
     from foreseer.report import Report
     from foreseer.session import Session
@@ -59,6 +60,7 @@ __all__ = [
     "OptionError",
     "Outcome",
     "OverBudgetError",
+    "Part",
     "Pass",
     "Plan",
     "PluginError",
@@ -102,6 +104,7 @@ _HOMES = {
     "hookspecs": ("ObserverSpecs", "PolicySpecs", "hookimpl"),
     "loop": ("sample",),
     "outcome": ("Kind", "Outcome"),
+    "plugins": ("Part",),
     "listing": ("list_plugins",),
     "registry": ("PolicySpec", "cite", "policy"),
     "report": ("Report",),

@@ -2,40 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from foreseer.errors import AnswerError
 from foreseer.types import OUTPUT, Needs, Plan, Probe, Run, Site
 
-__all__ = ["check_plan", "features_to_keep", "in_parts"]
+__all__ = ["check_plan", "features_to_keep", "needs_from"]
 
 
 MOST_ANCHORS = 1000
 """Computed features that are kept per row and site where nobody knows how many steps there are."""
 
 
-def in_parts(answers: Iterable[Any]) -> list[Needs]:
-    """Return what several answers to ``setup`` say that is needed; an answer may be several `Needs`, or None."""
-    return [n for answer in answers if answer is not None for n in (answer if isinstance(answer, (tuple, list)) else (answer,))]
+def needs_from(answers: Iterable[Any]) -> Needs:
+    """Return what the answers to ``setup`` come to; each is a `Needs`, several of them, or None.
 
-
-def features_to_keep(needs: Sequence[Needs], run: Run) -> dict[Site, int]:
-    """Merge what the plugins of a policy need: for each site to record, how many computed features to keep per row. No more than the run has steps."""
-    keep: dict[Site, int] = {}
-    most = MOST_ANCHORS if run.num_steps is None else run.num_steps
-    for n in needs:
+    Raises:
+        AnswerError: One is something else, or keeps nothing.
+    """
+    several = [n for answer in answers if answer is not None for n in (answer if isinstance(answer, (tuple, list)) else (answer,))]
+    for n in several:
         if not isinstance(n, Needs) or not isinstance(n.sites, (tuple, list)):
-            raise AnswerError(f"setup gave {n!r}; give a foreseer.Needs, whose sites are a tuple, several of them, or None")
-        if isinstance(n.anchors, bool) or not isinstance(n.anchors, int) or n.anchors < 1:
-            raise AnswerError(f"Needs(anchors={n.anchors!r}) keeps nothing; write a whole number >= 1")
-        for site in n.sites:
-            if site not in run.sites and site != OUTPUT:
-                offered = ", ".join(map(str, run.sites[:4])) + (" ..." if len(run.sites) > 4 else "")
-                raise AnswerError(f"a plugin asks to record {site!r}, which this model does not have; it has {offered or 'none'}")
-            keep[site] = max(keep.get(site, 1), n.anchors)
-    everywhere = max((n.anchors for n in needs if not n.sites), default=1)
-    return {site: min(max(anchors, everywhere), most) for site, anchors in keep.items()}
+            raise AnswerError(f"setup gave {n!r}; give a foreseer.Needs, whose sites are a tuple, or None")
+        for anchors in n.anchors.values() if isinstance(n.anchors, Mapping) else (n.anchors,):
+            if isinstance(anchors, bool) or not isinstance(anchors, int) or anchors < 1:
+                raise AnswerError(f"Needs(anchors={anchors!r}) keeps nothing; write a whole number >= 1")
+    return Needs.together(several)
+
+
+def features_to_keep(needs: Needs, run: Run) -> dict[Site, int]:
+    """Return for each site to record how many computed features to keep per row: no more than the run has steps."""
+    for site in needs.sites:
+        if site not in run.sites and site != OUTPUT:
+            offered = ", ".join(map(str, run.sites[:4])) + (" ..." if len(run.sites) > 4 else "")
+            raise AnswerError(f"a plugin asks to record {site!r}, which this model does not have; it has {offered or 'none'}")
+    most = MOST_ANCHORS if run.num_steps is None else run.num_steps
+    return {site: min(needs.at(site), most) for site in needs.sites}
 
 
 def check_plan(plan: object, run: Run, recorded: Collection[Site]) -> Plan:

@@ -47,14 +47,14 @@ class PolicySpecs:
     """Hooks of a policy, in the order in which a session calls them."""
 
     @hookspec
-    def setup(self, run: Run) -> Needs | tuple[Needs, ...] | None:
+    def setup(self, run: Run) -> Needs | None:
         """Prepare for a run; called once, before step 0, on every plugin of the policy.
 
         Args:
             run: The shape of the run to come.
 
         Returns:
-            What to record and how much of it to keep (several where sites differ); None for nothing.
+            What to record and how much of it to keep; None for nothing.
 
         May raise: any error. It reaches the caller before anything was computed.
         """

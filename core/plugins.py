@@ -15,14 +15,15 @@ from typing import Any
 import attrs
 import pluggy
 
-from foreseer.contract import in_parts
+from foreseer.contract import needs_from
 from foreseer.errors import AnswerError, PluginError, PolicyConflictError, in_words
 from foreseer.hookspecs import ObserverSpecs, PolicySpecs
 from foreseer.listing import OBSERVERS, POLICIES, list_plugins
-from foreseer.types import Needs, Run
+from foreseer.outcome import Outcome
+from foreseer.types import Drafts, Evidence, History, Needs, Plan, Run, Site, Step, Verdict
 from foreseer.versions import CONTRACT
 
-__all__ = ["Implementation", "Policy", "describe", "needs_of", "observer_hooks", "policy_hooks"]
+__all__ = ["Implementation", "Part", "Policy", "describe", "observer_hooks", "policy_hooks"]
 
 DECISIONS = ("before_step", "predict_features", "verify")
 
@@ -67,9 +68,51 @@ def policy_hooks(plugins: Sequence[object]) -> dict[str, list[Implementation]]:
     return hooks
 
 
-def needs_of(hooks: Mapping[str, Sequence[Implementation]], run: Run) -> list[Needs]:
-    """Call ``setup`` for whoever delegates to a plugin. Returns all that it needs, said at once or in parts."""
-    return in_parts(setup({"run": run}) for setup in hooks["setup"])
+class Part:
+    """A plugin that another one delegates to, asked as a session asks it: each hook takes only the arguments that it names.
+
+    A hook that the plugin does not implement answers None, and `setup` with nothing that is needed.
+
+    Args:
+        plugin: The plugin; of a policy's several, each is a part of its own.
+
+    Raises:
+        PluginError: See `policy_hooks`; and from `setup`, `AnswerError` where its answer is none.
+    """
+
+    def __init__(self, plugin: object) -> None:
+        self.plugin = plugin
+        self._hooks = policy_hooks([plugin])
+
+    def implements(self, hook: str) -> bool:
+        """Whether the plugin implements a hook."""
+        return bool(self._hooks[hook])
+
+    def _ask(self, hook: str, **values: Any) -> Any:
+        return next((implementation(values) for implementation in self._hooks[hook]), None)
+
+    def setup(self, run: Run) -> Needs:
+        """Return all that it needs, as one."""
+        return needs_from([self._ask("setup", run=run)])
+
+    def before_step(self, step: Step) -> Plan | None:
+        """Return its plan."""
+        plan: Plan | None = self._ask("before_step", step=step)
+        return plan
+
+    def predict_features(self, step: Step, sites: tuple[Site, ...], history: History) -> Drafts | None:
+        """Return its drafts."""
+        drafts: Drafts | None = self._ask("predict_features", step=step, sites=sites, history=history)
+        return drafts
+
+    def verify(self, step: Step, evidence: Evidence) -> Verdict | None:
+        """Return its verdict."""
+        verdict: Verdict | None = self._ask("verify", step=step, evidence=evidence)
+        return verdict
+
+    def commit(self, step: Step, outcome: Outcome) -> None:
+        """Tell it how the step ended."""
+        self._ask("commit", step=step, outcome=outcome)
 
 
 class Policy:
@@ -115,6 +158,10 @@ class Policy:
                     raise
                 self.fault = f"{hook} of {implementation.owner} raised {in_words(error)}"
         return answers
+
+    def setup(self, run: Run) -> Needs:
+        """Return all that the plugins need, as one."""
+        return needs_from(self.ask("setup", run=run))
 
     def decide(self, hook: str, accept: Callable[[Any], Any] | None = None, **values: Any) -> Any:
         """Ask the one provider of a decision; None where there is none, or where it abstains."""

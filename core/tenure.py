@@ -6,7 +6,7 @@ import attrs
 
 from foreseer.backbone import Backbone
 from foreseer.bank import FeatureBank
-from foreseer.contract import check_plan, features_to_keep, in_parts
+from foreseer.contract import check_plan, features_to_keep
 from foreseer.observing import Recorder
 from foreseer.outcome import Kind, Outcome
 from foreseer.plugins import Policy
@@ -61,12 +61,12 @@ class Tenure:
     def _begin(self, run: Run) -> None:
         self.run = run
         self._policy = Policy(str(self._spec), self._spec(), tolerant=self._electorate.wary)
-        needs = in_parts(self._policy.ask("setup", run=run))
+        needs = self._policy.setup(run)
         self._bank = FeatureBank(features_to_keep(needs, run), run.rows, self._storage, allowance=self._allowance)
         self._reach = self._policy.reach
         self.sites = self._bank.sites | self._recorder.wanted(run)
-        for need in needs:
-            self._recorder.warn(need.note)
+        for note in needs.notes:
+            self._recorder.warn(note)
 
     @property
     def forecasts(self) -> frozenset[Site]:

@@ -133,14 +133,43 @@ class Needs:
     Attributes:
         sites: Sites to record in every computed row. A gate or schedule names those that it will forecast; a predictor
             leaves this empty and serves whatever sites the gate asks for.
-        anchors: How many computed features to keep per row at ``sites`` (at every recorded site if ``sites`` is
-            empty); >= 1.
-        note: A sentence for the report, where the plugin had to do something else than it was asked; else empty.
+        anchors: How many computed features to keep per row, >= 1: at ``sites``, or at every recorded site where
+            ``sites`` is empty. Or a number for each site, ``{Site(0): 1, Site(27): 3}``, whose sites are then recorded.
+        note: A sentence for the report, or several, where the plugin had to do something else than it was asked.
     """
 
     sites: tuple[Site, ...] = ()
-    anchors: int = 1
-    note: str = ""
+    anchors: int | Mapping[Site, int] = 1
+    note: str | tuple[str, ...] = ""
+
+    def __attrs_post_init__(self) -> None:
+        if isinstance(self.anchors, Mapping) and not self.sites:
+            object.__setattr__(self, "sites", tuple(self.anchors))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The sentences for the report."""
+        return tuple(filter(None, (self.note,) if isinstance(self.note, str) else self.note))
+
+    @property
+    def most(self) -> int:
+        """The most features that are to be kept anywhere."""
+        return max(self.anchors.values(), default=1) if isinstance(self.anchors, Mapping) else self.anchors
+
+    def at(self, site: Site) -> int:
+        """Return how many features to keep at a recorded site."""
+        if isinstance(self.anchors, Mapping):
+            return self.anchors.get(site, 1)
+        return self.anchors if not self.sites or site in self.sites else 1
+
+    @classmethod
+    def together(cls, several: Sequence[Needs]) -> Needs:
+        """Return what several plugins need."""
+        notes = tuple(note for needs in several for note in needs.notes) or ""
+        sites = tuple(dict.fromkeys(site for needs in several for site in needs.sites))
+        if not sites:
+            return cls(anchors=max((needs.most for needs in several), default=1), note=notes)
+        return cls(sites, {site: max(needs.at(site) for needs in several) for site in sites}, notes)
 
 
 @attrs.frozen

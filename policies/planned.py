@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal
 
 import attrs
 
@@ -12,7 +12,7 @@ from foreseer.hookspecs import hookimpl
 from foreseer.listing import load_factory
 from foreseer.options import at_least, checked
 from foreseer.outcome import Outcome
-from foreseer.plugins import Implementation, needs_of, policy_hooks
+from foreseer.plugins import Part
 from foreseer.policies.drafting import Target, draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
 from foreseer.policies.schedule_plan import SchedulePlan
@@ -48,13 +48,13 @@ class Schedule:
         return self.timetable.longest(self._run)
 
     @hookimpl
-    def setup(self, run: Run) -> tuple[Needs, ...]:
+    def setup(self, run: Run) -> Needs:
         """Refuse runs that the timetable is not for; record what will be forecast."""
         self._run = run
         self._computed, notes = self.timetable.for_run(run)
         needs = draft_needs(run, self.target)
         self._sites = needs.sites
-        return (needs, *(Needs(sites=needs.sites, note=note) for note in notes))
+        return attrs.evolve(needs, note=(*needs.notes, *notes))
 
     @hookimpl
     def before_step(self, step: Step) -> Plan | None:
@@ -78,11 +78,7 @@ class GatedSchedule:
     gate: Any
     _computed: frozenset[int] | None = attrs.field(default=frozenset(), init=False, repr=False)
     _run: Run | None = attrs.field(default=None, init=False, repr=False)
-    _hooks: dict[str, list[Implementation]] = attrs.field(init=False, repr=False)
-
-    @_hooks.default
-    def _its_hooks(self) -> dict[str, list[Implementation]]:
-        return policy_hooks([self.gate])
+    _part: Part = attrs.field(default=attrs.Factory(lambda self: Part(self.gate), takes_self=True), init=False, repr=False)
 
     @property
     def max_draft_steps(self) -> int | None:
@@ -100,31 +96,29 @@ class GatedSchedule:
         return str(getattr(self.gate, "decide", "row"))
 
     @hookimpl
-    def setup(self, run: Run) -> tuple[Needs, ...]:
+    def setup(self, run: Run) -> Needs:
         """Refuse runs that the timetable is not for; record what the gate asks for."""
         self._run = run
         self._computed, notes = self.timetable.for_run(run)
-        needs = needs_of(self._hooks, run)
-        sites = tuple(dict.fromkeys(site for n in needs for site in n.sites))
-        return (*needs, *(Needs(sites=sites, note=note) for note in notes))
+        needs = self._part.setup(run)
+        return attrs.evolve(needs, note=(*needs.notes, *notes))
 
     @hookimpl
     def before_step(self, step: Step) -> Plan | None:
         """Compute a scheduled step; else the gate plans."""
         if self._computed is None or step.index in self._computed:
             return None if self._computed is None else Plan(reason="scheduled")
-        return cast("Plan | None", self._hooks["before_step"][0]({"step": step}))
+        return self._part.before_step(step)
 
     @hookimpl
     def verify(self, step: Step, evidence: Evidence) -> Verdict | None:
         """The gate judges."""
-        return cast("Verdict | None", self._hooks["verify"][0]({"step": step, "evidence": evidence}))
+        return self._part.verify(step, evidence)
 
     @hookimpl
     def commit(self, step: Step, outcome: Outcome) -> None:
         """The gate counts, scheduled steps as well."""
-        for commit in self._hooks["commit"]:
-            commit({"step": step, "outcome": outcome})
+        self._part.commit(step, outcome)
 
 
 def read_gate(gate: Any) -> Any:

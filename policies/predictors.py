@@ -11,7 +11,7 @@ from foreseer.errors import PluginError
 from foreseer.hookspecs import hookimpl
 from foreseer.listing import load_factory
 from foreseer.outcome import Outcome
-from foreseer.plugins import Implementation, needs_of, policy_hooks
+from foreseer.plugins import Part
 from foreseer.registry import check_options, signature_of
 from foreseer.spelling import read_spec
 from foreseer.types import Drafts, History, Needs, Run, Site, Step, Weights
@@ -65,7 +65,7 @@ class BlockWise:
     """
 
     pairs: tuple[tuple[int | Site, Any], ...]
-    _by_site: dict[Site, dict[str, list[Implementation]]] = attrs.field(factory=dict, init=False, repr=False)
+    _by_site: dict[Site, Part] = attrs.field(factory=dict, init=False, repr=False)
 
     @property
     def exact_degree(self) -> int | None:
@@ -80,21 +80,24 @@ class BlockWise:
         return all(getattr(predictor, "linear", False) for _, predictor in self.pairs)
 
     @hookimpl
-    def setup(self, run: Run) -> tuple[Needs, ...]:
+    def setup(self, run: Run) -> Needs:
         """Ask for each predictor's anchors at its own block only, and hand on its notes."""
-        needs: list[Needs] = []
+        anchors: dict[Site, int] = {}
+        notes: list[str] = []
         for block, predictor in self.pairs:
-            site, hooks = block if isinstance(block, Site) else Site(block % run.depth), policy_hooks([predictor])
-            self._by_site[site] = hooks
-            needs += [attrs.evolve(n, sites=(site,)) for n in needs_of(hooks, run) or [Needs()]]
-        return tuple(needs)
+            site = block if isinstance(block, Site) else Site(block % run.depth)
+            part = self._by_site[site] = Part(predictor)
+            needs = part.setup(run)
+            anchors[site] = needs.most
+            notes += needs.notes
+        return Needs(anchors=anchors, note=tuple(notes))
 
     @hookimpl
     def predict_features(self, step: Step, sites: tuple[Site, ...], history: History) -> Drafts | None:
         """Ask each predictor for its own site; None as soon as one is not able."""
         drafts: dict[Site, Any] = {}
         for site in sites:
-            part = self._by_site[site]["predict_features"][0]({"step": step, "sites": (site,), "history": history})
+            part = self._by_site[site].predict_features(step, (site,), history)
             if part is None:
                 return None
             drafts.update(part)
@@ -103,9 +106,8 @@ class BlockWise:
     @hookimpl
     def commit(self, step: Step, outcome: Outcome) -> None:
         """Tell both, for a predictor that counts."""
-        for hooks in self._by_site.values():
-            for commit in hooks["commit"]:
-                commit({"step": step, "outcome": outcome})
+        for part in self._by_site.values():
+            part.commit(step, outcome)
 
 
 def predictor_from(predictor: PredictorLike, *, max_order: int, warmup_steps: int = 1) -> Any:

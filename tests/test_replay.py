@@ -481,8 +481,8 @@ def test_a_schedule_at_a_site_hands_on_its_notes_and_weights_take_needs_in_parts
     assert LinearWeights("parts", Parts(), shape, LAST).anchors == 3
     stretched = f"planned:schedule=0+1+4/{TRACE.num_steps * 2},interpolate=True"
     needs = schedule_from(stretched).at(LAST).setup(shape)
-    assert {site for n in needs for site in n.sites} == {LAST}
-    assert any("is stretched" in n.note for n in needs)
+    assert needs.sites == (LAST,)
+    assert any("is stretched" in note for note in needs.notes)
 
 
 def test_of_several_streams_a_gate_says_which_it_compared():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated, Any
 
 import attrs
@@ -12,10 +11,10 @@ from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
 from foreseer.options import at_least, checked
 from foreseer.outcome import Outcome
-from foreseer.plugins import Implementation, policy_hooks
+from foreseer.plugins import Part
 from foreseer.reading import Written, reads
 from foreseer.registry import parse_policy
-from foreseer.types import Evidence, Run, Step, Verdict
+from foreseer.types import Evidence, Needs, Plan, Run, Step, Verdict
 
 __all__ = ["ForcedGate", "forced"]
 
@@ -36,29 +35,25 @@ class ForcedGate:
     gate: object
     computed: int
     of: int
-    _hooks: dict[str, list[Implementation]] = attrs.field(init=False, repr=False)
+    _part: Part = attrs.field(default=attrs.Factory(lambda self: Part(self.gate), takes_self=True), init=False, repr=False)
     _so_far: int = attrs.field(default=0, init=False, repr=False)
 
-    def __attrs_post_init__(self) -> None:
-        self._hooks = policy_hooks([self.gate])
-
-    def _ask(self, hook: str, values: Mapping[str, Any]) -> Any:
-        return next((implementation(values) for implementation in self._hooks[hook]), None)
-
     @hookimpl
-    def setup(self, run: Run) -> Any:
+    def setup(self, run: Run) -> Needs:
         """Record what the gate records."""
-        return self._ask("setup", {"run": run})
+        return self._part.setup(run)
 
     @hookimpl
-    def before_step(self, step: Step) -> Any:
+    def before_step(self, step: Step) -> Plan | None:
         """Plan as the gate does."""
-        return self._ask("before_step", {"step": step})
+        return self._part.before_step(step)
 
     @hookimpl
-    def verify(self, step: Step, evidence: Evidence) -> Verdict:
+    def verify(self, step: Step, evidence: Evidence) -> Verdict | None:
         """Let the gate judge, and keep its error."""
-        verdict: Verdict = self._ask("verify", {"step": step, "evidence": evidence})
+        verdict = self._part.verify(step, evidence)
+        if verdict is None:
+            return None
         accept = self._so_far >= self.computed * (step.index + 1) // self.of
         return Verdict(verdict.error, torch.full_like(verdict.accept, accept), verdict.threshold)
 
@@ -66,7 +61,7 @@ class ForcedGate:
     def commit(self, step: Step, outcome: Outcome) -> None:
         """Count."""
         self._so_far += outcome.full
-        self._ask("commit", {"step": step, "outcome": outcome})
+        self._part.commit(step, outcome)
 
 
 def _named(policy: Any) -> Any:

@@ -175,8 +175,7 @@ def forecast_bytes(report: Report, spec: PolicySpec) -> tuple[int, int]:
     outcome = next((o for o in report.outcomes if o.plan.forecast and not any(o.computed)), None)
     if outcome is None:
         return 0, 0
-    answers = Policy(str(spec), spec()).ask("setup", run=report.run)
-    keep = features_to_keep([n for a in answers if a is not None for n in (a if isinstance(a, (tuple, list)) else (a,))], report.run)
+    keep = features_to_keep(Policy(str(spec), spec()).setup(report.run), report.run)
     formed = outcome.plan.forecast
     if outcome.accept is None and all(site.part in ("block", "output") for site in formed):
         formed = formed[-1:]

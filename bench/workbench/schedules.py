@@ -12,7 +12,7 @@ import attrs
 from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
 from foreseer.outcome import Outcome
-from foreseer.plugins import Implementation, needs_of, policy_hooks
+from foreseer.plugins import Part, policy_hooks
 from foreseer.registry import PolicySpec, parse_policy, signature_of
 from foreseer.types import Needs, Plan, Run, Site, Step
 from foreseer.workbench.trace import Trace
@@ -48,7 +48,7 @@ class Schedule:
     def predictor(self) -> Any | None:
         """Return the predictor that the policy brings, built anew; None where it brings none."""
         plugins = self.spec() if self.spec is not None else ()
-        return next((plugin for plugin in plugins if policy_hooks([plugin])["predict_features"]), None)
+        return next((plugin for plugin in plugins if Part(plugin).implements("predict_features")), None)
 
     def at(self, site: Site) -> ScheduleAt:
         """Return a plugin that decides as this schedule does, and forecasts one site."""
@@ -81,31 +81,26 @@ class ScheduleAt:
 
     def __init__(self, schedule: Schedule, site: Site) -> None:
         self._schedule, self._site = schedule, site
-        self._hooks: dict[str, list[Implementation]] = {}
+        self._parts: list[Part] = []
 
     @hookimpl
-    def setup(self, run: Run) -> tuple[Needs, ...]:
+    def setup(self, run: Run) -> Needs:
         """Prepare the schedule, and record the site; its notes are handed on."""
-        needs: list[Needs] = []
         if self._schedule.spec is None:
             if run.num_steps is not None and self._schedule.steps[-1] >= run.num_steps:
                 raise OptionError(f"schedule={self._schedule.name!r} names step {self._schedule.steps[-1]}; the run has steps 0 to {run.num_steps - 1}")
         else:
             # The predictor is left out: another may stand in its place.
-            plugins = [plugin for plugin in self._schedule.spec() if set(_implemented(plugin)) - {"setup", "predict_features"}]
-            self._hooks = policy_hooks(plugins)
-            needs = needs_of(self._hooks, run)
-        return (
-            Needs(sites=(self._site,)),
-            *(Needs(sites=(self._site,), note=n.note) for n in needs if n.note),
-        )
+            parts = [Part(plugin) for plugin in self._schedule.spec()]
+            self._parts = [part for part in parts if part.implements("before_step") or part.implements("commit")]
+        return Needs(sites=(self._site,), note=Needs.together([part.setup(run) for part in self._parts]).notes)
 
     @hookimpl
     def before_step(self, step: Step) -> Plan | None:
         """Ask the schedule."""
         if self._schedule.spec is None:
             return Plan(reason="listed") if step.index in self._schedule.steps else Plan(forecast=(self._site,))
-        plan: Plan | None = self._hooks["before_step"][0]({"step": step})
+        plan = next(part.before_step(step) for part in self._parts if part.implements("before_step"))
         if plan is None or not plan.forecast:
             return plan
         if plan.probe is not None:
@@ -115,12 +110,8 @@ class ScheduleAt:
     @hookimpl
     def commit(self, step: Step, outcome: Outcome) -> None:
         """Tell the schedule."""
-        for commit in self._hooks.get("commit", ()):
-            commit({"step": step, "outcome": outcome})
-
-
-def _implemented(plugin: object) -> list[str]:
-    return [name for name, found in policy_hooks([plugin]).items() if found]
+        for part in self._parts:
+            part.commit(step, outcome)
 
 
 def computed_steps(schedule: Schedule, run: Run, able: Able = lambda anchors, step: True) -> tuple[int, ...]:
@@ -141,7 +132,7 @@ def computed_steps(schedule: Schedule, run: Run, able: Able = lambda anchors, st
     plugin, computed = schedule.at(Site(run.depth - 1)), list[int]()
     plugin.setup(run)
     for index in range(run.num_steps):
-        step = Step(index, None if run.timesteps is None else run.timesteps[index], None if run.sigmas is None else run.sigmas[index])
+        step = run.step(index)
         plan = plugin.before_step(step)
         if plan is None or not plan.forecast or True in plan.compute or not computed or not able(tuple(reversed(computed)), index):
             computed.append(index)

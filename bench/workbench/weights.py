@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.errors import OptionError
-from foreseer.plugins import Implementation, needs_of, policy_hooks
-from foreseer.types import History, Run, Site, Step, Weights
+from foreseer.plugins import Part
+from foreseer.types import History, Run, Site, Weights
 
 __all__ = ["LinearWeights"]
 
@@ -38,13 +38,13 @@ class LinearWeights:
     site: Site
 
     @functools.cached_property
-    def _hooks(self) -> dict[str, list[Implementation]]:
-        return policy_hooks([self.plugin])
+    def _part(self) -> Part:
+        return Part(self.plugin)
 
     @property
     def anchors(self) -> int:
         """How many computed features it looks at."""
-        return self._setup(1)[1]
+        return self._setup(1)
 
     def of(self, anchors: NDArray[np.float64], target: int) -> NDArray[np.float64] | None:
         """Return the weights of N forecasts of one step.
@@ -59,15 +59,16 @@ class LinearWeights:
         Raises:
             OptionError: The predictor is not linear: it looks at the features, or returns a forecast instead of weights.
         """
-        hooks, _ = self._setup(len(anchors))
-        values = {"step": Step(target, self._time(target)), "sites": (self.site,), "history": History(np.array(anchors, dtype=float), self._no_features)}
+        self._setup(len(anchors))
+        history = History(np.array(anchors, dtype=float), self._no_features)
+        draft: Weights | Tensor | None = None
         try:
-            answers = [implementation(values) for implementation in hooks["predict_features"]]
+            drafts = self._part.predict_features(self.run.step(target), (self.site,), history)
+            if drafts is None:
+                return None
+            draft = drafts[self.site]
         except _LookedError:
-            answers = [{self.site: None}]
-        if not answers or answers[0] is None:
-            return None
-        draft = answers[0][self.site]
+            pass
         if not isinstance(draft, Weights):
             what = "returns a tensor" if isinstance(draft, Tensor) else "looks at the features"
             raise OptionError(f"predictor={self.name!r} is not linear: it {what}, and inner products cannot score it; record with --features to replay it")
@@ -94,15 +95,8 @@ class LinearWeights:
         one_by_one = [self.each(row[None], target) for row in anchors]
         return np.concatenate([values for values, _ in one_by_one]), np.concatenate([able for _, able in one_by_one])
 
-    def _setup(self, rows: int) -> tuple[Any, int]:
-        hooks = self._hooks
-        run = attrs.evolve(self.run, rows=rows, groups=tuple(range(rows)))
-        here = [n.anchors for n in needs_of(hooks, run) if not n.sites or self.site in n.sites]
-        return hooks, max(here, default=1)
-
-    def _time(self, step: int) -> float | None:
-        times = self.run.timesteps
-        return times[step] if times is not None and step < len(times) else None
+    def _setup(self, rows: int) -> int:
+        return self._part.setup(attrs.evolve(self.run, rows=rows, groups=tuple(range(rows)))).at(self.site)
 
     @staticmethod
     def _no_features(site: Site) -> Tensor:

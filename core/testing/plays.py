@@ -15,7 +15,7 @@ from foreseer.bank import FeatureBank
 from foreseer.contract import features_to_keep
 from foreseer.errors import ContractError, OptionError
 from foreseer.outcome import Outcome
-from foreseer.plugins import needs_of, policy_hooks
+from foreseer.plugins import Part
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
 from foreseer.session import Session
@@ -107,7 +107,8 @@ def stage_of(subject: Subject) -> tuple[int, int, bool]:
         run = run_of(World(constant, depth=depth), num_steps=steps, sigmas=sigmas)
         try:
             for _, build in subject.casts:
-                needs_of(policy_hooks(build()), run)
+                for plugin in build():
+                    Part(plugin).setup(run)
         except (OptionError, ContractError) as error:
             refused = error if isinstance(error, OptionError) else refused
             continue

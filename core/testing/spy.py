@@ -108,10 +108,9 @@ class Spy:
         self._answered: dict[int, tuple[Weights, NDArray[np.float64]]] = {}
 
     @hookimpl
-    def setup(self, run: Run) -> tuple[Needs, ...]:
+    def setup(self, run: Run) -> Needs:
         """Ask every plugin."""
-        answers = [a for a in self.policy.ask("setup", run=run) if a is not None]
-        return tuple(n for a in answers for n in (a if isinstance(a, (tuple, list)) else (a,)))
+        return self.policy.setup(run)
 
     @hookimpl
     def before_step(self, step: Step) -> Plan | None:
