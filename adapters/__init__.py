@@ -1,7 +1,7 @@
 """Hosts: what evaluates the denoiser, behind `foreseer.backbone.Backbone`."""
 
+from foreseer.adapters._attach import attach
 from foreseer.adapters.arrays import ArrayBackbone
-from foreseer.adapters.attach import attach
 from foreseer.adapters.attachment import Attachment
 from foreseer.adapters.calls import Call
 from foreseer.adapters.module_backbone import ModuleBackbone

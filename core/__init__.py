@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 # Loaded when they are first used: `foreseer policies` and `foreseer --help` then answer at once, where importing torch takes longer than they do.
 if TYPE_CHECKING:
     from foreseer import errors, metrics, options
-    from foreseer.adapters.attach import attach
+    from foreseer.adapters._attach import attach
     from foreseer.adapters.attachment import Attachment
     from foreseer.backbone import Backbone, Pass
     from foreseer.errors import (

@@ -36,9 +36,9 @@ class Session:
         spec: The policy.
         run: The shape of the run.
         observers: Plugins that watch.
-        on_error: ``"raise"`` lets a policy's exception through, with a note that names plugin, hook and step; ``"compute"`` computes
-            that step and says so in the report.
-        storage, allowance: How features are kept, and what may be held with other sessions; None: as computed, what ``storage`` allows.
+        on_error: ``"raise"`` lets a policy's exception through, with a note whose it is; ``"compute"`` computes that step and says so.
+        storage: Where and how features are kept; None keeps them as they are computed.
+        allowance: What may be held, with other sessions; None for what ``storage`` allows.
         leader: Another stream's session of the same run, whose decisions this one repeats; None to decide by itself.
         vote: How processes that share the rows' tokens decide alike; None where this one has them all.
 

@@ -1,13 +1,13 @@
 """The built-in policies, and the small parts that they are recipes over. They come through the same entry points as anybody's."""
 
-from foreseer.policies.cg_taylor import FirstBlockGate, cg_taylor
+from foreseer.policies._cg_taylor import FirstBlockGate, cg_taylor
+from foreseer.policies._planned import GatedSchedule, Schedule, planned
+from foreseer.policies._speca import DraftGate, speca
+from foreseer.policies._speca_released import LaggedGate, speca_released
+from foreseer.policies._taylor import taylor, taylor_weights
+from foreseer.policies._taylorseer import Everything, Interval, none, reuse, taylorseer
 from foreseer.policies.drafting import DraftCounter, draft_needs
-from foreseer.policies.planned import GatedSchedule, Schedule, planned
 from foreseer.policies.predictors import BlockWise, LinearPredictor, PredictorLike, predictor_from
-from foreseer.policies.speca import DraftGate, speca
-from foreseer.policies.speca_released import LaggedGate, speca_released
-from foreseer.policies.taylor import taylor, taylor_weights
-from foreseer.policies.taylorseer import Everything, Interval, none, reuse, taylorseer
 from foreseer.policies.timetable import Timetable
 
 __all__ = [

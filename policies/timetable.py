@@ -113,7 +113,7 @@ def read_schedule(schedule: Any) -> Any:
 
 
 def timetable_from(schedule: Any, budget: int | None, *, interpolate: bool, any_model: bool) -> Timetable:
-    """Read the options of `foreseer.policies.planned.planned`.
+    """Read the options of `foreseer.policies.planned`.
 
     Args:
         schedule: A plan, its file, a list of steps or its text, as there; None computes everything.

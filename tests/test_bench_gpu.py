@@ -32,7 +32,7 @@ from foreseer.bench.gpu.memory import Need, Needs
 from foreseer.bench.gpu.shapes import SCALES, calls_of, random_model, shapes_of, timesteps
 from foreseer.bench.gpu.suite import Settings, time_all
 from foreseer.errors import OptionError, PluginError
-from foreseer.policies.taylorseer import taylorseer
+from foreseer.policies._taylorseer import taylorseer
 from foreseer.registry import PolicySpec
 from foreseer.types import Run
 

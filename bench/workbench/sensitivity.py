@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
-from foreseer.policies.taylor import taylor_weights
+from foreseer.policies._taylor import taylor_weights
 from foreseer.registry import PolicySpec
 from foreseer.types import Drafts, History, Needs, Plan, Site, Step, Weights
 from foreseer.workbench.trace import Trace, squared_error

@@ -30,8 +30,6 @@ def on_config(config: Any) -> Any:
         for path in (ROOT / folder).iterdir():
             if path != ROOT / "bench" / "workbench":  # a package of its own
                 (inside / path.name).symlink_to(path)
-    # `foreseer.adapters.attach` is a module and, by import, a function; read from files, the one hides the other. Under a second name both are found.
-    (tree / "foreseer" / "attaching.py").symlink_to(ROOT / mapping["foreseer.adapters"] / "attach.py")
     config.plugins["mkdocstrings"].config["handlers"]["python"]["paths"] = [str(tree)]
     return config
 

@@ -7,7 +7,7 @@ import foreseer
 from foreseer import Needs, Plan, Probe, Site, Verdict, hookimpl
 from foreseer.metrics import relative_l1
 from foreseer.policies import taylor
-from foreseer.policies.cg_taylor import FirstBlockGate
+from foreseer.policies._cg_taylor import FirstBlockGate
 
 
 @attrs.frozen

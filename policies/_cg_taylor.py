@@ -11,8 +11,8 @@ from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
 from foreseer.metrics import relative_l1
 from foreseer.options import Range, at_least, at_least_float, checked, cites
+from foreseer.policies._taylor import taylor
 from foreseer.policies.predictors import BlockWise, PredictorLike, predictor_from
-from foreseer.policies.taylor import taylor
 from foreseer.types import OUTPUT, Evidence, Needs, Plan, Probe, Run, Site, Step, Verdict
 
 __all__ = ["FirstBlockGate", "cg_taylor"]

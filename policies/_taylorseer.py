@@ -9,9 +9,9 @@ import attrs
 from foreseer.hookspecs import hookimpl
 from foreseer.options import at_least, checked, cites
 from foreseer.outcome import Outcome
+from foreseer.policies._taylor import taylor
 from foreseer.policies.drafting import DraftCounter, Target, draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
-from foreseer.policies.taylor import taylor
 from foreseer.types import Needs, Plan, Run, Site, Step
 
 __all__ = ["Everything", "Interval", "none", "reuse", "taylorseer"]

@@ -15,9 +15,9 @@ from foreseer.hookspecs import hookimpl
 from foreseer.metrics import metric as metric_named
 from foreseer.options import Range, at_least, at_least_float, checked, cites
 from foreseer.outcome import Outcome
+from foreseer.policies._taylor import taylor
 from foreseer.policies.drafting import DraftCounter, draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
-from foreseer.policies.taylor import taylor
 from foreseer.transfer import on_device
 from foreseer.types import Evidence, Needs, Plan, Probe, Run, Step, Verdict
 

@@ -12,10 +12,10 @@ from foreseer.hookspecs import hookimpl
 from foreseer.metrics import metric as metric_named
 from foreseer.options import Range, at_least, at_least_float, checked, cites
 from foreseer.outcome import Outcome
+from foreseer.policies._speca import CITATION, threshold_at
+from foreseer.policies._taylor import taylor
 from foreseer.policies.drafting import draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
-from foreseer.policies.speca import CITATION, threshold_at
-from foreseer.policies.taylor import taylor
 from foreseer.types import Evidence, Needs, Plan, Probe, Run, Step, Verdict
 
 __all__ = ["LaggedGate", "speca_released"]
