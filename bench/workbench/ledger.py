@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves  # diffusers registers its output classes there
 
+from foreseer.document import Document
 from foreseer.errors import OptionError
 from foreseer.files import append, make_folder, refuse_unwritable
 from foreseer.hookspecs import hookimpl
@@ -24,10 +25,14 @@ from foreseer.report import Report
 from foreseer.types import OUTPUT, Run, Site, Step
 from foreseer.workbench.judgements import Entry, Judgements, StepCounts, judgements
 
-__all__ = ["FORMAT", "Ledger", "ledger", "read_ledger"]
+__all__ = ["FILE", "Ledger", "ledger", "read_ledger"]
 
-FORMAT = "foreseer ledger 1"
-"""What the first line of the file says it is. Another number is another format."""
+FILE = Document(
+    format="foreseer ledger 1",
+    made_by="the observer `ledger`",
+    again="run again with the observer `ledger`",
+)
+"""The first line of the file, which also says which metric is the truth. All lines are JSON."""
 
 MetricName = Literal["relative_l2", "relative_l1"]
 
@@ -130,7 +135,7 @@ class Ledger:
             return
         if not self._begun:
             make_folder(self.path.parent)
-        text = "" if self._begun else json.dumps({"format": FORMAT, "metric": self.metric}) + "\n"
+        text = "" if self._begun else json.dumps({"format": FILE.format, "metric": self.metric}) + "\n"
         append(self.path, text + json.dumps(line) + "\n")
         self._begun = True
 
@@ -166,29 +171,19 @@ def read_ledger(path: Path) -> tuple[tuple[Entry, ...], str]:
         OptionError: It cannot be read, or is no ledger.
     """
     lines, _ = _lines_of(path)
-    try:
+    with FILE.content(path):
         return _entries(lines[1:]), str(lines[0]["metric"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise OptionError(f"{str(path)!r} is no whole ledger: {type(error).__name__}: {error}; run again with the observer `ledger`") from error
 
 
 def _lines_of(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The file's lines, and how many of its bytes are whole lines."""
-    hint = "write the name of a file that the observer `ledger` wrote"
-    try:
+    with FILE.opened(path):
         content = path.read_bytes()
-    except OSError as error:
-        raise OptionError(f"{str(path)!r} cannot be read: {error.strerror}; {hint}") from error
     whole = content[: content.rfind(b"\n") + 1]
-    try:
-        lines = [json.loads(line) for line in whole.splitlines()]
-        found = lines[0]["format"] if lines else "nothing"
-    except (ValueError, TypeError, KeyError) as error:
-        raise OptionError(f"{str(path)!r} is no ledger: {type(error).__name__}: {error}; {hint}") from error
-    if found != FORMAT:
-        raise OptionError(f"{str(path)!r} says it is {found!r}, and this foreseer reads {FORMAT!r}; {hint}")
-    if "metric" not in lines[0]:
-        raise OptionError(f"{str(path)!r} is no whole ledger: its first line does not say which metric is the truth; {hint}")
+    lines = [FILE.parsed(path, line) for line in whole.splitlines()] or [{}]
+    FILE.check_format(path, lines[0].get("format", "nothing"))
+    with FILE.content(path):
+        lines[0]["metric"]
     return lines, len(whole)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from foreseer.document import Document, changes
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 from foreseer.workbench.trace import Trace
@@ -22,6 +22,13 @@ __all__ = ["Parts", "joined"]
 Array = NDArray[np.float64]
 
 REQUEST = "request.json"
+FILE = Document(
+    format="foreseer recording 1",
+    made_by="`foreseer record`",
+    again="record anew, with --restart",
+    earlier=lambda content: {"format": "foreseer recording 1", **content},
+    sealed=False,
+)
 
 
 class Parts:
@@ -39,23 +46,21 @@ class Parts:
         self._folder = folder
         differing = self.differing(folder, request)
         if differing:
-            raise OptionError(
-                f"{str(folder)!r} holds an unfinished recording of other settings: {'; '.join(differing)}. Write another --out, or --restart to begin anew"
-            )
+            advice = "Write another --out, or --restart to begin anew"
+            raise OptionError(f"{str(folder)!r} holds a recording of other settings: {differing}. {advice}")
         if not (folder / REQUEST).exists():
-            write_whole(folder / REQUEST, json.dumps(request, indent=1) + "\n")
+            FILE.save(folder / REQUEST, request)
 
     @staticmethod
-    def differing(folder: Path, request: Mapping[str, Any]) -> list[str]:
+    def differing(folder: Path, request: Mapping[str, Any]) -> str:
         """Say what an unfinished recording was asked for otherwise; empty where there is none, or it is the same."""
         if not (folder / REQUEST).exists():
-            return []
+            return ""
         try:
-            was: dict[str, Any] = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
-        except ValueError:
+            was = FILE.read(folder / REQUEST)
+        except OptionError:
             was = {}
-        now: dict[str, Any] = json.loads(json.dumps(request))
-        return [f"{key} was {was.get(key)}, is {now.get(key)}" for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]
+        return changes(was, request)
 
     def load(self, batch: int) -> tuple[Trace, Array] | None:
         """Return what is there of a batch: its trace so far, and the final latents ``(S, N)``. None where there is nothing that can be read."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from foreseer.console import console, needs, table
+from foreseer.document import plain
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable
 
@@ -76,7 +77,7 @@ def plan(
         made = planned_preset(found, load_family(family, device="cpu", dtype=found.signature.dtype or "float32"), name=preset.stem, samples=samples)
         typer.echo(f"wrote {made.save(preset)}: {made.held_out}", err=as_json)
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=1))
+        typer.echo(json.dumps(plain(found), indent=1))
         return
     console().print(_front(found))
     for note in (found.note, f"chosen: {found.chosen} of {found.num_steps} steps, {'+'.join(map(str, found.budget().steps))}", f"wrote {written}"):
