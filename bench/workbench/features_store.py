@@ -19,7 +19,7 @@ from foreseer.files import write_whole
 from foreseer.types import Site
 from foreseer.workbench.trace import in_order, site_named
 
-__all__ = ["FILE", "FeatureStore", "KeptAs"]
+__all__ = ["FILE", "FeatureStore", "KeptAs", "check_kept"]
 
 FILE = Document(
     format="foreseer features 1",
@@ -30,6 +30,12 @@ FILE = Document(
 INDEX = "index.json"
 
 KeptAs = Literal["float32", "float16"]
+
+
+def check_kept(settings: object, attribute: object, value: object) -> None:
+    """Refuse what numbers cannot be kept as."""
+    if value not in get_args(KeptAs):
+        raise OptionError(f"features={value!r} is unknown; write one of {', '.join(get_args(KeptAs))}")
 
 
 @attrs.frozen(kw_only=True)
@@ -70,8 +76,7 @@ class FeatureStore:
         Raises:
             OptionError: There is a store of other features; the message says what differs. Or ``kept_as`` is unknown.
         """
-        if kept_as not in get_args(KeptAs):
-            raise OptionError(f"features={kept_as!r} is unknown; write one of {', '.join(get_args(KeptAs))}")
+        check_kept(None, None, kept_as)
         new = cls(folder, plain(facts), kept_as)
         if (folder / INDEX).exists():
             old = cls.open(folder)

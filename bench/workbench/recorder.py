@@ -19,7 +19,7 @@ from foreseer.outcome import Outcome
 from foreseer.report import Report
 from foreseer.signature import Signature
 from foreseer.types import OUTPUT, Run, Site, Step
-from foreseer.workbench.sites import Recordable, recorded_sites
+from foreseer.workbench.sites import Recordable, recorded_sites, sites_from
 from foreseer.workbench.trace import Trace
 
 __all__ = ["FeatureSink", "TraceRecorder"]
@@ -78,10 +78,7 @@ class TraceRecorder:
     """
 
     def __init__(self, *, sites: Recordable = "default", keep_on: str | torch.device | None = None, store: FeatureSink | None = None) -> None:
-        listed = not isinstance(sites, str) and len(sites) > 0 and all(isinstance(site, Site) for site in sites)
-        if sites not in ("default", "blocks") and not listed:
-            raise OptionError(f"sites={sites!r} is unknown; write 'default', 'blocks' or a list of foreseer.Site")
-        self._sites: Recordable = sites if isinstance(sites, str) else tuple(sites)
+        self._sites = sites_from(sites)
         try:
             self._keep_on = None if keep_on is None else torch.device(keep_on)
         except RuntimeError as error:
