@@ -17,9 +17,12 @@ import attrs
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 
-__all__ = ["Document", "changes", "plain", "structured"]
+__all__ = ["ANEW", "Document", "changes", "plain", "structured"]
 
 T = TypeVar("T")
+
+ANEW = "write another --out, or --restart to begin anew"
+"""What to do about what was begun with other settings."""
 
 
 @attrs.frozen(kw_only=True)

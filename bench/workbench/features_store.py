@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.document import Document, changes, plain, structured
+from foreseer.document import ANEW, Document, changes, plain, structured
 from foreseer.errors import FileError, OptionError
 from foreseer.files import write_whole
 from foreseer.types import Site
@@ -80,10 +80,9 @@ class FeatureStore:
         new = cls(folder, plain(facts), kept_as)
         if (folder / INDEX).exists():
             old = cls.open(folder)
-            differing = changes({**old.facts, "kept as": old.kept_as}, {**new.facts, "kept as": kept_as})
-            if differing:
-                advice = "Write another --out, or --restart to begin anew"
-                raise OptionError(f"{str(folder)!r} holds other features: {differing}. {advice}")
+            was, now = {**old.facts, "kept as": old.kept_as}, {**new.facts, "kept as": kept_as}
+            if differing := changes(was, now):
+                raise OptionError(f"{str(folder)!r} was begun with other settings: {differing}; {ANEW}")
             return old
         new._write_index()
         return new

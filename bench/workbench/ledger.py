@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from weakref import WeakKeyDictionary
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves  # diffusers registers its output classes there
 
-from foreseer.document import Document
+from foreseer.document import Document, plain, structured
 from foreseer.errors import OptionError
 from foreseer.files import append, make_folder, refuse_unwritable
 from foreseer.hookspecs import hookimpl
@@ -101,7 +101,8 @@ class Ledger:
         if run not in self._numbers:
             self._last += 1
             self._numbers[run] = self._last
-            self._write({"run": self._last, "stream": run.stream, "groups": list(run.groups), "num_steps": run.num_steps, "model": run.model})
+            facts = {name: getattr(run, name) for name in ("stream", "groups", "num_steps", "model")}
+            self._write({"run": self._last, **facts})
         site = max(drafts, key=lambda s: math.inf if s == OUTPUT else run.sites.index(s))
         site_error = self._metric(features[site], drafts[site], groups=run.groups).tolist()
         used, full = _rows(output, run.rows), _rows(computed, run.rows)
@@ -109,19 +110,9 @@ class Ledger:
         if used is not None and full is not None and used.shape == full.shape:
             found = self._metric(full, used, groups=run.groups).tolist()
             output_error = [math.nan if real else error for real, error in zip(outcome.computed, found, strict=True)]
-        self._write(
-            {
-                "run": self._numbers[run],
-                "step": step.index,
-                "error": list(map(_finite, outcome.error)),
-                "threshold": _finite(outcome.threshold),
-                "accept": None if outcome.accept is None else list(outcome.accept),
-                "computed": list(outcome.computed),
-                "site": str(site),
-                "site_error": list(map(_finite, site_error)),
-                "output_error": list(map(_finite, output_error)),
-            }
-        )
+        noted = {"run": self._numbers[run], "step": step.index, "site": str(site), "site_error": site_error}
+        noted |= {name: getattr(outcome, name) for name in ("error", "threshold", "accept", "computed")}
+        self._write({**noted, "output_error": output_error})
 
     @hookimpl
     def on_run_end(self, report: Report) -> None:
@@ -129,7 +120,8 @@ class Ledger:
         if report.run in self._numbers:
             self._write({"run": self._numbers[report.run], "policy": report.policy})
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, noted: dict[str, Any]) -> None:
+        line = plain(noted)
         self._lines.append(line)
         if self.path is None:
             return
@@ -200,36 +192,12 @@ def _continue(path: Path, metric: str) -> int:
     return max((int(line["run"]) for line in lines[1:]), default=0)
 
 
-def _entries(lines: Iterable[Mapping[str, Any]]) -> tuple[Entry, ...]:
-    lines = list(lines)
-    policies = {line["run"]: line["policy"] for line in lines if "policy" in line}
-    heads = {line["run"]: line for line in lines if "groups" in line}
-    return tuple(
-        Entry(
-            policy=policies.get(line["run"], ""),
-            run=line["run"],
-            stream=heads[line["run"]]["stream"],
-            step=line["step"],
-            groups=tuple(heads[line["run"]]["groups"]),
-            error=_floats(line["error"]),
-            threshold=_floats([line["threshold"]])[0],
-            accept=None if line["accept"] is None else tuple(line["accept"]),
-            computed=tuple(line["computed"]),
-            site=line["site"],
-            site_error=_floats(line["site_error"]),
-            output_error=_floats(line["output_error"]),
-        )
-        for line in lines
-        if "step" in line
-    )
-
-
-def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
-    return tuple(math.nan if value is None else float(value) for value in values)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _entries(lines: Sequence[Mapping[str, Any]]) -> tuple[Entry, ...]:
+    runs: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        if "step" not in line:
+            runs.setdefault(line["run"], {"policy": ""}).update(line)
+    return tuple(structured(Entry, {**runs[line["run"]], **line}) for line in lines if "step" in line)
 
 
 def _rows(output: Any, rows: int) -> Tensor | None:

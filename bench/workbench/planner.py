@@ -139,8 +139,8 @@ def plan(
         over: The mean over the samples, or in each gap the worst sample.
         limits: What every schedule must do.
         samples: Which samples to plan for; None for all. Of one sample, planned in hindsight, no static
-            schedule of this predictor is better *under this error model*. It is no bound for other predictors,
-            for gates that forecast with more than the newest anchors, or of the true error.
+            schedule of this predictor is better *under this error model*. It is no bound for other
+            predictors, for gates that forecast with more than the newest anchors, or of the true error.
         errors: Of `predicted_errors`, where they are there already.
 
     Returns:
