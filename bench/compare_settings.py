@@ -30,17 +30,22 @@ class CompareSettings:
     """What `compare` does. Every value is checked when the settings are made; the policies, when the comparison begins.
 
     Attributes:
-        policies: As on the command line (``"speca:threshold=0.2,max_order=2"``), or `foreseer.PolicySpec` objects. Full computation is always there.
-        presets: Policies that were tuned, by name or file; one that was tuned on something else is refused.
-        any_model: Use those too; the results then say what differs.
+        policies: Policies to compare; several may follow. As on the command line
+            (``"speca:threshold=0.2,max_order=2"``), or `foreseer.PolicySpec` objects. Full computation is
+            always there.
+        presets: Policies that were tuned: bundled presets or files; several may follow. One that was tuned on
+            something else is refused.
+        any_model: Use presets that were tuned on something else too; the results then say what differs.
         samples: How many samples each policy draws.
         steps: DDIM steps of a full computation, 1 to 1000.
-        seed: Of the initial noise. Sample i begins with the same noise whatever ``batch`` is.
+        seed: Seed of the initial noise. Sample i begins with the same noise whatever ``batch`` is.
         batch: Samples that are drawn together; each is two rows, with and without its class.
-        guidance: e = e_uncond + guidance * (e_cond - e_uncond).
+        guidance: Weight of the classifier-free guidance; 1 is none.
+            e = e_uncond + guidance * (e_cond - e_uncond).
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-        observers: Observers of every policy's runs, as on the command line (``"csvtrace:path=trace.csv"``), or plugins. Built once; timed with the runs.
+        observers: Observers of every policy's runs; several may follow. As on the command line
+            (``"csvtrace:path=trace.csv"``), or plugins. Built once; timed with the runs.
         out: Folder for the results; made if it is missing. Files of the same names are overwritten.
 
     Raises:

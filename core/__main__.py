@@ -1,7 +1,8 @@
 """The command line: a frame for the commands that are found by the entry points of the group ``foreseer.commands``.
 
 An entry point names a function, as typer reads it, or a ``typer.Typer`` of several. Of a command nothing is imported but what
-is run; the list of all reads their docstrings. A function's attribute ``command_class`` chooses another class than `Several`.
+is run; the list of all reads their docstrings.
+`foreseer.command_options` makes options of the fields of settings.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from foreseer import __version__
+from foreseer.command_options import with_settings
 from foreseer.console import Frame, Several
 from foreseer.listing import COMMANDS, list_plugins, load_factory
 
@@ -31,7 +33,7 @@ class Installed(Frame):
         found: Any = load_factory(name, group=COMMANDS)
         if not isinstance(found, typer.Typer):
             one = typer.Typer(rich_markup_mode=None, add_completion=False)
-            one.command(name, cls=getattr(found, "command_class", Several))(found)
+            one.command(name, cls=Several)(with_settings(found))
             return typer.main.get_command(one)
         return typer.main.get_group(found)
 

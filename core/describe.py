@@ -124,20 +124,20 @@ def _type_name(annotation: Any) -> str:
 
 
 def read_docstring(doc: str) -> tuple[str, dict[str, str]]:
-    """Split a docstring into its text and the meanings in its ``Args:`` section."""
+    """Split a docstring into its text and the meanings in its sections ``Args:`` and ``Attributes:``."""
     text: list[str] = []
     meanings: dict[str, str] = {}
-    section, option = "", ""
+    section, options = "", list[str]()
     for line in doc.split("\n"):
         if line and not line[0].isspace():
-            section = line if line in ("Args:", "Raises:", "Returns:") else ""
-        if section == "Args:":
-            entry = re.match(r"    (\w+)(?: \([^)]*\))?: +(.*)", line)
+            section = line if line in ("Args:", "Attributes:", "Raises:", "Returns:") else ""
+        if section in ("Args:", "Attributes:"):
+            entry = re.match(r"    (\w+(?:, \w+)*)(?: \([^)]*\))?: +(.*)", line)
             if entry:
-                option = entry[1]
-                meanings[option] = entry[2]
-            elif option and line.startswith("     "):
-                meanings[option] += " " + line.strip()
+                options = entry[1].split(", ")
+                meanings.update(dict.fromkeys(options, entry[2]))
+            elif line.startswith("     "):
+                meanings.update({option: f"{meanings[option]} {line.strip()}" for option in options})
         elif not section:
             text.append(line)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(text)).strip(), meanings

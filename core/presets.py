@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,16 +10,19 @@ from typing import Any
 
 import attrs
 
+from foreseer.document import Document
 from foreseer.errors import OptionError
-from foreseer.files import write_whole
 from foreseer.listing import PRESETS, list_plugins
 from foreseer.signature import Signature
 from foreseer.types import Run
 
-__all__ = ["FORMAT", "Measured", "Preset", "find_preset", "installed_presets"]
+__all__ = ["FILE", "Measured", "Preset", "find_preset", "installed_presets"]
 
-FORMAT = "foreseer preset 1"
-"""What the file says it is. Another number is another format."""
+FILE = Document(
+    format="foreseer preset 1",
+    made_by="`foreseer tune --out`",
+    again="tune again, or give the policy by name and options",
+)
 
 
 def _finite(value: object, attribute: attrs.Attribute[Any], given: Any) -> None:
@@ -121,8 +122,7 @@ class Preset:
 
     def save(self, path: Path) -> Path:
         """Write the file, whole or not at all. Returns its path."""
-        plain = _plain(self)
-        return write_whole(path, json.dumps({"format": FORMAT, **plain, "sha256": _digest(plain)}, indent=1) + "\n")
+        return FILE.save(path, self)
 
     @classmethod
     def load(cls, path: Path) -> Preset:
@@ -131,29 +131,7 @@ class Preset:
         Raises:
             OptionError: It cannot be read, is no preset, or was changed since it was written; the message says what differs.
         """
-        name = str(path)
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise OptionError(f"preset {name!r} cannot be read: {error.strerror}; write the name of a file that `foreseer tune --out` made") from error
-        except ValueError as error:
-            raise OptionError(f"preset {name!r} is not JSON: {error}; write the name of a file that `foreseer tune --out` made") from error
-        says = content.get("format", "nothing") if isinstance(content, dict) else "nothing"
-        if says != FORMAT:
-            raise OptionError(f"preset {name!r} says it is {says!r}, and this foreseer reads {FORMAT!r}; tune again")
-        plain = {key: value for key, value in content.items() if key not in ("format", "sha256")}
-        digest = _digest(plain)
-        if content.get("sha256") != digest:
-            raise OptionError(
-                f"preset {name!r} was changed after it was measured: its content has checksum {digest[:12]}, it says {str(content.get('sha256'))[:12]}; "
-                "give another policy by name and options instead of a preset, or tune again"
-            )
-        try:
-            held_out = plain["held_out"]
-            read = {"signature": Signature.from_dict(plain["signature"]), "tuned": Measured(**plain["tuned"])}
-            return cls(**{**plain, **read, "held_out": None if held_out is None else Measured(**held_out)})
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise OptionError(f"preset {name!r} has another content than {FORMAT!r}: {type(error).__name__}: {error}; tune again") from error
+        return FILE.load(path, cls)
 
 
 def installed_presets() -> dict[str, Path]:
@@ -187,12 +165,3 @@ def find_preset(preset: Preset | str | Path, *, folder: Path = Path()) -> Preset
     hint = f"did you mean {close[0]!r}? " if close else ""
     there = f"; in {str(path.parent)!r} there are {', '.join(beside[:10])}" if beside else ""
     raise OptionError(f"preset {str(preset)!r} is neither a file nor a bundled preset; {hint}bundled: {', '.join(bundled) or 'none'}{there}")
-
-
-def _plain(preset: Preset) -> dict[str, Any]:
-    plain = attrs.asdict(preset)
-    return {**plain, "signature": preset.signature.to_dict()}
-
-
-def _digest(plain: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

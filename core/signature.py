@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -19,6 +19,11 @@ TOLERANCE = 1e-3
 
 def _times(values: Sequence[float] | None) -> tuple[float, ...]:
     return tuple(float(v) for v in values or ())
+
+
+def _shapes(values: Mapping[str, Sequence[int]]) -> dict[str, list[int]]:
+    """Earlier files call the output "-1.output"."""
+    return {"output" if site == "-1.output" else site: list(shape) for site, shape in values.items()}
 
 
 @attrs.frozen(kw_only=True)
@@ -44,7 +49,7 @@ class Signature:
     timesteps: tuple[float, ...] = attrs.field(default=(), converter=_times)
     guidance: float | None = None
     dtype: str = ""
-    shapes: Mapping[str, Sequence[int]] = attrs.field(factory=dict)
+    shapes: Mapping[str, Sequence[int]] = attrs.field(factory=dict, converter=_shapes)
     conditions: str = ""
     versions: Mapping[str, str] = attrs.field(factory=dict)
 
@@ -81,19 +86,3 @@ class Signature:
                 if site in other.shapes and list(other.shapes[site]) != list(shape)
             ]
         return found
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        plain = attrs.asdict(self, recurse=False)
-        return plain | {
-            "timesteps": list(self.timesteps),
-            "shapes": {site: list(shape) for site, shape in self.shapes.items()},
-            "versions": dict(self.versions),
-        }
-
-    @classmethod
-    def from_dict(cls, plain: Mapping[str, Any]) -> Signature:
-        """Read what `to_dict` wrote; keys that a later version added are left out. The output was once written as "-1.output"."""
-        found = {field.name: plain[field.name] for field in attrs.fields(cls) if field.name in plain}
-        shapes = {"output" if site == "-1.output" else site: shape for site, shape in found.get("shapes", {}).items()}
-        return cls(**{**found, "shapes": shapes})

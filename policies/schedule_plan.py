@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import attrs
 
+from foreseer.document import Document
 from foreseer.errors import OptionError
-from foreseer.files import write_whole
 from foreseer.psnr import BEST_PSNR
 from foreseer.signature import Signature
 
-__all__ = ["FORMAT", "Budget", "SchedulePlan", "stretched"]
+__all__ = ["FILE", "Budget", "SchedulePlan", "stretched"]
 
-FORMAT = "foreseer plan 1"
-"""What the file says it is. Another number is another format."""
+FILE = Document(
+    format="foreseer plan 1",
+    made_by="`foreseer plan`",
+    again="plan again",
+    earlier=lambda content: {**content.pop("plan", {}), **content},
+)
 
 Target = Literal["modules", "last_block", "output"]
 
@@ -49,6 +50,8 @@ class Budget:
     uniform: float = float("nan")
 
     def __attrs_post_init__(self) -> None:
+        if self.psnr is None and self.error == 0:
+            object.__setattr__(self, "psnr", BEST_PSNR)
         if not self.steps or self.steps[0] != 0 or any(b <= a for a, b in itertools.pairwise(self.steps)):
             raise OptionError(f"steps={list(self.steps)} is no schedule; write rising step indices that begin with 0, such as 0+1+4+9")
 
@@ -118,26 +121,9 @@ class SchedulePlan:
             raise OptionError(f"target_error={error:g} is below what this plan reaches, {best:.3g}; write a larger one, or plan more steps")
         return found[0]
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return plain data."""
-        return {
-            "signature": self.signature.to_dict(),
-            "predictor": self.predictor,
-            "target": self.target,
-            "site": self.site,
-            "objective": self.objective,
-            "chosen": self.chosen,
-            "note": self.note,
-            "seed": self.seed,
-            "samples": self.samples,
-            "budgets": {str(number): _plain(budget) for number, budget in sorted(self.budgets.items())},
-        }
-
     def save(self, path: Path | str) -> Path:
         """Write the file, whole or not at all. Returns its path."""
-        plain = self.to_dict()
-        content = {"format": FORMAT, "sha256": _digest(plain), "plan": plain}
-        return write_whole(Path(path), json.dumps(content, indent=1, allow_nan=False) + "\n")
+        return FILE.save(path, self)
 
     @classmethod
     def load(cls, path: Path | str) -> SchedulePlan:
@@ -146,23 +132,7 @@ class SchedulePlan:
         Raises:
             OptionError: It cannot be read, is no plan, or was changed since it was written; the message says what differs.
         """
-        try:
-            read = json.loads(Path(path).read_text())
-        except (OSError, ValueError) as error:
-            raise OptionError(f"{str(path)!r} cannot be read as JSON: {error}; write the name of a file that `foreseer plan` made") from error
-        said = read.get("format") if isinstance(read, dict) else None
-        if said != FORMAT:
-            raise OptionError(f"{str(path)!r} says it is {said or 'nothing'!r}, and this foreseer reads {FORMAT!r}; plan again")
-        plain = read.get("plan")
-        digest = _digest(plain)
-        if read.get("sha256") != digest:
-            raise OptionError(f"{str(path)!r} is damaged: its contents have checksum {digest[:12]}, it says {str(read.get('sha256'))[:12]}; plan again")
-        try:
-            budgets = {int(number): _budget(values) for number, values in plain["budgets"].items()}
-            known = {field.name for field in attrs.fields(cls)} - {"signature", "budgets"}
-            return cls(signature=Signature.from_dict(plain["signature"]), budgets=budgets, **{key: value for key, value in plain.items() if key in known})
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise OptionError(f"{str(path)!r} is no whole plan: {type(error).__name__}: {error}; plan again") from error
+        return FILE.load(path, cls)
 
 
 def stretched(steps: Sequence[int], before: int, after: int) -> tuple[int, ...]:
@@ -181,24 +151,3 @@ def stretched(steps: Sequence[int], before: int, after: int) -> tuple[int, ...]:
         earliest = found[-1] + 1 if found else 0
         found.append(min(max(round(step * scale), earliest), after - (count - place)))
     return tuple(found)
-
-
-def _plain(budget: Budget) -> dict[str, Any]:
-    """JSON has no NaN: what is not known is None."""
-    uniform = budget.uniform if math.isfinite(budget.uniform) else None
-    return {"steps": list(budget.steps), "error": budget.error, "psnr": budget.psnr, "uniform": uniform}
-
-
-def _budget(values: Mapping[str, Any]) -> Budget:
-    """Read what `_plain` wrote; earlier, the PSNR of error 0 was infinite and so None."""
-    error, psnr, uniform = values["error"], values["psnr"], values["uniform"]
-    return Budget(
-        steps=values["steps"],
-        error=error,
-        psnr=BEST_PSNR if psnr is None and error == 0 else psnr,
-        uniform=float("nan") if uniform is None else uniform,
-    )
-
-
-def _digest(plain: Any) -> str:
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()

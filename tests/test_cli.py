@@ -300,7 +300,7 @@ def test_the_real_settings_have_every_option_of_the_command(monkeypatch):
     text = " ".join(call("compare", "--help").stdout.split())
     for field in attrs.fields(CompareSettings):
         assert f"--{field.name.replace('_', '-')} " in text
-        if field.default == ():
+        if field.default == () or field.default is False:
             continue
         default = " ".join(field.default) if isinstance(field.default, tuple) else field.default
         assert f"Default: {default}." in text

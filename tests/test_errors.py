@@ -32,7 +32,6 @@ ALLOWED = {
     "bench/workbench/commands/compare.py KeyboardInterrupt": "an interrupted comparison ends as an interrupted program does",
     "core/console.py SystemExit": "the command line has nothing to print an error with",
     "bench/workbench/recording.py NotImplementedError": "nobody can reach it: recording decodes no images",
-    "bench/workbench/trace.py ValueError": "Trace.load catches it, and says which file it is about",
 }
 
 

@@ -1,5 +1,9 @@
 """The policy `planned`: it computes what was planned, refuses runs that the plan is not for, and keeps the contract's laws, alone and under a gate."""
 
+import hashlib
+import json
+import math
+
 import attrs
 import numpy as np
 import pytest
@@ -10,6 +14,7 @@ from hypothesis import strategies as st
 import foreseer
 from foreseer import OptionError
 from foreseer.adapters import ArrayBackbone
+from foreseer.document import plain
 from foreseer.policies.schedule_plan import Budget, SchedulePlan, stretched
 from foreseer.signature import Signature
 from foreseer.testing import parametrize_policies
@@ -199,7 +204,7 @@ def test_a_plan_survives_its_file(tmp_path):
     plan = plan_of((0, 3, 6), (0, 5), model="A-1", guidance=1.5, timesteps=tuple(range(10, 0, -1)))
     plan = attrs.evolve(plan, budgets={**plan.budgets, 1: Budget(steps=(0,), error=2.0, psnr=12.5, uniform=2.0)}, note="n", objective="sum, mean")
     again = SchedulePlan.load(plan.save(tmp_path / "plan.json"))
-    assert again.to_dict() == plan.to_dict()
+    assert plain(again) == plain(plan)
     assert again.budget(1) == plan.budget(1)
     assert again.cheapest(1.0) == 2
 
@@ -208,14 +213,31 @@ def test_a_damaged_or_foreign_file_is_refused_with_what_differs(tmp_path):
     path = plan_of((0, 3, 6)).save(tmp_path / "plan.json")
     whole = path.read_text()
     for text, words in (
-        (whole[:-40], "cannot be read as JSON"),
-        (whole.replace('"chosen": 3', '"chosen": 2'), "damaged"),
+        (whole[:-40], "is not JSON"),
+        (whole.replace('"chosen": 3', '"chosen": 2'), "was changed since"),
         (whole.replace("plan 1", "plan 9"), "says it is 'foreseer plan 9'"),
         ("{}", "says it is 'nothing'"),
     ):
         path.write_text(text)
         with pytest.raises(OptionError, match=words):
             SchedulePlan.load(path)
+
+
+def test_a_plan_of_an_earlier_version_is_read(tmp_path):
+    """Law: it had a level more, and the PSNR of what changes nothing was infinite, and so not known."""
+    values = {"signature": {"num_steps": 2}, "target": "output", "chosen": 1}
+    values["budgets"] = {
+        "1": {"steps": [0], "error": 0.5, "psnr": 20.5, "uniform": None},
+        "2": {"steps": [0, 1], "error": 0.0, "psnr": None, "uniform": 0.0},
+    }
+    seal = hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    whole = {"format": "foreseer plan 1", "sha256": seal, "plan": values}
+    (tmp_path / "plan.json").write_text(json.dumps(whole))
+    plan = SchedulePlan.load(tmp_path / "plan.json")
+    assert (plan.num_steps, plan.target, plan.chosen, set(plan.budgets)) == (2, "output", 1, {1, 2})
+    assert (plan.budget(1).psnr, plan.budget(2).psnr) == (20.5, 100.0)
+    assert math.isnan(plan.budget(1).uniform)
+    assert plan.budget(2).uniform == 0.0
 
 
 def test_budgets_are_asked_for_by_number_or_by_error():

@@ -17,7 +17,7 @@ from foreseer.policies import taylor_weights
 from foreseer.policies.schedule_plan import SchedulePlan
 from foreseer.signature import Signature
 from foreseer.types import Site
-from foreseer.workbench.planner import Limits, best_schedules, plan, plan_per_class, plan_per_sample, predicted_errors, uniform_steps
+from foreseer.workbench.planner import Limits, best_schedules, plan, predicted_errors, uniform_steps
 from foreseer.workbench.trace import Trace
 
 LAST = Site(1)
@@ -121,13 +121,16 @@ def test_no_gap_is_longer_than_asked():
 
 def test_a_plan_per_sample_is_at_least_as_good_for_it():
     features = features_of(16, samples=4)
-    trace = trace_of(features, labels=("a", "b", "a", "b"))
+    trace = trace_of(features)
     errors, alike = predicted_errors(trace), plan(trace)
-    for sample, own in enumerate(plan_per_sample(trace)):
+    for sample, own in enumerate([plan(trace, samples=[s], errors=errors) for s in range(4)]):
         for count, budget in own.budgets.items():
             shared = errors.weighted[sample, errors.places(alike.budgets[count].steps)].sum()
             assert budget.error <= shared + 1e-9
-    assert list(plan_per_class(trace)) == ["a", "b"]
+    mates = plan(trace, samples=[0, 2], objective="sum")
+    for count, budget in mates.budgets.items():
+        places = errors.places(alike.budgets[count].steps)
+        assert budget.error <= errors.weighted[[0, 2]][:, places].sum(axis=1).mean() + 1e-9
 
 
 def test_a_predictor_that_looks_further_back_is_truncated_and_the_plan_says_so():

@@ -25,6 +25,7 @@ from foreseer import OUTPUT, OptionError, Site, hookimpl
 from foreseer.__main__ import app
 from foreseer.adapters import ArrayBackbone
 from foreseer.bench.families import DiTFamily, PipelineFamily
+from foreseer.document import structured
 from foreseer.registry import PolicySpec
 from foreseer.workbench import FeatureStore, RecordSettings, Signature, Trace, TraceRecorder, record
 from foreseer.workbench.sensitivity import forecast_errors, interpolated, steps_to_measure
@@ -471,7 +472,7 @@ def test_a_store_refuses_what_is_not_there_and_what_is_damaged(tmp_path: Path) -
         FeatureStore.open(store.folder).read(LAST, "uncond")
     index = json.loads((store.folder / "index.json").read_text())
     (store.folder / "index.json").write_text(json.dumps({key: value for key, value in index.items() if key != "chunks"}))
-    with pytest.raises(OptionError, match="is no whole index: KeyError"):
+    with pytest.raises(OptionError, match="has another content than 'foreseer features 1': KeyError"):
         FeatureStore.open(store.folder)
     (store.folder / "index.json").write_text(json.dumps(index))
     file.write_bytes(file.read_bytes()[:-1])
@@ -480,7 +481,7 @@ def test_a_store_refuses_what_is_not_there_and_what_is_damaged(tmp_path: Path) -
     (store.folder / "index.json").write_text(json.dumps({"format": "another"}))
     with pytest.raises(OptionError, match="another"):
         FeatureStore.open(store.folder)
-    with pytest.raises(OptionError, match="holds no features"):
+    with pytest.raises(OptionError, match="cannot be read"):
         FeatureStore.open(tmp_path)
 
 
@@ -501,7 +502,7 @@ def test_what_was_written_when_the_output_had_another_name_is_read(tmp_path: Pat
     assert np.array_equal(old.read(OUTPUT), values.numpy())
     assert np.array_equal(old.read(OUTPUT, sample=0), values[0].numpy())
     assert site_named("-1.output") == site_named(str(OUTPUT)) == OUTPUT
-    before = Signature.from_dict({"num_steps": 4, "shapes": {"-1.output": [2, 3]}})
+    before = structured(Signature, {"num_steps": 4, "shapes": {"-1.output": [2, 3]}})
     assert before.conflicts(Signature(num_steps=4, shapes={"output": [2, 4]}))
 
 

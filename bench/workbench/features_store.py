@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,18 +13,29 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foreseer.document import ANEW, Document, changes, plain, structured
 from foreseer.errors import FileError, OptionError
 from foreseer.files import write_whole
 from foreseer.types import Site
 from foreseer.workbench.trace import in_order, site_named
 
-__all__ = ["FORMAT", "FeatureStore", "KeptAs"]
+__all__ = ["FILE", "FeatureStore", "KeptAs", "check_kept"]
 
-FORMAT = "foreseer features 1"
-"""What the index says it is."""
+FILE = Document(
+    format="foreseer features 1",
+    made_by="`foreseer record --features`",
+    again="record again, with --restart",
+    sealed=False,
+)
 INDEX = "index.json"
 
 KeptAs = Literal["float32", "float16"]
+
+
+def check_kept(settings: object, attribute: object, value: object) -> None:
+    """Refuse what numbers cannot be kept as."""
+    if value not in get_args(KeptAs):
+        raise OptionError(f"features={value!r} is unknown; write one of {', '.join(get_args(KeptAs))}")
 
 
 @attrs.frozen(kw_only=True)
@@ -66,15 +76,13 @@ class FeatureStore:
         Raises:
             OptionError: There is a store of other features; the message says what differs. Or ``kept_as`` is unknown.
         """
-        if kept_as not in get_args(KeptAs):
-            raise OptionError(f"features={kept_as!r} is unknown; write one of {', '.join(get_args(KeptAs))}")
-        new = cls(folder, json.loads(json.dumps(facts)), kept_as)
+        check_kept(None, None, kept_as)
+        new = cls(folder, plain(facts), kept_as)
         if (folder / INDEX).exists():
             old = cls.open(folder)
             was, now = {**old.facts, "kept as": old.kept_as}, {**new.facts, "kept as": kept_as}
-            differing = [f"{key} was {was.get(key)}, is {now.get(key)}" for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]
-            if differing:
-                raise OptionError(f"{str(folder)!r} holds other features: {'; '.join(differing)}. Write another --out, or --restart to begin anew")
+            if differing := changes(was, now):
+                raise OptionError(f"{str(folder)!r} was begun with other settings: {differing}; {ANEW}")
             return old
         new._write_index()
         return new
@@ -86,17 +94,10 @@ class FeatureStore:
         Raises:
             OptionError: The folder has no index, another foreseer's, or one that names files which are not there or have another size.
         """
-        try:
-            found = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OptionError(f"{str(folder)!r} holds no features: {error}; write the folder that `foreseer record --features` made") from error
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            said = found.get("format", "nothing") if isinstance(found, dict) else "nothing"
-            raise OptionError(f"{str(folder)!r} says it is {said!r}, and this foreseer reads {FORMAT!r}; record again")
-        try:
-            facts, kept_as, chunks = found["facts"], found["kept_as"], [_Chunk(**chunk) for chunk in found["chunks"]]
-        except (KeyError, TypeError) as error:
-            raise OptionError(f"{str(folder / INDEX)!r} is no whole index: {type(error).__name__}: {error}; record again, with --restart") from error
+        found = FILE.read(folder / INDEX)
+        with FILE.content(folder / INDEX):
+            facts, kept_as = found["facts"], found["kept_as"]
+            chunks = [structured(_Chunk, chunk) for chunk in found["chunks"]]
         for chunk in chunks:
             path = folder / chunk.file
             size = path.stat().st_size if path.exists() else None
@@ -140,8 +141,8 @@ class FeatureStore:
         if lost:
             raise OptionError(f"features of {', '.join(lost)} are larger than {self.kept_as} holds, or not finite; keep them as float32: --features float32")
         first = self._count(stream)
-        plain = "".join(letter if letter.isalnum() else "_" for letter in stream)
-        path = self.folder / f"{first:05d}{'-' if plain else ''}{plain}.safetensors"
+        name = "".join(letter if letter.isalnum() else "_" for letter in stream)
+        path = self.folder / f"{first:05d}{'-' if name else ''}{name}.safetensors"
         write_whole(path, lambda part: _save(kept, part))
         samples = len(next(iter(kept.values())))
         self._chunks.append(_Chunk(file=path.name, stream=stream, first=first, samples=samples, bytes=path.stat().st_size, sha256=_sha256(path)))
@@ -210,8 +211,7 @@ class FeatureStore:
         return safe_open(self.folder / chunk.file, framework="numpy")
 
     def _write_index(self) -> None:
-        plain = {"format": FORMAT, "kept_as": self.kept_as, "facts": self.facts, "chunks": [attrs.asdict(chunk) for chunk in self._chunks]}
-        write_whole(self.folder / INDEX, json.dumps(plain, indent=1) + "\n")
+        FILE.save(self.folder / INDEX, {"kept_as": self.kept_as, "facts": self.facts, "chunks": self._chunks})
 
 
 def _key_of(file: Any, site: Site) -> str:
@@ -225,7 +225,7 @@ def _save(tensors: Mapping[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
     try:
-        save_file(dict(tensors), path, {"format": FORMAT})
+        save_file(dict(tensors), path, {"format": FILE.format})
     except SafetensorError as error:  # which is no OSError, also where the disk is full
         raise FileError(str(error)) from error
 

@@ -8,6 +8,7 @@ true error, so that a lane may in single cases be beaten.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -107,10 +108,15 @@ def headroom_lanes(trace: Trace, counts: Sequence[int]) -> list[LaneOf]:
         trace: Of the compared samples, in their order.
         counts: Numbers of computed steps.
     """
-    from foreseer.workbench.planner import plan, plan_per_class, plan_per_sample
+    from foreseer.workbench.planner import plan, predicted_errors
 
-    alike, own = plan(trace, predictor=PREDICTOR), plan_per_sample(trace, predictor=PREDICTOR)
-    classes = plan_per_class(trace, predictor=PREDICTOR) if 1 < len(set(trace.labels)) < trace.samples else {}
+    find = functools.partial(plan, trace, predictor=PREDICTOR, errors=predicted_errors(trace, PREDICTOR))
+    members: dict[str, list[int]] = {}
+    for sample, label in enumerate(trace.labels):
+        members.setdefault(label, []).append(sample)
+    alike, own = find(), [find(samples=[sample]) for sample in range(trace.samples)]
+    shared = 1 < len(members) < trace.samples
+    classes = {label: find(samples=several) for label, several in members.items()} if shared else {}
     lanes = []
     for count in counts:
         steps = "+".join(map(str, alike.budget(count).steps))

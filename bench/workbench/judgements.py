@@ -20,17 +20,11 @@ Flags = NDArray[np.bool_]
 
 def spearman(a: Array, b: Array) -> float:
     """Return Spearman's rank correlation of two vectors; ties share their mean rank. NaN for fewer than two pairs, or where one side is constant."""
-    if len(a) < 2:
+    if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
-    x, y = _ranks(a), _ranks(b)
-    x, y = x - x.mean(), y - y.mean()
-    norm = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / norm if norm > 0 else math.nan
+    from scipy.stats import spearmanr
 
-
-def _ranks(values: Array) -> Array:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[inverse.reshape(-1)], dtype=np.float64)
+    return float(spearmanr(a, b).statistic)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -198,9 +192,11 @@ class Judgements:
         order = np.argsort(score, kind="stable")
         factor, good = score[order], good[order]
         shares = [np.concatenate([[0.0], np.cumsum(flags)]) / flags.sum() if flags.any() else np.full(len(flags) + 1, math.nan) for flags in (good, ~good)]
-        ranks = _ranks(score)[order]
-        goods, bads = int(good.sum()), int((~good).sum())
-        area = (float(ranks[~good].sum()) - bads * (bads + 1) / 2) / (goods * bads) if goods and bads else math.nan
+        area = math.nan
+        if good.any() and not good.all():
+            from sklearn.metrics import roc_auc_score
+
+            area = float(roc_auc_score(good, -factor))
         return Sweep(factor=np.concatenate([[0.0], factor]), good_accepted=shares[0], bad_accepted=shares[1], area=area)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from weakref import WeakKeyDictionary
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves  # diffusers registers its output classes there
 
+from foreseer.document import Document, plain, structured
 from foreseer.errors import OptionError
 from foreseer.files import append, make_folder, refuse_unwritable
 from foreseer.hookspecs import hookimpl
@@ -24,10 +25,14 @@ from foreseer.report import Report
 from foreseer.types import OUTPUT, Run, Site, Step
 from foreseer.workbench.judgements import Entry, Judgements, StepCounts, judgements
 
-__all__ = ["FORMAT", "Ledger", "ledger", "read_ledger"]
+__all__ = ["FILE", "Ledger", "ledger", "read_ledger"]
 
-FORMAT = "foreseer ledger 1"
-"""What the first line of the file says it is. Another number is another format."""
+FILE = Document(
+    format="foreseer ledger 1",
+    made_by="the observer `ledger`",
+    again="run again with the observer `ledger`",
+)
+"""The first line of the file, which also says which metric is the truth. All lines are JSON."""
 
 MetricName = Literal["relative_l2", "relative_l1"]
 
@@ -96,7 +101,8 @@ class Ledger:
         if run not in self._numbers:
             self._last += 1
             self._numbers[run] = self._last
-            self._write({"run": self._last, "stream": run.stream, "groups": list(run.groups), "num_steps": run.num_steps, "model": run.model})
+            facts = {name: getattr(run, name) for name in ("stream", "groups", "num_steps", "model")}
+            self._write({"run": self._last, **facts})
         site = max(drafts, key=lambda s: math.inf if s == OUTPUT else run.sites.index(s))
         site_error = self._metric(features[site], drafts[site], groups=run.groups).tolist()
         used, full = _rows(output, run.rows), _rows(computed, run.rows)
@@ -104,19 +110,9 @@ class Ledger:
         if used is not None and full is not None and used.shape == full.shape:
             found = self._metric(full, used, groups=run.groups).tolist()
             output_error = [math.nan if real else error for real, error in zip(outcome.computed, found, strict=True)]
-        self._write(
-            {
-                "run": self._numbers[run],
-                "step": step.index,
-                "error": list(map(_finite, outcome.error)),
-                "threshold": _finite(outcome.threshold),
-                "accept": None if outcome.accept is None else list(outcome.accept),
-                "computed": list(outcome.computed),
-                "site": str(site),
-                "site_error": list(map(_finite, site_error)),
-                "output_error": list(map(_finite, output_error)),
-            }
-        )
+        noted = {"run": self._numbers[run], "step": step.index, "site": str(site), "site_error": site_error}
+        noted |= {name: getattr(outcome, name) for name in ("error", "threshold", "accept", "computed")}
+        self._write({**noted, "output_error": output_error})
 
     @hookimpl
     def on_run_end(self, report: Report) -> None:
@@ -124,13 +120,14 @@ class Ledger:
         if report.run in self._numbers:
             self._write({"run": self._numbers[report.run], "policy": report.policy})
 
-    def _write(self, line: dict[str, Any]) -> None:
+    def _write(self, noted: dict[str, Any]) -> None:
+        line = plain(noted)
         self._lines.append(line)
         if self.path is None:
             return
         if not self._begun:
             make_folder(self.path.parent)
-        text = "" if self._begun else json.dumps({"format": FORMAT, "metric": self.metric}) + "\n"
+        text = "" if self._begun else json.dumps({"format": FILE.format, "metric": self.metric}) + "\n"
         append(self.path, text + json.dumps(line) + "\n")
         self._begun = True
 
@@ -166,29 +163,19 @@ def read_ledger(path: Path) -> tuple[tuple[Entry, ...], str]:
         OptionError: It cannot be read, or is no ledger.
     """
     lines, _ = _lines_of(path)
-    try:
+    with FILE.content(path):
         return _entries(lines[1:]), str(lines[0]["metric"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise OptionError(f"{str(path)!r} is no whole ledger: {type(error).__name__}: {error}; run again with the observer `ledger`") from error
 
 
 def _lines_of(path: Path) -> tuple[list[dict[str, Any]], int]:
     """The file's lines, and how many of its bytes are whole lines."""
-    hint = "write the name of a file that the observer `ledger` wrote"
-    try:
+    with FILE.opened(path):
         content = path.read_bytes()
-    except OSError as error:
-        raise OptionError(f"{str(path)!r} cannot be read: {error.strerror}; {hint}") from error
     whole = content[: content.rfind(b"\n") + 1]
-    try:
-        lines = [json.loads(line) for line in whole.splitlines()]
-        found = lines[0]["format"] if lines else "nothing"
-    except (ValueError, TypeError, KeyError) as error:
-        raise OptionError(f"{str(path)!r} is no ledger: {type(error).__name__}: {error}; {hint}") from error
-    if found != FORMAT:
-        raise OptionError(f"{str(path)!r} says it is {found!r}, and this foreseer reads {FORMAT!r}; {hint}")
-    if "metric" not in lines[0]:
-        raise OptionError(f"{str(path)!r} is no whole ledger: its first line does not say which metric is the truth; {hint}")
+    lines = [FILE.parsed(path, line) for line in whole.splitlines()] or [{}]
+    FILE.check_format(path, lines[0].get("format", "nothing"))
+    with FILE.content(path):
+        lines[0]["metric"]
     return lines, len(whole)
 
 
@@ -205,36 +192,12 @@ def _continue(path: Path, metric: str) -> int:
     return max((int(line["run"]) for line in lines[1:]), default=0)
 
 
-def _entries(lines: Iterable[Mapping[str, Any]]) -> tuple[Entry, ...]:
-    lines = list(lines)
-    policies = {line["run"]: line["policy"] for line in lines if "policy" in line}
-    heads = {line["run"]: line for line in lines if "groups" in line}
-    return tuple(
-        Entry(
-            policy=policies.get(line["run"], ""),
-            run=line["run"],
-            stream=heads[line["run"]]["stream"],
-            step=line["step"],
-            groups=tuple(heads[line["run"]]["groups"]),
-            error=_floats(line["error"]),
-            threshold=_floats([line["threshold"]])[0],
-            accept=None if line["accept"] is None else tuple(line["accept"]),
-            computed=tuple(line["computed"]),
-            site=line["site"],
-            site_error=_floats(line["site_error"]),
-            output_error=_floats(line["output_error"]),
-        )
-        for line in lines
-        if "step" in line
-    )
-
-
-def _floats(values: Sequence[float | None]) -> tuple[float, ...]:
-    return tuple(math.nan if value is None else float(value) for value in values)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _entries(lines: Sequence[Mapping[str, Any]]) -> tuple[Entry, ...]:
+    runs: dict[int, dict[str, Any]] = {}
+    for line in lines:
+        if "step" not in line:
+            runs.setdefault(line["run"], {"policy": ""}).update(line)
+    return tuple(structured(Entry, {**runs[line["run"]], **line}) for line in lines if "step" in line)
 
 
 def _rows(output: Any, rows: int) -> Tensor | None:

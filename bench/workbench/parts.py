@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,15 +12,23 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from foreseer.document import ANEW, Document, changes
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 from foreseer.workbench.trace import Trace
 
-__all__ = ["Parts", "joined"]
+__all__ = ["Parts", "joined", "unlike"]
 
 Array = NDArray[np.float64]
 
 REQUEST = "request.json"
+FILE = Document(
+    format="foreseer recording 1",
+    made_by="`foreseer record`",
+    again="record anew, with --restart",
+    earlier=lambda content: {"format": "foreseer recording 1", **content},
+    sealed=False,
+)
 
 
 class Parts:
@@ -37,25 +44,21 @@ class Parts:
 
     def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
         self._folder = folder
-        differing = self.differing(folder, request)
-        if differing:
-            raise OptionError(
-                f"{str(folder)!r} holds an unfinished recording of other settings: {'; '.join(differing)}. Write another --out, or --restart to begin anew"
-            )
+        if differing := self.differing(folder, request):
+            raise OptionError(f"{str(folder)!r} was begun with other settings: {differing}; {ANEW}")
         if not (folder / REQUEST).exists():
-            write_whole(folder / REQUEST, json.dumps(request, indent=1) + "\n")
+            FILE.save(folder / REQUEST, request)
 
     @staticmethod
-    def differing(folder: Path, request: Mapping[str, Any]) -> list[str]:
+    def differing(folder: Path, request: Mapping[str, Any]) -> str:
         """Say what an unfinished recording was asked for otherwise; empty where there is none, or it is the same."""
         if not (folder / REQUEST).exists():
-            return []
+            return ""
         try:
-            was: dict[str, Any] = json.loads((folder / REQUEST).read_text(encoding="utf-8"))
-        except ValueError:
+            was = FILE.read(folder / REQUEST)
+        except OptionError:
             was = {}
-        now: dict[str, Any] = json.loads(json.dumps(request))
-        return [f"{key} was {was.get(key)}, is {now.get(key)}" for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]
+        return changes(was, request)
 
     def load(self, batch: int) -> tuple[Trace, Array] | None:
         """Return what is there of a batch: its trace so far, and the final latents ``(S, N)``. None where there is nothing that can be read."""
@@ -87,6 +90,16 @@ class Parts:
         return self._folder / f"{batch:05d}.safetensors"
 
 
+def unlike(first: Trace, other: Trace) -> str:
+    """Say what keeps the samples of two traces from being put side by side; empty where nothing does."""
+    differing = first.signature.conflicts(other.signature)
+    for what in ("depth", "copies", "streams", "sites", "target", "final_size", "measured"):
+        mine, theirs = getattr(first, what), getattr(other, what)
+        if mine != theirs and (what != "measured" or (mine and theirs)):
+            differing.append(f"{what} {mine} before, {theirs} now")
+    return "; ".join(differing)
+
+
 def joined(traces: Sequence[Trace]) -> Trace:
     """Put the samples of several traces side by side; everything else is the first's.
 
@@ -96,25 +109,17 @@ def joined(traces: Sequence[Trace]) -> Trace:
     Raises:
         OptionError: They were recorded on different things; the message says what differs.
     """
-    first, measured = traces[0], traces[0].measured
+    first = traces[0]
     for other in traces[1:]:
-        differing = first.signature.conflicts(other.signature)
-        for what in ("depth", "copies", "streams", "sites", "target", "final_size"):
-            mine, theirs = getattr(first, what), getattr(other, what)
-            if mine != theirs:
-                differing.append(f"{what} {mine} before, {theirs} now")
-        if measured and other.measured and other.measured != measured:
-            differing.append(f"measured {measured} before, {other.measured} now")
-        measured = measured or other.measured
-        if differing:
-            raise OptionError(f"traces of different things cannot be joined: {'; '.join(differing)}; record them alike")
+        if differing := unlike(first, other):
+            raise OptionError(f"traces of different things cannot be joined: {differing}; record them alike")
+        first = attrs.evolve(first, measured=first.measured or other.measured)
     return attrs.evolve(
         first,
         seed=first.seed if all(trace.seed == first.seed for trace in traces) else None,
         labels=tuple(label for trace in traces for label in trace.labels),
         grams={key: np.concatenate([trace.grams[key] for trace in traces]) for key in first.grams},
         sensitivity=np.concatenate([trace.sensitivity for trace in traces]),
-        measured=measured,
         final_norm=np.concatenate([trace.final_norm for trace in traces]),
         evaluations=sum(trace.evaluations for trace in traces),
     )

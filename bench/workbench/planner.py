@@ -25,7 +25,7 @@ from foreseer.workbench.forecast_errors import ForecastErrors, forecast_errors
 from foreseer.workbench.trace import Trace
 from foreseer.workbench.weights import LinearWeights
 
-__all__ = ["MOST_ANCHORS", "Limits", "Objective", "best_schedules", "plan", "plan_per_class", "plan_per_sample", "predicted_errors", "uniform_steps"]
+__all__ = ["MOST_ANCHORS", "Limits", "best_schedules", "plan", "predicted_errors", "uniform_steps"]
 
 MOST_ANCHORS = 3
 """Of a predictor that looks at more, the newest so many are planned with."""
@@ -40,7 +40,8 @@ class Limits:
     """What every schedule must do, besides computing step 0.
 
     Attributes:
-        first, last: Steps that are computed at the start (at least 1) and at the end.
+        first: Steps that are computed at the start, at least 1.
+        last: Steps that are computed at the end.
         max_gap: Most steps from one computed step to the next, and from the last one to the end of the run; None for no limit.
 
     Raises:
@@ -137,7 +138,9 @@ def plan(
             ``"squares"``: each pushes in a direction of its own.
         over: The mean over the samples, or in each gap the worst sample.
         limits: What every schedule must do.
-        samples: Which samples to plan for; None for all.
+        samples: Which samples to plan for; None for all. Of one sample, planned in hindsight, no static
+            schedule of this predictor is better *under this error model*. It is no bound for other
+            predictors, for gates that forecast with more than the newest anchors, or of the true error.
         errors: Of `predicted_errors`, where they are there already.
 
     Returns:
@@ -210,25 +213,6 @@ def _of_gaps(errors: ForecastErrors, samples: NDArray[np.int64], steps: tuple[in
     if not len(firsts):
         return np.zeros((len(samples), 1))
     return np.asarray(np.add.reduceat(values ** (2 if objective == "squares" else 1), firsts, axis=1) ** (2 if objective == "gaps" else 1))
-
-
-def plan_per_sample(trace: Trace, *, predictor: str = "taylor:max_order=1", objective: Objective = "gaps", limits: Limits | None = None) -> list[SchedulePlan]:
-    """Plan for each recorded sample by itself, in hindsight.
-
-    No static schedule of this predictor is better for that sample *under this error model*; it is no bound for other predictors, for gates that forecast with
-    more than the newest anchors, or of the true error, which the model only predicts.
-    """
-    errors = predicted_errors(trace, predictor)
-    return [plan(trace, predictor=predictor, objective=objective, limits=limits, samples=[s], errors=errors) for s in range(trace.samples)]
-
-
-def plan_per_class(
-    trace: Trace, *, predictor: str = "taylor:max_order=1", objective: Objective = "gaps", limits: Limits | None = None
-) -> dict[str, SchedulePlan]:
-    """Plan for each label by itself."""
-    errors = predicted_errors(trace, predictor)
-    groups = {label: [s for s, other in enumerate(trace.labels) if other == label] for label in dict.fromkeys(trace.labels)}
-    return {label: plan(trace, predictor=predictor, objective=objective, limits=limits, samples=members, errors=errors) for label, members in groups.items()}
 
 
 def predicted_errors(trace: Trace, predictor: str = "taylor:max_order=1") -> ForecastErrors:

@@ -19,7 +19,8 @@ from foreseer.outcome import Outcome
 from foreseer.report import Report
 from foreseer.signature import Signature
 from foreseer.types import OUTPUT, Run, Site, Step
-from foreseer.workbench.sites import Recordable, recorded_sites
+from foreseer.workbench.parts import joined, unlike
+from foreseer.workbench.sites import Recordable, recorded_sites, sites_from
 from foreseer.workbench.trace import Trace
 
 __all__ = ["FeatureSink", "TraceRecorder"]
@@ -47,17 +48,6 @@ class _Recording:
     times: list[float | None] = attrs.field(factory=list)
 
 
-@attrs.frozen(eq=False)
-class _Recorded:
-    """A finished run."""
-
-    signature: Signature
-    depth: int
-    samples: int
-    copies: int
-    grams: Mapping[Site, NDArray[np.float64]]
-
-
 class TraceRecorder:
     """Records runs of full computation: hand it to `foreseer.attach` or `foreseer.sample` as an observer, with policy ``"none"``.
 
@@ -78,17 +68,14 @@ class TraceRecorder:
     """
 
     def __init__(self, *, sites: Recordable = "default", keep_on: str | torch.device | None = None, store: FeatureSink | None = None) -> None:
-        listed = not isinstance(sites, str) and len(sites) > 0 and all(isinstance(site, Site) for site in sites)
-        if sites not in ("default", "blocks") and not listed:
-            raise OptionError(f"sites={sites!r} is unknown; write 'default', 'blocks' or a list of foreseer.Site")
-        self._sites: Recordable = sites if isinstance(sites, str) else tuple(sites)
+        self._sites = sites_from(sites)
         try:
             self._keep_on = None if keep_on is None else torch.device(keep_on)
         except RuntimeError as error:
             raise OptionError(f"keep_on={keep_on!r} is no device; write 'cpu', or None to hold features where they are computed") from error
         self._store = store
         self._under_way: dict[Run, _Recording] = {}
-        self._done: dict[str, list[_Recorded]] = {}
+        self._done: dict[str, list[Trace]] = {}
         self._problem = ""
         self.notes: list[str] = []
         """What was not recorded, in sentences: runs that ended early."""
@@ -173,12 +160,17 @@ class TraceRecorder:
             versions=_versions(),
         )
         runs = self._done.setdefault(run.stream, [])
-        found = _Recorded(signature, run.depth, recording.samples, recording.copies, grams)
-        differing = runs[0].signature.conflicts(signature) if runs else []
-        if runs and runs[0].copies != found.copies:
-            differing.append(f"{runs[0].copies} rows per sample before, {found.copies} now")
-        if differing:
-            self._refuse(f"this run is unlike the first: {'; '.join(differing)}; record it with a recorder of its own")
+        found = Trace(
+            signature=signature,
+            depth=run.depth,
+            copies=recording.copies,
+            labels=("",) * recording.samples,
+            streams=(run.stream,),
+            grams={(run.stream, site): gram for site, gram in grams.items()},
+            sensitivity=np.zeros((recording.samples, 0)),
+        )
+        if differing := unlike(runs[0], found) if runs else "":
+            self._refuse(f"this run is unlike the first: {differing}; record it with a recorder of its own")
         if self._store is not None:
             try:
                 self._store.add(run.stream, {site: held[:, :steps].cpu() for site, held in recording.held.items()})
@@ -223,19 +215,15 @@ class TraceRecorder:
         for name, count in (("labels", len(given)), ("final", samples if final is None else len(final))):
             if count != samples:
                 raise OptionError(f"{name} has {count} entries for {samples} samples; give one for each")
-        first = next(iter(self._done.values()))[0]
-        grams = {
-            (stream, site): np.concatenate([run.grams[site] for run in runs]) for stream, runs in self._done.items() for site in runs[0].grams
-        }  # fmt: skip
+        of_stream = [joined(runs) for runs in self._done.values()]
+        first = of_stream[0]
         flat = None if final is None else final.detach().double().flatten(1).cpu()
-        return Trace(
+        return attrs.evolve(
+            first,
             signature=attrs.evolve(first.signature, guidance=guidance, conditions=conditions),
-            depth=first.depth,
-            copies=first.copies,
             labels=tuple(given),
             streams=tuple(self._done),
-            grams=grams,
-            sensitivity=np.zeros((samples, 0)),
+            grams={key: gram for found in of_stream for key, gram in found.grams.items()},
             final_norm=np.zeros(0) if flat is None else flat.norm(dim=1).numpy(),
             final_size=0 if flat is None else flat.shape[1],
             features=features,

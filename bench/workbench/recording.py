@@ -19,6 +19,7 @@ from torch import Tensor
 from foreseer.adapters.identity import identity_of
 from foreseer.bench.families import DiTFamily, Family, PipelineFamily, blocks_of
 from foreseer.bench.lanes import labels_of
+from foreseer.document import plain
 from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.files import refuse_unwritable, refuse_unwritable_folder
 from foreseer.registry import PolicySpec, policy
@@ -182,23 +183,14 @@ class _Recording:
         return Recorded(path=self._out, trace=trace, evaluations=self._spent)
 
     def _request(self) -> dict[str, Any]:
-        family, settings = self._family, self._settings
-        sites = settings.sites if isinstance(settings.sites, str) else [str(site) for site in settings.sites]
-        return {
+        family = self._family
+        settings = attrs.evolve(self._settings, steps=self._steps, guidance=self._guidance, keep_on=None)
+        asked: dict[str, Any] = plain(settings)
+        return asked | {
             "family": family.name,
             "model": identity_of(family.model),
             "scheduler": "" if family.pipeline is None else identity_of(family.pipeline.scheduler),
             "dtype": str(next(family.model.parameters()).dtype).removeprefix("torch."),
-            "samples": settings.samples,
-            "steps": self._steps,
-            "guidance": self._guidance,
-            "seed": settings.seed,
-            "batch": settings.batch,
-            "sites": sites,
-            "every": settings.every,
-            "measured": settings.measured,
-            "target": None if settings.target is None else str(settings.target),
-            "features": settings.features,
             "conditions": self._hash(),
         }
 

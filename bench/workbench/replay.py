@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 from foreseer.errors import OptionError
 from foreseer.psnr import decibels, likeness_of
 from foreseer.registry import PolicySpec, signature_of
-from foreseer.types import OUTPUT, Site
+from foreseer.types import Site
 from foreseer.workbench.forecast_errors import final_errors
 from foreseer.workbench.judgements import Judgements
 from foreseer.workbench.predictors import OWN, Predictor, predictor_named
 from foreseer.workbench.schedules import Schedule, computed_steps, run_of, schedule_from
-from foreseer.workbench.trace import Trace, site_named, squared_error
+from foreseer.workbench.sites import site_from
+from foreseer.workbench.trace import Trace, squared_error
 from foreseer.workbench.weights import LinearWeights
 
 __all__ = ["GapErrors", "Replay", "Score", "gap_errors", "promised_psnr", "site_of", "with_promise"]
@@ -104,11 +105,8 @@ class Score:
 
 def site_of(trace: Trace, text: str) -> Site:
     """Read a site: ``last``, ``first``, ``output``, a block's number, or ``11.block``. Raises `OptionError` for one that is not recorded."""
-    words = {"last": Site(trace.depth - 1), "first": Site(0), "output": OUTPUT}
-    try:
-        site = words[text] if text in words else Site(int(text)) if text.lstrip("-").isdigit() else site_named(text)
-    except ValueError as error:
-        raise OptionError(f"site={text!r} is unknown; write last, first, output, or one of {', '.join(map(str, trace.sites))}") from error
+    there = ", ".join(map(str, trace.sites))
+    site = site_from(text, advice=f"write last, first, output, or one of {there}")
     trace.gram(site)
     return Site(trace.depth - 1) if site == Site(-1) else site
 

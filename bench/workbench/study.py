@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import sqlite3
 import warnings
@@ -14,6 +13,7 @@ from typing import Any
 import attrs
 import numpy as np
 
+from foreseer.document import changes, plain
 from foreseer.errors import FileError, OptionError
 from foreseer.files import make_folder
 from foreseer.workbench.search import Space
@@ -56,16 +56,16 @@ class Study:
             storage = None if file is None else optuna.storages.RDBStorage(f"sqlite:///{file}")
         except Exception as error:  # whatever SQLAlchemy and optuna make of a folder, a file of another version, or one without permission
             raise OptionError(f"study={str(file)!r} cannot be used: {type(error).__name__}: {_line(error)}; write another file name") from error
-        plain = json.loads(json.dumps(settings))
         if existed and storage is not None:
             self._study = optuna.load_study(study_name=NAME, storage=storage)
             old = self._study.user_attrs.get("settings", {})
-            differing = [f"{key} was {old.get(key)}, is {plain.get(key)}" for key in dict.fromkeys([*old, *plain]) if old.get(key) != plain.get(key)]
+            differing = changes(old, settings)
             if differing:
-                raise OptionError(f"study={str(file)!r} was begun with other settings: {'; '.join(differing)}. Write another --study, or the same settings")
+                advice = "Write another --study, or the same settings"
+                raise OptionError(f"study={str(file)!r} was begun with other settings: {differing}. {advice}")
         else:
             self._study = optuna.create_study(study_name=NAME, storage=storage, directions=target.directions)
-            self._study.set_user_attr("settings", plain)
+            self._study.set_user_attr("settings", plain(settings))
         for trial in self._study.get_trials(deepcopy=False, states=(optuna.trial.TrialState.RUNNING,)):
             self._study.tell(trial.number, state=optuna.trial.TrialState.FAIL)  # left by a process that was killed
 

@@ -12,15 +12,16 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from foreseer.document import Document, plain, structured
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 from foreseer.signature import Signature
 from foreseer.types import OUTPUT, Site
 
-__all__ = ["FORMAT", "Trace", "in_order", "site_named", "squared_error"]
+__all__ = ["FILE", "Trace", "in_order", "site_named", "squared_error"]
 
-FORMAT = "foreseer trace 1"
-"""What the file says it is. Another number is another format."""
+FILE = Document(format="foreseer trace 1", made_by="`foreseer record`", again="record again")
+"""What is said about a trace, in the metadata of its file; the inner products are tensors beside it."""
 
 Array = NDArray[np.float64]
 
@@ -156,21 +157,10 @@ class Trace:
         lower = np.tril_indices(self.num_steps)
         tensors = {f"gram/{stream}/{site}": np.ascontiguousarray(gram[:, lower[0], lower[1]]) for (stream, site), gram in self.grams.items()}
         tensors |= {"sensitivity": self.sensitivity, "final_norm": self.final_norm}
-        plain = {
-            "signature": self.signature.to_dict(),
-            "depth": self.depth,
-            "copies": self.copies,
-            "labels": list(self.labels),
-            "streams": list(self.streams),
-            "target": None if self.target is None else str(self.target),
-            "measured": list(self.measured),
-            "evaluations": self.evaluations,
-            "final_size": self.final_size,
-            "features": self.features,
-            "seed": self.seed,
-        }
-        text = json.dumps(plain)
-        metadata = {"format": FORMAT, "trace": text, "sha256": _digest(tensors, text)}
+        names = [field.name for field in attrs.fields(Trace) if field.name not in ("grams", *tensors)]
+        facts = {name: getattr(self, name) for name in names}
+        text = json.dumps(plain({**facts, "target": None if self.target is None else str(self.target)}))
+        metadata = {"format": FILE.format, "trace": text, "sha256": _digest(tensors, text)}
         return write_whole(path, save(tensors, metadata))
 
     @classmethod
@@ -184,42 +174,31 @@ class Trace:
             from safetensors import SafetensorError, safe_open
         except ImportError as error:
             raise OptionError("reading a trace needs safetensors: pip install 'foreseer[workbench]'") from error
-        try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
-        except (OSError, SafetensorError) as error:
-            raise OptionError(f"{str(path)!r} cannot be read as safetensors: {error}; write the name of a file that `foreseer record` made") from error
-        if metadata.get("format") != FORMAT:
-            raise OptionError(f"{str(path)!r} says it is {metadata.get('format', 'nothing')!r}, and this foreseer reads {FORMAT!r}; record again")
-        digest = _digest(tensors, metadata.get("trace", ""))
-        if metadata.get("sha256") != digest:
-            raise OptionError(f"{str(path)!r} is damaged: its contents have checksum {digest[:12]}, it says {str(metadata.get('sha256'))[:12]}; record again")
-        try:
+        with FILE.opened(path, SafetensorError), safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no mapping)
+        FILE.check_format(path, metadata.get("format", "nothing"))
+        FILE.check_seal(path, metadata.get("sha256"), _digest(tensors, metadata.get("trace", "")))
+        with FILE.content(path):
             return cls._of(json.loads(metadata["trace"]), tensors)
-        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise OptionError(f"{str(path)!r} is no whole trace: {type(error).__name__}: {error}; record again") from error
 
     @classmethod
-    def _of(cls, plain: dict[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Trace:
+    def _of(cls, facts: dict[str, Any], tensors: Mapping[str, NDArray[Any]]) -> Trace:
         """Put together what `save` took apart."""
-        signature = Signature.from_dict(plain.pop("signature"))
-        lower = np.tril_indices(signature.num_steps)
+        lower = np.tril_indices(facts["signature"]["num_steps"])
         grams = {}
         for name, packed in tensors.items():
             if name.startswith("gram/"):
                 _, stream, site = name.split("/")
-                gram = np.zeros((len(packed), signature.num_steps, signature.num_steps))
+                gram = np.zeros((len(packed), lower[0][-1] + 1, lower[0][-1] + 1))
                 gram[:, lower[0], lower[1]] = packed
                 gram[:, lower[1], lower[0]] = packed
                 grams[stream, site_named(site)] = gram
-        known = {field.name for field in attrs.fields(cls)}
-        given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in plain.items() if key in known}
-        given["target"] = None if plain["target"] is None else site_named(plain["target"])
-        trace = cls(signature=signature, grams=grams, sensitivity=tensors["sensitivity"], final_norm=tensors["final_norm"], **given)
+        target = None if facts["target"] is None else site_named(facts["target"])
+        trace = structured(cls, {**facts, **tensors, "target": target, "grams": grams})
         counts = {len(gram) for gram in grams.values()} | {len(norms) for norms in (trace.sensitivity, trace.final_norm) if norms.size} | {len(trace.labels)}
         if len(counts) > 1:
-            raise ValueError(f"it holds numbers of {' and of '.join(map(str, sorted(counts)))} samples")
+            raise OptionError(f"it holds numbers of {' and of '.join(map(str, sorted(counts)))} samples")
         return trace
 
 

@@ -43,17 +43,19 @@ class TuneSettings:
         policy: As on the command line; the options that it fixes are held.
         target: What to look for.
         family: One of `foreseer.bench.families.FAMILIES`.
-        ranges: What to search, where the policy's declarations do not do: see `foreseer.workbench.search.parse_range`.
+        ranges: What to search, where the policy's declarations do not do; several may follow. See
+            `foreseer.workbench.search.parse_range`.
         samples: How many samples each trial draws, beginning with sample 0.
         held_out: How many of the samples after them the chosen point is checked on; None for as many.
         batch: Samples that are drawn together.
         steps: Denoising steps; None for the family's own number.
-        guidance: None for the family's own.
-        seed: Of the noise, and of the search.
+        guidance: Weight of the guidance; None for the family's own.
+        seed: Seed of the noise, and of the search.
         trials: How many points are tried, those of the study's file counted.
         study: SQLite file in which the trials are kept; with one that exists, the search goes on. None keeps nothing.
         name: Of the preset; None for family and target.
-        dtype, device: Where and in what the model computes.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
 
     Raises:
         OptionError: A value is out of range; the message says what to write.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import attrs
 
 from foreseer.console import complain, console, needs, table
-from foreseer.errors import OptionError
+from foreseer.document import plain
 from foreseer.files import refuse_unwritable_folder, write_csv
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = ["ledger"]
 UNKNOWN = "(run not finished)"
 
 
+@needs("ledger", "workbench")
 def ledger(
     file: Annotated[Path, typer.Argument(help="A file that the observer `ledger` wrote.")],
     tolerance: Annotated[float | None, typer.Option(help="The true error that is tolerable. Default: the median of the true errors of each policy.")] = None,
@@ -37,10 +38,6 @@ def ledger(
 
     if out is not None:
         refuse_unwritable_folder(out)
-    if at not in ("site", "output"):
-        raise OptionError(f"at={at!r} is unknown; write site or output")
-    if tolerance is not None and not 0 <= tolerance < math.inf:
-        raise OptionError(f"tolerance={tolerance} is out of range; write a relative error >= 0, such as 0.05")
     entries, metric = read_ledger(file)
     policies: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -49,8 +46,8 @@ def ledger(
     tolerances = {name: judged.usual_tolerance() if tolerance is None else tolerance for name, judged in found.items()}
     known = {name: judged for name, judged in found.items() if math.isfinite(tolerances[name])}
     if as_json:
-        plain = {name: _plain(judged, tolerances[name]) for name, judged in known.items()}
-        typer.echo(json.dumps({"metric": metric, "at": at, "policies": plain}, indent=1))
+        counted = {name: _figures(judged, tolerances[name]) for name, judged in known.items()}
+        typer.echo(json.dumps(plain({"metric": metric, "at": at, "policies": counted}), indent=1))
     else:
         _print(known, tolerances, metric, at)
     if not known:
@@ -83,24 +80,15 @@ def _cells(counts: StepCounts) -> list[str]:
     return ["all" if counts.step is None else str(counts.step), *("" if n is None else str(n) for n in whole), *numbers, rank]
 
 
-def _plain(judged: Judgements, tolerance: float) -> dict[str, Any]:
-    sweep = judged.sweep(tolerance)
-    return {"tolerance": tolerance, "area": _finite(sweep.area), "steps": [_line(counts) for counts in judged.table(tolerance)]}
-
-
-def _line(counts: StepCounts) -> dict[str, Any]:
-    return {key: _finite(value) if isinstance(value, float) else value for key, value in attrs.asdict(counts).items()}
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _figures(judged: Judgements, tolerance: float) -> dict[str, Any]:
+    return {"tolerance": tolerance, "area": judged.sweep(tolerance).area, "steps": judged.table(tolerance)}
 
 
 def _write(found: dict[str, Judgements], policies: dict[str, list[Entry]], tolerances: dict[str, float], out: Path) -> list[Path]:
     """Write, for each policy, three pictures, the counts and the entries."""
-    with needs("pictures", "workbench"):
-        from foreseer.bench.files import file_names
-        from foreseer.workbench.ledger_pictures import draw_calibration, draw_counts, draw_roc
+    from foreseer.bench.files import file_names
+    from foreseer.workbench.ledger_pictures import draw_calibration, draw_counts, draw_roc
+
     written = []
     for name, short in file_names(found).items():
         judged, tolerance = found[name], tolerances[name]
@@ -108,29 +96,20 @@ def _write(found: dict[str, Judgements], policies: dict[str, list[Entry]], toler
             written.append(draw_calibration(judged, out / f"{short}-calibration.png", title=name, tolerance=tolerance))
             written.append(draw_roc(judged, tolerance, out / f"{short}-thresholds.png", title=name))
         written.append(draw_counts(judged, tolerance, out / f"{short}-steps.png", title=name))
-        written.append(_csv(out / f"{short}-steps.csv", [_line(counts) for counts in judged.table(tolerance)]))
+        written.append(_csv(out / f"{short}-steps.csv", list(map(attrs.asdict, judged.table(tolerance)))))
         written.append(_csv(out / f"{short}-rows.csv", [line for entry in policies[name] for line in _rows(entry)]))
     return written
 
 
 def _rows(entry: Entry) -> list[dict[str, Any]]:
     head = {"policy": entry.policy, "run": entry.run, "stream": entry.stream, "step": entry.step, "site": entry.site}
+    names = ("error", "accept", "computed", "site_error", "output_error")
     return [
-        head
-        | {
-            "row": row,
-            "sample": entry.groups[row],
-            "error": entry.error[row],
-            "threshold": entry.threshold,
-            "accept": "" if entry.accept is None else entry.accept[row],
-            "computed": entry.computed[row],
-            "site_error": entry.site_error[row],
-            "output_error": entry.output_error[row],
-        }
+        {**head, "row": row, "sample": entry.groups[row], "threshold": entry.threshold}
+        | {name: values[row] if (values := getattr(entry, name)) is not None else None for name in names}
         for row in range(len(entry.groups))
     ]
 
 
 def _csv(path: Path, lines: list[dict[str, Any]]) -> Path:
-    plain = [{key: None if value != value else value for key, value in line.items()} for line in lines]
-    return write_csv(path, list(lines[0]), plain)
+    return write_csv(path, list(lines[0]), map(plain, lines))

@@ -7,7 +7,9 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from foreseer.console import console, needs, table
+from foreseer.command_options import Settings, takes
+from foreseer.console import console, table
+from foreseer.document import plain
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable
 
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
+@takes("foreseer.workbench.planner:Limits", extra="workbench")
 def plan(
     trace: Annotated[Path, typer.Argument(help="A file that `foreseer record` made.")],
+    settings: Settings,
     out: Annotated[Path, typer.Option(help="The plan's file.")] = Path("plan.json"),
     predictor: Annotated[str, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="What forecasts; it must be linear.")] = "taylor:max_order=1",
     budget: Annotated[int | None, typer.Option(help="Computed steps of the schedule that the plan names. Default: about a quarter of the steps.")] = None,
@@ -30,9 +34,6 @@ def plan(
     target: Annotated[str, typer.Option(help="What is forecast: modules, last_block or output.")] = "modules",
     objective: Annotated[str, typer.Option(help="How errors of single steps add up: gaps, sum or squares.")] = "gaps",
     over: Annotated[str, typer.Option(help="Over the samples: mean or worst.")] = "mean",
-    first: Annotated[int, typer.Option(help="Steps computed at the start.")] = 1,
-    last: Annotated[int, typer.Option(help="Steps computed at the end.")] = 0,
-    max_gap: Annotated[int | None, typer.Option(help="Most steps from one computed step to the next.")] = None,
     preset: Annotated[Path | None, typer.Option(help="Run the chosen schedule with the model, and write it as a preset. Needs --family.")] = None,
     family: Annotated[str | None, typer.Option(help="For --preset, the model that was recorded: dit, flux or wan.")] = None,
     samples: Annotated[int, typer.Option(help="For --preset, how many recorded samples, and how many others, to measure on.")] = 8,
@@ -43,40 +44,31 @@ def plan(
     if sum(value is not None for value in asked.values()) > 1:
         both = " and ".join(f"--{name.replace('_', '-')}" for name, value in asked.items() if value is not None)
         raise OptionError(f"{both} each choose the number of computed steps; write one of them")
-    _one_of("target", target, ("last_block", "modules", "output"))
-    _one_of("objective", objective, ("gaps", "sum", "squares"))
-    _one_of("over", over, ("mean", "worst"))
-    for name, value, least in (("first", first, 1), ("last", last, 0), ("max_gap", max_gap, 1)):
-        if value is not None and value < least:
-            raise OptionError(f"{name}={value} is out of range; write a whole number >= {least}")
     if block_rows is not None and not 0 < block_rows <= 1:
         raise OptionError(f"block_rows={block_rows} is out of range; write a share in (0, 1]")
     if (preset is None) != (family is None):
         raise OptionError("a preset is measured with the model: write both --preset FILE.json and --family NAME, or neither")
     if out.suffix != ".json":
         raise OptionError(f"out={str(out)!r} is no name of a plan; write one that ends in .json")
-    with needs("plan", "workbench"):
-        from foreseer.workbench.planner import Limits
-        from foreseer.workbench.planner import plan as find
-        from foreseer.workbench.trace import Trace
+    from foreseer.workbench.planner import plan as find
+    from foreseer.workbench.trace import Trace
 
-        for path in (out, preset):
-            if path is not None:
-                refuse_unwritable(path)
-        limits = Limits(first=first, last=last, max_gap=max_gap)
-        recorded = Trace.load(trace)
-        found = find(recorded, predictor=predictor, target=target, objective=objective, over=over, limits=limits)  # type: ignore[arg-type]  # checked above
+    limits = settings()
+    for path in (out, preset):
+        if path is not None:
+            refuse_unwritable(path)
+    chosen: dict[str, Any] = {"predictor": predictor, "target": target, "objective": objective, "over": over}
+    found = find(Trace.load(trace), limits=limits, **chosen)
     found = _choose(found, budget=budget, block_rows=block_rows, target_error=target_error)
     written = found.save(out)
     if preset is not None and family is not None:
-        with needs("a preset", "workbench"):
-            from foreseer.bench.families import load_family
-            from foreseer.workbench.planned_preset import planned_preset
+        from foreseer.bench.families import load_family
+        from foreseer.workbench.planned_preset import planned_preset
 
         made = planned_preset(found, load_family(family, device="cpu", dtype=found.signature.dtype or "float32"), name=preset.stem, samples=samples)
         typer.echo(f"wrote {made.save(preset)}: {made.held_out}", err=as_json)
     if as_json:
-        typer.echo(json.dumps(found.to_dict(), indent=1))
+        typer.echo(json.dumps(plain(found), indent=1))
         return
     console().print(_front(found))
     for note in (found.note, f"chosen: {found.chosen} of {found.num_steps} steps, {'+'.join(map(str, found.budget().steps))}", f"wrote {written}"):
@@ -120,8 +112,3 @@ def _ranges(steps: tuple[int, ...]) -> str:
         else:
             runs.append([step])
     return ", ".join("-".join(map(str, run)) for run in runs)
-
-
-def _one_of(name: str, value: str, words: tuple[str, ...]) -> None:
-    if value not in words:
-        raise OptionError(f"{name}={value!r} is unknown; write one of {', '.join(words)}")

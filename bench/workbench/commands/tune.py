@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from foreseer.console import complain, console, needs, progress, table
+from foreseer.command_options import Settings, takes
+from foreseer.console import complain, console, progress, table
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable
-from foreseer.registry import parse_policy
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
@@ -25,54 +25,38 @@ SHOWN = 8
 """Points of a search that are printed; of a front all are."""
 
 
+@takes(
+    "foreseer.workbench.tune:TuneSettings",
+    extra="workbench",
+    leave_out=("policy", "target", "name"),
+    ranges={"metavar": "OPTION=LOW..HIGH[:log] | OPTION=A,B"},
+)
 def tune(
-    policy: Annotated[str, typer.Argument(metavar="NAME[:OPTION=VALUE,...]", help="The policy; options that are written here are held.")],
-    family: Annotated[str, typer.Option(help="dit, flux or wan.")] = "dit",
-    target_speedup: Annotated[float | None, typer.Option(help="Closest to full computation at this speed-up by block-rows, such as 3.")] = None,
+    policy: Annotated[
+        str,
+        typer.Argument(metavar="NAME[:OPTION=VALUE,...]", help="The policy; options written here are held."),
+    ],
+    settings: Settings,
+    target_speedup: Annotated[
+        float | None,
+        typer.Option(help="Closest to full computation at this speed-up by block-rows, such as 3."),
+    ] = None,
     target_psnr: Annotated[float | None, typer.Option(help="Cheapest at this mean PSNR to full computation, in dB.")] = None,
     front: Annotated[bool, typer.Option("--front", help="All points that no other beats in cost and PSNR.")] = False,
-    ranges: Annotated[
-        list[str] | None, typer.Option(metavar="OPTION=LOW..HIGH[:log] | OPTION=A,B", help="What to search; several may follow. Default: as declared.")
-    ] = None,
-    trials: Annotated[int, typer.Option(help="Points to try, with those in the study's file.")] = 30,
-    samples: Annotated[int, typer.Option(help="Samples that each trial draws.")] = 16,
-    held_out: Annotated[int | None, typer.Option(help="Other samples to check the result on. Default: as many.")] = None,
-    batch: Annotated[int, typer.Option(help="Samples that are drawn together.")] = 16,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps. Default: the family's.")] = None,
-    guidance: Annotated[float | None, typer.Option(help="Weight of the guidance. Default: the family's.")] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the noise and of the search.")] = 0,
-    study: Annotated[Path | None, typer.Option(help="SQLite file that keeps the trials; the same command goes on with it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the result as a preset.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
 ) -> None:
     """Tune a policy's options on a model that ships with the package."""
-    parse_policy(policy)  # a wrong name is told at once, before anything heavy is imported
+    from foreseer.workbench import tune as tuner
+
+    study = settings.keywords.get("study")
     for path in (study, out):
         if path is not None:
             refuse_unwritable(path)
-    with needs("tune", "workbench"):
-        from foreseer.workbench import tune as tuner
-    settings = tuner.TuneSettings(
-        policy=policy,
-        target=_target(target_speedup, target_psnr, front, out),
-        family=family,
-        ranges=ranges or (),
-        samples=samples,
-        held_out=held_out,
-        batch=batch,
-        steps=steps,
-        guidance=guidance,
-        seed=seed,
-        trials=trials,
-        study=study,
-        name=None if out is None else out.stem,
-        dtype=dtype,
-        device=device,
-    )
+    target = _target(target_speedup, target_psnr, front, out)
+    made = settings(policy=policy, target=target, name=None if out is None else out.stem)
     try:
         with progress() as tell:
-            found = tuner.tune(settings, tell=tell)
+            found = tuner.tune(made, tell=tell)
     except KeyboardInterrupt:
         kept = (
             f"the finished trials are in {study}; go on with: {shlex.join(['foreseer', *sys.argv[1:]])}"
@@ -83,7 +67,8 @@ def tune(
         raise
     _print(found)
     if found.preset is None and not front:
-        complain(f"no trial reached {settings.target}, so that there is no preset; write more --trials, other --ranges, or a lower target")
+        advice = "write more --trials, other --ranges, or a lower target"
+        complain(f"no trial reached {target}, so that there is no preset; {advice}")
         raise typer.Exit(1)
     if found.preset is not None and out is not None:
         typer.echo(f"preset: {found.preset.save(out)}")
