@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["are_cut", "differentiates", "floats", "kept_tokens", "named_arguments", "shapes_of", "signature_of_call", "stream_of"]
+__all__ = ["are_cut", "differentiates", "kept_tokens", "named_arguments", "shapes_of", "signature_of_call", "stream_of"]
 
 Shapes = list[tuple[torch.Size, torch.dtype]]
 
@@ -104,14 +103,3 @@ def stream_of(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     if isinstance(named, Tensor):
         return named
     return next((leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
-
-
-def floats(values: Any) -> Any:
-    """Numbers as they are given, in whatever sequence or tensor, as a tuple; None and what is none stay for others to refuse."""
-    if values is None:
-        return None
-    listed = values.tolist() if hasattr(values, "tolist") else values
-    if not isinstance(listed, Iterable):
-        return listed
-    plain = [v.item() if hasattr(v, "item") else v for v in listed]
-    return tuple(float(v) if isinstance(v, Real) else v for v in plain)  # what is no number, or no sequence, is refused by name

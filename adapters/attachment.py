@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 from torch import Tensor, nn
 
-from foreseer.adapters.arguments import floats
 from foreseer.adapters.bystanders import Bystanders
 from foreseer.adapters.calls import Call, Interception, intercept
 from foreseer.adapters.contexts import Context
@@ -22,6 +21,7 @@ from foreseer.adapters.loops import PipelineLoop
 from foreseer.adapters.refusals import mark, refuse, refuse_cache, unmark
 from foreseer.adapters.streams import Streams
 from foreseer.adapters.wires import Wires
+from foreseer.declared import floats
 from foreseer.errors import ContractError
 from foreseer.registry import PolicySpec
 from foreseer.report import Report

@@ -14,9 +14,10 @@ from foreseer.adapters.calls import Call
 from foreseer.adapters.generation import Generation, Place
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.parallel import vote_for
-from foreseer.adapters.rows import copies_in, groups_of
+from foreseer.adapters.rows import copies_in
 from foreseer.adapters.streams import Key, Stream, Streams
 from foreseer.adapters.wires import Wires
+from foreseer.declared import groups_of
 from foreseer.errors import ContractError, OptionError, OverBudgetError, UnsupportedModelError
 from foreseer.report import Report
 from foreseer.types import Run

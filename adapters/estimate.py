@@ -15,8 +15,8 @@ from foreseer.adapters.published import published
 from foreseer.adapters.rows import count_rows
 from foreseer.adapters.wires import Wires
 from foreseer.contract import features_to_keep
+from foreseer.declared import refuse_schedule
 from foreseer.errors import OptionError
-from foreseer.options import refuse_schedule
 from foreseer.plugins import Policy
 from foreseer.registry import PolicySpec
 from foreseer.registry import policy as named

@@ -17,8 +17,8 @@ from torch import nn
 
 from foreseer.adapters.arguments import named_arguments, signature_of_call
 from foreseer.adapters.telling import Text, Time
+from foreseer.declared import refuse_schedule
 from foreseer.errors import ContractError, OptionError
-from foreseer.options import refuse_schedule
 
 __all__ = ["MOST_CALLS", "Generation", "Place"]
 

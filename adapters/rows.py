@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from numbers import Integral, Real
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -15,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from foreseer.errors import ContractError, UnsupportedModelError
 from foreseer.transfer import on_device
 
-__all__ = ["Batch", "batch_of", "copies_in", "count_rows", "groups_of", "is_row_list", "merge_rows", "select_rows", "take_rows"]
+__all__ = ["Batch", "batch_of", "copies_in", "count_rows", "is_row_list", "merge_rows", "select_rows", "take_rows"]
 
 _BATCH_FREE = re.compile(r"rope|rotary|freqs|(?<!input)(?<!segment)_ids$|^indices_|img_shapes|pos_embed")
 """Names of positions in diffusers' models: no batch dimension, unless they have three dimensions or more (HiDream's ``img_ids``)."""
@@ -23,7 +22,6 @@ _LAYERS_FIRST = ("encoder_hidden_states_llama3",)
 """Arguments with a dimension of layers in front of the batch (HiDream)."""
 _STATE = re.compile(r"cache|past_key_values")
 """Names of what a call may write to. Rows on their own would leave their own in it."""
-LABELS = "write whole numbers, one per row, equal for rows of one sample"
 
 
 @attrs.frozen
@@ -186,31 +184,3 @@ def select_rows(output: Any, rows: Sequence[int], batch: Batch) -> Any:
     if output is None:
         return None
     raise ContractError(f"the model returned a {type(output).__name__}, whose rows cannot be taken apart; decide for the whole batch instead")
-
-
-def groups_of(given: Sequence[int] | int | None, rows: int) -> tuple[int, ...]:
-    """Return ``(R,)`` which sample each row of a call belongs to.
-
-    Args:
-        given: Labels of the rows; or the number of samples, B, where row r belongs to sample r mod B; None where every row is a sample.
-        rows: Rows of the call, R.
-
-    Raises:
-        ContractError: They do not fit.
-    """
-    if given is None:
-        return tuple(range(rows))
-    given = given.tolist() if hasattr(given, "tolist") else given
-    if isinstance(given, (bool, str)) or not isinstance(given, (Integral, Iterable)):
-        raise ContractError(f"groups={given!r} says no samples; {LABELS}, or the number of samples, or None where each row is one")
-    if isinstance(given, Integral):
-        if given < 1 or rows % given:
-            raise ContractError(f"groups={given} samples do not divide the {rows} rows of the call")
-        return tuple(row % int(given) for row in range(rows))
-    labels = list(given)
-    if len(labels) != rows:
-        raise ContractError(f"groups has {len(labels)} labels for the {rows} rows of the call; give one per row, or the number of samples")
-    wrong = [label for label in labels if not isinstance(label, Real) or not float(label).is_integer()]
-    if wrong:
-        raise ContractError(f"groups has the label {wrong[0]!r}; {LABELS}")
-    return tuple(int(label) for label in labels)

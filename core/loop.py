@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
+from torch import Tensor
+
 from foreseer.backbone import Backbone
+from foreseer.declared import floats, groups_of, refuse_schedule
+from foreseer.errors import OptionError
 from foreseer.registry import PolicySpec, build_observers
 from foreseer.registry import policy as named
 from foreseer.report import Report
@@ -18,13 +22,13 @@ __all__ = ["sample"]
 def sample(
     backbone: Backbone,
     x: Any,
-    timesteps: Sequence[float],
+    timesteps: Sequence[float] | Tensor,
     *,
     policy: str | Callable[..., Any] | PolicySpec,
     inputs: Callable[[Any, float], Any],
     update: Callable[[Any, Any, int], Any],
-    groups: Sequence[int] | None = None,
-    sigmas: Sequence[float] | None = None,
+    groups: Sequence[int] | int | None = None,
+    sigmas: Sequence[float] | Tensor | None = None,
     observers: Sequence[object] = (),
     on_error: Literal["raise", "compute"] = "raise",
 ) -> tuple[Any, Report]:
@@ -33,31 +37,42 @@ def sample(
     Args:
         backbone: The denoiser.
         x: The initial noise.
-        timesteps: ``(T,)`` one per denoiser evaluation, in the order of the evaluations.
+        timesteps: ``(T,)`` one per denoiser evaluation, in their order; handed to ``inputs`` as they are given.
         policy: See `foreseer.policy`.
         inputs: ``(x, timestep) -> inputs`` of one evaluation, in the backbone's own form.
         update: ``(x, output, index) -> x``: the sampler's step.
-        groups: ``(R,)`` sample of each row; None where every row is a sample.
+        groups: ``(R,)`` sample of each row, or the number of samples, B, if row r belongs to sample r mod B; None where every row is one.
         sigmas: ``(T,)`` noise levels, for policies that want them.
         observers: Plugins that watch, or names of installed ones (``"csvtrace:path=trace.csv"``).
         on_error: See `foreseer.Session`.
 
     Returns:
         The final ``x`` and the report.
+
+    Raises:
+        OptionError: There is no timestep, or one, or a noise level, is no finite number.
+        ContractError: ``groups`` do not fit the rows.
+        ForeseerError: As `foreseer.Session`.
     """
-    rows = backbone.rows(inputs(x, timesteps[0]))
+    given = timesteps.tolist() if isinstance(timesteps, Tensor) else timesteps
+    given = tuple(given) if isinstance(given, Iterable) else given
+    times = floats(given)
+    refuse_schedule(None, times, floats(sigmas))
+    if not times:
+        raise OptionError(f"timesteps={timesteps!r} has no step; write one number for each denoiser evaluation")
+    rows = backbone.rows(inputs(x, given[0]))
     run = Run(
         depth=backbone.depth,
         rows=rows,
-        groups=tuple(range(rows)) if groups is None else tuple(groups),
-        num_steps=len(timesteps),
-        timesteps=tuple(float(t) for t in timesteps),
-        sigmas=None if sigmas is None else tuple(float(s) for s in sigmas),
+        groups=groups_of(groups, rows),
+        num_steps=len(times),
+        timesteps=times,
+        sigmas=floats(sigmas),
         sites=backbone.sites,
     )
     session = Session(backbone, named(policy), run, observers=build_observers(observers), on_error=on_error)
     try:
-        for index, timestep in enumerate(timesteps):
+        for index, timestep in enumerate(given):
             x = update(x, session.evaluate(inputs(x, timestep)), index)
     finally:
         report = session.finish()

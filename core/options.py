@@ -13,7 +13,7 @@ import functools
 import inspect
 import math
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from numbers import Integral, Real
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -21,7 +21,7 @@ import attrs
 
 from foreseer.errors import OptionError
 
-__all__ = ["Range", "allows", "alternatives", "at_least", "at_least_float", "checked", "cites", "describe_option", "fraction", "refuse_schedule"]
+__all__ = ["Range", "allows", "alternatives", "at_least", "at_least_float", "checked", "cites", "describe_option", "fraction"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -79,18 +79,6 @@ def at_least_float(low: float) -> Range:
 
 fraction = Range(float, 0.0, 1.0)
 """Numbers from 0 to 1."""
-
-
-def refuse_schedule(num_steps: object, timesteps: Sequence[float] | None, sigmas: Sequence[float] | None) -> None:
-    """Refuse a schedule that is none. Raises OptionError where ``num_steps`` is no whole number >= 1, or a time or a noise level is no finite number."""
-    if num_steps is not None and (isinstance(num_steps, bool) or not isinstance(num_steps, Integral) or num_steps < 1):
-        raise OptionError(f"num_steps={num_steps!r} is out of range; write a whole number >= 1, or None where it is not known")
-    for name, values in (("timesteps", timesteps), ("sigmas", sigmas)):
-        if values is not None and not isinstance(values, Iterable):
-            raise OptionError(f"{name}={values!r} is no sequence; write finite numbers, one for each step, or None")
-        wrong = [value for value in values or () if not isinstance(value, Real) or not math.isfinite(value)]
-        if wrong:
-            raise OptionError(f"{name} has {wrong[0]!r} in it; write finite numbers, one for each step")
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}

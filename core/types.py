@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.options import refuse_schedule
+from foreseer.declared import refuse_schedule, refuse_shape
 
 if TYPE_CHECKING:
     from foreseer.metrics import Metric
@@ -50,7 +50,7 @@ class Run:
     """What is known when a run starts. A run is one sampling loop over one stream of denoiser evaluations.
 
     Raises:
-        OptionError: ``num_steps``, ``timesteps`` or ``sigmas`` are out of range.
+        OptionError: One of the numbers is out of range, or ``groups`` has no label for each row.
 
     Attributes:
         depth: Number of blocks, L.
@@ -81,6 +81,7 @@ class Run:
     start: int = 0
 
     def __attrs_post_init__(self) -> None:
+        refuse_shape(self.depth, self.rows, self.groups, self.start)
         refuse_schedule(self.num_steps, self.timesteps, self.sigmas)
 
     def step(self, index: int, timestep: float | None = None, sigma: float | None = None) -> Step:

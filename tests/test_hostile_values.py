@@ -19,6 +19,7 @@ from foreseer import ContractError, ForeseerError, Needs, OptionError, Plan, Run
 from foreseer.__main__ import app
 from foreseer.adapters.estimate import estimate_published
 from foreseer.contract import MOST_ANCHORS
+from foreseer.declared import groups_of
 from foreseer.listing import list_plugins
 from foreseer.options import alternatives
 from foreseer.registry import parse_plugin, signature_of
@@ -164,15 +165,15 @@ def test_a_schedulers_times_that_are_no_numbers_are_not_known_and_the_report_sta
 @pytest.mark.parametrize("groups", [(0.5, 0.7), np.array([0.0, 0.4]), torch.tensor([1.5, 2.0])])
 def test_groups_are_not_cut_to_whole_numbers(groups):
     with pytest.raises(ContractError, match=r"groups has the label .*whole numbers"):
-        foreseer.adapters.rows.groups_of(groups, 2)
-    assert foreseer.adapters.rows.groups_of((1.0, 2.0), 2) == (1, 2)
+        groups_of(groups, 2)
+    assert groups_of((1.0, 2.0), 2) == (1, 2)
 
 
 @pytest.mark.parametrize("groups", ["ab", 1.5, (None, 0), ("a", "b"), True, np.float64(1.5), torch.tensor(0.5)], ids=repr)
 def test_groups_that_say_no_samples(groups):
     with pytest.raises(ContractError, match=r"groups.* whole numbers, one per row"):
-        foreseer.adapters.rows.groups_of(groups, 2)
-    assert foreseer.adapters.rows.groups_of(np.int64(1), 2) == foreseer.adapters.rows.groups_of(torch.tensor(1), 2) == (0, 0)
+        groups_of(groups, 2)
+    assert groups_of(np.int64(1), 2) == groups_of(torch.tensor(1), 2) == (0, 0)
 
 
 @pytest.mark.parametrize("name", ["timesteps", "sigmas"])
@@ -218,3 +219,37 @@ def test_a_setup_that_needs_nothing_that_can_be_kept(answer):
     world = World(constant)
     with pytest.raises(foreseer.AnswerError, match=r"setup gave .*foreseer\.Needs"):
         Session(world, foreseer.policy(lambda: Setup(1)), Run(world.depth, 3, (0, 1, 2), sites=world.sites))
+
+
+@pytest.mark.parametrize("timesteps", [3.0, None, (), [float("nan")], ["soon"], torch.tensor([float("inf")]), "12"], ids=repr)
+def test_a_loop_without_steps_is_refused(timesteps):
+    world = World(constant)
+    with pytest.raises(OptionError, match=r"timesteps.* write "):
+        foreseer.sample(world, None, timesteps, policy="none", inputs=lambda x, t: t, update=lambda x, output, index: None)
+
+
+@pytest.mark.parametrize("groups", ["abc", 2.5, [0.5, 1, 2], [0, 1], float("nan")], ids=repr)
+def test_a_loop_whose_groups_say_no_samples_is_refused(groups):
+    world = World(constant)
+    with pytest.raises(ContractError, match=r"groups.* (write|give) "):
+        foreseer.sample(world, None, [0, 1], policy="none", inputs=lambda x, t: t, update=lambda x, output, index: None, groups=groups)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"depth": 2.5},
+        {"rows": -1},
+        {"rows": True},
+        {"groups": (float("nan"),) * 3},
+        {"groups": (0, 1)},
+        {"groups": "abc"},
+        {"start": float("nan")},
+        {"start": -1},
+    ],
+    ids=repr,
+)
+def test_a_run_without_a_shape_is_refused(values):
+    (name,) = values
+    with pytest.raises(OptionError, match=rf"{name}=.* of a Run .*write whole|{name}=.* of a Run .*; write"):
+        foreseer.Run(**{"depth": 4, "rows": 3, "groups": (0, 1, 2)} | values)

@@ -1,0 +1,79 @@
+"""What a caller declares of a run: its steps, times and samples, read in whatever form they come, or refused by name."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from typing import Any
+
+from foreseer.errors import ContractError, OptionError
+
+__all__ = ["floats", "groups_of", "refuse_schedule", "refuse_shape"]
+
+LABELS = "write whole numbers, one per row, equal for rows of one sample"
+
+
+def refuse_schedule(num_steps: object, timesteps: Sequence[float] | None, sigmas: Sequence[float] | None) -> None:
+    """Refuse a schedule that is none. Raises OptionError where ``num_steps`` is no whole number >= 1, or a time or a noise level is no finite number."""
+    if num_steps is not None and (isinstance(num_steps, bool) or not isinstance(num_steps, Integral) or num_steps < 1):
+        raise OptionError(f"num_steps={num_steps!r} is out of range; write a whole number >= 1, or None where it is not known")
+    for name, values in (("timesteps", timesteps), ("sigmas", sigmas)):
+        if values is not None and not isinstance(values, Iterable):
+            raise OptionError(f"{name}={values!r} is no sequence; write finite numbers, one for each step, or None")
+        wrong = [value for value in values or () if not isinstance(value, Real) or not math.isfinite(value)]
+        if wrong:
+            raise OptionError(f"{name} has {wrong[0]!r} in it; write finite numbers, one for each step")
+
+
+def refuse_shape(depth: object, rows: object, groups: object, start: object) -> None:
+    """Refuse a run that has no shape.
+
+    Raises:
+        OptionError: ``depth`` or ``start`` is no whole number >= 0, ``rows`` none >= 1, or ``groups`` no whole number for each row.
+    """
+    for name, value, least in (("depth", depth, 0), ("rows", rows, 1), ("start", start, 0)):
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise OptionError(f"{name}={value!r} of a Run is out of range; write a whole number >= {least}")
+    labels = groups if isinstance(groups, tuple) else ()
+    if len(labels) != rows or not all(isinstance(label, Integral) for label in labels):
+        raise OptionError(f"groups={groups!r} of a Run does not say the samples of {rows} rows; {LABELS}, in a tuple")
+
+
+def floats(values: Any) -> Any:
+    """Numbers as they are given, in whatever sequence or tensor, as a tuple; None and what is none stay for others to refuse."""
+    if values is None:
+        return None
+    listed = values.tolist() if hasattr(values, "tolist") else values
+    if not isinstance(listed, Iterable):
+        return listed
+    plain = [v.item() if hasattr(v, "item") else v for v in listed]
+    return tuple(float(v) if isinstance(v, Real) else v for v in plain)  # what is no number, or no sequence, is refused by name
+
+
+def groups_of(given: Sequence[int] | int | None, rows: int) -> tuple[int, ...]:
+    """Return ``(R,)`` which sample each row of a call belongs to.
+
+    Args:
+        given: Labels of the rows; or the number of samples, B, where row r belongs to sample r mod B; None where every row is a sample.
+        rows: Rows of the call, R.
+
+    Raises:
+        ContractError: They do not fit.
+    """
+    if given is None:
+        return tuple(range(rows))
+    given = given.tolist() if hasattr(given, "tolist") else given
+    if isinstance(given, (bool, str)) or not isinstance(given, (Integral, Iterable)):
+        raise ContractError(f"groups={given!r} says no samples; {LABELS}, or the number of samples, or None where each row is one")
+    if isinstance(given, Integral):
+        if given < 1 or rows % given:
+            raise ContractError(f"groups={given} samples do not divide the {rows} rows of the call")
+        return tuple(row % int(given) for row in range(rows))
+    labels = list(given)
+    if len(labels) != rows:
+        raise ContractError(f"groups has {len(labels)} labels for the {rows} rows of the call; give one per row, or the number of samples")
+    wrong = [label for label in labels if not isinstance(label, Real) or not float(label).is_integer()]
+    if wrong:
+        raise ContractError(f"groups has the label {wrong[0]!r}; {LABELS}")
+    return tuple(int(label) for label in labels)
