@@ -19,9 +19,10 @@ from foreseer.bench.results import FILE, Results
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 
-__all__ = ["Store"]
+__all__ = ["Key", "Store"]
 
 Key = tuple[str, int]
+"""Of a lane: its name and batch size."""
 
 
 class Store:
