@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch import Tensor
 from foreseer.bench.batches import mixed, pairs_of, split
 from foreseer.bench.lanes import FULL, LaneOf, as_many, fewer_name
 from foreseer.bench.likeness import Drawn
-from foreseer.bench.machine import git_state, machine, versions
+from foreseer.bench.machine import git_state, machine, threads, versions
 from foreseer.bench.measuring import Measuring, judge
 from foreseer.bench.peers import PeerSpec
 from foreseer.bench.results import LaneResult, Results, Unit
@@ -58,7 +57,7 @@ def run_benchmark(settings: BenchSettings, out: Path, *, restart: bool = False, 
         OSError: The folder cannot be written to; what was finished is kept.
     """
     refuse_unwritable_folder(out)
-    with _threads(settings.threads):
+    with threads(settings.threads):
         harness = Harness(settings, out, restart=restart, tell=tell)
         for _ in harness.batches():
             pass
@@ -265,13 +264,3 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed: pip install 'foreseer[peers]'"
     return f"{type(error).__name__}: {text[:300]}"
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
