@@ -1,76 +1,73 @@
-"""Timed runs in pairs: one of a lane and one of full computation, back to back."""
+"""How long a run took, and what a speed-up can be: one rule for all that is measured.
+
+On a CPU it is the processor's time that counts, summed over threads: whatever else runs on the machine then
+counts little, and a machine that stands still counts for nothing. On a GPU it is the clock.
+"""
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 import attrs
 import torch
 
-from foreseer.adapters.attachment import Attachment
-from foreseer.bench.lanes import wait_for
+__all__ = ["MEASURING_ERROR", "UNMEASURABLE", "Took", "possible", "speedup_text", "timed"]
 
-__all__ = ["Stopwatch", "Timed"]
+T = TypeVar("T")
 
-STOOD_STILL = 3.0
-"""A run on the CPU that took so many times the processor time it used was not running: the machine was suspended, or belonged to others."""
-ATTEMPTS = 3
-"""Runs of a pair at most. The last counts whatever befell it: a machine that always stands still is what it is."""
+MEASURING_ERROR = 0.05
+"""A speed-up may be so much above what the work allows; beyond it the machine was measured, and not the run."""
+
+UNMEASURABLE = "not measurable now"
+"""What is shown in the place of a speed-up that cannot be."""
 
 
-@attrs.frozen(eq=False)
-class Timed:
-    """One run.
+@attrs.frozen
+class Took:
+    """How long a run took.
 
     Attributes:
-        seconds: By the clock.
-        stalled: Whether the machine stood still meanwhile. Judged by the processor time alone, never by how the run compares; of a GPU nobody can say.
-        attached: The policy that drove it, if one did.
+        seconds: What is compared: on a CPU the processor's time, of all threads; else by the clock.
+        clock: By the clock.
     """
 
     seconds: float
-    stalled: bool
-    attached: Attachment | None
-
-    @classmethod
-    def of(cls, run: Callable[[], object], *, device: torch.device, attached: Attachment | None) -> Timed:
-        """Run something and time it."""
-        wait_for(device)
-        started, used = time.perf_counter(), time.process_time()
-        run()
-        wait_for(device)
-        seconds, used = time.perf_counter() - started, time.process_time() - used
-        return cls(seconds, device.type == "cpu" and seconds > STOOD_STILL * used, attached)
+    clock: float
 
 
-class Stopwatch:
-    """Times pairs.
+def timed(run: Callable[[], T], device: torch.device) -> tuple[T, Took]:
+    """Run something, and time it; an accelerator is waited for before and after.
 
-    Attributes:
-        seconds, full_seconds: ``(n,)`` of the n pairs: of the lane, and of full computation beside it.
-        stalled: Pairs that were thrown away and repeated.
-        attached: The policy of the lane's last run.
+    Args:
+        run: What to time.
+        device: Where it computes.
     """
+    _wait_for(device)
+    clock, used = time.perf_counter(), time.process_time()
+    found = run()
+    _wait_for(device)
+    clock, used = time.perf_counter() - clock, time.process_time() - used
+    return found, Took(used if device.type == "cpu" else clock, clock)
 
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-        self.full_seconds: list[float] = []
-        self.stalled = 0
-        self.attached: Attachment | None = None
 
-    def pair(self, own: Callable[[], Timed], full: Callable[[], Timed], *, full_first: bool) -> None:
-        """Time one pair, again where the machine stood still in either run."""
-        for left in reversed(range(ATTEMPTS)):
-            if full_first:
-                beside = full()
-                timed = own()
-            else:
-                timed = own()
-                beside = full()
-            if not left or not (timed.stalled or beside.stalled):
-                break
-            self.stalled += 1
-        self.seconds.append(timed.seconds)
-        self.full_seconds.append(beside.seconds)
-        self.attached = timed.attached or self.attached
+def possible(speedup: float, work: float) -> float:
+    """Return a measured speed-up, or NaN where the work does not allow it.
+
+    Args:
+        speedup: Full computation's time over that of the run.
+        work: The run's work over that of full computation, such as its block-rows; NaN where nobody knows.
+    """
+    return math.nan if speedup * work > 1.0 + MEASURING_ERROR else speedup
+
+
+def speedup_text(speedup: float) -> str:
+    """Return a speed-up as tables show it: ``"2.94x"``, or that it cannot be measured now."""
+    return UNMEASURABLE if math.isnan(speedup) else f"{speedup:.2f}x"
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,41 +1,43 @@
-"""`foreseer compare`: the bundled DiT under several policies, against full computation and against fewer steps."""
+"""`foreseer compare`: the bundled DiT under several policies, against full computation and against fewer steps.
+
+It is a setting of the harness: every lane is drawn once on each batch, and its draws are what is timed.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 
-from torch import nn
+import attrs
+import torch
 
 from foreseer.adapters.identity import identity_of
 from foreseer.bench.compare_settings import CompareSettings
-from foreseer.bench.compared import Result
-from foreseer.bench.fields import DTYPES
+from foreseer.bench.compared import Result, rows_of
 from foreseer.bench.files import file_names
-from foreseer.bench.lanes import LaneOf, keep_freed_memory
+from foreseer.bench.harness import Harness, Tell
+from foreseer.bench.lanes import LaneOf, as_many
 from foreseer.bench.machine import facts
-from foreseer.bench.measure import Bars, Comparison
 from foreseer.bench.page import print_table, write_page, write_table
 from foreseer.bench.pictures import draw_samples, draw_speed_quality
-from foreseer.console import console
+from foreseer.bench.settings import BenchSettings
+from foreseer.bench.workload import Workload, labels_of
+from foreseer.console import progress
 from foreseer.files import make_folder, refuse_unwritable, write_whole
+from foreseer.registry import build_observers
 from foreseer.signature import Signature
-from foreseer.zoo import load_dit
 from foreseer.zoo.ddim import ddim_timesteps
-from foreseer.zoo.judge import DigitJudge
-
-if TYPE_CHECKING:
-    from rich.progress import Progress
 
 __all__ = ["Afterwards", "CompareSettings", "Result", "compare"]
 
-Afterwards = Callable[[nn.Module, CompareSettings, int, Sequence[int], Callable[[str], None]], Sequence[LaneOf]]
-"""``(model, settings, samples, steps computed by policies, tell) -> lanes`` to be measured on the finished samples."""
+Afterwards = Callable[[Workload, CompareSettings, int, Sequence[int], Tell], Sequence[LaneOf]]
+"""``(workload, settings, samples, steps computed by policies, tell) -> lanes`` to be measured on the finished samples."""
 
 
 WRITTEN = ("index.html", "table.csv", "results.json", "samples.png", "speed_quality.png")
+MEASURED = "measured"
+"""Folder of what the harness keeps, which ``foreseer bench report`` reads too."""
 
 
 def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwards | None = None) -> Result:
@@ -43,6 +45,7 @@ def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwa
 
     Written are ``index.html`` (everything on one page), ``table.csv``, ``results.json``, ``samples.png``, ``speed_quality.png``,
     and for each policy ``timelines/NAME.png`` and ``reports/NAME.json``. ``results.json`` and ``table.csv`` are written anew after every batch.
+    In ``measured`` lies what was drawn, as of a benchmark.
 
     Args:
         settings: What to compare.
@@ -59,46 +62,42 @@ def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwa
     make_folder(settings.out)
     for name in WRITTEN:
         refuse_unwritable(settings.out / name)
-    keep_freed_memory()
-    judge = DigitJudge()
-    model = cast("nn.Module", load_dit(device=settings.device, dtype=DTYPES[settings.dtype]))
-    here = Signature(
-        model=identity_of(model),
-        num_steps=settings.steps,
-        timesteps=ddim_timesteps(settings.steps),
-        guidance=settings.guidance,
-        dtype=settings.dtype,
+    chosen = attrs.asdict(settings, recurse=False)
+    bench = BenchSettings(
+        family="dit",
+        about="A comparison.",
+        batch=(settings.batch,),
+        threads=torch.get_num_threads(),
+        timed="draws",
+        lanes=tuple(specs),
+        **{name: chosen[name] for name in ("samples", "steps", "seed", "guidance", "dtype", "device")},
     )
-    elsewhere = {f"preset {preset.name}": differs for preset in settings.presets if (differs := preset.check(here, any_model=settings.any_model))}
-    comparison = Comparison(settings, specs, model)
-
-    def result(*, interrupted: bool = False) -> Result:
-        found = Result(
-            settings=settings,
-            rows=comparison.rows(judge),
-            samples=comparison.samples(),
-            labels=comparison.labels(),
-            reports=comparison.reports(),
-            batches=len(comparison.batches),
-            interrupted=interrupted,
-            facts=facts(settings.device) | elsewhere,
+    with progress() if show else nullcontext(_silent) as tell:
+        observers = build_observers(settings.observers)
+        harness = Harness(bench, settings.out / MEASURED, restart=True, tell=tell, observers=observers, strict=True)
+        workload = harness.workload
+        here = Signature(
+            model=identity_of(workload.model),
+            num_steps=settings.steps,
+            timesteps=ddim_timesteps(settings.steps),
+            guidance=settings.guidance,
+            dtype=settings.dtype,
         )
-        write_whole(settings.out / "results.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
-        write_table(found, settings.out / "table.csv")
-        return found
-
-    interrupted = False
-    with _progress(show) as bars:
+        elsewhere = {f"preset {preset.name}": said for preset in settings.presets if (said := preset.check(here, any_model=settings.any_model))}
+        told, whole, interrupted = facts(settings.device) | elsewhere, 0, False
         try:
-            comparison.run(bars, on_batch=result)
+            for results in harness.batches():
+                whole = len(results.full(settings.batch).units)
+                _result(settings, harness, whole, told)
             if afterwards is not None:
-                lanes = afterwards(model, settings, len(comparison.labels()), comparison.counts(), lambda what: bars.begin(what, 0))
-                comparison.measure_afterwards(lanes, bars)
+                policies = [lane for lane in harness.results.lanes if lane.kind == "policy"]
+                counts = sorted({count for lane in policies if (count := as_many(lane.steps)) < settings.steps})
+                harness.measure_afterwards(afterwards(workload, settings, settings.samples, counts, tell))
         except KeyboardInterrupt:
-            if not comparison.batches:
+            if not whole:
                 raise
             interrupted = True
-    found = result(interrupted=interrupted)
+    found = _result(settings, harness, whole, told, interrupted=interrupted)
     draw_samples(found, settings.out / "samples.png")
     draw_speed_quality(found, settings.out / "speed_quality.png")
     names = file_names(found.reports)
@@ -111,54 +110,24 @@ def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwa
     return found
 
 
-class _Silent:
-    """Bars for nobody."""
-
-    def expect(self, steps: int) -> None:
-        pass
-
-    def begin(self, what: str, steps: int) -> None:
-        pass
-
-    def step(self, index: int) -> None:
-        pass
-
-
-class _Shown:
-    """Two bars: the comparison, and the sampling under way."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._total = progress, 0
-        self._all, self._one = progress.add_task("compare", total=None), progress.add_task("", total=None)
-
-    def expect(self, steps: int) -> None:
-        self._total += steps
-        self._progress.update(self._all, total=self._total)
-
-    def begin(self, what: str, steps: int) -> None:
-        self._progress.reset(self._one, total=steps or None, description=what)
-
-    def step(self, index: int) -> None:
-        self._progress.advance(self._all)
-        self._progress.advance(self._one)
-
-
-@contextmanager
-def _progress(show: bool) -> Iterator[Bars]:
-    if not show:
-        yield _Silent()
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-    what = TextColumn("{task.description}", markup=False)
-    columns = (
-        what,
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("steps"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+def _result(settings: CompareSettings, harness: Harness, whole: int, told: Mapping[str, str], *, interrupted: bool = False) -> Result:
+    """Return what was found on the first so many batches, and write its numbers."""
+    rows = rows_of(harness.results, range(whole))
+    policies = [row.name for row in rows if row.kind == "policy"]
+    found = Result(
+        settings=settings,
+        rows=rows,
+        samples={row.name: harness.samples(row.name, settings.batch, whole) for row in rows},
+        labels=labels_of(range(min(whole * settings.batch, settings.samples))),
+        reports={name: harness.reports[name] for name in policies},
+        batches=whole,
+        interrupted=interrupted,
+        facts=told,
     )
-    # drawn seldom: drawing takes time from what is being timed
-    with Progress(*columns, console=console(stderr=True), refresh_per_second=2) as progress:
-        yield _Shown(progress)
+    write_whole(settings.out / "results.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
+    write_table(found, settings.out / "table.csv")
+    return found
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass

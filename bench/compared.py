@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foreseer.bench.clock import possible, speedup_text
 from foreseer.bench.compare_settings import CompareSettings
-from foreseer.bench.results import plain
+from foreseer.bench.results import Results, plain
+from foreseer.bench.summary import Line, lines_of
 from foreseer.psnr import Likeness, likeness_of
 from foreseer.report import Report
 from foreseer.zoo.judge import FRECHET_NOTE
 
-__all__ = ["Result", "Row"]
+__all__ = ["Result", "Row", "rows_of"]
 
 PER_SAMPLE_NOTE = 'dB; "inf" where a sample is that of full computation, null where it is broken (not finite)'
 
@@ -28,12 +30,13 @@ class Row:
 
     Attributes:
         name: Of the lane.
-        kind: Of the lane, see `Lane`.
+        kind: Of the lane, see `foreseer.bench.results.LaneResult`.
         num_steps: DDIM steps, which a policy computes or forecasts.
         steps: ``(N,)`` steps computed for each sample.
         ratio: Block-rows over those of full computation; 1 / ratio is the speed-up that the saved blocks promise.
-        seconds: Seconds of each batch.
-        speedups: For each batch, seconds of full computation over seconds of this lane.
+        seconds: Seconds of each batch, by the clock.
+        speedups: For each batch, time of full computation over that of this lane: of the processor on a CPU, by
+            the clock on a GPU.
         psnr: ``(N,)`` dB against full computation; infinite where the sample is the same, NaN where it is
             broken, that is not finite. ``likeness`` says what they come to.
         ssim: ``(N,)`` against full computation.
@@ -46,7 +49,7 @@ class Row:
     """
 
     name: str
-    kind: Literal["full", "policy", "fewer", "static", "hindsight"]
+    kind: str
     num_steps: int
     steps: NDArray[np.int64] = attrs.field(repr=False)
     ratio: float
@@ -68,13 +71,13 @@ class Row:
 
     @property
     def speedup(self) -> float:
-        """Median over the batches of the measured speed-up."""
-        return float(np.median(self.speedups))
+        """Median over the batches of the measured speed-up; NaN where it is more than the saved work allows."""
+        return possible(float(np.median(self.speedups)), self.ratio)
 
     @property
     def label(self) -> str:
         """Name and measured speed-up."""
-        return self.name if self.kind == "full" else f"{self.name}, {self.speedup:.2f}x"
+        return self.name if self.kind == "full" else f"{self.name}, {speedup_text(self.speedup)}"
 
     def figures(self) -> dict[str, Any]:
         """Return the scalars by name, as they are written to files. What is not finite is None."""
@@ -160,6 +163,42 @@ class Result:
                 for row in self.rows
             ],
         }
+
+
+def rows_of(results: Results, numbers: Iterable[int]) -> tuple[Row, ...]:
+    """Return the table of a comparison: full computation, then each policy, and after it the fewer steps of its cost if they are not there already.
+
+    Args:
+        results: What was measured, at one batch size.
+        numbers: The batches that count. Lanes that have not finished them are left out.
+    """
+    whole = set(numbers)
+    lanes = [attrs.evolve(lane, units=tuple(u for u in lane.units if u.number in whole)) for lane in results.lanes]
+    done = attrs.evolve(results, lanes=tuple(lane for lane in lanes if len(lane.units) == len(whole)))
+    lines = {line.lane.name: line for line in lines_of(done, done.lanes[0].batch)}
+    names = [name for line in lines.values() if line.lane.kind != "fewer" for name in (line.lane.name, line.fewer) if name]
+    return tuple(_row(lines[name]) for name in dict.fromkeys(names))
+
+
+def _row(line: Line) -> Row:
+    lane = line.lane
+    return Row(
+        name=lane.name,
+        kind=lane.kind,
+        num_steps=lane.num_steps,
+        steps=np.array(lane.steps).astype(np.int64),
+        ratio=line.cost,
+        seconds=tuple(seconds for unit in lane.units for seconds in unit.clock_seconds),
+        speedups=tuple(lane.ratios),
+        psnr=np.array(lane.values("psnr")),
+        ssim=np.array(lane.values("ssim")),
+        frechet=line.frechet,
+        accuracy=line.means["accuracy"],
+        bytes_held=line.bytes_held,
+        fewer=line.fewer or None,
+        gain=line.gain if line.fewer else None,
+        warnings=tuple(dict.fromkeys(warning for unit in lane.units for warning in unit.warnings)),
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -136,13 +136,13 @@ class Cost:
         flops: Floating point operations of matrix products, convolutions and attention (torch's counter; a multiplication and an addition are two).
         peak_bytes: Most bytes of tensors that were made during it and alive at once; on CUDA, of the allocator beyond what was allocated before.
         held_bytes: Bytes that were made during it and still alive at its end: what a cache keeps, and the little that was drawn.
-        how: ``"tensors"`` or ``"cuda allocator"``.
+        peak_how: ``"tensors"`` or ``"cuda allocator"``.
     """
 
     flops: int = 0
     peak_bytes: int = 0
     held_bytes: int = 0
-    how: str = "tensors"
+    peak_how: str = "tensors"
 
 
 def _attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
@@ -156,7 +156,7 @@ def count_cost(device: torch.device) -> Iterator[Cost]:
     # torch's table has the attention kernels of GPUs only
     flops = FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: _attention})
     if device.type == "cuda":
-        cost.how = "cuda allocator"
+        cost.peak_how = "cuda allocator"
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

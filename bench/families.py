@@ -1,14 +1,13 @@
-"""What a benchmark draws with: a model or pipeline, the conditions of each sample, and how its latents become images.
+"""The zoo's three workloads: `dit` (guidance by concatenation), `flux` (distilled guidance), `wan` (video, two calls).
 
-A sample's condition and noise depend on its index and the seed only, whatever the batch, the lane or the machine. Three families come with the zoo:
-`dit` (guidance by concatenation), `flux` (distilled guidance) and `wan` (video, guidance in two calls).
+A user's own model is wrapped in the same two classes: one for a loop of our own, one for a diffusers pipeline.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
 import attrs
 import torch
@@ -17,65 +16,20 @@ from torch import Tensor, nn
 
 from foreseer.adapters import attach
 from foreseer.adapters.attachment import Attachment
-from foreseer.adapters.blocks import find_blocks
-from foreseer.bench.fields import DTYPES
-from foreseer.bench.lanes import CLASSES, SAMPLE, generator_of, labels_of, noise_of
-from foreseer.errors import OptionError
+from foreseer.bench.workload import Workload, generator_of, labels_of, noise_of
 from foreseer.registry import PolicySpec
 from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
 
-__all__ = ["FAMILIES", "DiTFamily", "Family", "PipelineFamily", "blocks_of", "load_family"]
+__all__ = ["DiTFamily", "PipelineFamily", "load_dit", "load_flux", "load_wan"]
 
-
-class Family(Protocol):
-    """A model to benchmark, with everything that lanes have in common."""
-
-    @property
-    def name(self) -> str:
-        """What settings call it."""
-
-    @property
-    def num_steps(self) -> int:
-        """Denoising steps where the settings do not say."""
-
-    @property
-    def guidance(self) -> float:
-        """Weight of the guidance where the settings do not say."""
-
-    @property
-    def video(self) -> bool:
-        """Whether a sample is a sequence of frames."""
-
-    @property
-    def model(self) -> nn.Module:
-        """The denoiser."""
-
-    @property
-    def pipeline(self) -> Any:
-        """The diffusers pipeline around it; None where the loop is our own."""
-
-    def draw(self, indices: Sequence[int], *, seed: int, num_steps: int, guidance: float) -> Tensor:
-        """Sample, with whatever is attached to the model.
-
-        Returns:
-            ``(B, ...)`` final latents, on the model's device.
-        """
-
-    def decode(self, latents: Tensor) -> Tensor:
-        """Return ``(B, C, H, W)`` images or ``(B, F, C, H, W)`` videos in about [-1, 1], float32, on the CPU."""
-
-    def digits(self, frames: Tensor) -> Tensor:
-        """Return what the digit classifier is to see of ``(N, C, H, W)`` images or frames: ``(N, 1, 8, 8)``."""
-
-    def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> AbstractContextManager[Attachment]:
-        """Attach a policy, and observers of its runs, for one `draw`."""
+SAMPLE = (1, 8, 8)
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class DiTFamily:
     """A class-conditional DiT under DDIM, in a loop of our own; sample i is of class i modulo 10. Latents are images.
 
-    Attributes: as of `Family`.
+    Attributes: as of `Workload`.
     """
 
     model: nn.Module
@@ -86,7 +40,7 @@ class DiTFamily:
     pipeline: Any = None
 
     def draw(self, indices: Sequence[int], *, seed: int, num_steps: int, guidance: float) -> Tensor:
-        """See `Family`."""
+        """See `Workload`."""
         weight = next(self.model.parameters())
         noise = noise_of(indices, seed=seed, shape=SAMPLE).to(weight.device, weight.dtype)
         # diffusers' own caches want to be told which call of a step this is; guidance by concatenation makes one
@@ -95,16 +49,16 @@ class DiTFamily:
             return ddim_sample(self.model, noise, labels_of(indices).to(weight.device), ddim_timesteps(num_steps), guidance=guidance)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """See `Family`."""
+        """See `Workload`."""
         return latents.float().cpu()
 
     def digits(self, frames: Tensor) -> Tensor:
-        """See `Family`."""
+        """See `Workload`."""
         return frames
 
     @contextmanager
     def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> Iterator[Attachment]:
-        """See `Family`."""
+        """See `Workload`."""
         # rows r and r + B, with and without the class, are one sample
         with attach(self.model, spec, observers=observers) as attached, attached.run(timesteps=ddim_timesteps(num_steps), groups=samples):
             yield attached
@@ -116,9 +70,9 @@ class PipelineFamily:
 
     Attributes:
         arguments: ``(indices, guidance) -> keyword arguments`` of the pipeline's call: the conditions.
-        decoder: ``(pipeline, latents) -> images``; shapes as `Family.decode`.
-        shrink: ``(N, C, H, W) -> (N, 1, 8, 8)``, see `Family.digits`; None takes the mean over the channels and over equal parts of the picture.
-        (others): as of `Family`.
+        decoder: ``(pipeline, latents) -> images``; shapes as `Workload.decode`.
+        shrink: ``(N, C, H, W) -> (N, 1, 8, 8)``, see `Workload.digits`; None takes the mean over the channels and over equal parts of the picture.
+        (others): as of `Workload`.
     """
 
     name: str
@@ -138,7 +92,7 @@ class PipelineFamily:
 
     @torch.no_grad()
     def draw(self, indices: Sequence[int], *, seed: int, num_steps: int, guidance: float) -> Tensor:
-        """See `Family`."""
+        """See `Workload`."""
         generators = [generator_of(index, seed=seed) for index in indices]
         conditions = self.arguments(indices, guidance)
         latents: Tensor = self.pipeline(**conditions, num_inference_steps=num_steps, generator=generators, output_type="latent", return_dict=False)[0]
@@ -146,16 +100,16 @@ class PipelineFamily:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """See `Family`."""
+        """See `Workload`."""
         return self.decoder(self.pipeline, latents).float().cpu()
 
     def digits(self, frames: Tensor) -> Tensor:
-        """See `Family`."""
+        """See `Workload`."""
         return F.adaptive_avg_pool2d(frames.mean(1, keepdim=True), 8) if self.shrink is None else self.shrink(frames)
 
     @contextmanager
     def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> Iterator[Attachment]:
-        """See `Family`."""
+        """See `Workload`."""
         with attach(self.pipeline, spec, observers=observers) as attached:
             yield attached
 
@@ -178,17 +132,17 @@ def decode_wan(pipeline: Any, latents: Tensor) -> Tensor:
 
 
 def _numerals(indices: Sequence[int]) -> list[str]:
-    return [str(index % CLASSES) for index in indices]
+    return [str(label) for label in labels_of(indices).tolist()]
 
 
-def load_dit(device: str, dtype: torch.dtype) -> Family:
+def load_dit(device: str, dtype: torch.dtype) -> Workload:
     """Load the bundled DiT."""
     from foreseer.zoo import load_dit
 
     return DiTFamily(model=load_dit(device=device, dtype=dtype))
 
 
-def load_flux(device: str, dtype: torch.dtype) -> Family:
+def load_flux(device: str, dtype: torch.dtype) -> Workload:
     """Load the bundled FLUX-shaped pipeline."""
     from foreseer.zoo import load_flux
 
@@ -198,7 +152,7 @@ def load_flux(device: str, dtype: torch.dtype) -> Family:
     return PipelineFamily(name="flux", pipeline=_quiet(load_flux(device=device, dtype=dtype)), arguments=arguments, decoder=decode_flux, num_steps=50)
 
 
-def load_wan(device: str, dtype: torch.dtype) -> Family:
+def load_wan(device: str, dtype: torch.dtype) -> Workload:
     """Load the bundled Wan-shaped pipeline."""
     from foreseer.zoo import load_wan
     from foreseer.zoo.digits import load_digits
@@ -225,22 +179,3 @@ def load_wan(device: str, dtype: torch.dtype) -> Family:
 def _quiet(pipeline: Any) -> Any:
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
-
-
-FAMILIES: dict[str, Callable[[str, torch.dtype], Family]] = {"dit": load_dit, "flux": load_flux, "wan": load_wan}
-"""By name: a function of device and dtype that loads the family. Tests, and whoever has another model to measure, may add to it."""
-
-
-def load_family(name: str, *, device: str, dtype: str) -> Family:
-    """Load a family by its name. Raises `OptionError` for one that this installation does not have."""
-    if name not in FAMILIES:
-        raise OptionError(f"family={name!r} is unknown; write one of {', '.join(FAMILIES)}")
-    try:
-        return FAMILIES[name](device, DTYPES[dtype])
-    except ImportError as error:
-        raise OptionError(f"family={name!r} cannot be loaded here: {error}; write another of {', '.join(FAMILIES)}") from error
-
-
-def blocks_of(family: Family) -> list[nn.Module]:
-    """Return the denoiser's blocks, in the order in which they are declared."""
-    return [block for _, block in find_blocks(family.model)]

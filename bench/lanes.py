@@ -1,72 +1,41 @@
-"""The lanes of `foreseer compare`: ways of sampling the same noise, and what one batch of each takes."""
+"""Lanes: ways of sampling the same noise. One run of one, and how its steps are counted."""
 
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import attrs
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from foreseer.adapters import attach
+from foreseer.adapters.attachment import Attachment
+from foreseer.bench.clock import Took, timed
+from foreseer.bench.workload import Workload
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
-from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
 
-__all__ = [
-    "CLASSES",
-    "FULL",
-    "SAMPLE",
-    "Lane",
-    "LaneOf",
-    "Measurement",
-    "fewer_lane",
-    "generator_of",
-    "keep_freed_memory",
-    "labels_of",
-    "measure",
-    "noise_of",
-    "wait_for",
-    "warm_up",
-]
-
-CLASSES = 10
-SAMPLE = (1, 8, 8)
-WARM_UP_STEPS = 8
-
-
-@attrs.frozen(eq=False)
-class Lane:
-    """One way of sampling.
-
-    Attributes:
-        name: What tables call it.
-        kind: ``"full"``: the bare model with all steps. ``"policy"``: all steps, driven by a policy. ``"fewer"``: the bare model with fewer steps.
-            ``"static"`` and ``"hindsight"``: all steps, under schedules that were planned on the compared samples, see `foreseer.workbench.headroom`.
-        num_steps: DDIM steps.
-        spec: The policy; None for the bare model.
-        observers: Plugins that watch the policy's runs.
-    """
-
-    name: str
-    kind: Literal["full", "policy", "fewer", "static", "hindsight"]
-    num_steps: int
-    spec: PolicySpec | None = None
-    observers: tuple[object, ...] = ()
-
+__all__ = ["FULL", "LaneOf", "Sampler", "Sampling", "as_many", "fewer_name", "keep_freed_memory"]
 
 FULL = "full"
 """Name of the lane that every other is compared with."""
 
 
-def fewer_lane(num_steps: int) -> Lane:
-    """Return plain DDIM with fewer steps: what a cache of the same cost must beat."""
-    return Lane(f"full, {num_steps} step{'s' * (num_steps != 1)}", "fewer", num_steps)
+def as_many(steps: float | Sequence[float]) -> int:
+    """Return with how many steps plain sampling costs as much as what computed so many, on average.
+
+    Half a step is rounded up, in favour of what is to be beaten.
+    """
+    return max(1, math.floor(float(np.mean(steps)) + 0.5))
+
+
+def fewer_name(num_steps: int) -> str:
+    """Return the name of the lane of plain sampling with so many steps."""
+    return f"full, {num_steps} step{'s' * (num_steps != 1)}"
 
 
 @attrs.frozen(eq=False)
@@ -75,30 +44,103 @@ class LaneOf:
 
     Attributes:
         name: What tables call it.
-        of: ``indices of a batch -> the lane``.
+        kind: ``"static"`` or ``"hindsight"``, see `foreseer.bench.results.LaneResult`.
+        of: ``indices of a batch -> the policy``.
     """
 
     name: str
-    of: Callable[[range], Lane] = attrs.field(repr=False)
+    kind: Literal["static", "hindsight"]
+    of: Callable[[Sequence[int]], PolicySpec] = attrs.field(repr=False)
 
 
-@attrs.frozen(eq=False)
-class Measurement:
-    """One lane on one batch of B samples.
+@attrs.frozen(eq=False, kw_only=True)
+class Sampling:
+    """One run of B samples.
 
     Attributes:
-        samples: ``(B, 1, H, W)`` float32 on the CPU.
-        seconds: Wall-clock time of the sampling loop; the device has finished when it is read.
-        steps: ``(B,)`` steps computed for each sample.
-        block_rows: Blocks evaluated x rows.
-        report: The account of the run; None for the bare model.
+        latents: ``(B, ...)`` as the workload drew them.
+        took: How long it took; the device had finished.
+        reports: Of each stream, the account of the policy that drove it; empty for none.
     """
 
-    samples: Tensor = attrs.field(repr=False)
-    seconds: float
-    steps: tuple[int, ...] = attrs.field(repr=False)
-    block_rows: int
-    report: Report | None = attrs.field(repr=False)
+    latents: Tensor = attrs.field(repr=False)
+    took: Took
+    reports: Mapping[str, Report] = attrs.field(repr=False)
+
+    @property
+    def steps(self) -> tuple[float, ...]:
+        """Return the ``(B,)`` steps that the policy computed for each sample; streams are averaged.
+
+        Rows of one sample share a fate, so that its first row says it.
+        """
+        found = [report.computed.sum(axis=0)[: len(self.latents)] for report in self.reports.values()]
+        return tuple(np.mean(found, axis=0).tolist())
+
+    @property
+    def block_rows(self) -> float:
+        """Blocks evaluated x rows, of all streams."""
+        return float(sum(report.block_rows for report in self.reports.values()))
+
+    @property
+    def full_block_rows(self) -> float:
+        """What ``block_rows`` were if all had been computed."""
+        runs = [(report.run.depth * report.run.rows, len(report.outcomes)) for report in self.reports.values()]
+        return float(sum(rows * steps for rows, steps in runs))
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Sampler:
+    """What all lanes have in common: where samples come from, and how each begins.
+
+    Attributes:
+        workload: What draws.
+        seed: Of the noises.
+        num_steps: Denoising steps.
+        guidance: Weight of the guidance.
+    """
+
+    workload: Workload
+    seed: int
+    num_steps: int
+    guidance: float
+
+    @classmethod
+    def of(cls, workload: Workload, *, seed: int, num_steps: int | None, guidance: float | None) -> Sampler:
+        """Return a sampler with the workload's own number of steps and guidance where they are None."""
+        return cls(
+            workload=workload,
+            seed=seed,
+            num_steps=workload.num_steps if num_steps is None else num_steps,
+            guidance=workload.guidance if guidance is None else guidance,
+        )
+
+    def draw(self, indices: Sequence[int], num_steps: int | None = None) -> Tensor:
+        """Draw samples with whatever is attached; None takes all steps."""
+        count = self.num_steps if num_steps is None else num_steps
+        return self.workload.draw(indices, seed=self.seed, num_steps=count, guidance=self.guidance)
+
+    def run(
+        self,
+        indices: Sequence[int],
+        num_steps: int | None = None,
+        *,
+        driven: AbstractContextManager[Attachment | None] | None = None,
+    ) -> Sampling:
+        """Draw samples, and time it; what drives the model is attached and detached outside of that time.
+
+        Args:
+            indices: Which samples.
+            num_steps: None for all.
+            driven: Attaches; None for the bare model.
+        """
+        device = next(self.workload.model.parameters()).device
+        with nullcontext() if driven is None else driven as attached:
+            latents, took = timed(lambda: self.draw(indices, num_steps), device)
+        return Sampling(latents=latents, took=took, reports={} if attached is None else attached.reports)
+
+    def policy(self, spec: PolicySpec, indices: Sequence[int], observers: Sequence[object] = ()) -> AbstractContextManager[Attachment]:
+        """Attach a policy for one run of these samples."""
+        return self.workload.attached(spec, num_steps=self.num_steps, samples=len(indices), observers=observers)
 
 
 def keep_freed_memory() -> bool:
@@ -114,88 +156,3 @@ def keep_freed_memory() -> bool:
         return False
     trim_threshold, mmap_threshold = -1, -3
     return bool(mallopt(trim_threshold, 2**31 - 1) and mallopt(mmap_threshold, 2**25))
-
-
-def noise_of(indices: Sequence[int], *, seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Return the initial noise of samples, each sample's own whatever batch it is in.
-
-    Args:
-        indices: Which samples, B of them.
-        seed: Of the whole comparison.
-        shape: Of one sample, ``(C, H, W)``.
-
-    Returns:
-        ``(B, C, H, W)`` float32, on the CPU.
-    """
-    return torch.stack([torch.randn(shape, generator=generator_of(index, seed=seed)) for index in indices])
-
-
-def generator_of(index: int, *, seed: int) -> torch.Generator:
-    """Return a sample's own generator, on the CPU: what it draws depends on the two numbers only."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, index)).generate_state(1)[0]))
-
-
-def labels_of(indices: Sequence[int]) -> Tensor:
-    """Return the classes of samples, ``(B,)`` int64: sample i is of class i modulo 10."""
-    return torch.tensor([index % CLASSES for index in indices])
-
-
-def measure(
-    model: nn.Module,
-    lane: Lane,
-    noise: Tensor,
-    labels: Tensor,
-    *,
-    guidance: float,
-    on_step: Callable[[int], None] | None = None,
-    stop_after: int | None = None,
-) -> Measurement:
-    """Sample one batch and time it.
-
-    Args:
-        model: The zoo's DiT.
-        lane: How to sample.
-        noise: ``(B, 1, H, W)`` on the model's device and of its dtype.
-        labels: ``(B,)`` on the model's device.
-        guidance: Weight of the guidance.
-        on_step: Called with the step's index after each step.
-        stop_after: Steps after which to stop; the policy is told of all of them. None goes on to the end.
-    """
-    timesteps = ddim_timesteps(lane.num_steps)
-    if lane.spec is None:
-        samples, seconds = _timed(model, noise, labels, timesteps[:stop_after], guidance, on_step)
-        return Measurement(samples, seconds, (lane.num_steps,) * len(labels), lane.num_steps * _depth(model) * 2 * len(labels), None)
-    # groups=B: rows r and r + B, with and without the class, are one sample
-    with attach(model, lane.spec, observers=lane.observers) as attached, attached.run(timesteps=timesteps, groups=len(labels)):
-        samples, seconds = _timed(model, noise, labels, timesteps[:stop_after], guidance, on_step)
-    report = attached.report
-    steps = tuple(int(n) for n in report.computed.sum(axis=0)[: len(labels)])
-    return Measurement(samples, seconds, steps, report.block_rows, report)
-
-
-def warm_up(model: nn.Module, lane: Lane, noise: Tensor, labels: Tensor, *, guidance: float) -> None:
-    """Run a lane for a few steps, untimed. A policy that cannot drive this model fails here, before anything long has begun."""
-    measure(model, attrs.evolve(lane, observers=()), noise, labels, guidance=guidance, stop_after=WARM_UP_STEPS)
-
-
-def _timed(
-    model: nn.Module, noise: Tensor, labels: Tensor, timesteps: list[int], guidance: float, on_step: Callable[[int], None] | None
-) -> tuple[Tensor, float]:
-    wait_for(noise.device)
-    started = time.perf_counter()
-    samples = ddim_sample(model, noise, labels, timesteps, guidance=guidance, on_step=on_step)
-    wait_for(noise.device)
-    seconds = time.perf_counter() - started
-    return samples.float().cpu(), seconds
-
-
-def wait_for(device: torch.device) -> None:
-    """Let an accelerator finish what was given to it."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def _depth(model: nn.Module) -> int:
-    blocks = model.transformer_blocks
-    assert isinstance(blocks, nn.ModuleList)
-    return len(blocks)

@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.bench.families import Family
 from foreseer.bench.quality import SSIM_WINDOW, ssim
+from foreseer.bench.workload import Workload
 from foreseer.psnr import psnr
 from foreseer.zoo.judge import DigitJudge
 
@@ -23,8 +23,8 @@ class Drawn:
     Attributes:
         latents: ``(B, ...)`` float32 on the CPU.
         images: ``(B, C, H, W)``, or ``(B, F, C, H, W)`` of videos; float32 on the CPU.
-        features: ``(B, D)`` classifier's features, or ``(B, F, D)``.
-        seen: ``(B,)`` or ``(B, F)`` class that the classifier sees; -1 where a picture is not finite.
+        features: ``(B, D)`` classifier's features, or ``(B, F, D)``; D is 0 where samples are no digits.
+        seen: ``(B,)`` or ``(B, F)`` class that the classifier sees; -1 where a picture is not finite, or no digit.
     """
 
     latents: Tensor = attrs.field(repr=False)
@@ -33,11 +33,13 @@ class Drawn:
     seen: Tensor = attrs.field(repr=False)
 
 
-def look_at(family: Family, judge: DigitJudge, latents: Tensor) -> Drawn:
+def look_at(workload: Workload, judge: DigitJudge, latents: Tensor) -> Drawn:
     """Decode latents and show the pictures to the classifier."""
-    images = family.decode(latents)
-    shape = images.shape[:2] if family.video else images.shape[:1]
-    digits = family.digits(images.flatten(0, 1) if family.video else images)
+    images = workload.decode(latents)
+    shape = images.shape[:2] if workload.video else images.shape[:1]
+    digits = workload.digits(images.flatten(0, 1) if workload.video else images)
+    if digits is None:
+        return Drawn(latents.float().cpu(), images, torch.zeros(*shape, 0), torch.full(shape, -1))
     finite = torch.isfinite(digits).flatten(1).all(1)
     with torch.no_grad():
         features = judge.features(digits)
@@ -45,26 +47,29 @@ def look_at(family: Family, judge: DigitJudge, latents: Tensor) -> Drawn:
     return Drawn(latents.float().cpu(), images, features.view(*shape, -1), seen.view(shape))
 
 
-def figures_of(family: Family, own: Drawn, full: Drawn, labels: Tensor) -> dict[str, tuple[float, ...]]:
+def figures_of(workload: Workload, own: Drawn, full: Drawn, labels: Tensor) -> dict[str, tuple[float, ...]]:
     """Return the figures of `foreseer.bench.results.FIGURES`, each with one number per sample.
 
     Args:
-        family: Says whether samples are videos.
+        workload: Says whether samples are videos.
         own: What the lane drew.
         full: What full computation drew from the same noise.
         labels: ``(B,)`` what was asked for.
     """
-    frames = own.images.shape[1] if family.video else 1
-    own_pictures, full_pictures = (d.images.flatten(0, 1) if family.video else d.images for d in (own, full))
+    frames = own.images.shape[1] if workload.video else 1
+    own_pictures, full_pictures = (d.images.flatten(0, 1) if workload.video else d.images for d in (own, full))
     found = {"psnr": psnr(own.images, full.images)}
     if min(own_pictures.shape[2:]) >= SSIM_WINDOW:
         found["ssim"] = ssim(own_pictures, full_pictures).reshape(-1, frames).mean(1)
-    found["feature_distance"] = _relative(own.features, full.features)
+    digits = own.features.shape[-1] > 0
+    if digits:
+        found["feature_distance"] = _relative(own.features, full.features)
     found["latent_error"] = _relative(own.latents, full.latents)
-    if family.video:
+    if workload.video:
         found["temporal_psnr"] = psnr(own.images.diff(dim=1), full.images.diff(dim=1))
     asked = labels if own.seen.ndim == 1 else labels[:, None]
-    found["accuracy"] = (own.seen == asked).double().view(len(labels), -1).mean(1).numpy()
+    if digits:
+        found["accuracy"] = (own.seen == asked).double().view(len(labels), -1).mean(1).numpy()
     return {name: tuple(values.tolist()) for name, values in found.items()}
 
 

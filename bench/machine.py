@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-__all__ = ["facts", "git_state", "machine", "versions"]
+__all__ = ["circumstances", "facts", "git_state", "machine", "threads", "versions"]
 
 PACKAGES = ("foreseer", "torch", "diffusers", "numpy", "scikit-learn", "scikit-image", "cache-dit")
 
@@ -41,6 +43,24 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def circumstances(settings: Mapping[str, Any], versions: Mapping[str, str], machine: Mapping[str, str], git: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what must be the same where a run goes on: settings, versions, GPU, processor and commit, by name."""
+    kept = {**settings, **{f"version of {name}": version for name, version in versions.items()}}
+    # without a GPU in it the machine is its processor; threads used are in its words
+    return {**kept, "GPU": machine.get("GPU"), "processor": machine.get("processor"), "commit": git.get("commit")}
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Let torch use so many threads of the CPU, and then as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def git_state() -> dict[str, Any]:

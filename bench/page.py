@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
+from foreseer.bench.clock import speedup_text
 from foreseer.files import write_csv, write_whole
 from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
 
@@ -98,8 +99,9 @@ COLUMNS = (
     Column(
         "speedup",
         "speed-up",
-        "Wall-clock time of full computation over that of the row, as the median over the batches. Both are timed in the same batch.",
-        lambda row: f"{row.speedup:.2f}x",
+        "Time of full computation over that of the row, as the median over the batches; on a CPU that of the processor. "
+        "Both are timed in the same batch. What is more than the saved work allows is not shown: the machine was busy.",
+        lambda row: speedup_text(row.speedup),
         narrow=True,
     ),
     Column(

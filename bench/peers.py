@@ -22,7 +22,7 @@ import attrs
 import torch
 from torch import nn
 
-from foreseer.bench.families import Family
+from foreseer.bench.workload import Workload
 from foreseer.errors import ForeseerError, OptionError
 from foreseer.options import at_least, at_least_float, checked, fraction
 from foreseer.registry import signature_of
@@ -45,7 +45,7 @@ class Request:
         memory: What a calibration found, for the next request of this benchmark.
     """
 
-    family: Family
+    family: Workload
     num_steps: int
     calibrate: Callable[[], object]
     memory: dict[object, Any] = attrs.field(factory=dict)

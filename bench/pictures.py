@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from foreseer.bench.clock import speedup_text
 from foreseer.files import write_whole
 from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES
 
@@ -118,7 +119,7 @@ def draw_speed_quality(result: Result, path: Path) -> Path:
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(9.0, 3.6 + 0.2 * ((len(policies) + 3) // 3)), dpi=200, layout="constrained")
         for axes, (title, quality) in zip(figure.subplots(1, 2), panels, strict=True):
-            line = [(row.speedup, quality(row), row) for row in fewer if np.isfinite(quality(row))]
+            line = [(row.speedup, quality(row), row) for row in fewer if np.isfinite([quality(row), row.speedup]).all()]
             if line:
                 axes.plot([x for x, _, _ in line], [y for _, y, _ in line], color=FAINT, linewidth=1.2, marker=".", markersize=6, zorder=1)
             for x, y, row in line:
@@ -128,7 +129,7 @@ def draw_speed_quality(result: Result, path: Path) -> Path:
                 axes.annotate("full computation", (1, quality(full)), xycoords=("axes fraction", "data"), xytext=(0, 2), textcoords="offset points",
                               fontsize=7, color=FAINT, ha="right", va="bottom")  # fmt: skip
             for index, row in enumerate(policies):
-                if np.isfinite(quality(row)):
+                if np.isfinite([quality(row), row.speedup]).all():
                     look = _look(index)
                     spread = [[row.speedup - min(row.speedups)], [max(row.speedups) - row.speedup]]
                     axes.errorbar(row.speedup, quality(row), xerr=spread, linestyle="", markersize=7, elinewidth=0.9, markeredgecolor="white",
@@ -183,7 +184,7 @@ def _label(row: Row) -> str:
     like = row.likeness
     broken = f", {like.broken} broken" if like.broken else ""
     psnr = "the same" if like.identical else f"{like.mean:.1f} dB"
-    return f"{row.name}\n{row.speedup:.2f}x, {psnr}{broken}"
+    return f"{row.name}\n{speedup_text(row.speedup)}, {psnr}{broken}"
 
 
 def _one_of_each_class(result: Result) -> list[int]:

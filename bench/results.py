@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import attrs
+import numpy as np
 
+from foreseer.bench.clock import possible
 from foreseer.errors import ForeseerError, OptionError
 from foreseer.files import write_whole
 
@@ -32,7 +34,7 @@ __all__ = [
     "plain",
 ]
 
-SCHEMA = "1.0"
+SCHEMA = "1.1"
 """Version of the schema: a reader of 1.x reads every 1.y; what 2.0 writes, it refuses."""
 
 FILE = "results.json"
@@ -100,9 +102,11 @@ class Unit:
         steps: ``(B,)`` steps that were computed for each; a fraction where a peer computes parts of a step.
         block_rows: Blocks evaluated x rows, over the run.
         figures: By name, see `FIGURES`: ``(B,)`` numbers.
-        seconds: Of each timed run of the lane on this batch; empty where it was not timed.
-        full_seconds: Of full computation, right before or after each of them.
-        stalled: Timed pairs that were thrown away and repeated, because the machine stood still meanwhile.
+        seconds: Of each timed run of the lane on this batch, as `foreseer.bench.clock.Took` counts them; empty
+            where it was not timed. In results of schema 1.0 they are by the clock.
+        full_seconds: Of full computation beside each of them.
+        clock_seconds: Of each timed run, by the clock; empty in results of schema 1.0.
+        stalled: Of schema 1.0: timed pairs that were repeated, because the machine stood still meanwhile.
         bytes_held: Bytes that recorded features occupied.
         warnings: From the reports.
     """
@@ -114,6 +118,7 @@ class Unit:
     figures: Mapping[str, tuple[float | None, ...]]
     seconds: tuple[float, ...] = ()
     full_seconds: tuple[float, ...] = ()
+    clock_seconds: tuple[float, ...] = ()
     stalled: int = 0
     bytes_held: int = 0
     warnings: tuple[str, ...] = ()
@@ -147,7 +152,8 @@ class LaneResult:
 
     Attributes:
         name: Unique among the lanes of one batch size.
-        kind: ``"full"``, ``"policy"``, ``"peer"``, or ``"fewer"``: the bare model with fewer steps.
+        kind: ``"full"``, ``"policy"``, ``"peer"``, or ``"fewer"``: the bare model with fewer steps. ``"static"`` and
+            ``"hindsight"``: schedules that were planned on these samples, see `foreseer.workbench.headroom`.
         batch: Samples that were drawn together.
         num_steps: Denoising steps of the loop.
         method: Name of the policy or peer; empty for the bare model.
@@ -160,7 +166,7 @@ class LaneResult:
     """
 
     name: str
-    kind: Literal["full", "policy", "peer", "fewer"]
+    kind: Literal["full", "policy", "peer", "fewer", "static", "hindsight"]
     batch: int
     num_steps: int
     method: str = ""
@@ -253,6 +259,17 @@ class Results:
         done = {unit.number for unit in lane.units}
         full = sum(unit.block_rows for unit in self.full(lane.batch).units if unit.number in done)
         return lane.block_rows / full if full else math.nan
+
+    def speedup(self, lane: LaneResult) -> float:
+        """Return the median of a lane's measured speed-ups: 1 for full computation, NaN where it was not timed.
+
+        It is NaN, too, where it is more than the saved work allows: the machine was busy.
+        """
+        if lane.kind == "full" or not lane.ratios:
+            return 1.0 if lane.kind == "full" else math.nan
+        own, full = lane.counted, self.full(lane.batch).counted
+        flops = own.flops / full.flops if own and full and full.flops else math.inf
+        return possible(float(np.median(lane.ratios)), min(self.cost(lane), flops))
 
     def save(self, folder: Path) -> Path:
         """Write ``results.json``, whole or not at all."""

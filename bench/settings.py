@@ -58,9 +58,12 @@ def _check_text(settings: object, attribute: attrs.Attribute[Any], value: Any) -
         raise OptionError(f"{attribute.name}={value!r} is no text; write {attribute.name} = '{value}'")
 
 
-def _check_together(settings: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value not in ("as drawn", "mixed"):
-        raise OptionError(f"together={value!r} is unknown; write 'as drawn' or 'mixed'")
+def _one_of(*choices: str) -> Any:
+    def check(settings: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+        if value not in choices:
+            raise OptionError(f"{attribute.name}={value!r} is unknown; write {' or '.join(map(repr, choices))}")
+
+    return check
 
 
 def _check_guidance(settings: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -78,7 +81,7 @@ class BenchSettings:
     """What a benchmark does.
 
     Attributes:
-        family: One of `foreseer.bench.families.FAMILIES`.
+        family: Name of a workload, see `foreseer.bench.workload.load_workload`.
         about: A sentence or two for readers.
         steps: Denoising steps of full computation; None for the family's own number.
         samples: How many samples each lane draws.
@@ -88,6 +91,8 @@ class BenchSettings:
         dtype, device: Where and in what the model computes.
         threads: Threads of the CPU.
         repeats: How often each lane is timed, each time next to full computation, spread over its batches; 0 times nothing.
+        timed: ``"pairs"``: runs of their own, each next to full computation, as ``repeats`` says. ``"draws"``: the one draw of each batch, with that of
+            full computation beside it, several times as fast and less certain; FLOPs and peak memory are then not counted.
         together: Which samples are drawn together: ``"as drawn"``, in the order of their numbers, or ``"mixed"``, so that each batch holds easy and hard
             ones by how far an even schedule is off on them.
         lanes: Policies with their options.
@@ -109,7 +114,8 @@ class BenchSettings:
     device: str = attrs.field(default="cpu", validator=check_device)
     threads: int = attrs.field(default=1, validator=whole(1, 1024))
     repeats: int = attrs.field(default=3, validator=whole(0, 1000))
-    together: str = attrs.field(default="as drawn", validator=_check_together)
+    timed: str = attrs.field(default="pairs", validator=_one_of("pairs", "draws"))
+    together: str = attrs.field(default="as drawn", validator=_one_of("as drawn", "mixed"))
     lanes: tuple[PolicySpec, ...] = ()
     peers: tuple[PeerSpec, ...] = ()
     published: tuple[Mapping[str, Any], ...] = ()
@@ -117,8 +123,9 @@ class BenchSettings:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with policies and peers as one would write them on the command line. What has no influence on a number is left out."""
         plain = {field.name: getattr(self, field.name) for field in attrs.fields(BenchSettings) if field.name not in ("about", "published")}
-        if self.together == "as drawn":
-            del plain["together"]  # results of before there was a choice say nothing of it
+        for name in ("timed", "together"):
+            if plain[name] == attrs.fields_dict(BenchSettings)[name].default:
+                del plain[name]  # results of before there was a choice say nothing of it
         if presets := {str(lane): lane.preset.name for lane in self.lanes if lane.preset is not None}:
             plain["presets"] = presets
         return plain | {"batch": list(self.batch), "lanes": [str(lane) for lane in self.lanes], "peers": [str(peer) for peer in self.peers]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ import torch
 
 from foreseer.bench.files import file_names
 from foreseer.bench.likeness import Drawn
+from foreseer.bench.machine import circumstances
 from foreseer.bench.results import FILE, Results
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 
-__all__ = ["Store"]
+__all__ = ["Key", "Store"]
 
 Key = tuple[str, int]
+"""Of a lane: its name and batch size."""
 
 
 class Store:
@@ -104,11 +106,7 @@ class Store:
 
 
 def _differences(old: Results, new: Results) -> list[tuple[str, Any, Any]]:
-    def compared(results: Results) -> dict[str, Any]:
-        kept: Mapping[str, Any] = {**results.settings, **{f"version of {k}": v for k, v in results.versions.items()}}
-        return {**kept, "GPU": results.machine.get("GPU"), "processor": results.machine.get("processor"), "commit": results.git.get("commit")}
-
-    was, now = compared(old), compared(new)
+    was, now = (circumstances(found.settings, found.versions, found.machine, found.git) for found in (old, new))
     # a package that was missing may be why a lane failed; once it is installed the lane is tried again
     now = {key: value for key, value in now.items() if key in was or not key.startswith("version of ")}
     return [(key, was.get(key), now.get(key)) for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]

@@ -9,6 +9,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from foreseer.bench.lanes import as_many
 from foreseer.bench.results import FIGURES, LaneResult, Results
 from foreseer.psnr import counted_psnr
 
@@ -59,7 +60,8 @@ class Line:
         steps: Mean of the computed steps; NaN where nothing was finished, as in the other numbers.
         cost: Block-rows over those of full computation.
         flops: FLOPs over those of full computation, on the first batch.
-        speedup: Median of the paired ratios of wall-clock time.
+        speedup: Median of the paired ratios of time; NaN where there are none, or where it is more than the
+            saved work allows, see `foreseer.bench.clock.possible`.
         quartiles: Lower and upper quartile of them.
         peak_bytes: Most bytes alive at once, first batch.
         bytes_held: Most bytes that recorded features occupied in a batch; of a peer what was still alive when the first batch was drawn.
@@ -102,14 +104,14 @@ def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> L
     means = {figure: math.inf if figure in same else mean_of(lane, figure) for figure in figures}
     worst = {figure: math.inf if figure in same else worst_of(lane, figure) for figure in figures}
     steps = float(np.mean(lane.steps)) if lane.steps else math.nan
-    beside = fewer.get(max(1, math.floor(steps + 0.5))) if lane.kind in ("policy", "peer") and lane.steps else None
+    beside = fewer.get(as_many(steps)) if lane.kind not in ("full", "fewer") and lane.steps else None
     quartiles = np.percentile(lane.ratios, [25, 75]) if lane.ratios else [math.nan, math.nan]
     return Line(
         lane=lane,
         steps=steps,
         cost=results.cost(lane),
         flops=counted.flops / full.flops if counted and full and full.flops else math.nan,
-        speedup=1.0 if lane.kind == "full" else float(np.median(lane.ratios)) if lane.ratios else math.nan,
+        speedup=results.speedup(lane),
         quartiles=(float(quartiles[0]), float(quartiles[1])),
         peak_bytes=counted.peak_bytes if counted else math.nan,
         bytes_held=(counted.held_bytes if counted else 0) if lane.kind == "peer" else max((unit.bytes_held for unit in lane.units), default=0),

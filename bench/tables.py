@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from foreseer.bench.claims import verdicts
+from foreseer.bench.clock import UNMEASURABLE
 from foreseer.bench.diff import Change, Diff
 from foreseer.bench.equal_cost import best_at_steps, gain, sweep_of
 from foreseer.bench.results import FIGURES, LaneResult, Results
@@ -76,7 +77,7 @@ def _figure(title: str, figure: str, form: str, *, unit: str = "", wide: bool = 
 
 def _speedup(line: Line) -> str:
     if math.isnan(line.speedup):
-        return ""
+        return UNMEASURABLE if line.lane.ratios else ""
     low, high = line.quartiles
     return f"{line.speedup:.2f}x" + (f" ({low:.2f}-{high:.2f})" if len(line.lane.ratios) > 1 else "")
 
@@ -96,7 +97,12 @@ COLUMNS = (
     ),
     _plain("block-rows", "Blocks evaluated x rows, over those of full computation.", lambda line: line.cost, ".3f"),
     _plain("FLOPs", "Over those of full computation, on the first batch; what a policy checks at its first step is in it.", lambda line: line.flops, ".3f"),
-    Column("speed-up", "Wall-clock, paired with full computation: median, and quartiles.", lambda line: line.speedup, _speedup),
+    Column(
+        "speed-up",
+        "Time of full computation over that of the lane, of the processor on a CPU: median of pairs, and quartiles.",
+        lambda line: line.speedup,
+        _speedup,
+    ),
     _plain("peak MB", "Most bytes of tensors (CUDA: of the allocator) alive at once.", lambda line: line.peak_bytes / 1e6, ".1f", wide=True),
     _plain("held MB", "Most that recorded features occupied; of peers what was still alive when a batch was drawn.", _held, ".1f", wide=True),
     _figure("PSNR", "psnr", ".1f", unit=" sample, dB"),

@@ -23,13 +23,20 @@ from foreseer.sources import docstring_of
 from foreseer.versions import GROUP as CONTRACTS
 from foreseer.versions import contracts_stated, why_incompatible
 
-__all__ = ["COMMANDS", "OBSERVERS", "POLICIES", "PRESETS", "Listing", "list_plugins", "load_factory"]
+__all__ = ["COMMANDS", "OBSERVERS", "POLICIES", "PRESETS", "WORKLOADS", "Listing", "list_plugins", "load_factory"]
 
 POLICIES = "foreseer.policies"
 OBSERVERS = "foreseer.observers"
 PRESETS = "foreseer.presets"
 COMMANDS = "foreseer.commands"
-KINDS = {POLICIES: "policy", OBSERVERS: "observer", PRESETS: "preset", COMMANDS: "command"}
+WORKLOADS = "foreseer.workloads"
+KINDS = {
+    POLICIES: "policy",
+    OBSERVERS: "observer",
+    PRESETS: "preset",
+    COMMANDS: "command",
+    WORKLOADS: "workload",
+}
 """The entry-point groups, and what messages call what is in them."""
 
 
@@ -42,7 +49,7 @@ class Listing:
         distribution: The package that brings it, as pip knows it.
         version: That package's version.
         target: ``"module:attribute"``.
-        kind: ``"policy"``, ``"observer"``, ``"preset"`` or ``"command"``: the group that lists it.
+        kind: ``"policy"``, ``"observer"``, ``"preset"``, ``"command"`` or ``"workload"``: the group that lists it.
         contract: The version of the contract that its package was built for; empty where it does not say.
     """
 

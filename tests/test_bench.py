@@ -16,15 +16,15 @@ from tiny.common import accepted, drawn, wan_vae
 from torch import Tensor
 from typer.testing import CliRunner
 
-import foreseer.bench.families as families
 from foreseer.__main__ import app
 from foreseer.bench.counting import count_blocks, count_cost
-from foreseer.bench.families import DiTFamily, Family, PipelineFamily, blocks_of, decode_flux, decode_wan, load_family
+from foreseer.bench.families import DiTFamily, PipelineFamily, decode_flux, decode_wan
 from foreseer.bench.harness import run_benchmark
 from foreseer.bench.results import FILE, Results
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.store import Store
 from foreseer.bench.summary import lines_of
+from foreseer.bench.workload import HERE, Workload, blocks_of, load_workload
 from foreseer.errors import OptionError
 from foreseer.presets import Measured, Preset
 from foreseer.registry import parse_policy
@@ -47,7 +47,7 @@ def tiny() -> DiTFamily:
 def small_families(tiny: DiTFamily, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setitem(families.FAMILIES, "dit", lambda device, dtype: tiny)
+    monkeypatch.setitem(HERE, "dit", lambda device, dtype: tiny)
     yield
     torch.set_num_threads(threads)
 
@@ -60,7 +60,7 @@ def settings(**changes: Any) -> BenchSettings:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory, tiny: DiTFamily) -> Results:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(families.FAMILIES, "dit", lambda device, dtype: tiny)
+        patch.setitem(HERE, "dit", lambda device, dtype: tiny)
         return run_benchmark(settings(), tmp_path_factory.mktemp("bench"))
 
 
@@ -68,8 +68,8 @@ def without_times(folder: Path) -> Any:
     content = json.loads((folder / FILE).read_text())
     for lane in content["lanes"]:
         for unit in lane["units"]:
-            unit["seconds"], unit["full_seconds"] = len(unit["seconds"]), len(unit["full_seconds"])
-            unit["stalled"] = 0  # a busy machine may stand still in one of the runs
+            for name in ("seconds", "full_seconds", "clock_seconds"):
+                unit[name] = len(unit[name])
         for report in lane["reports"].values():
             for step in report["steps"]:
                 del step["seconds"]
@@ -355,7 +355,7 @@ def test_a_file_that_no_benchmark_wrote_is_told(tmp_path: Path, results: Results
         Results.load(tmp_path)
 
 
-def flux_family() -> Family:
+def flux_family() -> Workload:
     pipe = TINY["FluxPipeline"].build()
     pipe.default_sample_size = 8
 
@@ -366,7 +366,7 @@ def flux_family() -> Family:
     return PipelineFamily(name="flux", pipeline=pipe, arguments=arguments, decoder=decode_flux)
 
 
-def wan_family() -> Family:
+def wan_family() -> Workload:
     pipe = TINY["WanPipeline"].build()
     pipe.vae = wan_vae(pipe.transformer.config.in_channels)
 
@@ -383,7 +383,7 @@ def wan_family() -> Family:
 def test_pipelines_keep_the_same_laws(made: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: with guidance in one call or in two, images or videos: doing nothing is full computation, and a schedule costs its share."""
     family = made()
-    monkeypatch.setitem(families.FAMILIES, "dit", lambda device, dtype: family)
+    monkeypatch.setitem(HERE, "dit", lambda device, dtype: family)
     lanes = [parse_policy("none"), parse_policy("taylorseer:interval=2,warmup_steps=1")]
     with accepted():
         found = run_benchmark(settings(samples=2, steps=4, repeats=1, lanes=lanes), tmp_path)
@@ -399,7 +399,7 @@ def test_pipelines_keep_the_same_laws(made: Any, tmp_path: Path, monkeypatch: py
 def test_a_family_that_is_not_there_says_what_is() -> None:
     """Law: errors name the value and what to write."""
     with pytest.raises(OptionError, match="family='sd3' is unknown; write one of dit, flux, wan"):
-        load_family("sd3", device="cpu", dtype="float32")
+        load_workload("sd3", device="cpu", dtype="float32")
 
 
 SETTINGS = "family = 'dit'\nsamples = 2\nbatch = 2\nsteps = 3\nrepeats = 0\n[[lanes]]\npolicy = 'none'\n"

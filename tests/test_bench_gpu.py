@@ -288,7 +288,7 @@ def test_laws_tell_blocks_from_what_is_beyond_them() -> None:
         ({"full_steps": 9}, "full_steps=9 is out of range; write a whole number from 1 to steps=8"),
         ({"device": "abacus"}, "device='abacus' is unknown"),
         ({"device": "meta"}, "device='meta' is unknown"),
-        ({"dtype": "int8"}, "dtype='int8' is unknown; write one of bfloat16"),
+        ({"dtype": "int8"}, "dtype='int8' is unknown; write one of float32, bfloat16"),
         ({"history_device": "disk"}, "history_device='disk' is unknown; write 'cpu'"),
         ({"scale": "mid", "device": "cuda"}, "--device cpu"),
     ],

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-import foreseer.bench.families as families
 import foreseer.bench.peers as module
 from foreseer.bench.families import DiTFamily
 from foreseer.bench.harness import run_benchmark
 from foreseer.bench.peers import PeerSpec, Request
 from foreseer.bench.results import Results
 from foreseer.bench.settings import BenchSettings
+from foreseer.bench.workload import HERE
 from foreseer.registry import parse_policy
 from foreseer.zoo.dit import CONFIG, build
 
@@ -34,7 +34,7 @@ def dit() -> DiTFamily:
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    monkeypatch.setitem(families.FAMILIES, "dit", lambda device, dtype: dit())
+    monkeypatch.setitem(HERE, "dit", lambda device, dtype: dit())
     yield
     torch.set_num_threads(threads)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from foreseer.bench import compare as module
+from foreseer.bench.clock import MEASURING_ERROR, UNMEASURABLE
 from foreseer.bench.compare import CompareSettings, Result, compare, file_names
-from foreseer.bench.lanes import FULL, Lane, measure, noise_of, warm_up
+from foreseer.bench.families import DiTFamily
+from foreseer.bench.lanes import FULL, Sampler
 from foreseer.bench.page import COLUMNS, remarks
+from foreseer.bench.results import Results
+from foreseer.bench.workload import HERE, noise_of
 from foreseer.errors import FileError, OptionError, PluginError
 from foreseer.psnr import BEST_PSNR
 from foreseer.zoo.dit import CONFIG, build
@@ -32,7 +36,7 @@ def tiny_model() -> Any:
     torch.manual_seed(0)
     model = build({**CONFIG, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 3}).eval().requires_grad_(False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load_dit", lambda **_: model)
+        patch.setitem(HERE, "dit", lambda device, dtype: DiTFamily(model=model))
         yield model
     torch.set_num_threads(threads)
 
@@ -137,20 +141,25 @@ def test_a_busy_machine_is_told_of(result: Result) -> None:
     assert "rest on one batch" in timed(2.0)
 
 
+def stop_at(monkeypatch: pytest.MonkeyPatch, draw: int, error: BaseException) -> None:
+    """Raise at that run of a lane, the ones that warm up counted."""
+    runs, run = [], Sampler.run
+
+    def impatient(self: Sampler, *args: Any, **kwargs: Any) -> Any:
+        runs.append(args)
+        if len(runs) == draw:
+            raise error
+        return run(self, *args, **kwargs)
+
+    monkeypatch.setattr(Sampler, "run", impatient)
+
+
 def test_interruption_keeps_finished_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    lanes = 0
-
-    def impatient(*args: Any, **kwargs: Any) -> Any:
-        nonlocal lanes
-        lanes += 1
-        if lanes == 5:  # full, taylorseer and fewer steps make a batch
-            raise KeyboardInterrupt
-        return measure(*args, **kwargs)
-
-    monkeypatch.setattr("foreseer.bench.measure.measure", impatient)
+    stop_at(monkeypatch, 6, KeyboardInterrupt())  # a warm-up; then full, taylorseer and fewer steps make a batch
     found = compare(CompareSettings(policies="taylorseer", out=tmp_path, **SMALL))
     assert found.interrupted
     assert len(found.labels) == SMALL["batch"]
+    assert [row.kind for row in found.rows] == ["full", "policy", "fewer"]
     assert all(len(row.psnr) == SMALL["batch"] for row in found.rows)
     sentence = f"The comparison was interrupted: the results rest on 2 of {SMALL['samples']} samples."
     assert sentence in found.page.read_text()
@@ -160,30 +169,46 @@ def test_interruption_keeps_finished_batches(tmp_path: Path, monkeypatch: pytest
 
 
 def test_interruption_before_the_first_batch_is_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def impatient(*args: Any, **kwargs: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("foreseer.bench.measure.measure", impatient)
+    stop_at(monkeypatch, 2, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         compare(CompareSettings(policies="taylorseer", out=tmp_path, **SMALL), show=False)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_crash_leaves_the_finished_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def crashing(*args: Any, **kwargs: Any) -> Any:
-        if (tmp_path / "results.json").exists():
-            raise RuntimeError("out of memory")
-        return measure(*args, **kwargs)
-
-    monkeypatch.setattr("foreseer.bench.measure.measure", crashing)
+    stop_at(monkeypatch, 6, RuntimeError("out of memory"))
     with pytest.raises(RuntimeError, match="out of memory"):
         compare(CompareSettings(policies="taylorseer", out=tmp_path, **SMALL), show=False)
     assert strict((tmp_path / "results.json").read_text())["samples"] == SMALL["batch"]
 
 
+def test_a_comparison_is_a_benchmark_whose_draws_are_timed(result: Result) -> None:
+    """Law: what the harness keeps holds each row's figures, and `foreseer bench report` reads it."""
+    kept = Results.load(result.settings.out / "measured")
+    assert kept.finished
+    for row in result.rows:
+        lane = kept.lane(row.name)
+        assert lane.values("psnr") == row.psnr.tolist()
+        assert all(len(unit.seconds) == len(unit.clock_seconds) == 1 for unit in lane.units)
+        if row.kind == "fewer":
+            assert row.num_steps == lane.num_steps
+
+
+@pytest.mark.parametrize(("above", "shown"), [(0.9, True), (1 + 0.9 * MEASURING_ERROR, True), (1 + 1.1 * MEASURING_ERROR, False), (3.0, False)])
+def test_a_speed_up_above_what_the_work_allows_is_never_shown(above: float, shown: bool, result: Result) -> None:
+    """Law: a row that computed a part of the block-rows is at most so much faster, whatever the clock says."""
+    row = result.row("taylorseer")
+    fast = attrs.evolve(row, speedups=(above / row.ratio,) * 3)
+    assert math.isnan(fast.speedup) != shown
+    assert (fast.figures()["speedup"] is None) != shown
+    (cell,) = (column.text(fast) for column in COLUMNS if column.key == "speedup")
+    assert (cell == UNMEASURABLE) != shown
+    assert (UNMEASURABLE in fast.label) != shown
+
+
 @pytest.mark.parametrize(("policy", "error"), [("specca", PluginError), ("speca:treshold=0.2", OptionError), ("speca:threshold=-1", OptionError)])
 def test_a_bad_policy_fails_before_anything_is_computed(policy: str, error: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "load_dit", lambda **_: pytest.fail("the model was loaded"))
+    monkeypatch.setitem(HERE, "dit", lambda device, dtype: pytest.fail("the model was loaded"))
     with pytest.raises(error):
         compare(CompareSettings(policies=("none", policy), out=tmp_path / "new"), show=False)
     assert not (tmp_path / "new").exists()
@@ -197,12 +222,10 @@ def test_samples_do_not_depend_on_the_batch_size(result: Result, tmp_path: Path)
     assert not torch.equal(noise_of(range(3), seed=0, shape=(2,)), noise_of(range(3), seed=1, shape=(2,)))
 
 
-def test_a_policy_that_cannot_drive_the_model_fails_in_the_warm_up(tiny_model: Any) -> None:
-    from foreseer.registry import parse_policy
-
-    lane = Lane("deep", "policy", 4, parse_policy("speca:verify_block=7"))
+def test_a_policy_that_cannot_drive_the_model_fails_in_the_warm_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("foreseer.bench.measuring.Measuring.unit", lambda *args: pytest.fail("something was measured"))
     with pytest.raises(OptionError, match="verify_block=7"):
-        warm_up(tiny_model, lane, torch.zeros(1, 1, 8, 8), torch.tensor([0]), guidance=1.5)
+        compare(CompareSettings(policies=("none", "speca:verify_block=7"), out=tmp_path, **SMALL), show=False)
 
 
 def test_file_names_are_safe_and_unique() -> None:

@@ -12,8 +12,9 @@ import torch
 import foreseer
 from foreseer import OptionError, PolicySpec
 from foreseer.adapters import ArrayBackbone
-from foreseer.bench import compare as module
 from foreseer.bench.compare import CompareSettings, compare
+from foreseer.bench.families import DiTFamily
+from foreseer.bench.workload import HERE
 from foreseer.policies import taylor
 from foreseer.signature import Signature
 from foreseer.types import Site
@@ -30,7 +31,7 @@ def tiny_model() -> Any:
     torch.manual_seed(0)
     model = build({**CONFIG, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2}).eval().requires_grad_(False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "load_dit", lambda **_: model)
+        patch.setitem(HERE, "dit", lambda device, dtype: DiTFamily(model=model))
         yield model
     torch.set_num_threads(threads)
 
@@ -79,7 +80,7 @@ def test_lanes_are_planned_for_each_number_of_steps() -> None:
         "best static (6 steps)",
         "best per sample, hindsight (6 steps)",
     ]
-    assert [lane.of(range(2)).kind for lane in lanes] == ["static", "hindsight"] * 2
+    assert [lane.kind for lane in lanes] == ["static", "hindsight"] * 2
 
 
 def test_samples_that_share_a_class_have_a_lane_of_its_schedule() -> None:
@@ -87,9 +88,7 @@ def test_samples_that_share_a_class_have_a_lane_of_its_schedule() -> None:
     trace = attrs.evolve(trace_of(4, 12), labels=("a", "b", "a", "b"))
     lanes = headroom_lanes(trace, [4])
     assert [lane.name for lane in lanes] == [f"best {what} (4 steps)" for what in ("static", "per class, hindsight", "per sample, hindsight")]
-    spec = lanes[1].of(range(4)).spec
-    assert spec is not None
-    plugin = spec()[0]
+    plugin = lanes[1].of(range(4))()[0]
     assert plugin.schedules[0] == plugin.schedules[2]
     assert plugin.schedules[1] == plugin.schedules[3]
     assert {len(schedule) for schedule in plugin.schedules} == {4}

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import foreseer
-from foreseer.bench.families import Family, load_family
+from foreseer.bench.workload import Workload, load_workload
 from foreseer.errors import OptionError
 from foreseer.policies.schedule_plan import SchedulePlan
 from foreseer.presets import Preset
@@ -31,12 +31,12 @@ def a_plan(**signature: str) -> SchedulePlan:
 
 
 @pytest.fixture(scope="module")
-def flux() -> Family:
+def flux() -> Workload:
     torch.set_num_threads(1)
-    return load_family("flux", device="cpu", dtype="float32")
+    return load_workload("flux", device="cpu", dtype="float32")
 
 
-def test_it_runs_what_was_planned_and_was_measured_on_other_samples_too(flux: Family, tmp_path: Path) -> None:
+def test_it_runs_what_was_planned_and_was_measured_on_other_samples_too(flux: Workload, tmp_path: Path) -> None:
     found = a_plan()
     preset = Preset.load(planned_preset(found, flux, name="flux_test", samples=1).save(tmp_path / "flux_test.json"))
     assert preset.held_out is not None
@@ -49,12 +49,12 @@ def test_it_runs_what_was_planned_and_was_measured_on_other_samples_too(flux: Fa
     assert tuple(attached.report.full_steps) == found.budget().steps
 
 
-def test_a_plan_of_another_model_makes_no_preset(flux: Family) -> None:
+def test_a_plan_of_another_model_makes_no_preset(flux: Workload) -> None:
     with pytest.raises(OptionError, match="another model: model Other-123"):
         planned_preset(a_plan(model="Other-123"), flux, name="no", samples=1)
 
 
-def test_the_samples_that_are_held_out_are_not_those_of_the_trace(flux: Family) -> None:
+def test_the_samples_that_are_held_out_are_not_those_of_the_trace(flux: Workload) -> None:
     """Law: whatever seed was recorded, and no more samples count as recorded than were."""
     for recorded, held_out in ((7, 1), (1, 2)):
         preset = planned_preset(attrs.evolve(a_plan(), seed=recorded, samples=1), flux, name="p", samples=2)

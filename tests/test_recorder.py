@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 import foreseer
-import foreseer.bench.families as families
 from foreseer import OUTPUT, OptionError, Site, hookimpl
 from foreseer.__main__ import app
 from foreseer.adapters import ArrayBackbone
 from foreseer.bench.families import DiTFamily, PipelineFamily
+from foreseer.bench.workload import HERE
 from foreseer.document import structured
 from foreseer.registry import PolicySpec
 from foreseer.workbench import FeatureStore, RecordSettings, Signature, Trace, TraceRecorder, record
@@ -561,7 +561,7 @@ def test_an_option_that_does_not_exist_and_a_target_that_is_not_recorded_are_ref
 
 
 def test_the_command_says_what_it_costs_and_what_it_wrote(dit: DiTFamily, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(families.FAMILIES, "dit", lambda device, dtype: dit)
+    monkeypatch.setitem(HERE, "dit", lambda device, dtype: dit)
     out = tmp_path / "trace.safetensors"
     words = ["record", "--samples", "2", "--steps", "4", "--sensitivity", "every=2", "--sites", "last,output", "--out", str(out)]
     done = CliRunner().invoke(app, words)
@@ -569,7 +569,7 @@ def test_the_command_says_what_it_costs_and_what_it_wrote(dit: DiTFamily, tmp_pa
     assert "measuring sensitivities at 3 steps takes 3 more samplings" in done.stderr
     assert done.stdout.startswith(str(out))
     assert Trace.load(out).sites == (Site(2), OUTPUT)
-    monkeypatch.setitem(families.FAMILIES, "dit", lambda device, dtype: pytest.fail("the model was loaded for nothing"))
+    monkeypatch.setitem(HERE, "dit", lambda device, dtype: pytest.fail("the model was loaded for nothing"))
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 2
     assert "exists already" in done.stderr

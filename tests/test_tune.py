@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from toy_family import ToyFamily
 from typer.testing import CliRunner
 
-import foreseer.bench.families as families
 from foreseer.__main__ import app
+from foreseer.bench.workload import HERE
 from foreseer.errors import OptionError
 from foreseer.presets import Preset
 from foreseer.psnr import BEST_PSNR, psnr
@@ -35,7 +35,7 @@ RANGES = ("interval=1..5", "max_order=0..2", "warmup_steps=1..3")
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch) -> ToyFamily:
     family = ToyFamily()
-    monkeypatch.setitem(families.FAMILIES, "toy", lambda device, dtype: family)
+    monkeypatch.setitem(HERE, "toy", lambda device, dtype: family)
     return family
 
 
@@ -397,7 +397,7 @@ def test_times_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: a clock that jumps changes no point."""
     calm = tune(settings(trials=6))
     ticks = iter(range(10**6))
-    monkeypatch.setattr("foreseer.workbench.gauge.time.perf_counter", lambda: float(next(ticks) ** 2))
+    monkeypatch.setattr("foreseer.bench.clock.time.perf_counter", lambda: float(next(ticks) ** 2))
     assert without_times(tune(settings(trials=6))) == without_times(calm)
     assert not any(math.isnan(point.ratio) for point in calm.points)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from foreseer.adapters import Attachment, attach
-from foreseer.bench.lanes import noise_of
+from foreseer.bench.workload import noise_of
 from foreseer.registry import PolicySpec
 
 DEPTH, WIDTH, STEPS = 3, 8, 10
@@ -37,7 +37,7 @@ def times_of(num_steps: int) -> list[float]:
 
 
 class ToyFamily:
-    """See `foreseer.bench.families.Family`. Remembers how often it drew with nothing attached."""
+    """See `foreseer.bench.workload.Workload`. Remembers how often it drew with nothing attached."""
 
     name, num_steps, guidance, video, pipeline = "toy", STEPS, 1.0, False, None
 
@@ -62,10 +62,10 @@ class ToyFamily:
         return frames
 
     @contextmanager
-    def attached(self, spec: PolicySpec, *, num_steps: int, samples: int) -> Iterator[Attachment]:
+    def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> Iterator[Attachment]:
         self._attached = True
         try:
-            with attach(self.model, spec) as attached, attached.run(timesteps=times_of(num_steps)):
+            with attach(self.model, spec, observers=observers) as attached, attached.run(timesteps=times_of(num_steps)):
                 yield attached
         finally:
             self._attached = False

@@ -25,6 +25,7 @@ from foreseer.bench.gpu.forced import forced
 from foreseer.bench.gpu.lanes import Lane
 from foreseer.bench.gpu.loop import Clock, Loop
 from foreseer.bench.gpu.measure import timed_run
+from foreseer.bench.machine import threads
 from foreseer.registry import PolicySpec, parse_policy
 
 __all__ = ["BLOCKS_AT_MOST", "PARTS_AT_MOST", "laws"]
@@ -52,7 +53,7 @@ class _Split(Clock):
     """A clock that also says how much of each stretch was inside of blocks."""
 
     def __init__(self, inside: _Inside) -> None:
-        super().__init__(torch.device("cpu"), time.process_time)
+        super().__init__(torch.device("cpu"))
         self._inside, self._at = inside, [0.0]
 
     def mark(self) -> None:
@@ -64,16 +65,6 @@ class _Split(Clock):
         """Return the seconds inside of blocks between the marks, and forget them."""
         at, self._at = self._at[1:], [0.0]
         return [b - a for a, b in itertools.pairwise(at)]
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager
@@ -112,7 +103,7 @@ def laws(loop: Loop, *, repeats: int, tell: Callable[[str], object] = lambda wha
     full: list[tuple[float, float]] = []
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     held: dict[str, int] = {}
-    with _one_thread(), _watched(loop.transformer, inside):
+    with threads(1), _watched(loop.transformer, inside):
         for repeat in range(repeats):
             tell(f"laws: repeat {repeat + 1} of {repeats}")
             clock = _Split(inside)

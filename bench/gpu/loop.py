@@ -21,14 +21,14 @@ class Marked(Protocol):
 
 
 class Clock:
-    """Marks moments on a device: CUDA events, which cost no waiting, or the host's clock.
+    """Marks moments on a device: CUDA events, which cost no waiting, or on the host.
 
     Args:
         device: The device.
-        now: The host's clock, in seconds.
+        now: The time on the host, in seconds: that of the processor, summed over threads, or the clock.
     """
 
-    def __init__(self, device: torch.device, now: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(self, device: torch.device, now: Callable[[], float] = time.process_time) -> None:
         self._device, self._now = device, now
         self._marks: list[Any] = []
 

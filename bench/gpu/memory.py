@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import statistics
+import time
 from pathlib import Path
 
 import attrs
@@ -100,7 +101,7 @@ def copy_bandwidth(device: torch.device, *, to: torch.device | None = None, size
     source = torch.zeros(size, dtype=torch.uint8, device=other, pin_memory=pinned)
     target = torch.zeros(size, dtype=torch.uint8, device=device)
     target.copy_(source)
-    clock = Clock(device)
+    clock = Clock(device, time.perf_counter)
     clock.mark()
     for _ in range(repeats):
         target.copy_(source, non_blocking=True)

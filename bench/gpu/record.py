@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from foreseer.bench.machine import git_state, machine, versions
+from foreseer.bench.machine import circumstances, git_state, machine, versions
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable, write_whole
 
@@ -79,10 +79,6 @@ class Record:
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    def compared(content: dict[str, Any]) -> dict[str, Any]:
-        kept = {**content["settings"], **{f"version of {name}": value for name, value in content["versions"].items()}}
-        # Without a GPU in it the machine is its processor; threads used are in its words.
-        return {**kept, **{key: content["machine"].get(key) for key in ("GPU", "processor")}, "commit": content["git"].get("commit")}
-
-    was, now = compared(old), compared(new)
+    parts = ("settings", "versions", "machine", "git")
+    was, now = (circumstances(*(content[part] for part in parts)) for content in (old, new))
     return [(key, was.get(key), now.get(key)) for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]

@@ -14,6 +14,7 @@ from torch import nn
 
 from foreseer.adapters.blocks import find_blocks
 from foreseer.adapters.published import Published
+from foreseer.bench.fields import DTYPES, check_dtype, whole
 from foreseer.bench.gpu.device_work import CudaCounter
 from foreseer.bench.gpu.lanes import LANES, Lane, lane_of
 from foreseer.bench.gpu.laws import STEPS, laws
@@ -27,7 +28,6 @@ from foreseer.errors import OptionError
 __all__ = ["Settings", "time_all"]
 
 Tell = Callable[[str], object]
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16, "float32": torch.float32}
 
 
 @attrs.frozen(kw_only=True)
@@ -46,29 +46,21 @@ class Settings:
     """
 
     scale: str = "published"
-    steps: int = 50
-    repeats: int = 3
-    full_steps: int = 10
+    steps: int = attrs.field(default=50, validator=whole(1, 1000))
+    repeats: int = attrs.field(default=3, validator=whole(1, 1000))
+    full_steps: int = attrs.field(default=10, validator=whole(1, 1000))
     device: str = "cuda"
-    dtype: str = "bfloat16"
+    dtype: str = attrs.field(default="bfloat16", validator=check_dtype)
     compiled: bool = False
     history_device: Literal["cpu"] | None = None
 
     def __attrs_post_init__(self) -> None:
         shapes_of((), self.scale)
-        for name in ("steps", "repeats", "full_steps"):
-            if not 1 <= getattr(self, name) <= 1000:
-                raise OptionError(f"{name}={getattr(self, name)} is out of range; write a whole number from 1 to 1000")
         if self.full_steps > self.steps:
             raise OptionError(f"full_steps={self.full_steps} is out of range; write a whole number from 1 to steps={self.steps}")
-        if self.dtype not in DTYPES:
-            raise OptionError(f"dtype={self.dtype!r} is unknown; write one of {', '.join(DTYPES)}")
         if self.history_device not in (None, "cpu"):
             raise OptionError(f"history_device={self.history_device!r} is unknown; write 'cpu', or leave it out to keep features on the device")
-        try:
-            kind = torch.device(self.device).type
-        except RuntimeError:
-            kind = ""
+        kind = self.device.partition(":")[0]
         if kind not in ("cpu", "cuda"):
             raise OptionError(f"device={self.device!r} is unknown; write 'cuda', 'cuda:1' or 'cpu'")
         if self.scale == "mid" and kind != "cpu":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import attrs
 from rich.console import Console
 from rich.text import Text
 
+from foreseer.bench.clock import UNMEASURABLE, possible
 from foreseer.bench.gpu.laws import BLOCKS_AT_MOST, PARTS_AT_MOST
 from foreseer.console import console, table
 from foreseer.storage import in_bytes
@@ -48,7 +50,7 @@ COLUMNS = (
     Column("s/run", "Seconds of a run, median.", lambda lane: f"{lane['seconds_per_run']:.3g}"),
     Column("speed-up", "Over full computation beside it, median and range over the runs.", lambda lane: _speedup(lane)),
     Column("promised", "Speed-up that the saved block-rows promise.", lambda lane: f"{lane['speedup_promised']:.2f}x"),
-    Column("kept", "Speed-up over what was promised.", lambda lane: f"{lane['of_promised']:.1%}"),
+    Column("kept", "Speed-up over what was promised.", lambda lane: _kept(lane)),
     Column("full ms", "Milliseconds of a step of the bare model.", lambda lane: _ms(lane["seconds_per_full_step"])),
     Column("comp. ms", "Milliseconds of a computed step under the policy; what is recorded is copied in it.", lambda lane: _ms(_computed(lane))),
     Column("forec. ms", "Milliseconds of a forecast step, the verification in it where there is one.", lambda lane: _ms(lane["seconds_per_forecast_step"])),
@@ -63,7 +65,13 @@ COLUMNS = (
 
 def _speedup(lane: dict[str, Any]) -> str:
     low, high = min(lane["speedups"]), max(lane["speedups"])
+    if math.isnan(possible(lane["speedup"], lane["block_rows_ratio"])):
+        return UNMEASURABLE
     return f"{lane['speedup']:.2f}x" + (f" ({low:.2f}-{high:.2f})" if len(lane["speedups"]) > 1 else "")
+
+
+def _kept(lane: dict[str, Any]) -> str:
+    return "" if _speedup(lane) == UNMEASURABLE else f"{lane['of_promised']:.1%}"
 
 
 def _computed(lane: dict[str, Any]) -> float | None:

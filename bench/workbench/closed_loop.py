@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.adapters.identity import identity_of
-from foreseer.bench.families import load_family
 from foreseer.bench.harness import run_benchmark
 from foreseer.bench.settings import BenchSettings
+from foreseer.bench.workload import load_workload
 from foreseer.errors import OptionError
 from foreseer.psnr import likeness_of
 from foreseer.registry import PolicySpec, parse_policy
@@ -133,7 +133,7 @@ def measure(
         trace: What the scores are of.
         scores: What to run.
         out: Folder of the benchmark's results; the same call goes on with what is there.
-        family: A family of `foreseer.bench.families` with the recorded model.
+        family: Name of a workload with the recorded model.
         samples: How many samples.
         batch: Samples that are drawn together.
         seed: Of the noises; another than the recorded one, so that the samples are others.
@@ -147,7 +147,7 @@ def measure(
         raise OptionError(f"seed={seed} is that of the recorded samples, and open loop is to be held against others; write seed={seed + 1}")
     signature = trace.signature
     dtype = signature.dtype or "float32"
-    model = identity_of(load_family(family, device=device, dtype=dtype).model)
+    model = identity_of(load_workload(family, device=device, dtype=dtype).model)
     if signature.model and model != signature.model:
         raise OptionError(f"family={family!r} is {model}, and the trace was recorded on {signature.model}; write the --family that was recorded")
     specs = [_spec_of(score) for score in scores]

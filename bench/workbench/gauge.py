@@ -1,24 +1,22 @@
-"""What a policy costs on a family's samples, and how near it stays to full computation from the same noise."""
+"""What a policy costs on a workload's samples, and how near it stays to full computation from the same noise."""
 
 from __future__ import annotations
 
 import functools
 import math
-import time
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import attrs
 import numpy as np
 import torch
 from torch import Tensor
 
-from foreseer.bench.families import Family
-from foreseer.bench.lanes import wait_for
+from foreseer.bench.batches import split
+from foreseer.bench.lanes import Sampler, Sampling, as_many
 from foreseer.errors import ForeseerError
 from foreseer.presets import Measured
 from foreseer.psnr import Likeness, likeness_of, psnr
 from foreseer.registry import PolicySpec
-from foreseer.report import Report
 from foreseer.signature import Signature
 from foreseer.types import Run
 
@@ -45,18 +43,17 @@ class Reading:
 
 
 class Gauge:
-    """Some samples of a family. Full computation is drawn when it is first needed, and then kept.
+    """Some samples of a workload. Full computation is drawn when it is first needed, and then kept.
 
     Args:
-        family: What draws.
+        sampler: Draws them.
         first, samples: Which samples: their indices.
         batch: How many are drawn together.
-        seed, num_steps, guidance: As of `Family.draw`.
     """
 
-    def __init__(self, family: Family, *, first: int, samples: int, batch: int, seed: int, num_steps: int, guidance: float) -> None:
-        self.family, self.first, self.samples = family, first, samples
-        self._batch, self._seed, self._num_steps, self._guidance = batch, seed, num_steps, guidance
+    def __init__(self, sampler: Sampler, *, first: int = 0, samples: int, batch: int) -> None:
+        self.first, self.samples = first, samples
+        self._sampler, self._batches = sampler, split(range(first, first + samples), batch)
         self.seconds = math.nan
 
     def prepare(self) -> None:
@@ -68,78 +65,61 @@ class Gauge:
         _ = self._full
 
     def measure(self, spec: PolicySpec) -> Reading:
-        """Draw the samples with a policy. Those that are broken, that is not finite, count as 0 dB.
+        """Draw the samples with a policy.
+
+        Samples that are broken, that is not finite, count as 0 dB.
 
         Raises:
             NotFiniteError: See `prepare`.
             Exception: Whatever the policy raises.
         """
-        found: list[Tensor] = []
-        reports: list[Report] = []
-        steps: list[float] = []
-        seconds = 0.0
-        for indices in self._batches():
-            with self.family.attached(spec, num_steps=self._num_steps, samples=len(indices)) as attached:
-                latents, taken = self._draw(indices, self._num_steps)
-            seconds += taken
-            found.append(self.family.decode(latents))
-            streams = list(attached.reports.values())
-            reports += streams
-            # rows of one sample share a fate, so that its first row says it; streams are averaged
-            steps += np.mean([report.computed.sum(axis=0)[: len(indices)] for report in streams], axis=0).tolist()
-        everything = sum(report.run.depth * report.run.rows * len(report.outcomes) for report in reports)
-        like = self._likeness(found)
+        runs = [self._sampler.run(indices, driven=self._sampler.policy(spec, indices)) for indices in self._batches]
+        like = self._likeness(runs)
         measured = Measured(
             samples=self.samples,
             first=self.first,
-            seed=self._seed,
-            block_rows_ratio=sum(report.block_rows for report in reports) / everything,
-            steps_computed=float(np.mean(steps)),
+            seed=self._sampler.seed,
+            block_rows_ratio=sum(run.block_rows for run in runs) / sum(run.full_block_rows for run in runs),
+            steps_computed=float(np.mean([steps for run in runs for steps in run.steps])),
             psnr_mean=like.mean,
             psnr_worst=like.worst,
             broken=like.broken,
         )
-        return Reading(measured=measured, seconds=seconds, run=reports[0].run)
+        lead = next(iter(runs[0].reports.values())).run
+        return Reading(measured=measured, seconds=sum(run.took.clock for run in runs), run=lead)
 
-    def fewer(self, steps_computed: float) -> float:
-        """Return the mean PSNR of plain sampling with as many steps as were computed; half a step is rounded up."""
-        count = max(1, math.floor(steps_computed + 0.5))
-        drawn = [self._draw(indices, count)[0] for indices in self._batches()]
-        return self._likeness([self.family.decode(latents) for latents in drawn]).mean
+    def beside_fewer(self, spec: PolicySpec) -> Reading:
+        """As `measure`, with plain sampling of as many steps beside it: half a step is rounded up."""
+        reading = self.measure(spec)
+        count = as_many(reading.measured.steps_computed)
+        fewer = self._likeness([self._sampler.run(indices, count) for indices in self._batches])
+        return attrs.evolve(reading, measured=attrs.evolve(reading.measured, fewer_psnr_mean=fewer.mean))
 
     def signature(self, run: Run, *, dtype: str, versions: dict[str, str]) -> Signature:
         """Return what a policy was measured on."""
+        which = f"samples {self.first} to {self.first + self.samples - 1}, seed {self._sampler.seed}"
         return Signature(
             model=run.model,
             scheduler=run.scheduler,
-            num_steps=run.num_steps or self._num_steps,
+            num_steps=run.num_steps or self._sampler.num_steps,
             timesteps=run.timesteps,
-            guidance=self._guidance,
+            guidance=self._sampler.guidance,
             dtype=dtype,
-            conditions=f"{self.family.name}: samples {self.first} to {self.first + self.samples - 1}, seed {self._seed}",
+            conditions=f"{self._sampler.workload.name}: {which}",
             versions=versions,
         )
 
     @functools.cached_property
     def _full(self) -> Tensor:
-        drawn = [self._draw(indices, self._num_steps) for indices in self._batches()]
-        self.seconds = sum(seconds for _, seconds in drawn)
-        full = torch.cat([self.family.decode(latents) for latents, _ in drawn])
+        runs = [self._sampler.run(indices) for indices in self._batches]
+        self.seconds = sum(run.took.clock for run in runs)
+        full = self._images(runs)
         if not bool(torch.isfinite(full).all()):
             raise NotFiniteError("samples of full computation are not finite; write another --dtype")
         return full
 
-    def _draw(self, indices: range, num_steps: int) -> tuple[Tensor, float]:
-        device = next(self.family.model.parameters()).device
-        wait_for(device)
-        started = time.perf_counter()
-        latents = self.family.draw(indices, seed=self._seed, num_steps=num_steps, guidance=self._guidance)
-        wait_for(device)
-        return latents, time.perf_counter() - started
+    def _images(self, runs: Sequence[Sampling]) -> Tensor:
+        return torch.cat([self._sampler.workload.decode(run.latents) for run in runs])
 
-    def _batches(self) -> Iterator[range]:
-        end = self.first + self.samples
-        return (range(i, min(i + self._batch, end)) for i in range(self.first, end, self._batch))
-
-    def _likeness(self, drawn: list[Tensor]) -> Likeness:
-        return likeness_of(psnr(torch.cat(drawn), self._full))
+    def _likeness(self, runs: Sequence[Sampling]) -> Likeness:
+        return likeness_of(psnr(self._images(runs), self._full))

@@ -9,14 +9,15 @@ true error, so that a lane may in single cases be beaten.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import attrs
-from torch import nn
 
 from foreseer.bench.compare_settings import CompareSettings
-from foreseer.bench.lanes import Lane, LaneOf
+from foreseer.bench.harness import Tell
+from foreseer.bench.lanes import LaneOf
+from foreseer.bench.workload import Workload
 from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
 from foreseer.policies.drafting import draft_needs
@@ -27,7 +28,7 @@ from foreseer.types import Needs, Plan, Run, Site, Step
 if TYPE_CHECKING:
     from foreseer.workbench.trace import Trace
 
-__all__ = ["PREDICTOR", "EachItsOwn", "headroom", "headroom_lanes", "record_compared"]
+__all__ = ["PREDICTOR", "EachItsOwn", "headroom", "headroom_lanes"]
 
 MEASURED = 8
 """Samples on which sensitivities are measured, at every step."""
@@ -66,28 +67,16 @@ class EachItsOwn:
         return Plan(reason="scheduled") if all(compute) else Plan(forecast=self._sites, compute=compute)
 
 
-def headroom(model: nn.Module, settings: CompareSettings, samples: int, counts: Sequence[int], tell: Callable[[str], None]) -> list[LaneOf]:
+def headroom(workload: Workload, settings: CompareSettings, samples: int, counts: Sequence[int], tell: Tell) -> list[LaneOf]:
     """Record the compared samples, and plan on them: see `foreseer.bench.compare.Afterwards`.
 
-    It takes 2 to 3 times as long as full computation for each 10 steps of a run.
+    Sensitivities are measured: one sampling, and one more for every measured step. It takes 2 to 3 times as long
+    as full computation for each 10 steps of a run.
     """
-    return headroom_lanes(record_compared(model, settings, samples, tell=tell), counts)
-
-
-def record_compared(model: Any, settings: CompareSettings, samples: int, *, tell: Callable[[str], None]) -> Trace:
-    """Record the samples that are compared, and measure sensitivities: one sampling, and one more for every measured step.
-
-    Args:
-        model: The bundled DiT.
-        settings: Of the comparison.
-        samples: How many were compared.
-        tell: Told what is under way.
-    """
-    from foreseer.bench.families import DiTFamily
     from foreseer.workbench.recording import record
 
     recorded = record(
-        DiTFamily(model=model),
+        workload,
         settings.out / "headroom.safetensors",
         samples=samples,
         steps=settings.steps,
@@ -96,9 +85,9 @@ def record_compared(model: Any, settings: CompareSettings, samples: int, *, tell
         batch=settings.batch,
         measured=MEASURED,
         restart="if other",
-        tell=lambda what, done, total: tell(f"headroom: {what}, {done} of {total} samplings"),
+        tell=lambda what, done, total: tell(f"headroom: {what}", done, total),
     )
-    return recorded.trace
+    return headroom_lanes(recorded.trace, counts)
 
 
 def headroom_lanes(trace: Trace, counts: Sequence[int]) -> list[LaneOf]:
@@ -121,29 +110,24 @@ def headroom_lanes(trace: Trace, counts: Sequence[int]) -> list[LaneOf]:
     for count in counts:
         steps = "+".join(map(str, alike.budget(count).steps))
         spec = policy("planned", schedule=f"{steps}/{trace.num_steps}", predictor=PREDICTOR, target="last_block")
-        lanes.append(_alike(f"best static ({_steps(count)})", trace.num_steps, spec))
+        lanes.append(LaneOf(f"best static ({_steps(count)})", "static", functools.partial(_same, spec)))
         for what, plans in (("class", [classes[label] for label in trace.labels] if classes else []), ("sample", own)):
             if plans:
                 schedules = [frozenset(plan.budget(count).steps) for plan in plans]
-                lanes.append(_each(f"best per {what}, hindsight ({_steps(count)})", trace.num_steps, schedules))
+                lanes.append(_each(f"best per {what}, hindsight ({_steps(count)})", schedules))
     return lanes
 
 
-def _alike(name: str, num_steps: int, spec: PolicySpec) -> LaneOf:
-    lane = _lane(name, "static", num_steps, spec)
-    return LaneOf(name, lambda indices: lane)
+def _same(spec: PolicySpec, indices: Sequence[int]) -> PolicySpec:
+    return spec
 
 
-def _each(name: str, num_steps: int, schedules: Sequence[frozenset[int]]) -> LaneOf:
-    def of(indices: range) -> Lane:
+def _each(name: str, schedules: Sequence[frozenset[int]]) -> LaneOf:
+    def of(indices: Sequence[int]) -> PolicySpec:
         chosen = tuple(schedules[index] for index in indices)
-        return _lane(name, "hindsight", num_steps, PolicySpec(name, lambda: (EachItsOwn(chosen), predictor_from(PREDICTOR, max_order=1))))
+        return PolicySpec(name, lambda: (EachItsOwn(chosen), predictor_from(PREDICTOR, max_order=1)))
 
-    return LaneOf(name, of)
-
-
-def _lane(name: str, kind: Literal["static", "hindsight"], num_steps: int, spec: PolicySpec) -> Lane:
-    return Lane(name, kind, num_steps, spec)
+    return LaneOf(name, "hindsight", of)
 
 
 def _steps(count: int) -> str:

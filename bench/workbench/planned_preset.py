@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import datetime
 
-import attrs
-
-from foreseer.bench.families import Family
+from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import machine
+from foreseer.bench.workload import Workload
 from foreseer.errors import OptionError
 from foreseer.policies.schedule_plan import SchedulePlan
 from foreseer.presets import Preset
@@ -20,7 +19,7 @@ HELD_OUT_SEED = 1
 """Seed of the samples that a plan is checked on; where the plan was recorded from this one, the next."""
 
 
-def planned_preset(plan: SchedulePlan, family: Family, *, name: str, samples: int = 8, device: str = "cpu") -> Preset:
+def planned_preset(plan: SchedulePlan, family: Workload, *, name: str, samples: int = 8, device: str = "cpu") -> Preset:
     """Measure the chosen schedule of a plan, and make a preset of it that needs no other file.
 
     Args:
@@ -37,15 +36,14 @@ def planned_preset(plan: SchedulePlan, family: Family, *, name: str, samples: in
     held_out_seed = HELD_OUT_SEED if recorded != HELD_OUT_SEED else HELD_OUT_SEED + 1
     samples = min(samples, plan.samples or samples)
     policy = f"planned:schedule={'+'.join(map(str, plan.budget().steps))}/{plan.num_steps},target={plan.target},predictor=({plan.predictor})"
-    guidance = family.guidance if plan.signature.guidance is None else plan.signature.guidance
     spec, found = parse_policy(policy), []
     for own in (recorded, held_out_seed):
-        gauge = Gauge(family, first=0, samples=samples, batch=samples, seed=own, num_steps=plan.num_steps, guidance=guidance)
-        reading = gauge.measure(spec)
+        sampler = Sampler.of(family, seed=own, num_steps=plan.num_steps, guidance=plan.signature.guidance)
+        reading = Gauge(sampler, samples=samples, batch=samples).beside_fewer(spec)
         differing = plan.signature.conflicts(reading.run)
         if differing:
             raise OptionError(f"the plan was made for another model: {'; '.join(differing)}; record and plan anew")
-        found.append(attrs.evolve(reading.measured, fewer_psnr_mean=gauge.fewer(reading.measured.steps_computed)))
+        found.append(reading.measured)
     tuned, held_out = found
     return Preset(
         name=name,

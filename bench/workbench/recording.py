@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.adapters.identity import identity_of
-from foreseer.bench.families import DiTFamily, Family, PipelineFamily, blocks_of
-from foreseer.bench.lanes import labels_of
+from foreseer.bench.families import DiTFamily, PipelineFamily
+from foreseer.bench.workload import Workload, blocks_of, labels_of
 from foreseer.document import plain
 from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.files import refuse_unwritable, refuse_unwritable_folder
@@ -77,7 +77,7 @@ class Recorded:
 
 
 def record(
-    what: Family | Any,
+    what: Workload | Any,
     /,
     out: Path | str,
     *,
@@ -90,7 +90,7 @@ def record(
     """Record a model.
 
     Args:
-        what: A `foreseer.bench.families.Family`, or a diffusers pipeline together with ``arguments``.
+        what: A `foreseer.bench.workload.Workload`, or a diffusers pipeline together with ``arguments``.
         out: The file to write, ``.safetensors``. What is finished meanwhile is kept in a folder beside it; the same call goes on with it.
         settings: What to record; None for the defaults.
         arguments: What a pipeline is called with for some samples, besides steps, generators and output type.
@@ -120,9 +120,9 @@ def _file_of(out: Path) -> Path:
     return out if out.suffix == ".safetensors" else out.with_name(out.name + ".safetensors")
 
 
-def _family(what: Family | Any, arguments: Arguments | None) -> Family:
+def _family(what: Workload | Any, arguments: Arguments | None) -> Workload:
     if arguments is None and callable(getattr(what, "draw", None)) and callable(getattr(what, "attached", None)):
-        family: Family = what
+        family: Workload = what
         return family
     if arguments is None:
         wanted = "arguments=lambda indices, guidance: {'prompt': [...], 'guidance_scale': guidance}"
@@ -135,7 +135,7 @@ def _no_decoder(pipeline: Any, latents: Tensor) -> Tensor:
 
 
 class _Recording:
-    def __init__(self, family: Family, out: Path, settings: RecordSettings, *, restart: bool | Literal["if other"], tell: Tell) -> None:
+    def __init__(self, family: Workload, out: Path, settings: RecordSettings, *, restart: bool | Literal["if other"], tell: Tell) -> None:
         self._family, self._settings, self._tell = family, settings, tell
         self._steps = settings.steps or family.num_steps
         self._guidance = family.guidance if settings.guidance is None else settings.guidance
@@ -287,7 +287,7 @@ def _flat(latents: Tensor) -> Array:
     return np.asarray(latents.detach().double().flatten(1).cpu().numpy(), dtype=np.float64)
 
 
-def _conditions(family: Family, indices: Sequence[int], guidance: float) -> tuple[list[str], bytes]:
+def _conditions(family: Workload, indices: Sequence[int], guidance: float) -> tuple[list[str], bytes]:
     """Return a label for each sample, and what decides what they will be, in bytes."""
     arguments = getattr(family, "arguments", None)
     given: Mapping[str, Any] = arguments(indices, guidance) if arguments is not None else {}

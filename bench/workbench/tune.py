@@ -10,13 +10,14 @@ from typing import Any
 
 import attrs
 
-from foreseer.bench.families import Family, load_family
 from foreseer.bench.fields import check_device, check_dtype, number, whole
+from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import machine, versions
+from foreseer.bench.workload import load_workload
 from foreseer.errors import ForeseerError, OptionError
 from foreseer.presets import Preset
 from foreseer.registry import PolicySpec, parse_policy
-from foreseer.workbench.gauge import Gauge, NotFiniteError, Reading
+from foreseer.workbench.gauge import Gauge, NotFiniteError
 from foreseer.workbench.search import Space, space_of
 from foreseer.workbench.study import Study
 from foreseer.workbench.target import Point, Target
@@ -42,7 +43,7 @@ class TuneSettings:
     Attributes:
         policy: As on the command line; the options that it fixes are held.
         target: What to look for.
-        family: One of `foreseer.bench.families.FAMILIES`.
+        family: Name of a workload, see `foreseer.bench.workload.load_workload`.
         ranges: What to search, where the policy's declarations do not do; several may follow. See
             `foreseer.workbench.search.parse_range`.
         samples: How many samples each trial draws, beginning with sample 0.
@@ -139,9 +140,10 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
         KeyboardInterrupt: The finished trials are in the study's file, where there is one; the same call goes on.
     """
     space = space_of(settings.spec(), settings.ranges)
-    family = load_family(settings.family, device=settings.device, dtype=settings.dtype)
-    gauge = _gauge(settings, family, first=0, samples=settings.samples)
-    study = Study(_settings(settings, space, family), space, settings.target, seed=settings.seed, file=settings.study)
+    workload = load_workload(settings.family, device=settings.device, dtype=settings.dtype)
+    sampler = Sampler.of(workload, seed=settings.seed, num_steps=settings.steps, guidance=settings.guidance)
+    gauge = Gauge(sampler, samples=settings.samples, batch=settings.batch)
+    study = Study(_settings(settings, space, sampler), space, settings.target, seed=settings.seed, file=settings.study)
 
     def measure(options: dict[str, Any], number: int) -> Point:
         spec = space.policy(options)
@@ -164,25 +166,11 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
     preset = None
     if chosen is not None:
         tell("on held-out samples", len(points), settings.trials)
-        preset = _preset(settings, space, family, gauge, chosen)
+        preset = _preset(settings, space, sampler, gauge, chosen)
     return Tuned(settings=settings, space=space, points=points, chosen=chosen, preset=preset, seconds=gauge.seconds)
 
 
-def _gauge(settings: TuneSettings, family: Family, *, first: int, samples: int) -> Gauge:
-    return Gauge(
-        family, first=first, samples=samples, batch=settings.batch, seed=settings.seed, num_steps=_steps(settings, family), guidance=_guidance(settings, family)
-    )
-
-
-def _steps(settings: TuneSettings, family: Family) -> int:
-    return settings.steps or family.num_steps
-
-
-def _guidance(settings: TuneSettings, family: Family) -> float:
-    return family.guidance if settings.guidance is None else settings.guidance
-
-
-def _settings(settings: TuneSettings, space: Space, family: Family) -> dict[str, Any]:
+def _settings(settings: TuneSettings, space: Space, sampler: Sampler) -> dict[str, Any]:
     """What the trials depend on. Neither their number nor where they are kept is part of it, nor how many samples are held out."""
     return {
         "policy": str(space.spec),
@@ -191,19 +179,20 @@ def _settings(settings: TuneSettings, space: Space, family: Family) -> dict[str,
         "family": settings.family,
         "samples": settings.samples,
         "batch": settings.batch,
-        "steps": _steps(settings, family),
-        "guidance": _guidance(settings, family),
+        "steps": sampler.num_steps,
+        "guidance": sampler.guidance,
         "seed": settings.seed,
         "dtype": settings.dtype,
         "device": settings.device,
     }
 
 
-def _preset(settings: TuneSettings, space: Space, family: Family, gauge: Gauge, chosen: Point) -> Preset:
+def _preset(settings: TuneSettings, space: Space, sampler: Sampler, gauge: Gauge, chosen: Point) -> Preset:
     """Measure the chosen point on the samples it was chosen by and on others."""
     spec = parse_policy(chosen.policy)
-    others = _gauge(settings, family, first=settings.samples, samples=settings.held_out or settings.samples)
-    tuned, held_out = _beside_fewer(gauge, spec), _beside_fewer(others, spec)
+    held = settings.held_out or settings.samples
+    others = Gauge(sampler, first=settings.samples, samples=held, batch=settings.batch)
+    tuned, held_out = gauge.beside_fewer(spec), others.beside_fewer(spec)
     target = settings.target
     name = settings.name or f"{settings.family}_{target.value:g}{'x' if target.kind == 'speedup' else 'db'}"
     return Preset(
@@ -212,13 +201,7 @@ def _preset(settings: TuneSettings, space: Space, family: Family, gauge: Gauge, 
         signature=gauge.signature(tuned.run, dtype=settings.dtype, versions=versions()),
         tuned=tuned.measured,
         held_out=held_out.measured,
-        found={**_settings(settings, space, family), "trials": settings.trials, "trial": chosen.number},
+        found={**_settings(settings, space, sampler), "trials": settings.trials, "trial": chosen.number},
         machine=machine(settings.device),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
-
-
-def _beside_fewer(gauge: Gauge, spec: PolicySpec) -> Reading:
-    reading = gauge.measure(spec)
-    measured = attrs.evolve(reading.measured, fewer_psnr_mean=gauge.fewer(reading.measured.steps_computed))
-    return attrs.evolve(reading, measured=measured)

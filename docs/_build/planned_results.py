@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from foreseer.bench.families import Family, load_family
+from foreseer.bench.workload import Workload, load_workload
 from foreseer.bench.machine import facts
 from foreseer.psnr import likeness_of, psnr
 from foreseer.bench.results import plain
@@ -64,7 +64,7 @@ def lanes_of(trace: Trace, budgets: Sequence[int], kinds: Sequence[str], thresho
 
 
 def measure(
-    family: Family, policy: str, batches: Sequence[range], *, seed: int, num_steps: int, guidance: float, full: Sequence[torch.Tensor]
+    family: Workload, policy: str, batches: Sequence[range], *, seed: int, num_steps: int, guidance: float, full: Sequence[torch.Tensor]
 ) -> dict[str, Any]:
     """PSNR of each sample to full computation, and the steps that were computed for it."""
     found, steps, ratio = [], [], []
@@ -109,7 +109,7 @@ def main() -> None:
     trace = Trace.load(given.trace)
     if given.first < trace.samples and given.seed == 0:
         parser.error(f"samples from {given.first} on were recorded; write --first {trace.samples}")
-    family = load_family(given.family, device="cpu", dtype="float32")
+    family = load_workload(given.family, device="cpu", dtype="float32")
     how = {"seed": given.seed, "num_steps": trace.num_steps, "guidance": family.guidance if trace.signature.guidance is None else trace.signature.guidance}
     last = given.first + given.samples
     batches = [range(start, min(start + given.batch, last)) for start in range(given.first, last, given.batch)]

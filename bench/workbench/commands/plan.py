@@ -62,10 +62,10 @@ def plan(
     found = _choose(found, budget=budget, block_rows=block_rows, target_error=target_error)
     written = found.save(out)
     if preset is not None and family is not None:
-        from foreseer.bench.families import load_family
+        from foreseer.bench.workload import load_workload
         from foreseer.workbench.planned_preset import planned_preset
 
-        made = planned_preset(found, load_family(family, device="cpu", dtype=found.signature.dtype or "float32"), name=preset.stem, samples=samples)
+        made = planned_preset(found, load_workload(family, device="cpu", dtype=found.signature.dtype or "float32"), name=preset.stem, samples=samples)
         typer.echo(f"wrote {made.save(preset)}: {made.held_out}", err=as_json)
     if as_json:
         typer.echo(json.dumps(plain(found), indent=1))

@@ -41,8 +41,8 @@ def record(
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what is there.")] = False,
 ) -> None:
     """Record a model once: inner products of its features, and sensitivities."""
-    from foreseer.bench.families import load_family
     from foreseer.bench.fields import DTYPES, refuse_device
+    from foreseer.bench.workload import load_workload
     from foreseer.workbench.recording import record as run
     from foreseer.workbench.recording import refuse_existing
     from foreseer.workbench.sensitivity import steps_to_measure
@@ -54,7 +54,7 @@ def record(
     refuse_device(device)
     if not restart:
         refuse_existing(out)
-    loaded = load_family(family, device=device, dtype=dtype)
+    loaded = load_workload(family, device=device, dtype=dtype)
     if every is not None:
         count = len(steps_to_measure(made.steps or loaded.num_steps, every))
         few = min(measured or made.samples, made.samples)

@@ -1,0 +1,202 @@
+"""One unit of a benchmark: a lane on a batch of samples, drawn once with everything counted, and timed in pairs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import Any
+
+import attrs
+import torch
+
+from foreseer.adapters.attachment import Attachment
+from foreseer.bench.batches import split
+from foreseer.bench.counting import BlockCalls, Cost, count_blocks, count_cost
+from foreseer.bench.lanes import LaneOf, Sampler, Sampling, keep_freed_memory
+from foreseer.bench.likeness import Drawn, figures_of, look_at
+from foreseer.bench.peers import PeerError, PeerSpec, Request
+from foreseer.bench.results import Counted, LaneResult, Unit
+from foreseer.bench.settings import BenchSettings
+from foreseer.bench.workload import Workload, blocks_of, labels_of, load_workload
+from foreseer.registry import PolicySpec, parse_policy
+from foreseer.report import Report
+from foreseer.zoo.judge import DigitJudge
+
+__all__ = ["Measured", "Measuring", "judge"]
+
+CALIBRATED = 16
+"""Samples that a peer is calibrated on, where it is: the first ones."""
+
+PROBE = "taylorseer:interval=5,max_order=1"
+"""By the latent error under this schedule samples are called easy or hard, where batches are to be mixed."""
+
+
+@attrs.frozen(eq=False, kw_only=True)
+class Measured:
+    """What one lane came to on one batch.
+
+    Attributes:
+        unit: For the results.
+        drawn: What it drew.
+        reports: Of each stream, the account of the policy that drove it; empty for none.
+        cost: FLOPs and memory; None where they were not counted.
+    """
+
+    unit: Unit
+    drawn: Drawn = attrs.field(repr=False)
+    reports: Mapping[str, Report] = attrs.field(repr=False)
+    cost: Counted | None
+
+
+class Measuring:
+    """Measures lanes on batches.
+
+    Args:
+        settings: What the lanes have in common.
+        observers: Plugins that watch the policies' runs.
+
+    Attributes:
+        sampler: Draws for all lanes but peers.
+        given: What drives a lane, by its name; the bare model where there is nothing.
+    """
+
+    def __init__(self, settings: BenchSettings, observers: Sequence[object]) -> None:
+        keep_freed_memory()
+        self._settings, self._observers = settings, tuple(observers)
+        workload = self._load()
+        self.sampler = Sampler.of(workload, seed=settings.seed, num_steps=settings.steps, guidance=settings.guidance)
+        self.given: dict[str, PolicySpec | PeerSpec | LaneOf] = {}
+        self._memory: dict[object, Any] = {}
+        with count_blocks(blocks_of(workload)) as calls:
+            self._found = self.sampler.draw([0], 2)
+        self._calls_per_step, self._block_rows_per_step = calls.steps / 2, calls.block_rows / 2
+
+    def unit(
+        self,
+        lane: LaneResult,
+        number: int,
+        indices: Sequence[int],
+        pairs: Sequence[int],
+        full: tuple[Unit, Drawn] | None,
+    ) -> Measured:
+        """Draw a batch once, and time it.
+
+        Args:
+            lane: The lane.
+            number: Of the batch.
+            indices: Its samples.
+            pairs: Numbers of the timed pairs; full computation is first in even ones.
+            full: What full computation came to on this batch; None where that is what is drawn.
+        """
+        draws = self._settings.timed == "draws"
+        # A peer gets a model of its own: one that is disabled again can leave a model that computes the same and cannot be given to the next.
+        sampler = attrs.evolve(self.sampler, workload=self._load()) if lane.kind == "peer" else self.sampler
+        calls: list[BlockCalls] = []
+        costs: list[Cost] = []
+        counting = self._counting(sampler, lane, indices, calls, None if number or draws else costs)
+        plain = draws and lane.kind != "peer"  # what counts blocks takes time from what is timed
+        run = sampler.run(indices, lane.num_steps, driven=self._driven(sampler, lane, indices) if plain else counting)
+        self._check(sampler.workload, lane)
+        drawn = look_at(sampler.workload, judge(), run.latents)
+        if draws:
+            timed = [(run, run.took.seconds if full is None else full[0].seconds[0])]
+        else:
+            timed = [self._pair(sampler, lane, indices, full_first=pair % 2 == 0) for pair in pairs]
+        self._check(sampler.workload, lane)
+        run = timed[-1][0] if timed else run  # its steps' seconds are undisturbed
+        steps: Sequence[float] = (float(lane.num_steps),) * len(indices)
+        block_rows = lane.num_steps * self._block_rows_per_step * len(indices)
+        if run.reports:
+            steps, block_rows = run.steps, run.block_rows
+        elif calls:  # as seen from outside; a step of a pipeline may be several calls
+            steps, block_rows = (calls[0].steps / self._calls_per_step,) * len(indices), calls[0].block_rows
+        unit = Unit(
+            number=number,
+            indices=tuple(indices),
+            steps=tuple(steps),
+            block_rows=block_rows,
+            figures=figures_of(sampler.workload, drawn, full[1] if full else drawn, labels_of(indices)),
+            seconds=tuple(own.took.seconds for own, _ in timed),
+            clock_seconds=tuple(own.took.clock for own, _ in timed),
+            full_seconds=tuple(beside for _, beside in timed),
+            bytes_held=sum(sum(report.bytes_held.values()) for report in run.reports.values()),
+            warnings=tuple(dict.fromkeys(said for report in run.reports.values() for said in report.warnings)),
+        )
+        cost = Counted(**attrs.asdict(costs[0])) if costs else None
+        return Measured(unit=unit, drawn=drawn, reports=run.reports, cost=cost)
+
+    def warm_up(self, lane: LaneResult) -> None:
+        """Draw one sample: a policy that cannot drive this model fails here, before anything long has begun."""
+        self.sampler.run([0], lane.num_steps, driven=self._driven(self.sampler, lane, [0], watched=False))
+
+    def difficulty(self) -> list[float]:
+        """Return of each sample the relative error of its latent under `PROBE`. The same noises are as hard in every run."""
+        found: list[float] = []
+        for indices in split(range(self._settings.samples), CALIBRATED):
+            full = self.sampler.draw(indices)
+            off = self.sampler.run(indices, driven=self.sampler.policy(parse_policy(PROBE), indices)).latents - full
+            found += (off.flatten(1).norm(dim=1) / full.flatten(1).norm(dim=1)).tolist()
+        return found
+
+    def _pair(self, sampler: Sampler, lane: LaneResult, indices: Sequence[int], *, full_first: bool) -> tuple[Sampling, float]:
+        """Time a lane, and full computation right before or after it."""
+        before = self.sampler.run(indices) if full_first else None
+        own = sampler.run(indices, lane.num_steps, driven=self._driven(sampler, lane, indices))
+        return own, (before or self.sampler.run(indices)).took.seconds
+
+    @contextmanager
+    def _counting(
+        self,
+        sampler: Sampler,
+        lane: LaneResult,
+        indices: Sequence[int],
+        calls: list[BlockCalls],
+        costs: list[Cost] | None,
+    ) -> Iterator[Attachment | None]:
+        """As `_driven`, with blocks counted from outside, and FLOPs and memory where there is a list for them."""
+        with ExitStack() as stack:
+            calls.append(stack.enter_context(count_blocks(blocks_of(sampler.workload))))
+            attached = stack.enter_context(self._driven(sampler, lane, indices))
+            calls[0].clear()  # a calibration is no part of the run
+            if costs is not None:
+                costs.append(stack.enter_context(count_cost(torch.device(self._settings.device))))
+            yield attached
+
+    @contextmanager
+    def _driven(self, sampler: Sampler, lane: LaneResult, indices: Sequence[int], *, watched: bool = True) -> Iterator[Attachment | None]:
+        """Let a lane's policy or peer drive a model for one draw."""
+        given = self.given.get(lane.name)
+        spec = given.of(indices) if isinstance(given, LaneOf) else given
+        if isinstance(spec, PolicySpec):
+            with sampler.policy(spec, indices, self._observers if watched else ()) as attached:
+                if spec.preset is not None:  # a run does not know these two
+                    mine = spec.preset.signature
+                    spec.elsewhere(attrs.evolve(mine, guidance=sampler.guidance, dtype=self._settings.dtype))
+                yield attached
+            return
+        first = range(min(self._settings.samples, CALIBRATED))
+        enabled: AbstractContextManager[None] = nullcontext()
+        if spec is not None:
+            request = Request(sampler.workload, sampler.num_steps, lambda: sampler.draw(first), self._memory)
+            enabled = spec.enable()(request)
+        with enabled:
+            yield None
+
+    def _check(self, workload: Workload, lane: LaneResult) -> None:
+        """Raise where a peer was disabled and its model, or the one of the other lanes, is not what it was, by one input."""
+        if lane.kind != "peer":
+            return
+        for whose, model in (("its model", workload), ("a model that it was never given", self.sampler.workload)):
+            if not torch.equal(attrs.evolve(self.sampler, workload=model).draw([0], 2), self._found):
+                self.sampler = attrs.evolve(self.sampler, workload=self._load())
+                raise PeerError(f"it left {whose} changed after it was disabled: the output on one input is another")
+
+    def _load(self) -> Workload:
+        return load_workload(self._settings.family, device=self._settings.device, dtype=self._settings.dtype)
+
+
+@functools.cache
+def judge() -> DigitJudge:
+    """Return the digit classifier that looks at all samples; it is loaded once."""
+    return DigitJudge()

@@ -1,0 +1,130 @@
+"""What a benchmark draws with, whatever the model: a workload, found by its name.
+
+A sample's condition and noise depend on its index and the seed only, whatever the batch, the lane or the
+machine. The zoo brings three workloads, `foreseer.bench.families`; others are entry points of the group
+``foreseer.workloads``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from foreseer.adapters.attachment import Attachment
+from foreseer.adapters.blocks import find_blocks
+from foreseer.bench.fields import DTYPES
+from foreseer.errors import OptionError
+from foreseer.listing import WORKLOADS, list_plugins, load_factory
+from foreseer.registry import PolicySpec
+
+__all__ = ["HERE", "Workload", "blocks_of", "generator_of", "labels_of", "load_workload", "noise_of"]
+
+CLASSES = 10
+
+
+class Workload(Protocol):
+    """A model to measure on, with everything that lanes have in common."""
+
+    @property
+    def name(self) -> str:
+        """What settings call it."""
+
+    @property
+    def num_steps(self) -> int:
+        """Denoising steps where the settings do not say."""
+
+    @property
+    def guidance(self) -> float:
+        """Weight of the guidance where the settings do not say."""
+
+    @property
+    def video(self) -> bool:
+        """Whether a sample is a sequence of frames."""
+
+    @property
+    def model(self) -> nn.Module:
+        """The denoiser."""
+
+    @property
+    def pipeline(self) -> Any:
+        """The diffusers pipeline around it; None where the loop is our own."""
+
+    def draw(self, indices: Sequence[int], *, seed: int, num_steps: int, guidance: float) -> Tensor:
+        """Sample, with whatever is attached to the model.
+
+        Returns:
+            ``(B, ...)`` final latents, on the model's device.
+        """
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return ``(B, C, H, W)`` images or ``(B, F, C, H, W)`` videos in about [-1, 1], float32, on the CPU."""
+
+    def digits(self, frames: Tensor) -> Tensor | None:
+        """Return what the digit classifier is to see of ``(N, C, H, W)`` images or frames: ``(N, 1, 8, 8)``.
+
+        None where samples are no digits: they then have neither an accuracy nor distances of features.
+        """
+
+    def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> AbstractContextManager[Attachment]:
+        """Attach a policy, and observers of its runs, for one `draw` of so many samples."""
+
+
+HERE: dict[str, Callable[[str, torch.dtype], Workload]] = {}
+"""Workloads of this process, by name: a function of device and dtype. They come before what is installed."""
+
+
+def load_workload(name: str, *, device: str, dtype: str) -> Workload:
+    """Load a workload by its name.
+
+    Args:
+        name: In `HERE`, or of an entry point of the group ``foreseer.workloads``.
+        device: As torch writes it.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+
+    Raises:
+        OptionError: There is none of that name, or it lacks a package.
+        PluginError, PolicyConflictError: It cannot be imported, or two packages bring one of that name.
+    """
+    names = ", ".join(dict.fromkeys([*HERE, *(listing.name for listing in list_plugins(WORKLOADS))]))
+    if name.rpartition(":")[2] not in names.split(", "):
+        raise OptionError(f"family={name!r} is unknown; write one of {names}")
+    try:
+        load = HERE.get(name) or load_factory(name, group=WORKLOADS)
+        found: Workload = load(device, DTYPES[dtype])
+    except ImportError as error:
+        raise OptionError(f"family={name!r} cannot be loaded here: {error}; write another of {names}") from error
+    return found
+
+
+def blocks_of(workload: Workload) -> list[nn.Module]:
+    """Return the denoiser's blocks, in the order in which they are declared."""
+    return [block for _, block in find_blocks(workload.model)]
+
+
+def noise_of(indices: Sequence[int], *, seed: int, shape: tuple[int, ...]) -> Tensor:
+    """Return the initial noise of samples, each sample's own whatever batch it is in.
+
+    Args:
+        indices: Which samples, B of them.
+        seed: Of the whole comparison.
+        shape: Of one sample, ``(C, H, W)``.
+
+    Returns:
+        ``(B, C, H, W)`` float32, on the CPU.
+    """
+    return torch.stack([torch.randn(shape, generator=generator_of(index, seed=seed)) for index in indices])
+
+
+def generator_of(index: int, *, seed: int) -> torch.Generator:
+    """Return a sample's own generator, on the CPU: what it draws depends on the two numbers only."""
+    return torch.Generator().manual_seed(int(np.random.SeedSequence((seed, index)).generate_state(1)[0]))
+
+
+def labels_of(indices: Sequence[int]) -> Tensor:
+    """Return the classes of samples, ``(B,)`` int64: sample i is of class i modulo 10."""
+    return torch.tensor([index % CLASSES for index in indices])
