@@ -83,7 +83,7 @@ def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwa
             guidance=settings.guidance,
             dtype=settings.dtype,
         )
-        elsewhere = {f"preset {preset.name}": said for preset in settings.presets if (said := preset.check(here, any_model=settings.any_model))}
+        elsewhere = {f"preset {spec.preset.name}": said for spec in specs if spec.preset and (said := spec.elsewhere(here))}
         told, whole, interrupted = facts(settings.device) | elsewhere, 0, False
         try:
             for results in harness.batches():

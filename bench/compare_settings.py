@@ -7,9 +7,9 @@ from typing import Any
 
 import attrs
 
-from foreseer.bench.fields import check_device, check_dtype, check_folder, number, truth, whole
-from foreseer.presets import Preset, find_preset
-from foreseer.registry import PolicySpec, parse_policy, policy
+from foreseer.bench.fields import check_device, check_dtype, check_folder, number, whole
+from foreseer.presets import Preset
+from foreseer.registry import PolicySpec, policy
 
 __all__ = ["DEFAULT_POLICIES", "CompareSettings"]
 
@@ -17,12 +17,11 @@ __all__ = ["DEFAULT_POLICIES", "CompareSettings"]
 DEFAULT_POLICIES = ("reuse", "taylorseer", "taylorseer:target=last_block", "cg_taylor:threshold=0.06", "speca", "speca_released")
 
 
-def _policies(value: Any) -> tuple[str | PolicySpec, ...]:
-    return (value,) if isinstance(value, (str, PolicySpec)) else tuple(value)
+Named = str | Path | PolicySpec | Preset
 
 
-def _presets(value: Any) -> tuple[Preset, ...]:
-    return tuple(find_preset(preset) for preset in ((value,) if isinstance(value, (str, Path, Preset)) else value))
+def _policies(value: Any) -> tuple[Named, ...]:
+    return (value,) if isinstance(value, Named) else tuple(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -31,11 +30,9 @@ class CompareSettings:
 
     Attributes:
         policies: Policies to compare; several may follow. As on the command line
-            (``"speca:threshold=0.2,max_order=2"``), or `foreseer.PolicySpec` objects. Full computation is
-            always there.
-        presets: Policies that were tuned: bundled presets or files; several may follow. One that was tuned on
-            something else is refused.
-        any_model: Use presets that were tuned on something else too; the results then say what differs.
+            (``"speca:threshold=0.2,max_order=2"``), presets by name or file, or objects of either. Full
+            computation is always there. A preset that was tuned on something else is refused, but for
+            ``"preset.json:any_model=True"``; the results then say what differs.
         samples: How many samples each policy draws.
         steps: DDIM steps of a full computation, 1 to 1000.
         seed: Seed of the initial noise. Sample i begins with the same noise whatever ``batch`` is.
@@ -52,7 +49,7 @@ class CompareSettings:
         OptionError: A value is out of range; the message says what to write.
     """
 
-    policies: tuple[str | PolicySpec, ...] = attrs.field(default=DEFAULT_POLICIES, converter=_policies)
+    policies: tuple[Named, ...] = attrs.field(default=DEFAULT_POLICIES, converter=_policies)
     samples: int = attrs.field(default=64, validator=whole(1))
     steps: int = attrs.field(default=50, validator=whole(1, 1000))
     seed: int = attrs.field(default=0, validator=whole(0))
@@ -62,15 +59,11 @@ class CompareSettings:
     dtype: str = attrs.field(default="float32", validator=check_dtype)
     observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
     out: Path = attrs.field(default=Path("compare"), converter=Path, validator=check_folder)
-    presets: tuple[Preset, ...] = attrs.field(default=(), converter=_presets)
-    any_model: bool = attrs.field(default=False, validator=truth)
 
     def specs(self) -> list[PolicySpec]:
         """Return the policies, read and checked; what is named twice is there once.
 
         Raises:
-            PluginError, OptionError: See `foreseer.registry.parse_policy`.
+            PluginError, OptionError: See `foreseer.policy`.
         """
-        specs = [p if isinstance(p, PolicySpec) else parse_policy(p) for p in self.policies]
-        specs += [policy(preset, **({"any_model": True} if self.any_model else {})) for preset in self.presets]
-        return list({str(spec): spec for spec in specs}.values())
+        return list({str(spec): spec for spec in map(policy, self.policies)}.values())

@@ -141,10 +141,9 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: what ``results.json`` holds."""
-        chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in ("policies", "observers", "out", "presets"))
-        presets = {"presets": [preset.name for preset in self.settings.presets]} if self.settings.presets else {}
+        chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in ("policies", "observers", "out"))
         return {
-            "settings": {"policies": [str(p) for p in self.settings.policies], **presets, **chosen},
+            "settings": {"policies": [str(p) for p in self.settings.policies], **chosen},
             "samples": len(self.labels),
             "batches": self.batches,
             "interrupted": self.interrupted,

@@ -228,8 +228,6 @@ def bench(monkeypatch):
         dtype: str = "float32"
         observers: tuple[str, ...] = attrs.field(default=(), converter=tuple)
         out: Path = Path("here")
-        presets: tuple[str, ...] = attrs.field(default=(), converter=tuple)
-        any_model: bool = False
 
     stand_in = ModuleType("foreseer.bench.compare")
     calls: list[CompareSettings] = []

@@ -9,7 +9,6 @@ import pytest
 
 import foreseer
 from foreseer import ForeseerError, OptionError
-from foreseer.bench.compare import CompareSettings
 from foreseer.bench.peers import PeerError
 from foreseer.bench.results import NoLaneError
 from foreseer.errors import MissingPackageError
@@ -104,7 +103,6 @@ def test_it_is_what_it_was_before_as_well(ours, builtin):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: CompareSettings(any_model=1), r"any_model=1 is out of range; write True or False"),
         (lambda: Limits(first=0), r"first=0 is out of range; write a whole number >= 1"),
         (lambda: Limits(max_gap=0), r"max_gap=0 is out of range; write a whole number >= 1"),
         (lambda: a_plan(target="all"), "target='all' is unknown; write one of modules, last_block, output"),

@@ -266,7 +266,7 @@ def test_compare_takes_presets_and_refuses_those_of_other_models(model: ToyModel
     """Law: before anything is drawn."""
     from foreseer.bench.compare import CompareSettings, compare
 
-    settings = CompareSettings(policies=(), presets=[preset_of(model)], out=tmp_path / "out", samples=1)
+    settings = CompareSettings(policies=preset_of(model), out=tmp_path / "out", samples=1)
     assert [str(spec) for spec in settings.specs()] == [POLICY]
     with pytest.raises(OptionError, match=r"tuned elsewhere: model ToyModel.* DiTTransformer2DModel.*; 10 steps before, 50 now"):
         compare(settings, show=False)
@@ -299,7 +299,8 @@ def test_compare_uses_presets_of_other_models_where_it_is_told_to(model: ToyMode
     """Law: the results say what differs."""
     from foreseer.bench.compare import CompareSettings, compare
 
-    settings = CompareSettings(policies=(), presets=[preset_of(model)], any_model=True, out=tmp_path, samples=1, steps=6)
+    file = preset_of(model).save(tmp_path / "mine.json")
+    settings = CompareSettings(policies=[f"{file}:any_model=True"], out=tmp_path, samples=1, steps=6)
     found = compare(settings, show=False)
     assert found.row(POLICY).steps.tolist() == [3]
     assert "tuned elsewhere" in found.facts["preset mine"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING, Annotated
 
 from foreseer.command_options import Settings, takes
@@ -23,7 +22,6 @@ SPEC = "NAME[:OPTION=VALUE,...]"
     "foreseer.bench.compare_settings:CompareSettings",
     extra="bench",
     policies={"metavar": SPEC},
-    presets={"metavar": "NAME|FILE"},
     observers={"metavar": SPEC},
 )
 def compare(
@@ -39,8 +37,6 @@ def compare(
         parse_policy(policy)  # a wrong name is told before anything is loaded
     for observer in given.get("observers", ()):
         parse_policy(observer, group=OBSERVERS)
-    if "presets" in given and "policies" not in given:
-        settings = functools.partial(settings, policies=())
     from foreseer.bench.compare import compare as run
 
     if run(settings(), afterwards=_headroom() if headroom else None).interrupted:
