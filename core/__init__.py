@@ -1,11 +1,11 @@
 """Feature forecasting for diffusion transformers, with policies as plugins.
 
-    import foreseer
+import foreseer
 
-    with foreseer.attach(model, "speca:threshold=0.1") as attached:
-        with attached.run(timesteps=timesteps):
-            ...  # your own sampling loop
-    print(attached.report)
+with foreseer.attach(model, "speca:threshold=0.1") as attached:
+with attached.run(timesteps=timesteps):
+...  # your own sampling loop
+print(attached.report)
 """
 
 if __name__ != "foreseer":  # the folder is called core: `import core` from a checkout would make a second, broken copy
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
         PolicyConflictError,
         UnsupportedModelError,
     )
-    from foreseer.hookspecs import ObserverSpecs, PolicySpecs, hookimpl
+    from foreseer.hookspecs import PolicySpecs, hookimpl
     from foreseer.listing import list_plugins
     from foreseer.loop import sample
+    from foreseer.observerspecs import ObserverSpecs
     from foreseer.outcome import Kind, Outcome
     from foreseer.plugins import Part
     from foreseer.registry import PolicySpec, cite, policy
@@ -102,7 +103,8 @@ _HOMES = {
         "PolicyConflictError",
         "UnsupportedModelError",
     ),
-    "hookspecs": ("ObserverSpecs", "PolicySpecs", "hookimpl"),
+    "hookspecs": ("PolicySpecs", "hookimpl"),
+    "observerspecs": ("ObserverSpecs",),
     "loop": ("sample",),
     "outcome": ("Kind", "Outcome"),
     "plugins": ("Part",),

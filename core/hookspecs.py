@@ -1,22 +1,28 @@
 """The contract: what a plugin may implement. Read this first.
 
-A *policy* is one plugin or a few that together implement some of the hooks below. What it does not implement, or
-answers with ``None``, is computed for real: doing nothing is always correct. Roles are which hooks a plugin
-implements:
+A *policy* is one plugin or a few that together implement some of the hooks below. Leave a decision hook out, or return
+None from it, and the step is computed: doing nothing is always correct. Roles are which hooks a plugin implements:
 
 - a *schedule* says which steps to compute: ``before_step``;
 - a *predictor* forecasts features: ``setup`` and ``predict_features``;
 - a *gate* judges forecasts: ``before_step`` and ``verify``, perhaps ``setup`` and ``commit``.
 
 Each of the three decision hooks (``before_step``, ``predict_features``, ``verify``) has one provider per session. An
-*observer* is another species: it watches a run and decides nothing.
+*observer* watches a run and decides nothing; its hooks are in `foreseer.observerspecs`.
 
-What a plugin promises beyond the hooks it declares by plain attributes, and the conformance kit holds it to them (`foreseer.testing.Capabilities`):
-``exact_degree`` and ``linear`` of a predictor; ``verified``, ``max_draft_steps`` and ``decide`` of a gate or schedule.
+A *row* is one entry of a call's batch. Rows of one *group* are one sample (guidance by concatenation) and share one fate.
+A *site* is a place in the model whose feature is recorded or forecast. A row's *anchors* are the steps at which it was
+computed. A *draft* is a forecast before its verdict.
+
+A plugin declares further promises as plain attributes: ``exact_degree`` and ``linear`` of a predictor; ``verified``,
+``max_draft_steps`` and ``decide`` of a gate or schedule. The conformance kit tests them (`foreseer.testing.Capabilities`).
 
 Mark each implementation with `hookimpl`. Take only the arguments you need, by name, without defaults:
 
 >>> class EveryOther:
+...     @hookimpl
+...     def setup(self, run):
+...         return Needs(sites=(Site(11),))
 ...     @hookimpl
 ...     def before_step(self, step):
 ...         return None if step.index % 2 == 0 else Plan(forecast=(Site(11),))
@@ -24,19 +30,12 @@ Mark each implementation with `hookimpl`. Take only the arguments you need, by n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
 import pluggy
-from torch import Tensor
 
 from foreseer.outcome import Outcome
 from foreseer.types import Drafts, Evidence, History, Needs, Plan, Run, Site, Step, Verdict
 
-if TYPE_CHECKING:
-    from foreseer.report import Report
-
-__all__ = ["ObserverSpecs", "PolicySpecs", "hookimpl"]
+__all__ = ["PolicySpecs", "hookimpl", "hookspec"]
 
 hookspec = pluggy.HookspecMarker("foreseer")
 hookimpl = pluggy.HookimplMarker("foreseer")
@@ -48,7 +47,10 @@ class PolicySpecs:
 
     @hookspec
     def setup(self, run: Run) -> Needs | None:
-        """Prepare for a run; called once, before step 0, on every plugin of the policy.
+        """Prepare for a run; called once on every plugin of the policy, before its first step.
+
+        After a pause, or where the model turns out to be another, the session builds the plugins anew and sets them up for
+        the rest of the run.
 
         Args:
             run: The shape of the run to come.
@@ -69,12 +71,13 @@ class PolicySpecs:
             step: The step about to be evaluated.
 
         Returns:
-            The plan; None computes everything. Rows that have nothing recorded are computed whatever the plan says.
+            The plan; None computes everything. Rows are computed whatever the plan says where nothing is recorded, or
+            nothing within ``max_draft_steps``.
         """
 
     @hookspec(firstresult=True)
     def predict_features(self, step: Step, sites: tuple[Site, ...], history: History) -> Drafts | None:
-        """Forecast the features of the planned sites.
+        """Forecast the features of the planned sites; not called where every row is computed anyway.
 
         Args:
             step: The step to forecast.
@@ -82,16 +85,16 @@ class PolicySpecs:
             history: Each row's anchors, and the recorded features for a predictor that is not linear in them.
 
         Returns:
-            For every site in ``sites`` a `Weights`, or the forecast itself, of the recorded shape and dtype; None if
-            it is not able yet, in which case the step is computed.
+            For every site in ``sites`` a `Weights` (the session forms the sum where the site is reached), or the forecast
+            itself, of the recorded shape and dtype. None if it is not able yet: the step is computed.
         """
 
     @hookspec(firstresult=True)
     def verify(self, step: Step, evidence: Evidence) -> Verdict | None:
         """Judge the draft at the probed block; called only when the plan has a probe.
 
-        The error and the answer of a row may depend on that row and on the rows of its group only, unless the policy
-        decides for the whole batch and says so. Rejected rows are computed in this same step.
+        Judge each row from the rows of its group alone. To judge the batch together, declare ``decide = "batch"``.
+        Rejected rows are computed in this same step.
 
         Args:
             step: The step being evaluated.
@@ -99,8 +102,8 @@ class PolicySpecs:
                 the whole sample, also where several processes share its tokens. Never write to it.
 
         Returns:
-            Error, answer and threshold, on the device of the evidence (do not synchronise: the session does it once);
-            None rejects every row.
+            Error, answer and threshold, on the device of the evidence (do not synchronise: the session does it once). A
+            row whose error is not finite is rejected. None rejects every row.
         """
 
     @hookspec
@@ -112,94 +115,4 @@ class PolicySpecs:
         Args:
             step: The step.
             outcome: What happened, row by row, on the host.
-        """
-
-
-class ObserverSpecs:
-    """Hooks of an observer. It cannot decide; if it raises, it is dropped for the rest of the run and the report says so."""
-
-    @hookspec
-    def features_wanted(self, run: Run) -> tuple[Site, ...] | None:
-        """Say which computed features this observer wants to see; asked before a run's first step, and again if the host's sites turn out to be others.
-
-        Args:
-            run: The shape of the run to come.
-
-        Returns:
-            Sites; those that the host does not have are left out, and the report says so. None for none.
-        """
-
-    @hookspec
-    def on_run_start(self, run: Run) -> None:
-        """A run has begun; told with its first finished step.
-
-        Args:
-            run: The shape of the run to come.
-        """
-
-    @hookspec
-    def on_features(self, run: Run, step: Step, rows: tuple[int, ...], features: Mapping[Site, Tensor]) -> None:
-        """Rows of a step were computed; told before ``on_step``, and only to observers that want features.
-
-        Args:
-            run: Whose step it is.
-            step: The step.
-            rows: ``(n,)`` the computed rows, at least one.
-            features: For each recorded site, at least those that were wanted, ``(n, ...)``. Never write to them, and copy what you keep: a host may use
-                their memory again.
-        """
-
-    @hookspec
-    def shadow(self, run: Run, step: Step) -> bool | None:
-        """Say whether a step that was forecast for some rows shall be computed as well, to see how far off the forecast was.
-
-        What it costs is counted apart (``Report.check_block_rows``), and nothing of it enters the run.
-
-        Args:
-            run: Whose step it is.
-            step: The step that was just carried out, and had forecasts.
-
-        Returns:
-            True to compute it. ``on_shadow`` is told the result.
-        """
-
-    @hookspec
-    def on_shadow(
-        self,
-        run: Run,
-        step: Step,
-        outcome: Outcome,
-        drafts: Mapping[Site, Tensor],
-        features: Mapping[Site, Tensor],
-        output: Any,
-        computed: Any,
-    ) -> None:
-        """A step with forecasts was computed as well, for all rows; told before ``on_step``, and only to observers that asked for it.
-
-        Args:
-            run: Whose step it is.
-            step: The step.
-            outcome: What happened, row by row, on the host.
-            drafts: For each site that was to be forecast, the forecast ``(R, ...)`` of every row, used or refused.
-            features: For each recorded site what was computed, ``(R, ...)``.
-            output: The denoiser's output that the run went on with, in the host's own form.
-            computed: The output as computed, in the same form.
-        """
-
-    @hookspec
-    def on_step(self, run: Run, step: Step, outcome: Outcome) -> None:
-        """A step is final.
-
-        Args:
-            run: Whose step it is; the object that ``on_run_start`` was told of. Streams of one sampling are runs of their own, and take turns.
-            step: The step.
-            outcome: What happened, row by row, on the host.
-        """
-
-    @hookspec
-    def on_run_end(self, report: Report) -> None:
-        """A run has ended, also by an exception.
-
-        Args:
-            report: The finished report.
         """

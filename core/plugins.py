@@ -17,8 +17,9 @@ import pluggy
 
 from foreseer.contract import needs_from
 from foreseer.errors import AnswerError, PluginError, PolicyConflictError, in_words
-from foreseer.hookspecs import ObserverSpecs, PolicySpecs
+from foreseer.hookspecs import PolicySpecs
 from foreseer.listing import OBSERVERS, POLICIES, list_plugins
+from foreseer.observerspecs import ObserverSpecs
 from foreseer.outcome import Outcome
 from foreseer.types import Drafts, Evidence, History, Needs, Plan, Run, Site, Step, Verdict
 from foreseer.versions import CONTRACT

@@ -3,8 +3,8 @@
     plan -> draft -> probe -> verdict -> compute the rest -> commit
 
 `Session.step` evaluates the denoiser once and does no work itself. It is a generator: it yields what it asks of a host (an
-`Ask`), is sent the `Pass` that came of it, and returns the output. Whoever drives it decides where passes run, and of which
-requests together. Decisions about rows are made here and in `trial.py`, those of a policy asked for in `tenure.py`.
+`Ask`), is sent the `Pass` that came of it, and returns the output. Its driver decides where passes run, and may run those of
+several sessions together. Find decisions about rows here and in `trial.py`, what a policy is asked in `tenure.py`.
 """
 
 from __future__ import annotations
@@ -84,12 +84,7 @@ class Session:
         return self.recorder.finish()
 
     def evaluate(self, inputs: Any, **at: Any) -> Any:
-        """Evaluate the denoiser once: `step`, driven on the session's own host.
-
-        Args:
-            inputs: The evaluation's arguments, in the host's own form.
-            **at: See `step`.
-        """
+        """Evaluate the denoiser on ``inputs``, in the host's own form, on the session's host: drive one `step`, which takes ``at``."""
         return carry_out(self.step(**at), self.tenure.backbone, inputs)
 
     def step(
@@ -98,7 +93,7 @@ class Session:
         """Evaluate the denoiser once: compute it, forecast it, or both, row by row. Returns its output, in the host's own form.
 
         Args:
-            index: The step's index where the stream was not called in every step; at least that of the next step, which None takes.
+            index: Of the step, where the stream skipped some. None, or what is too small, takes the next.
             timestep: As given to the model; None takes the run's, if it has them.
             sigma: Noise level, likewise.
             computed_because: If not empty, compute every row without asking the policy, for this reason.
@@ -118,15 +113,15 @@ class Session:
         return done.output
 
     def _attempt(self, step: Step, own: Step) -> Generator[Ask, Pass, Done]:
-        """Carry out the plan for one step: as the run counts it, and as the policy does."""
+        """Carry out the policy's plan. ``step`` counts as the run does, ``own`` as the policy does, from where it began anew."""
         trial = self.tenure.propose(own, self._led(step) or self.tenure.before_step(own))
         if isinstance(trial, Declined):
             return (yield from self._compute(*trial))
         probe = trial.plan.probe
         on_input = probe is not None and probe.on == "input"
         judge, recorded = trial.judge if probe else None, self.tenure.sites if on_input else ()
-        first = yield Ask(substitute=trial.drafts, probe=probe, judge=judge, record=recorded)
-        if probe is not None and trial.accept is None:  # a host that did not ask has judged nothing: what was to be verified is computed
+        first = yield from self._ask(substitute=trial.drafts, probe=probe, judge=judge, record=recorded)
+        if probe is not None and trial.accept is None:  # the host never called the judge
             full = yield from self._compute(Kind.OVERRULED, "the host did not reach the probed block")
             return full._replace(block_rows=first.block_rows + full.block_rows)
         trial.reject_non_finite(first.finite)
@@ -139,12 +134,15 @@ class Session:
             full = yield from self._compute(done.kind, done.reason)
             return done._replace(output=full.output, features=full.features, block_rows=done.block_rows + full.block_rows)
         kept, resume = done.behind_probe(first)
-        part = yield Ask(rows=done.rows, substitute=resume, record=self.tenure.sites - kept.keys(), into=first.output)
-        self.recorder.check_block_rows += part.check_block_rows
+        part = yield from self._ask(rows=done.rows, substitute=resume, record=self.tenure.sites - kept.keys(), into=first.output)
         return done._replace(output=part.output, features={**part.features, **kept}, block_rows=first.block_rows + part.block_rows)
 
     def _compute(self, kind: Kind, reason: str, plan: Plan | None = None) -> Generator[Ask, Pass, Done]:
         """Compute every row: the plain forward, nothing gathered."""
-        done = yield Ask(record=self.tenure.sites)
-        self.recorder.check_block_rows += done.check_block_rows
-        return Done(done.output, done.features, (True,) * self.run.rows, done.block_rows, kind, reason, plan or Plan())
+        full = yield from self._ask(record=self.tenure.sites)
+        return Done(full.output, full.features, (True,) * self.run.rows, full.block_rows, kind, reason, plan or Plan())
+
+    def _ask(self, **what: Any) -> Generator[Ask, Pass, Pass]:
+        found = yield Ask(**what)
+        self.recorder.check_block_rows += found.check_block_rows
+        return found

@@ -20,8 +20,8 @@ __all__ = ["FirstBlockGate", "cg_taylor"]
 
 @attrs.define(eq=False)
 class FirstBlockGate:
-    """Gate: run block 0 on the real input and accept where its forecast was within ``threshold`` of it. On rejection block 0's output is kept and the
-    other blocks follow.
+    """Gate: run block 0 on the step's real input, and accept the forecast of the last block where that of block 0 was within
+    ``threshold`` of what block 0 computed. On rejection block 0's output is kept, and the other blocks run.
 
     The first ``warmup_steps`` steps and the last are computed. There is no limit to drafts in a row.
 
@@ -31,7 +31,7 @@ class FirstBlockGate:
         decide: ``"row"``: each sample by its own error. ``"batch"``: one error over all rows, the ratio of means over
             the whole tensor, as released.
         target: What is forecast where the gate accepts.
-        verified: No forecast is used unseen.
+        verified: Block 0 is probed in every forecast step. The last block's forecast, which is used, is never compared.
     """
 
     verified: ClassVar[bool] = True

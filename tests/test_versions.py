@@ -17,7 +17,7 @@ import pluggy
 import pytest
 
 import foreseer
-from foreseer import PluginError, hookspecs, loop, plugins, report, tenure, trial, types, versions
+from foreseer import PluginError, hookspecs, loop, observerspecs, plugins, report, tenure, trial, types, versions
 from foreseer.adapters import ArrayBackbone, arrays
 from foreseer.describe import describe_plugins
 from foreseer.listing import OBSERVERS, load_factory
@@ -217,7 +217,7 @@ def test_a_plugin_of_contract_1_0_survives_a_later_minor(install: Any, monkeypat
         return type(specs.__name__, (), {**hooks, "before_block": marker(scope["before_block"])})
 
     monkeypatch.setattr(plugins, "PolicySpecs", widened(hookspecs.PolicySpecs))
-    monkeypatch.setattr(plugins, "ObserverSpecs", widened(hookspecs.ObserverSpecs))
+    monkeypatch.setattr(plugins, "ObserverSpecs", widened(observerspecs.ObserverSpecs))
     call = plugins.Implementation.__call__
     monkeypatch.setattr(plugins.Implementation, "__call__", lambda self, values: call(self, {**values, "budget": 0.5}))
     for home, name in ((types, "Step"), (trial, "Outcome"), (tenure, "History"), (loop, "Run"), (arrays, "Evidence"), (report, "Report")):

@@ -9,7 +9,8 @@ from typing import Any, get_type_hints
 
 import pluggy
 
-from foreseer.hookspecs import ObserverSpecs, PolicySpecs
+from foreseer.hookspecs import PolicySpecs
+from foreseer.observerspecs import ObserverSpecs
 from foreseer.options import Range, allows, alternatives, describe_option
 from foreseer.plugins import observer_hooks, policy_hooks
 from foreseer.registry import PolicySpec

@@ -8,7 +8,7 @@ from typing import Any
 import attrs
 
 from foreseer.errors import OptionError
-from foreseer.hookspecs import ObserverSpecs
+from foreseer.observerspecs import ObserverSpecs
 from foreseer.plugins import DECISIONS, policy_hooks
 from foreseer.registry import PolicySpec, parse_plugin, signature_of
 from foreseer.registry import policy as named
