@@ -98,6 +98,7 @@ def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwa
                 raise
             interrupted = True
     found = _result(settings, harness, whole, told, interrupted=interrupted)
+    found = attrs.evolve(found, samples={row.name: harness.samples(row.name, settings.batch, whole) for row in found.rows})
     draw_samples(found, settings.out / "samples.png")
     draw_speed_quality(found, settings.out / "speed_quality.png")
     names = file_names(found.reports)
@@ -111,13 +112,13 @@ def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwa
 
 
 def _result(settings: CompareSettings, harness: Harness, whole: int, told: Mapping[str, str], *, interrupted: bool = False) -> Result:
-    """Return what was found on the first so many batches, and write its numbers."""
+    """Return what was found on the first so many batches, without samples, and write its numbers."""
     rows = rows_of(harness.results, range(whole))
     policies = [row.name for row in rows if row.kind == "policy"]
     found = Result(
         settings=settings,
         rows=rows,
-        samples={row.name: harness.samples(row.name, settings.batch, whole) for row in rows},
+        samples={},
         labels=labels_of(range(min(whole * settings.batch, settings.samples))),
         reports={name: harness.reports[name] for name in policies},
         batches=whole,

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from foreseer.bench.clock import possible, speedup_text
 from foreseer.bench.compare_settings import CompareSettings
-from foreseer.bench.results import Results, plain
+from foreseer.bench.results import Results
 from foreseer.bench.summary import Line, lines_of
+from foreseer.document import plain
 from foreseer.psnr import Likeness, likeness_of
 from foreseer.report import Report
 from foreseer.zoo.judge import FRECHET_NOTE

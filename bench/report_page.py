@@ -20,11 +20,12 @@ from foreseer.bench.claims import Verdict, verdicts
 from foreseer.bench.equal_cost import sweep_of
 from foreseer.bench.report_pictures import AMPLIFY, FATES, differences, fates_of, samples, timeline
 from foreseer.bench.report_points import ACROSS, UP, points_of
-from foreseer.bench.results import FIGURES, LaneResult, Results, plain
+from foreseer.bench.results import FIGURES, LaneResult, Results
 from foreseer.bench.sentences import summaries
 from foreseer.bench.store import Store
 from foreseer.bench.summary import Line, lines_of
 from foreseer.bench.tables import COLUMNS, Column, broken_text, number_text
+from foreseer.document import plain
 from foreseer.files import write_whole
 from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES
 

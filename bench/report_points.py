@@ -12,10 +12,11 @@ from typing import Any
 import attrs
 
 from foreseer.bench.equal_cost import sweep_of
-from foreseer.bench.results import FIGURES, Results, plain
+from foreseer.bench.results import FIGURES, Results
 from foreseer.bench.sentences import sentence_of
 from foreseer.bench.summary import Line, lines_of
 from foreseer.bench.tables import broken_text
+from foreseer.document import plain
 
 __all__ = ["ACROSS", "UP", "Axis", "front", "points_of"]
 

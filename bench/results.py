@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import math
-import types
-import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import attrs
 import numpy as np
 
 from foreseer.bench.clock import possible
+from foreseer.document import plain, structured
 from foreseer.errors import ForeseerError, OptionError
 from foreseer.files import write_whole
 
@@ -31,14 +30,12 @@ __all__ = [
     "NoLaneError",
     "Results",
     "Unit",
-    "plain",
 ]
 
 SCHEMA = "1.1"
 """Version of the schema: a reader of 1.x reads every 1.y; what 2.0 writes, it refuses."""
 
 FILE = "results.json"
-T = TypeVar("T")
 
 
 class NoLaneError(ForeseerError, KeyError):
@@ -263,19 +260,18 @@ class Results:
     def speedup(self, lane: LaneResult) -> float:
         """Return the median of a lane's measured speed-ups: 1 for full computation, NaN where it was not timed.
 
-        It is NaN, too, where it is more than the saved work allows: the machine was busy.
+        It is NaN, too, where it is more than the saved blocks allow: the machine was busy. What peers skip inside
+        of blocks sets no such limit.
         """
         if lane.kind == "full" or not lane.ratios:
             return 1.0 if lane.kind == "full" else math.nan
-        own, full = lane.counted, self.full(lane.batch).counted
-        flops = own.flops / full.flops if own and full and full.flops else math.inf
-        return possible(float(np.median(lane.ratios)), min(self.cost(lane), flops))
+        return possible(float(np.median(lane.ratios)), math.nan if lane.kind == "peer" else self.cost(lane))
 
     def save(self, folder: Path) -> Path:
         """Write ``results.json``, whole or not at all."""
         path = folder / FILE
         # written after every unit: indented, json would leave its fast encoder, and megabytes would take seconds
-        write_whole(path, json.dumps(_plain(self), allow_nan=False) + "\n")
+        write_whole(path, json.dumps(plain(self), allow_nan=False) + "\n")
         return path
 
     @classmethod
@@ -294,47 +290,6 @@ class Results:
         if found.partition(".")[0] != SCHEMA.partition(".")[0]:
             raise OptionError(f"{str(file)!r} has schema {found or 'unknown'!r}, and this foreseer reads {SCHEMA}; run the benchmark again")
         try:
-            return _structured(cls, content)
+            return structured(cls, content)
         except (TypeError, KeyError, AttributeError, ValueError, IndexError) as error:
             raise OptionError(f"{str(file)!r} is not what a benchmark writes: {error}; restore the file, or run the benchmark again") from error
-
-
-def plain(value: float) -> float | str | None:
-    """Return a number as JSON can hold it: infinity as text, NaN as None."""
-    return value if math.isfinite(value) else None if math.isnan(value) else "inf" if value > 0 else "-inf"
-
-
-def _plain(value: Any) -> Any:
-    """Attrs values as plain data; infinity as text, NaN as None."""
-    if attrs.has(type(value)):
-        return {field.name: _plain(getattr(value, field.name)) for field in attrs.fields(type(value))}
-    if isinstance(value, Mapping):
-        return {str(key): _plain(v) for key, v in value.items()}
-    if isinstance(value, (tuple, list)):
-        if set(map(type, value)) <= {float, int} and all(map(math.isfinite, value)):
-            return list(value)
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return plain(value)
-    return value if value is None or isinstance(value, (bool, int, str)) else str(value)
-
-
-def _structured(kind: type[T], content: Mapping[str, Any]) -> T:
-    """The attrs value that `_plain` wrote. Keys that a later minor version added are left out."""
-    hints = typing.get_type_hints(kind)
-    return kind(**{f.name: _value(hints[f.name], content[f.name]) for f in attrs.fields(kind) if f.name in content})  # type: ignore[arg-type]
-
-
-def _value(hint: Any, value: Any) -> Any:
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if value is None:
-        return None
-    if origin in (types.UnionType, typing.Union):
-        return _value(next(a for a in args if a is not type(None)), value)
-    if attrs.has(hint):
-        return _structured(hint, value)
-    if origin is tuple:
-        return tuple(_value(args[0], v) for v in value)
-    if origin is not None and isinstance(value, dict) and len(args) == 2:
-        return {key: _value(args[1], v) for key, v in value.items()}
-    return float(value) if hint is float else value

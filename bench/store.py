@@ -7,7 +7,6 @@ import shutil
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 import numpy as np
@@ -17,6 +16,7 @@ from foreseer.bench.files import file_names
 from foreseer.bench.likeness import Drawn
 from foreseer.bench.machine import circumstances
 from foreseer.bench.results import FILE, Results
+from foreseer.document import changes
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 
@@ -50,9 +50,8 @@ class Store:
         if not (self.folder / FILE).exists():
             return new
         old = Results.load(self.folder)
-        differing = [f"{key} was {was}, is {now}" for key, was, now in _differences(old, new)]
-        if differing:
-            raise OptionError(f"{str(self.folder)!r} holds results of other settings: {'; '.join(differing)}. Write another --out, or --restart to begin anew")
+        if differing := _differing(old, new):
+            raise OptionError(f"{str(self.folder)!r} holds results of other settings: {differing}. Write another --out, or --restart to begin anew")
         return old
 
     def begin_again(self, found: Results, *, samples: int) -> Results:
@@ -105,8 +104,7 @@ class Store:
         self._names = {titles[title]: file for title, file in file_names(titles).items()}
 
 
-def _differences(old: Results, new: Results) -> list[tuple[str, Any, Any]]:
+def _differing(old: Results, new: Results) -> str:
     was, now = (circumstances(found.settings, found.versions, found.machine, found.git) for found in (old, new))
     # a package that was missing may be why a lane failed; once it is installed the lane is tried again
-    now = {key: value for key, value in now.items() if key in was or not key.startswith("version of ")}
-    return [(key, was.get(key), now.get(key)) for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]
+    return changes(was, {key: value for key, value in now.items() if key in was or not key.startswith("version of ")})

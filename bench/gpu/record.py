@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from foreseer.bench.machine import circumstances, git_state, machine, versions
+from foreseer.document import changes
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable, write_whole
 
@@ -54,11 +55,12 @@ class Record:
             return
         try:
             old = json.loads(path.read_text())
-            differing = [f"{name} was {was}, is {now}" for name, was, now in _differences(old, self.content)]
+            parts = ("settings", "versions", "machine", "git")
+            was, now = (circumstances(*(content[part] for part in parts)) for content in (old, self.content))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise OptionError(f"out={str(path)!r} holds no timings ({type(error).__name__}: {error}); write another file, or --restart to replace it") from None
-        if differing:
-            raise OptionError(f"out={str(path)!r} holds timings of other settings: {'; '.join(differing)}. Write another file, or --restart to begin anew")
+        if differing := changes(was, now):
+            raise OptionError(f"out={str(path)!r} holds timings of other settings: {differing}. Write another file, or --restart to begin anew")
         self.content = {**old, "finished": False}
 
     def has(self, model: str, policy: str) -> bool:
@@ -76,9 +78,3 @@ class Record:
     def write(self) -> None:
         """Write the file."""
         write_whole(self._path, json.dumps(self.content, indent=1, allow_nan=False) + "\n")
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    parts = ("settings", "versions", "machine", "git")
-    was, now = (circumstances(*(content[part] for part in parts)) for content in (old, new))
-    return [(key, was.get(key), now.get(key)) for key in dict.fromkeys([*was, *now]) if was.get(key) != now.get(key)]

@@ -21,7 +21,7 @@ import torch
 from foreseer.bench.workload import Workload, load_workload
 from foreseer.bench.machine import facts
 from foreseer.psnr import likeness_of, psnr
-from foreseer.bench.results import plain
+from foreseer.document import plain
 from foreseer.registry import parse_policy
 from foreseer.workbench.planner import plan, uniform_steps
 from foreseer.workbench.trace import Trace
