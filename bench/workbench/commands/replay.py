@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from foreseer.console import complain, console, needs, progress, table
+from foreseer.document import plain
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable_folder
 
@@ -65,8 +65,9 @@ def replay(
             with progress() as tell:
                 measured = measure(recorded, chosen, out / "closed_loop", family=family, samples=samples, batch=batch, seed=seed, tell=tell)
         if as_json:
-            plain = {"open_loop": [score.figures() for score in scores], "closed_loop": [one.figures() for one in measured]}
-            typer.echo(json.dumps(_finite(plain), indent=1, allow_nan=False))
+            both: dict[str, Sequence[Any]] = {"open_loop": scores, "closed_loop": measured}
+            figures = {name: [one.figures() for one in several] for name, several in both.items()}
+            typer.echo(json.dumps(plain(figures), indent=1))
         else:
             _print(recorded, scores, measured)
         if out is not None:
@@ -76,15 +77,6 @@ def replay(
         complain(reason)
     if refused:
         raise typer.Exit(2)
-
-
-def _finite(plain: Any) -> Any:
-    """The same without what JSON has no word for, which becomes null."""
-    if isinstance(plain, dict):
-        return {key: _finite(value) for key, value in plain.items()}
-    if isinstance(plain, list):
-        return [_finite(value) for value in plain]
-    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
 
 
 def _usual() -> list[str]:
