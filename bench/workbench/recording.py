@@ -157,13 +157,18 @@ class _Recording:
             with contextlib.suppress(UnsupportedModelError):  # a family may have a host of its own, of which only a run tells the depth
                 depth = len(blocks_of(family))
                 self._target(recorded_sites(settings.sites, depth=depth), depth=depth)
-        if restart == "if other":
-            restart = self._out.exists() or bool(Parts.differing(parts, request))
-        if restart:  # now that nothing is wrong with what is to replace it
+        try:
+            self._parts = Parts(parts, request)
+            anew = restart is True or self._out.exists()
+        except OptionError:
+            if not restart:
+                raise
+            anew = True
+        if anew:  # now that nothing is wrong with what is to replace it
             self._out.unlink(missing_ok=True)
             for folder in (self._folder, parts):
                 shutil.rmtree(folder, ignore_errors=True)
-        self._parts = Parts(parts, request)
+            self._parts = Parts(parts, request)
         facts = {key: value for key, value in request.items() if key not in ("every", "measured", "target")}
         self._store = None if settings.features is None else FeatureStore.create(self._folder, facts=facts, kept_as=settings.features)
         self._done = 0
