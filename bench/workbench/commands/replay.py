@@ -85,11 +85,13 @@ def _usual() -> list[str]:
 
 def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequence[str], gates: Sequence[str], site: str) -> tuple[list[Score], list[str]]:
     """Score everything. Returns the scores, and why gates were refused, as long as there is anything besides them."""
+    from foreseer.workbench.predictors import is_linear
     from foreseer.workbench.replay import Replay, site_of
     from foreseer.workbench.replay_gates import replay_gate, replay_pair
     from foreseer.workbench.replay_host import stored_features
 
-    where, linear = site_of(trace, site), _linear(trace, predictors, site)
+    where = site_of(trace, site)
+    linear = [predictor for predictor in predictors if is_linear(trace, predictor, where)]
     others = [p for p in predictors if p not in linear]
     tensors = stored_features(trace, path) if gates or others else None
     scores = Replay(trace, where).scores(linear, schedules) if linear and schedules else []
@@ -106,14 +108,6 @@ def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequ
     if refused and not scores:
         raise refused[0]
     return sorted(scores, key=lambda score: (score.cost, score.errors.mean())), [str(error) for error in refused]
-
-
-def _linear(trace: Trace, predictors: Sequence[str], site: str) -> list[str]:
-    """The predictors that inner products can score; what a policy brings itself is taken for one of them."""
-    from foreseer.workbench.predictors import is_linear
-    from foreseer.workbench.replay import site_of
-
-    return [predictor for predictor in predictors if is_linear(trace, predictor, site_of(trace, site))]
 
 
 def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) -> None:
