@@ -12,7 +12,7 @@ from foreseer import ForeseerError, OptionError
 from foreseer.bench.peers import PeerError
 from foreseer.bench.results import NoLaneError
 from foreseer.errors import MissingPackageError
-from foreseer.policies.schedule_plan import Budget, SchedulePlan
+from foreseer.schedule_plan import Budget, SchedulePlan
 from foreseer.signature import Signature
 from foreseer.workbench.planner import Limits
 
