@@ -91,7 +91,7 @@ def test_what_was_begun_otherwise_is_refused_with_what_differs(tmp_path: Path) -
     """Law: tuples and lists are the same; what one side lacks is None."""
     FILE.resume(tmp_path / "t.json", {"a": (1, 2), "b": None})
     FILE.resume(tmp_path / "t.json", {"a": [1, 2]})
-    with pytest.raises(OptionError, match=r"with other settings: a was \[1, 2\], is 3; c was None, is 4; write"):
+    with pytest.raises(OptionError, match=r"other settings: a was \[1, 2\], is 3; c was None, is 4; write"):
         FILE.resume(tmp_path / "t.json", {"a": 3, "c": 4})
     assert FILE.read(tmp_path / "t.json") == {"a": [1, 2], "b": None}
     refuse_other_settings("it", {"a": 1}, {"a": 1, "b": None})

@@ -30,7 +30,6 @@ ALLOWED = {
     "core/__init__.py ImportError": "the copy that `import core` makes cannot import our errors",
     "bench/workbench/commands/compare.py KeyboardInterrupt": "an interrupted comparison ends as an interrupted program does",
     "core/console.py SystemExit": "the command line has nothing to print an error with",
-    "bench/workbench/recording.py NotImplementedError": "nobody can reach it: recording decodes no images",
 }
 
 

@@ -236,7 +236,8 @@ def test_a_plan_is_read_without_torch():
     import subprocess
     import sys
 
-    script = "import sys; from foreseer.schedule_plan import SchedulePlan; print('torch' in sys.modules, 'safetensors' in sys.modules)"
+    loaded = "print('torch' in sys.modules, 'safetensors' in sys.modules)"
+    script = f"import sys; from foreseer.schedule_plan import SchedulePlan; {loaded}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 

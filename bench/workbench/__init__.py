@@ -34,7 +34,8 @@ _HOMES = {
     "trace": ("Trace",),
 }
 _HOME = {name: f"foreseer.workbench.{home}" for home, names in _HOMES.items() for name in names}
-_HOME |= {"Preset": "foreseer.presets", "SchedulePlan": "foreseer.schedule_plan", "Signature": "foreseer.signature"}
+_CORE = (("Preset", "presets"), ("SchedulePlan", "schedule_plan"), ("Signature", "signature"))
+_HOME |= {name: f"foreseer.{home}" for name, home in _CORE}
 
 
 def __getattr__(name: str) -> Any:
