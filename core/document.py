@@ -17,7 +17,7 @@ import attrs
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 
-__all__ = ["Document", "plain", "refuse_other_settings", "structured"]
+__all__ = ["Document", "changes", "plain", "refuse_other_settings", "structured"]
 
 T = TypeVar("T")
 
@@ -167,11 +167,15 @@ def refuse_other_settings(
     Raises:
         OptionError: They differ; the message says in what.
     """
+    if differing := changes(was, now):
+        raise OptionError(f"{what} was begun with other settings: {differing}; {advice}")
+
+
+def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say which settings differ, as "seed was 0, is 1; steps was 4, is 8"; empty where none does."""
     old, new = plain(was), plain(now)
     names = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
-    if names:
-        differing = "; ".join(f"{name} was {old.get(name)}, is {new.get(name)}" for name in names)
-        raise OptionError(f"{what} was begun with other settings: {differing}; {advice}")
+    return "; ".join(f"{name} was {old.get(name)}, is {new.get(name)}" for name in names)
 
 
 def plain(value: Any) -> Any:
