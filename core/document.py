@@ -17,12 +17,9 @@ import attrs
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 
-__all__ = ["ANEW", "Document", "changes", "plain", "structured"]
+__all__ = ["Document", "changes", "plain", "refuse_other_settings", "structured"]
 
 T = TypeVar("T")
-
-ANEW = "write another --out, or --restart to begin anew"
-"""What to do about what was begun with other settings."""
 
 
 @attrs.frozen(kw_only=True)
@@ -89,6 +86,18 @@ class Document:
             self.check_seal(path, content.pop("sha256", None), _digest(content))
         return content
 
+    def resume(self, path: Path, settings: Mapping[str, Any]) -> None:
+        """Write settings to begin with, or hold them to those that something was begun with.
+
+        Raises:
+            OptionError: As `read` and `refuse_other_settings`.
+            FileError: They cannot be written.
+        """
+        if path.exists():
+            refuse_other_settings(repr(str(path.parent)), self.read(path), settings)
+        else:
+            self.save(path, settings)
+
     @contextlib.contextmanager
     def opened(self, path: Path | str, *others: type[Exception]) -> Iterator[None]:
         """Say of an `OSError`, and of other errors of who reads, that the file cannot be read."""
@@ -136,15 +145,37 @@ class Document:
         return OptionError(f"{self.format.split()[1]} {str(path)!r} {problem}; {advice}")
 
 
-def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """Say which settings differ, as "seed was 0, is 1; steps was 4, is 8"; empty where none does.
+def refuse_other_settings(
+    what: str,
+    was: Mapping[str, Any],
+    now: Mapping[str, Any],
+    *,
+    advice: str = "write another --out, or --restart to begin anew",
+) -> None:
+    """Refuse to go on with what was begun otherwise.
 
-    >>> changes({"seed": 0, "steps": 4}, {"seed": 1, "steps": 4})
-    'seed was 0, is 1'
+    >>> refuse_other_settings("'out'", {"seed": 0, "steps": 4}, {"seed": 1, "steps": 4}, advice="write 0")
+    Traceback (most recent call last):
+    foreseer.errors.OptionError: 'out' was begun with other settings: seed was 0, is 1; write 0
+
+    Args:
+        what: What was begun, for the message.
+        was: Its settings.
+        now: Those of today. A setting that one side lacks is None there.
+        advice: What to do, for the message.
+
+    Raises:
+        OptionError: They differ; the message says in what.
     """
+    if differing := changes(was, now):
+        raise OptionError(f"{what} was begun with other settings: {differing}; {advice}")
+
+
+def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say which settings differ, as "seed was 0, is 1; steps was 4, is 8"; empty where none does."""
     old, new = plain(was), plain(now)
-    differing = (key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key))
-    return "; ".join(f"{key} was {old.get(key)}, is {new.get(key)}" for key in differing)
+    names = [key for key in dict.fromkeys([*old, *new]) if old.get(key) != new.get(key)]
+    return "; ".join(f"{name} was {old.get(name)}, is {new.get(name)}" for name in names)
 
 
 def plain(value: Any) -> Any:

@@ -16,10 +16,10 @@ from foreseer.plugins import Part
 from foreseer.policies._taylor import taylor
 from foreseer.policies.drafting import Target, draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
-from foreseer.policies.schedule_plan import SchedulePlan
 from foreseer.policies.timetable import Timetable, read_schedule, timetable_from
 from foreseer.reading import Written, read_options, reads
 from foreseer.registry import check_options, signature_of
+from foreseer.schedule_plan import SchedulePlan
 from foreseer.spelling import read_spec
 from foreseer.types import Evidence, Needs, Plan, Run, Site, Step, Verdict
 

@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 
 from foreseer.errors import OptionError
-from foreseer.policies.schedule_plan import SchedulePlan, stretched
 from foreseer.reading import Written
+from foreseer.schedule_plan import SchedulePlan, stretched
 from foreseer.types import Run
 
 __all__ = ["Timetable", "read_schedule", "timetable_from"]

@@ -105,8 +105,8 @@ def test_every_command_in_the_docs_is_one_with_options_that_exist(tmp_path, monk
 
     from foreseer import list_plugins
     from foreseer.__main__ import app
-    from foreseer.policies.schedule_plan import Budget, SchedulePlan, Signature
     from foreseer.registry import parse_policy
+    from foreseer.schedule_plan import Budget, SchedulePlan, Signature
 
     schedules = {count: Budget(steps=tuple(range(count)), error=0.1) for count in range(1, 50)}
     SchedulePlan(signature=Signature(num_steps=50), predictor="taylor", target="last_block", budgets=schedules, chosen=14).save(tmp_path / "plan.json")

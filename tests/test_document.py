@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from foreseer.document import Document, changes, plain, structured
+from foreseer.document import Document, plain, refuse_other_settings, structured
 from foreseer.errors import OptionError
 
 FILE = Document(format="foreseer thing 1", made_by="`foreseer thing`", again="make it again")
@@ -87,6 +87,11 @@ def test_files_of_earlier_versions_are_turned_into_todays(tmp_path: Path) -> Non
     assert later.load(tmp_path / "old.json", Thing) == later.load(tmp_path / "t.json", Thing) == THING
 
 
-def test_changed_settings_are_named() -> None:
-    assert changes({"a": (1, 2), "b": None}, {"a": [1, 2], "b": None}) == ""
-    assert changes({"a": 1, "b": 2}, {"b": 3, "c": 4}) == "a was 1, is None; b was 2, is 3; c was None, is 4"
+def test_what_was_begun_otherwise_is_refused_with_what_differs(tmp_path: Path) -> None:
+    """Law: tuples and lists are the same; what one side lacks is None."""
+    FILE.resume(tmp_path / "t.json", {"a": (1, 2), "b": None})
+    FILE.resume(tmp_path / "t.json", {"a": [1, 2]})
+    with pytest.raises(OptionError, match=r"other settings: a was \[1, 2\], is 3; c was None, is 4; write"):
+        FILE.resume(tmp_path / "t.json", {"a": 3, "c": 4})
+    assert FILE.read(tmp_path / "t.json") == {"a": [1, 2], "b": None}
+    refuse_other_settings("it", {"a": 1}, {"a": 1, "b": None})

@@ -12,7 +12,7 @@ from foreseer import ForeseerError, OptionError
 from foreseer.bench.peers import PeerError
 from foreseer.bench.results import NoLaneError
 from foreseer.errors import MissingPackageError
-from foreseer.policies.schedule_plan import Budget, SchedulePlan
+from foreseer.schedule_plan import Budget, SchedulePlan
 from foreseer.signature import Signature
 from foreseer.workbench.planner import Limits
 
@@ -30,7 +30,6 @@ ALLOWED = {
     "core/__init__.py ImportError": "the copy that `import core` makes cannot import our errors",
     "bench/workbench/commands/compare.py KeyboardInterrupt": "an interrupted comparison ends as an interrupted program does",
     "core/console.py SystemExit": "the command line has nothing to print an error with",
-    "bench/workbench/recording.py NotImplementedError": "nobody can reach it: recording decodes no images",
 }
 
 

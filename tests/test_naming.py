@@ -21,10 +21,10 @@ from foreseer import Needs, OptionError, Plan, PolicySpec, Session, hookimpl
 from foreseer.adapters import ArrayBackbone
 from foreseer.bench.gpu.forced import forced
 from foreseer.policies import taylor
-from foreseer.policies.schedule_plan import Budget, SchedulePlan
 from foreseer.presets import Measured, Preset
 from foreseer.reading import Written, reads
 from foreseer.registry import build_observers, parse_policy
+from foreseer.schedule_plan import Budget, SchedulePlan
 from foreseer.signature import Signature
 
 STEPS = 10

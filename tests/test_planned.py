@@ -15,7 +15,7 @@ import foreseer
 from foreseer import OptionError
 from foreseer.adapters import ArrayBackbone
 from foreseer.document import plain
-from foreseer.policies.schedule_plan import Budget, SchedulePlan, stretched
+from foreseer.schedule_plan import Budget, SchedulePlan, stretched
 from foreseer.signature import Signature
 from foreseer.testing import parametrize_policies
 

@@ -12,8 +12,8 @@ import torch
 import foreseer
 from foreseer.bench.workload import Workload, load_workload
 from foreseer.errors import OptionError
-from foreseer.policies.schedule_plan import SchedulePlan
 from foreseer.presets import Preset
+from foreseer.schedule_plan import SchedulePlan
 from foreseer.types import Site
 from foreseer.workbench import Signature, Trace
 from foreseer.workbench.planned_preset import planned_preset

@@ -14,7 +14,7 @@ import foreseer
 from foreseer import OptionError
 from foreseer.adapters import ArrayBackbone
 from foreseer.policies import taylor_weights
-from foreseer.policies.schedule_plan import SchedulePlan
+from foreseer.schedule_plan import SchedulePlan
 from foreseer.signature import Signature
 from foreseer.types import Site
 from foreseer.workbench.planner import Limits, best_schedules, plan, predicted_errors, uniform_steps
@@ -236,7 +236,8 @@ def test_a_plan_is_read_without_torch():
     import subprocess
     import sys
 
-    script = "import sys; from foreseer.policies.schedule_plan import SchedulePlan; print('torch' in sys.modules, 'safetensors' in sys.modules)"
+    loaded = "print('torch' in sys.modules, 'safetensors' in sys.modules)"
+    script = f"import sys; from foreseer.schedule_plan import SchedulePlan; {loaded}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 

@@ -28,7 +28,7 @@ from foreseer.bench.workload import HERE
 from foreseer.document import structured
 from foreseer.registry import PolicySpec
 from foreseer.workbench import FeatureStore, RecordSettings, Signature, Trace, TraceRecorder, record
-from foreseer.workbench.sensitivity import forecast_errors, interpolated, steps_to_measure
+from foreseer.workbench.sensitivity import interpolated, one_forecast_errors, steps_to_measure
 from foreseer.workbench.sites import sites_from
 from foreseer.workbench.trace import site_named
 from foreseer.zoo.dit import CONFIG, build
@@ -306,7 +306,7 @@ def test_an_exact_forecast_says_nothing_about_sensitivity(tmp_path: Path) -> Non
     assert np.isfinite(trace.sensitivity[0, 1:]).all()
     assert np.isfinite(trace.sensitivity[1, 1])
     assert np.isnan(trace.sensitivity[1, 2:]).all()
-    assert np.isnan(forecast_errors(trace, Site(1), 4)[1])
+    assert np.isnan(one_forecast_errors(trace, Site(1), 4)[1])
 
 
 @given(st.integers(0, 2**31), st.floats(1e-3, 10.0))
@@ -316,7 +316,7 @@ def test_rounding_of_a_straight_line_is_no_error(seed: int, slope: float) -> Non
     time = np.arange(8)[None, :, None]
     line = (draw.normal(size=(2, 1, 300)) + slope * draw.normal(size=(2, 1, 300)) * time).astype(np.float32).astype(np.float64)
     trace = Trace(signature=Signature(num_steps=8), depth=1, labels=("0", "1"), grams={("", Site(0)): line @ line.transpose(0, 2, 1)})
-    assert np.isnan([forecast_errors(trace, Site(0), step) for step in range(2, 8)]).all()
+    assert np.isnan([one_forecast_errors(trace, Site(0), step) for step in range(2, 8)]).all()
 
 
 @given(st.integers(2, 60), st.integers(1, 70))

@@ -27,9 +27,9 @@ from foreseer.listing import list_plugins
 from foreseer.metrics import cosine, relative_l2
 from foreseer.plugins import policy_hooks
 from foreseer.policies import LinearPredictor, taylor
-from foreseer.policies.schedule_plan import SchedulePlan
 from foreseer.psnr import BEST_PSNR
 from foreseer.registry import PolicySpec, parse_policy
+from foreseer.schedule_plan import SchedulePlan
 from foreseer.types import OUTPUT
 from foreseer.workbench import Ledger, Trace
 from foreseer.workbench.closed_loop import best_scores, choose_scores, measure

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 # Loaded when they are first used: the command line imports its commands from here, and must not wait for torch.
 if TYPE_CHECKING:
-    from foreseer.policies.schedule_plan import SchedulePlan
     from foreseer.presets import Preset
+    from foreseer.schedule_plan import SchedulePlan
     from foreseer.signature import Signature
     from foreseer.workbench.features_store import FeatureStore
     from foreseer.workbench.ledger import Ledger
@@ -34,7 +34,8 @@ _HOMES = {
     "trace": ("Trace",),
 }
 _HOME = {name: f"foreseer.workbench.{home}" for home, names in _HOMES.items() for name in names}
-_HOME |= {"Preset": "foreseer.presets", "SchedulePlan": "foreseer.policies.schedule_plan", "Signature": "foreseer.signature"}
+_CORE = (("Preset", "presets"), ("SchedulePlan", "schedule_plan"), ("Signature", "signature"))
+_HOME |= {name: f"foreseer.{home}" for name, home in _CORE}
 
 
 def __getattr__(name: str) -> Any:

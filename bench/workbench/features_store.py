@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.document import ANEW, Document, changes, plain, structured
+from foreseer.document import Document, plain, refuse_other_settings, structured
 from foreseer.errors import FileError, OptionError
 from foreseer.files import write_whole
 from foreseer.types import Site
@@ -81,8 +81,7 @@ class FeatureStore:
         if (folder / INDEX).exists():
             old = cls.open(folder)
             was, now = {**old.facts, "kept as": old.kept_as}, {**new.facts, "kept as": kept_as}
-            if differing := changes(was, now):
-                raise OptionError(f"{str(folder)!r} was begun with other settings: {differing}; {ANEW}")
+            refuse_other_settings(repr(str(folder)), was, now)
             return old
         new._write_index()
         return new

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.types import Site
-from foreseer.workbench.trace import Trace, squared_error
+from foreseer.workbench.trace import Trace
 from foreseer.workbench.weights import LinearWeights
 
 __all__ = ["ForecastErrors", "final_errors", "forecast_errors", "mean_sensitivity"]
@@ -89,10 +89,7 @@ def forecast_errors(trace: Trace, weights: LinearWeights, *, site: Site, width: 
     for target in range(1, none):
         anchors = _choices(target, width, none)
         given = np.where(anchors == none, np.nan, anchors)[:, ::-1]  # a predictor is told the newest first
-        found, able = weights.each(given, target)
-        index = np.concatenate([np.where(anchors == none, 0, anchors)[:, ::-1], np.full((len(anchors), 1), target)], axis=1)
-        coefficients = np.concatenate([found, np.full((len(anchors), 1), -1.0)], axis=1)
-        errors = np.where(able, np.sqrt(squared_error(gram, index, coefficients)) * scale[:, target, None], np.inf)
+        errors = np.sqrt(weights.squared_errors(gram, given, target)) * scale[:, target, None]
         parts.append((anchors, np.full(len(anchors), target), errors))
     if not parts:
         return ForecastErrors(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from foreseer.errors import OptionError
 
-__all__ = ["Entry", "Judgements", "StepCounts", "Sweep", "judgements", "spearman"]
+__all__ = ["Entry", "Judgements", "StepCounts", "Sweep", "first_rows", "judgements", "spearman"]
 
 Array = NDArray[np.float64]
 Flags = NDArray[np.bool_]
@@ -216,7 +216,7 @@ def judgements(entries: Iterable[Entry], *, at: Literal["site", "output"] = "sit
     found: list[tuple[float, ...]] = []
     for entry in entries:
         truth = entry.site_error if at == "site" else entry.output_error
-        for row in _first_rows(entry.groups):
+        for row in first_rows(entry.groups):
             judged = entry.accept is not None
             accepted = entry.accept is not None and entry.accept[row]
             found.append((entry.step, entry.error[row], entry.threshold, judged, accepted, truth[row]))
@@ -232,8 +232,8 @@ def judgements(entries: Iterable[Entry], *, at: Literal["site", "output"] = "sit
     )
 
 
-def _first_rows(groups: Sequence[int]) -> list[int]:
-    """The first row of each sample."""
+def first_rows(groups: Sequence[int]) -> list[int]:
+    """Return the first row of each sample: rows of one sample share a fate."""
     first: dict[int, int] = {}
     for row, group in enumerate(groups):
         first.setdefault(group, row)

@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from foreseer.document import ANEW, Document, changes
+from foreseer.document import Document
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 from foreseer.workbench.trace import Trace
@@ -44,21 +44,7 @@ class Parts:
 
     def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
         self._folder = folder
-        if differing := self.differing(folder, request):
-            raise OptionError(f"{str(folder)!r} was begun with other settings: {differing}; {ANEW}")
-        if not (folder / REQUEST).exists():
-            FILE.save(folder / REQUEST, request)
-
-    @staticmethod
-    def differing(folder: Path, request: Mapping[str, Any]) -> str:
-        """Say what an unfinished recording was asked for otherwise; empty where there is none, or it is the same."""
-        if not (folder / REQUEST).exists():
-            return ""
-        try:
-            was = FILE.read(folder / REQUEST)
-        except OptionError:
-            was = {}
-        return changes(was, request)
+        FILE.resume(folder / REQUEST, request)
 
     def load(self, batch: int) -> tuple[Trace, Array] | None:
         """Return what is there of a batch: its trace so far, and the final latents ``(S, N)``. None where there is nothing that can be read."""

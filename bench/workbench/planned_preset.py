@@ -8,9 +8,9 @@ from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import machine
 from foreseer.bench.workload import Workload
 from foreseer.errors import OptionError
-from foreseer.policies.schedule_plan import SchedulePlan
 from foreseer.presets import Preset
 from foreseer.registry import parse_policy
+from foreseer.schedule_plan import SchedulePlan
 from foreseer.workbench.gauge import Gauge
 
 __all__ = ["HELD_OUT_SEED", "planned_preset"]

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from foreseer.bench.fields import whole
 from foreseer.errors import OptionError
 from foreseer.policies.predictors import predictor_from
-from foreseer.policies.schedule_plan import Budget, SchedulePlan, Target
 from foreseer.psnr import decibels, likeness_of
+from foreseer.schedule_plan import Budget, SchedulePlan, Target
 from foreseer.types import Run, Site
 from foreseer.workbench.forecast_errors import ForecastErrors, forecast_errors
 from foreseer.workbench.trace import Trace

@@ -26,6 +26,7 @@ from foreseer.registry import PolicySpec, policy
 from foreseer.report import Report
 from foreseer.types import OUTPUT, Site
 from foreseer.workbench.features_store import FeatureStore
+from foreseer.workbench.judgements import first_rows
 from foreseer.workbench.parts import Parts, joined
 from foreseer.workbench.record_settings import RecordSettings
 from foreseer.workbench.recorder import TraceRecorder
@@ -43,10 +44,6 @@ Array = NDArray[np.float64]
 
 Tell = Callable[[str, int, int], None]
 """Told what begins, how many samplings are done, and how many there will be."""
-
-
-def _silent(what: str, done: int, total: int) -> None:
-    pass
 
 
 @attrs.frozen(kw_only=True)
@@ -84,7 +81,7 @@ def record(
     settings: RecordSettings | None = None,
     arguments: Arguments | None = None,
     restart: bool | Literal["if other"] = False,
-    tell: Tell = _silent,
+    tell: Tell = lambda what, done, total: None,
     **options: Any,
 ) -> Recorded:
     """Record a model.
@@ -127,11 +124,8 @@ def _family(what: Workload | Any, arguments: Arguments | None) -> Workload:
     if arguments is None:
         wanted = "arguments=lambda indices, guidance: {'prompt': [...], 'guidance_scale': guidance}"
         raise OptionError(f"a {type(what).__name__} cannot be called without its conditions; write {wanted}")
-    return PipelineFamily(name=type(what).__name__, pipeline=what, arguments=arguments, decoder=_no_decoder)
-
-
-def _no_decoder(pipeline: Any, latents: Tensor) -> Tensor:
-    raise NotImplementedError("recording needs no images")
+    given: dict[str, Any] = {"pipeline": what, "arguments": arguments}
+    return PipelineFamily(name=type(what).__name__, **given, decoder=lambda pipeline, latents: latents)
 
 
 class _Recording:
@@ -157,13 +151,18 @@ class _Recording:
             with contextlib.suppress(UnsupportedModelError):  # a family may have a host of its own, of which only a run tells the depth
                 depth = len(blocks_of(family))
                 self._target(recorded_sites(settings.sites, depth=depth), depth=depth)
-        if restart == "if other":
-            restart = self._out.exists() or bool(Parts.differing(parts, request))
-        if restart:  # now that nothing is wrong with what is to replace it
+        try:
+            self._parts = Parts(parts, request)
+            anew = restart is True or self._out.exists()
+        except OptionError:
+            if not restart:
+                raise
+            anew = True
+        if anew:  # now that nothing is wrong with what is to replace it
             self._out.unlink(missing_ok=True)
             for folder in (self._folder, parts):
                 shutil.rmtree(folder, ignore_errors=True)
-        self._parts = Parts(parts, request)
+            self._parts = Parts(parts, request)
         facts = {key: value for key, value in request.items() if key not in ("every", "measured", "target")}
         self._store = None if settings.features is None else FeatureStore.create(self._folder, facts=facts, kept_as=settings.features)
         self._done = 0
@@ -274,13 +273,9 @@ class _Recording:
 
 def _computed_after_all(reports: Sequence[Report], step: int) -> NDArray[np.bool_]:
     """Return ``(S,)`` bool: samples whose forecast was not used in the one step, in some stream; it was not finite."""
-    found = []
-    for report in reports:
-        of: dict[int, bool] = {}
-        for group, computed in zip(report.run.groups, report.outcomes[step].computed, strict=True):
-            of[group] = of.get(group, False) or computed
-        found.append(list(of.values()))
-    return np.asarray(np.any(np.array(found), axis=0), dtype=bool)
+    ended = [(report.outcomes[step], first_rows(report.run.groups)) for report in reports]
+    found = [[outcome.computed[row] for row in rows] for outcome, rows in ended]
+    return np.asarray(np.any(found, axis=0), dtype=bool)
 
 
 def _flat(latents: Tensor) -> Array:

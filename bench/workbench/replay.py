@@ -22,13 +22,17 @@ from foreseer.workbench.judgements import Judgements
 from foreseer.workbench.predictors import OWN, Predictor, predictor_named
 from foreseer.workbench.schedules import Schedule, computed_steps, run_of, schedule_from
 from foreseer.workbench.sites import site_from
-from foreseer.workbench.trace import Trace, squared_error
+from foreseer.workbench.trace import Trace
 from foreseer.workbench.weights import LinearWeights
 
 __all__ = ["GapErrors", "Replay", "Score", "gap_errors", "promised_psnr", "site_of", "with_promise"]
 
 Array = NDArray[np.float64]
 Anchors = tuple[int, ...]
+Draft = tuple[Anchors, int]
+"""The anchors of a forecast, newest first, and its step."""
+Key = tuple[str, int | None]
+"""What decides weights: the predictor, and the warm-up that it is told of."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -134,8 +138,8 @@ class Replay:
 
     trace: Trace
     site: Site
-    _weights: dict[tuple[str, int | None], tuple[LinearWeights, int]] = attrs.field(factory=dict, init=False, repr=False)
-    _errors: dict[tuple[str, int | None], dict[tuple[Anchors, int], Array | None]] = attrs.field(factory=dict, init=False, repr=False)
+    _weights: dict[Key, LinearWeights] = attrs.field(factory=dict, init=False, repr=False)
+    _errors: dict[Key, dict[Draft, Array | None]] = attrs.field(factory=dict, init=False, repr=False)
     _steps: dict[str, Anchors] = attrs.field(factory=dict, init=False, repr=False)
 
     def scores(self, predictors: Sequence[str | PolicySpec], schedules: Sequence[str | PolicySpec]) -> list[Score]:
@@ -152,33 +156,30 @@ class Replay:
             if schedule.name not in self._steps:
                 self._steps[schedule.name] = computed_steps(schedule, run)
         keys = [self._key(predictor, schedule) for schedule, predictor in pairs]
-        wanted: dict[tuple[str, int | None], set[tuple[Anchors, int]]] = {}
+        wanted: dict[Key, set[Draft]] = {}
         for key, (schedule, _) in zip(keys, pairs, strict=True):
             wanted.setdefault(key, set()).update(self._drafts(key, self._steps[schedule.name]))
         for key, drafts in wanted.items():
             self._evaluate(key, drafts)
         return [self._score(key, schedule, predictor) for key, (schedule, predictor) in zip(keys, pairs, strict=True)]
 
-    def _key(self, predictor: Predictor, schedule: Schedule) -> tuple[str, int | None]:
+    def _key(self, predictor: Predictor, schedule: Schedule) -> Key:
         """What decides a pair's weights: which predictor, and the warm-up that it is told of."""
         plugin, warmup = None, schedule.warmup_steps
         if predictor.spec is None:
-            key: tuple[str, int | None] = (f"{OWN} {schedule.name}", None)
+            key: Key = (f"{OWN} {schedule.name}", None)
             plugin = schedule.predictor() if key not in self._weights else None
         else:
             takes = "warmup_steps" in signature_of(predictor.spec.factory).parameters
             key = (predictor.name, warmup if takes else None)
             plugin = predictor.built(warmup) if key not in self._weights else None
         if key not in self._weights:
-            self._add(key, LinearWeights(predictor.name, plugin, run_of(self.trace), self.site))
+            self._weights[key] = LinearWeights(predictor.name, plugin, run_of(self.trace), self.site)
         return key
 
-    def _add(self, key: tuple[str, int | None], weights: LinearWeights) -> None:
-        self._weights[key], self._errors[key] = (weights, weights.anchors), {}
-
-    def _drafts(self, key: tuple[str, int | None], computed: Anchors) -> list[tuple[Anchors, int]]:
+    def _drafts(self, key: Key, computed: Anchors) -> list[Draft]:
         """The forecasts of a schedule: the newest anchors, as many as the predictor looks at, and the step."""
-        most, found, anchors = self._weights[key][1], list[tuple[Anchors, int]](), Anchors()
+        most, found, anchors = self._weights[key].anchors, list[Draft](), Anchors()
         real = frozenset(computed)
         for step in range(self.trace.num_steps):
             if step in real:
@@ -187,38 +188,32 @@ class Replay:
                 found.append((anchors, step))
         return found
 
-    def _evaluate(self, key: tuple[str, int | None], drafts: Iterable[tuple[Anchors, int]]) -> None:
+    def _evaluate(self, key: Key, drafts: Iterable[Draft]) -> None:
         """Find the errors of all forecasts that are not known yet, at once."""
-        (weights, most), known = self._weights[key], self._errors[key]
+        weights, known = self._weights[key], self._errors.setdefault(key, {})
+        gram = self.trace.gram(self.site)
         by_step: dict[int, list[Anchors]] = {}
         for anchors, step in drafts:
             if (anchors, step) not in known:
                 by_step.setdefault(step, []).append(anchors)
-        names, index, values = list[tuple[Anchors, int]](), list[NDArray[np.int64]](), list[Array]()
         for step, several in by_step.items():
-            padded = np.full((len(several), most), math.nan)
+            padded = np.full((len(several), weights.anchors), math.nan)
             for row, anchors in enumerate(several):
                 padded[row, : len(anchors)] = anchors
-            found, able = weights.each(padded, step)
-            known.update({(several[row], step): None for row in np.flatnonzero(~able)})
-            names += [(several[row], step) for row in np.flatnonzero(able)]
-            index.append(np.column_stack([np.nan_to_num(padded[able]).astype(np.int64), np.full(able.sum(), step)]))
-            values.append(np.column_stack([found[able], np.full(able.sum(), -1.0)]))
-        if names:
-            gram = self.trace.gram(self.site)
-            squared = squared_error(gram, np.concatenate(index), np.concatenate(values))
-            size = np.einsum("stt->st", gram)[:, [step for _, step in names]]
+            squared = weights.squared_errors(gram, padded, step)
             with np.errstate(invalid="ignore", divide="ignore"):
-                relative = np.where(squared > 0, np.sqrt(squared / size), 0.0)
-            known.update(zip(names, relative.T, strict=True))
+                relative = np.where(squared > 0, np.sqrt(squared / gram[:, step, step, None]), 0.0)
+            able = np.isfinite(squared[0])
+            for row, anchors in enumerate(several):
+                known[anchors, step] = relative[:, row] if able[row] else None
 
-    def _score(self, key: tuple[str, int | None], schedule: Schedule, predictor: Predictor) -> Score:
+    def _score(self, key: Key, schedule: Schedule, predictor: Predictor) -> Score:
         known, computed = self._errors[key], self._steps[schedule.name]
         drafts = self._drafts(key, computed)
         if any(known[draft] is None for draft in drafts):  # where the predictor cannot forecast, the step is computed, and the schedule learns of it
 
             def able(anchors: Anchors, step: int) -> bool:
-                draft = (anchors[: self._weights[key][1]], step)
+                draft = (anchors[: self._weights[key].anchors], step)
                 self._evaluate(key, [draft])
                 return known[draft] is not None
 
@@ -278,12 +273,13 @@ def gap_errors(trace: Trace, predictor: str | PolicySpec, site: Site, *, most: i
     known = predictor_named(predictor)
     replay = Replay(trace, site)
     key = (known.name, None)
-    replay._add(key, LinearWeights(known.name, known.built(None), run_of(trace), site))
-    anchors, gaps = replay._weights[key][1], range(1, min(most, trace.num_steps - 1) + 1)
-    drafts = {(g, k): (tuple(range(k - g, -1, -g))[:anchors], k) for g in gaps for k in range(g, trace.num_steps)}
+    weights = replay._weights[key] = LinearWeights(known.name, known.built(None), run_of(trace), site)
+    gaps = range(1, min(most, trace.num_steps - 1) + 1)
+    pairs = [(g, k) for g in gaps for k in range(g, trace.num_steps)]
+    drafts = {(g, k): (tuple(range(k - g, -1, -g))[: weights.anchors], k) for g, k in pairs}
     replay._evaluate(key, drafts.values())
     error = np.full((len(gaps), trace.num_steps), math.nan)
-    found: Mapping[tuple[Anchors, int], Array | None] = replay._errors[key]
+    found: Mapping[Draft, Array | None] = replay._errors[key]
     for (g, k), draft in drafts.items():
         if (one := found[draft]) is not None:
             error[g - 1, k] = one.mean()

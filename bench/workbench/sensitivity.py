@@ -17,7 +17,7 @@ from foreseer.registry import PolicySpec
 from foreseer.types import Drafts, History, Needs, Plan, Site, Step, Weights
 from foreseer.workbench.trace import Trace, squared_error
 
-__all__ = ["OneForecast", "forecast_errors", "interpolated", "one_forecast", "sensitivities", "steps_to_measure"]
+__all__ = ["interpolated", "one_forecast", "one_forecast_errors", "sensitivities", "steps_to_measure"]
 
 Array = NDArray[np.float64]
 
@@ -74,7 +74,7 @@ def steps_to_measure(num_steps: int, every: int) -> tuple[int, ...]:
     return tuple(sorted({*range(1, num_steps, every), *range(max(num_steps - 2, 1), num_steps)}))
 
 
-def forecast_errors(trace: Trace, site: Site, step: int) -> Array:
+def one_forecast_errors(trace: Trace, site: Site, step: int) -> Array:
     """Return ``(S,)`` the L2 norm of the error that `OneForecast` makes, of all streams together; NaN where it is nothing but rounding."""
     index = np.arange(step, max(step - 3, -1), -1)
     coefficients = np.array([-1.0, *taylor_weights(tuple(float(i) for i in index[1:]), float(step), max_order=1)])
@@ -95,7 +95,7 @@ def sensitivities(trace: Trace, site: Site, step: int, moved: Array) -> Array:
     Returns:
         ``(S,)``; NaN where the forecast was exact, so that nothing can be said.
     """
-    return moved / forecast_errors(trace, site, step)
+    return moved / one_forecast_errors(trace, site, step)
 
 
 def interpolated(measured: dict[int, Array], num_steps: int) -> Array:

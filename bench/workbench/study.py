@@ -13,7 +13,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from foreseer.document import changes, plain
+from foreseer.document import plain, refuse_other_settings
 from foreseer.errors import FileError, OptionError
 from foreseer.files import make_folder
 from foreseer.workbench.search import Space
@@ -59,10 +59,8 @@ class Study:
         if existed and storage is not None:
             self._study = optuna.load_study(study_name=NAME, storage=storage)
             old = self._study.user_attrs.get("settings", {})
-            differing = changes(old, settings)
-            if differing:
-                advice = "Write another --study, or the same settings"
-                raise OptionError(f"study={str(file)!r} was begun with other settings: {differing}. {advice}")
+            advice = "write another --study, or the same settings"
+            refuse_other_settings(f"study={str(file)!r}", old, settings, advice=advice)
         else:
             self._study = optuna.create_study(study_name=NAME, storage=storage, directions=target.directions)
             self._study.set_user_attr("settings", plain(settings))

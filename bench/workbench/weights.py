@@ -13,8 +13,11 @@ from torch import Tensor
 from foreseer.errors import OptionError
 from foreseer.plugins import Part
 from foreseer.types import History, Run, Site, Weights
+from foreseer.workbench.trace import squared_error
 
 __all__ = ["LinearWeights"]
+
+Array = NDArray[np.float64]
 
 
 class _LookedError(Exception):
@@ -41,12 +44,12 @@ class LinearWeights:
     def _part(self) -> Part:
         return Part(self.plugin)
 
-    @property
+    @functools.cached_property
     def anchors(self) -> int:
         """How many computed features it looks at."""
         return self._setup(1)
 
-    def of(self, anchors: NDArray[np.float64], target: int) -> NDArray[np.float64] | None:
+    def of(self, anchors: Array, target: int) -> Array | None:
         """Return the weights of N forecasts of one step.
 
         Args:
@@ -74,7 +77,7 @@ class LinearWeights:
             raise OptionError(f"predictor={self.name!r} is not linear: it {what}, and inner products cannot score it; record with --features to replay it")
         return draft.values
 
-    def each(self, anchors: NDArray[np.float64], target: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    def each(self, anchors: Array, target: int) -> tuple[Array, NDArray[np.bool_]]:
         """Return the weights of N forecasts of one step, each of a run of its own: a predictor abstains for all rows of a run together.
 
         Args:
@@ -94,6 +97,23 @@ class LinearWeights:
             return np.zeros(anchors.shape), np.zeros(1, dtype=bool)
         one_by_one = [self.each(row[None], target) for row in anchors]
         return np.concatenate([values for values, _ in one_by_one]), np.concatenate([able for _, able in one_by_one])
+
+    def squared_errors(self, gram: Array, anchors: Array, target: int) -> Array:
+        """Return ``(S, N)`` the squared L2 errors of N forecasts of one step; infinite where it is not able.
+
+        Args:
+            gram: ``(S, T, T)`` inner products of the features.
+            anchors: As `of` takes them.
+            target: The step to forecast.
+
+        Raises:
+            OptionError: As `of`.
+        """
+        found, able = self.each(anchors, target)
+        behind = np.full((len(anchors), 1), target)
+        index = np.concatenate([np.nan_to_num(anchors).astype(np.int64), behind], axis=1)
+        coefficients = np.concatenate([found, np.full((len(anchors), 1), -1.0)], axis=1)
+        return np.where(able, squared_error(gram, index, coefficients), np.inf)
 
     def _setup(self, rows: int) -> int:
         return self._part.setup(attrs.evolve(self.run, rows=rows, groups=tuple(range(rows)))).at(self.site)

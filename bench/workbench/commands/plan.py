@@ -17,7 +17,7 @@ import typer  # isort: skip  (foreseer.console says what to install where it is 
 from rich.text import Text  # isort: skip
 
 if TYPE_CHECKING:
-    from foreseer.policies.schedule_plan import SchedulePlan
+    from foreseer.schedule_plan import SchedulePlan
 
 __all__ = ["plan"]
 

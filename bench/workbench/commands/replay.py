@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from foreseer.console import complain, console, needs, progress, table
+from foreseer.document import plain
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable_folder
 
@@ -65,8 +65,9 @@ def replay(
             with progress() as tell:
                 measured = measure(recorded, chosen, out / "closed_loop", family=family, samples=samples, batch=batch, seed=seed, tell=tell)
         if as_json:
-            plain = {"open_loop": [score.figures() for score in scores], "closed_loop": [one.figures() for one in measured]}
-            typer.echo(json.dumps(_finite(plain), indent=1, allow_nan=False))
+            both: dict[str, Sequence[Any]] = {"open_loop": scores, "closed_loop": measured}
+            figures = {name: [one.figures() for one in several] for name, several in both.items()}
+            typer.echo(json.dumps(plain(figures), indent=1))
         else:
             _print(recorded, scores, measured)
         if out is not None:
@@ -78,26 +79,19 @@ def replay(
         raise typer.Exit(2)
 
 
-def _finite(plain: Any) -> Any:
-    """The same without what JSON has no word for, which becomes null."""
-    if isinstance(plain, dict):
-        return {key: _finite(value) for key, value in plain.items()}
-    if isinstance(plain, list):
-        return [_finite(value) for value in plain]
-    return None if isinstance(plain, float) and not math.isfinite(plain) else plain
-
-
 def _usual() -> list[str]:
     return [f"taylorseer:interval={interval},max_order=1" for interval in range(2, 9)]
 
 
 def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequence[str], gates: Sequence[str], site: str) -> tuple[list[Score], list[str]]:
     """Score everything. Returns the scores, and why gates were refused, as long as there is anything besides them."""
+    from foreseer.workbench.predictors import is_linear
     from foreseer.workbench.replay import Replay, site_of
     from foreseer.workbench.replay_gates import replay_gate, replay_pair
     from foreseer.workbench.replay_host import stored_features
 
-    where, linear = site_of(trace, site), _linear(trace, predictors, site)
+    where = site_of(trace, site)
+    linear = [predictor for predictor in predictors if is_linear(trace, predictor, where)]
     others = [p for p in predictors if p not in linear]
     tensors = stored_features(trace, path) if gates or others else None
     scores = Replay(trace, where).scores(linear, schedules) if linear and schedules else []
@@ -114,14 +108,6 @@ def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequ
     if refused and not scores:
         raise refused[0]
     return sorted(scores, key=lambda score: (score.cost, score.errors.mean())), [str(error) for error in refused]
-
-
-def _linear(trace: Trace, predictors: Sequence[str], site: str) -> list[str]:
-    """The predictors that inner products can score; what a policy brings itself is taken for one of them."""
-    from foreseer.workbench.predictors import is_linear
-    from foreseer.workbench.replay import site_of
-
-    return [predictor for predictor in predictors if is_linear(trace, predictor, site_of(trace, site))]
 
 
 def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) -> None:
