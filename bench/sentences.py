@@ -11,22 +11,7 @@ from foreseer.bench.equal_cost import Gain, gain, gain_at_equal_cost, sweep_of
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.summary import Line, lines_of
 
-__all__ = ["Beside", "Summary", "beside", "sentence_of", "summaries"]
-
-
-@attrs.frozen(kw_only=True)
-class Beside:
-    """A lane beside what it must beat.
-
-    Attributes:
-        fewer: Over plain sampling with fewer steps; None where it cannot be compared.
-        equal_cost: Whether ``fewer`` is at equal block-rows; else it is at as many steps, rounded.
-        peer: Over that peer which comes closest at equal block-rows; None where no peer was measured on both sides of them.
-    """
-
-    fewer: Gain | None
-    equal_cost: bool
-    peer: Gain | None
+__all__ = ["Summary", "sentence_of", "summaries"]
 
 
 @attrs.frozen(kw_only=True)
@@ -46,25 +31,6 @@ class Summary:
     sentence: str
 
 
-def beside(results: Results, line: Line) -> Beside:
-    """Hold a lane against fewer steps and against peers, both at its block-rows."""
-    lane = line.lane
-    others = [other for other in results.lanes if other.batch == lane.batch and other.units and not other.error and other is not lane]
-    fewer = [other for other in others if other.kind == "fewer"]
-    over_fewer = gain_at_equal_cost(results, lane, fewer)
-    as_many = next((other for other in fewer if other.name == line.fewer), None)
-    sweeps: dict[str, list[LaneResult]] = {}
-    for other in others:
-        if other.kind == "peer":
-            sweeps.setdefault(sweep_of(other), []).append(other)
-    over_peers = [found for sweep in sweeps.values() if (found := gain_at_equal_cost(results, lane, sweep)) is not None]
-    return Beside(
-        fewer=over_fewer or (gain(results, lane, as_many) if as_many is not None else None),
-        equal_cost=over_fewer is not None,
-        peer=min(over_peers, key=lambda found: found.mean, default=None),
-    )
-
-
 def sentence_of(results: Results, line: Line) -> str:
     """Say in numbers what a lane reaches, what it costs, and what comes closer at that cost. Empty where nothing was finished."""
     lane = line.lane
@@ -81,13 +47,13 @@ def sentence_of(results: Results, line: Line) -> str:
     broken = f", with {line.broken} that {they} broken (not finite) at 0 dB" if line.broken else ""
     reached = f"{mean:.1f} dB in the mean and {worst:.1f} dB in the worst sample of {count}"
     sentence = f"{head} and reaches {reached}{broken}."
-    found = beside(results, line) if lane.kind in ("policy", "peer") and line.cost < 1 else Beside(fewer=None, equal_cost=False, peer=None)
     parts = []
-    if found.fewer is not None:
-        at = "at equal block-rows" if found.equal_cost else "at as many steps"
-        parts.append(f"{_held_against(found.fewer, f'fewer steps {at}')}")
-    if found.peer is not None and lane.kind == "policy":
-        parts.append(f"{_held_against(found.peer, f'the best peer at that cost, {_ends(found.peer)}')}")
+    if lane.kind in ("policy", "peer") and line.cost < 1:
+        over, at = _over_fewer(results, line)
+        if over is not None:
+            parts.append(_held_against(over, f"fewer steps at {at}"))
+        if lane.kind == "policy" and (over := _over_peers(results, lane)) is not None:
+            parts.append(_held_against(over, f"the best peer at that cost, {_ends(over)}"))
     return f"{sentence} It is {', and '.join(parts)}." if parts else sentence
 
 
@@ -101,11 +67,35 @@ def summaries(results: Results, batch: int) -> list[Summary]:
 
 
 def _summary(results: Results, batch: int, method: str, lines: Sequence[Line]) -> Summary:
-    gains = [(found, line) for line in lines if (found := beside(results, line).fewer) is not None]
+    gains = [(found, line) for line in lines if (found := _over_fewer(results, line)[0]) is not None]
     best = max(gains, key=lambda pair: pair[0].mean)[1] if gains else max(lines, key=lambda line: line.means.get("psnr", -math.inf))
     above, below = (sum(found.clear and sign * found.mean > 0 for found, _ in gains) for sign in (1, -1))
     others = f" Settings of {method} that come closer than fewer steps beyond noise: {above} of {len(gains)}; less close: {below}." if len(gains) > 1 else ""
     return Summary(method=method, batch=batch, lane=best.lane.name, sentence=sentence_of(results, best) + others)
+
+
+def _rivals(results: Results, lane: LaneResult, kind: str) -> list[LaneResult]:
+    """What a lane must beat, of one kind: what was measured at its batch size, and did not fail."""
+    others = (other for other in results.lanes if other.batch == lane.batch and other.kind == kind)
+    return [other for other in others if other.units and not other.error and other is not lane]
+
+
+def _over_fewer(results: Results, line: Line) -> tuple[Gain | None, str]:
+    """Hold a lane against fewer steps: at its block-rows, or else at as many steps, rounded."""
+    fewer = _rivals(results, line.lane, "fewer")
+    if (found := gain_at_equal_cost(results, line.lane, fewer)) is not None:
+        return found, "equal block-rows"
+    as_many = next((other for other in fewer if other.name == line.fewer), None)
+    return None if as_many is None else gain(results, line.lane, as_many), "as many steps"
+
+
+def _over_peers(results: Results, lane: LaneResult) -> Gain | None:
+    """Hold a lane against the peer that comes closest at its block-rows; None where none can be compared."""
+    sweeps: dict[str, list[LaneResult]] = {}
+    for other in _rivals(results, lane, "peer"):
+        sweeps.setdefault(sweep_of(other), []).append(other)
+    found = (gain_at_equal_cost(results, lane, sweep) for sweep in sweeps.values())
+    return min(filter(None, found), key=lambda over: over.mean, default=None)
 
 
 def _held_against(found: Gain, whom: str) -> str:

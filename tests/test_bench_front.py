@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 import subprocess
@@ -9,15 +10,19 @@ import sys
 from pathlib import Path
 
 import attrs
+import pytest
 from bench_results import SAMPLES, lane, made
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreseer.bench.front import front_of, points_of_peers, steps_of
 from foreseer.bench.results import LaneResult
 from foreseer.bench.summary import mean_of, worst_of
 
 ROOT = Path(__file__).parents[1]
+with pytest.MonkeyPatch.context() as patch:  # what builds the page is no package: it imports what lies beside it
+    patch.syspath_prepend(str(ROOT / "docs" / "_build"))
+    front = importlib.import_module("front")
+best, front_of, points_of_peers, steps_of = front.best, front.front_of, front.points_of_peers, front.steps_of
 costs = st.sampled_from([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
 settings = st.lists(st.tuples(costs, st.floats(10, 60)), min_size=1, max_size=8)
 
@@ -41,12 +46,14 @@ def test_a_peer_is_held_against_the_best_of_what_computes_no_more(policies: list
     assert [point.lane.name for point in points] == [one.name for one in front_of(theirs)]
     for point in points:
         fitting = [one for one in ours if steps_of(one) <= point.steps + 0.5]
-        assert (point.best_mean is None) == (not fitting)
+        assert list(point.fitting) == fitting
+        assert (best(fitting) is None) == (not fitting)
         if fitting:
-            assert mean_of(point.best_mean, "psnr") == max(mean_of(one, "psnr") for one in fitting)
-            assert worst_of(point.best_worst, "psnr") == max(worst_of(one, "psnr") for one in fitting)
-        reached = [one for one in fitting if mean_of(one, "psnr") >= point.mean and worst_of(one, "psnr") >= point.worst]
-        assert point.as_good == bool(reached)
+            assert mean_of(best(fitting), "psnr") == max(mean_of(one, "psnr") for one in fitting)
+            assert worst_of(best(fitting, worst_of), "psnr") == max(worst_of(one, "psnr") for one in fitting)
+        mean, worst = mean_of(point.lane, "psnr"), worst_of(point.lane, "psnr")
+        reached = [one for one in fitting if mean_of(one, "psnr") >= mean and worst_of(one, "psnr") >= worst]
+        assert (point.matched is not None) == bool(reached)
 
 
 def with_samples(found: LaneResult, *psnr: float) -> LaneResult:
@@ -61,8 +68,8 @@ def test_the_mean_of_one_policy_and_the_worst_sample_of_another_reach_nobody() -
     peer = with_samples(lane("peer", 30.0, 0.4, kind="peer", method="other"), 35.0, 25.0)
     uneven, even = with_samples(lane("uneven", 30.0, 0.4), 60.0, 20.0), with_samples(lane("even", 30.0, 0.4), 26.0)
     (point,) = points_of_peers(made(lanes=(made().lanes[0], uneven, even, peer)), SAMPLES, least=0)
-    assert (point.best_mean, point.best_worst) == (uneven, even)
-    assert not point.as_good
+    assert (best(point.fitting), best(point.fitting, worst_of)) == (uneven, even)
+    assert point.matched is None
     both = with_samples(lane("both", 30.0, 0.4), 36.0, 25.0)
     (point,) = points_of_peers(made(lanes=(made().lanes[0], uneven, even, both, peer)), SAMPLES, least=0)
     assert point.matched == both
@@ -77,7 +84,7 @@ def test_a_lane_whose_samples_are_not_finite_hides_no_other() -> None:
     ours = [with_samples(lane("ours, broken", 30.0, 0.1), math.nan), lane("ours", 50.0, 0.2)]
     points = list(points_of_peers(made(lanes=(made().lanes[0], *ours, broken, noise, *lanes)), SAMPLES, least=0))
     assert [point.lane for point in points] == lanes
-    assert all(point.best_mean == point.best_worst == point.matched == ours[1] for point in points)
+    assert all(best(point.fitting) == best(point.fitting, worst_of) == point.matched == ours[1] for point in points)
 
 
 def test_failed_lanes_are_on_no_front() -> None:

@@ -11,9 +11,14 @@ import torch
 
 import foreseer.zoo
 from foreseer import OptionError
-from foreseer.zoo import card, classifier, dit, load_classifier, train_classifier, train_dit
+from foreseer.zoo import classifier, dit, load_classifier
 from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
 from foreseer.zoo.digits import HELD_OUT, load_digits
+from foreseer.zoo.recipes import classifier as classifier_recipe
+from foreseer.zoo.recipes import dit as dit_recipe
+from foreseer.zoo.recipes.__main__ import main
+from foreseer.zoo.recipes.card import memorisation, nearest, read_log
+from foreseer.zoo.storing import load, save
 
 TINY = {**dit.CONFIG, "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 3}
 
@@ -77,18 +82,18 @@ def test_classifier_loads_without_network(monkeypatch):
 
 
 def test_classifier_is_not_sure_of_noise():
-    found = train_classifier.evaluate(load_classifier())["confidence"]
-    assert found["held_out_digits"]["mean"] > 0.9
-    assert found["gaussian_noise"]["p99"] < 0.3
-    assert found["uniform_noise"]["p99"] < 0.3  # never shown in training
-    assert found["shuffled_pixels"]["mean"] < 0.3  # never shown in training
+    found = classifier_recipe.evaluate(load_classifier())["confidence"]
+    assert found["held out digits"]["mean"] > 0.9
+    assert found["gaussian noise"]["p99"] < 0.3
+    assert found["uniform noise"]["p99"] < 0.3  # never shown in training
+    assert found["shuffled pixels"]["mean"] < 0.3  # never shown in training
 
 
 def test_classifier_save_load_roundtrip(tmp_path):
     config = {"width": 4, "feature_size": 6}
     model = classifier.DigitClassifier(**config).eval()
-    classifier.save_weights(model, tmp_path / "new", config=config)
-    loaded = classifier.load_weights(tmp_path / "new")
+    save(model, tmp_path / "new", config=config, dtype=torch.float32)
+    loaded = load(lambda config: classifier.DigitClassifier(**config), tmp_path / "new")
     assert not loaded.training
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
@@ -102,12 +107,12 @@ def test_classifier_names_a_wrong_shape():
 def test_augmentation_keeps_range_and_background():
     generator = torch.Generator().manual_seed(0)
     images = load_digits()[0][:64]
-    moved = train_classifier.augment(images, generator)
+    moved = classifier_recipe.augment(images, generator)
     assert moved.shape == images.shape
     assert moved.min() >= -1
     assert moved.max() <= 1
-    blank = train_classifier.augment(torch.full((64, 1, 8, 8), -1.0), generator)
-    assert blank.max() < -1 + 6 * train_classifier.MAX_NOISE  # only noise: what comes in from outside is background too
+    blank = classifier_recipe.augment(torch.full((64, 1, 8, 8), -1.0), generator)
+    assert blank.max() < -1 + 6 * classifier_recipe.MAX_NOISE  # only noise: what comes in from outside is background too
 
 
 # -- DiT ---------------------------------------------------------------------------------------------------------------------------------------------
@@ -117,8 +122,8 @@ def test_dit_roundtrip_is_float16_rounding_and_shares_no_tensor(tmp_path):
     model = dit.build(TINY)
     dit.share_conditioning(model)
     randomised(model)
-    path = dit.save_weights(model.state_dict(), tmp_path / "new", config=TINY)
-    loaded = dit.load_weights(tmp_path / "new")
+    path = save(model, tmp_path / "new", config=TINY, stored_as=dit.stored_as)
+    loaded = load(dit.build, tmp_path / "new", stored_as=dit.stored_as)
     assert not loaded.training
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor.half().float()), name
@@ -146,17 +151,17 @@ def test_dit_computes_the_same_shared_and_unshared(tmp_path):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(parameter.half())
-    dit.save_weights(model.state_dict(), tmp_path, config=TINY)
+    save(model, tmp_path, config=TINY, stored_as=dit.stored_as)
+    loaded = load(dit.build, tmp_path, stored_as=dit.stored_as)
     inputs = torch.randn(4, 1, 8, 8), torch.tensor([0, 10, 500, 999])
     with torch.no_grad():
-        one, other = (m(*inputs, class_labels=torch.tensor([0, 3, 9, dit.NULL_CLASS])).sample for m in (model, dit.load_weights(tmp_path)))
+        one, other = (m(*inputs, class_labels=torch.tensor([0, 3, 9, dit.NULL_CLASS])).sample for m in (model, loaded))
     assert torch.equal(one, other)
 
 
-def test_dit_starts_as_adaln_zero():
-    model = dit.build(TINY)
-    dit.share_conditioning(model)
-    train_dit.initialise(model)
+def test_dit_starts_as_adaln_zero(monkeypatch):
+    monkeypatch.setattr(dit, "CONFIG", TINY)
+    model = dit_recipe.start()
     with torch.no_grad():
         out = model(torch.randn(2, 1, 8, 8), torch.tensor([1, 900]), class_labels=torch.tensor([1, 2])).sample
     assert torch.equal(out, torch.zeros_like(out))
@@ -164,7 +169,7 @@ def test_dit_starts_as_adaln_zero():
 
 def test_noise_batch_is_the_forward_process():
     images, labels = torch.ones(4000, 1, 8, 8), torch.full((4000,), 7)
-    noisy, timesteps, classes, noise = train_dit.noise_batch(images, labels, torch.Generator().manual_seed(0), drop_labels=0.1)
+    noisy, timesteps, classes, noise = dit_recipe.noise_batch(images, labels, torch.Generator().manual_seed(0), drop_labels=0.1)
     a = dit.alphas_cumprod()[timesteps].view(-1, 1, 1, 1)
     torch.testing.assert_close(noisy.double(), a.sqrt() * images + (1 - a).sqrt() * noise, rtol=1e-5, atol=1e-6)
     assert timesteps.min() >= 0
@@ -177,100 +182,21 @@ def test_noise_batch_is_the_forward_process():
 # -- recipes -----------------------------------------------------------------------------------------------------------------------------------------
 
 
-class Cut(Exception):  # noqa: N818 - not an error of the recipe
-    """The training is cut off here."""
-
-
-def equal(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(equal(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(equal, a, b))
-    return a == b
-
-
-def states(*folders):
-    found = [torch.load(folder / "checkpoint.pt", weights_only=True) for folder in folders]
-    for state in found:
-        del state["seconds"]
-    return found
-
-
-def test_dit_recipe_resumes_to_the_same_state(tmp_path, monkeypatch):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    monkeypatch.setattr(dit, "CONFIG", TINY)
-    flags = ["--steps", "3", "--batch", "4", "--eval-every", "2"]
-    train_dit.main(["--out", str(whole), *flags])
-
-    save, calls = train_dit.held_out_loss, []
-
-    def cut_off(*args):
-        calls.append(args)
-        if len(calls) == 2:
-            raise Cut
-        return save(*args)
-
-    monkeypatch.setattr(train_dit, "held_out_loss", cut_off)
-    with pytest.raises(Cut):
-        train_dit.main(["--out", str(cut), *flags])
-    monkeypatch.setattr(train_dit, "held_out_loss", save)
-    assert states(cut)[0]["step"] == 2  # the third step is lost and is done again
-    torch.manual_seed(123)
-    train_dit.main(["--out", str(cut), *flags])
-
-    a, b = states(whole, cut)
-    assert a["step"] == 3
-    assert equal(a, b)
-    assert (whole / "weights.safetensors").read_bytes() == (cut / "weights.safetensors").read_bytes()
-    log = card.read_log(cut / "training_log.csv")
-    assert log["step"].tolist() == [2, 3]
-    assert np.isfinite(log["held_out_loss"]).all()
-
-
 def test_full_size_dit_fits_in_8_mb(tmp_path):
-    assert dit.save_weights(dit.build().state_dict(), tmp_path).stat().st_size < 8_000_000
-    assert dit.load_weights(tmp_path).config.num_layers == dit.CONFIG["num_layers"]
-
-
-def test_classifier_recipe_resumes_to_the_same_state(tmp_path, monkeypatch, capsys):
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    flags = ["--steps", "3", "--batch", "16", "--eval-every", "2"]
-    train_classifier.main(["--out", str(whole), *flags])
-
-    augment, calls = train_classifier.training_batch, []
-
-    def cut_off(*args):
-        calls.append(args)
-        if len(calls) == 3:
-            raise Cut
-        return augment(*args)
-
-    monkeypatch.setattr(train_classifier, "training_batch", cut_off)
-    with pytest.raises(Cut):
-        train_classifier.main(["--out", str(cut), *flags])
-    monkeypatch.setattr(train_classifier, "training_batch", augment)
-    assert states(cut)[0]["step"] == 2
-    train_classifier.main(["--out", str(cut), *flags])
-
-    assert equal(*states(whole, cut))
-    assert (whole / "weights.safetensors").read_bytes() == (cut / "weights.safetensors").read_bytes()
-    text = (cut / "card.md").read_text()
-    assert "--out DIR --steps 3 --batch 16`" in text  # the card names what differs from the defaults
-    assert text == (whole / "card.md").read_text()
+    assert save(dit.build(), tmp_path, config=dit.CONFIG, stored_as=dit.stored_as).stat().st_size < 8_000_000
+    assert load(dit.build, tmp_path, stored_as=dit.stored_as).config.num_layers == dit.CONFIG["num_layers"]
 
 
 def test_card_of_a_tiny_model(tmp_path, capsys):
-    dit.save_weights(randomised(dit.build(TINY)).state_dict(), tmp_path, config=TINY)
+    save(randomised(dit.build(TINY)), tmp_path, config=TINY, stored_as=dit.stored_as)
     (tmp_path / "training_log.csv").write_text("step,train_loss,held_out_loss,seconds\n2,0.9,0.8,1\n4,0.7,0.6,2\n4,0.5,0.4,3\n")
-    card.main(["--model", str(tmp_path), "--per-class", "2", "--steps", "2"])
+    main(["card-dit", "--model", str(tmp_path), "--per-class", "2", "--steps", "2"])
     figures = json.loads(capsys.readouterr().out)
     text = (tmp_path / "card.md").read_text()
     assert figures["samples"] == 20
-    assert figures["held_out_loss"] == 0.4  # the later of two lines for one step
+    assert "0.4000 on held-out images" in text  # the later of two lines for one step
     assert figures["frechet"]["samples_to_train"] > figures["frechet"]["held_out_to_train"] > 0
-    assert f"{figures['bytes'] / 1e6:.2f} MB" in text
+    assert f"{(tmp_path / 'weights.safetensors').stat().st_size / 1e6:.2f} MB" in text
     assert "20 samples" in text
     tables = re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE)
     assert len(tables) == 3
@@ -282,16 +208,16 @@ def test_card_of_a_tiny_model(tmp_path, capsys):
 def test_card_measures_tell_copies_from_fresh_images():
     train, _, held, _ = load_digits()
     copies, fresh, rest = train[:200], held[:150], held[150:]
-    assert card.nearest(copies, train)[0].max() < 0.02  # cdist rounds
-    assert card.nearest(fresh, train)[0].min() > 0.5
-    assert card.train_share(copies, train, rest) == 1
+    assert nearest(copies, train)[0].max() < 0.02  # cdist rounds
+    assert nearest(fresh, train)[0].min() > 0.5
+    assert memorisation(copies, train, rest)["train_share"] == 1
     expected = len(train) / (len(train) + len(rest))
-    assert card.train_share(fresh, train, rest) == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 150))
+    assert memorisation(fresh, train, rest)["train_share"] == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / 150))
 
 
 def test_card_says_what_is_missing(tmp_path):
     with pytest.raises(OptionError, match=r"copy training_log\.csv"):
-        card.read_log(tmp_path / "training_log.csv")
+        read_log(tmp_path / "training_log.csv")
 
 
 # -- sampler -----------------------------------------------------------------------------------------------------------------------------------------

@@ -16,10 +16,14 @@ import foreseer
 import foreseer.zoo
 from foreseer.psnr import psnr
 from foreseer.registry import parse_policy
-from foreseer.zoo import card, card_flux, card_wan, flux, load_classifier, load_flux, load_wan, moving, storing, train_flux, train_wan, wan
+from foreseer.zoo import dit, flux, load_classifier, load_flux, load_wan, moving, storing, wan
 from foreseer.zoo.digits import load_digits
-from foreseer.zoo.flow import noised, without_some
+from foreseer.zoo.recipes import flux as flux_recipe
+from foreseer.zoo.recipes import wan as wan_recipe
+from foreseer.zoo.recipes.__main__ import RECIPES, main
+from foreseer.zoo.recipes.card import read_log
 from foreseer.zoo.recipes.fitting import Settings, fit
+from foreseer.zoo.recipes.flow import noised, without_some
 from foreseer.zoo.standins import DIGITS, NO_DIGIT, DigitTable, DigitTokenizer, FoldedVideo, PixelImage, digit_of
 
 TINY_FLUX = {
@@ -34,6 +38,8 @@ TINY_FLUX = {
     },
 }
 TINY_WAN = {**wan.CONFIG, "transformer": {**wan.CONFIG["transformer"], "num_layers": 2, "num_attention_heads": 1, "attention_head_dim": 12, "ffn_dim": 16}}
+TINY = {"flux": TINY_FLUX, "wan": TINY_WAN}
+TINY_DIT = {**dit.CONFIG, "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 3}
 FOLDERS = {"flux": foreseer.zoo.ZOO / "flux_digits", "wan": foreseer.zoo.ZOO / "wan_digits"}
 VIDEO = {"height": moving.SIDE, "width": moving.SIDE, "num_frames": moving.FRAMES, "max_sequence_length": 2}
 
@@ -154,7 +160,7 @@ def test_stand_ins_know_where_they_are(dtype):
 
 def test_latents_of_both_have_mean_0_and_variance_1():
     digits = load_digits()[0]
-    for latents in (train_flux.latents_of(digits), train_wan.latents_of(digits, torch.Generator().manual_seed(0))):
+    for latents in (flux_recipe.latents_of(digits), wan_recipe.latents_of(digits, torch.Generator().manual_seed(0))):
         assert abs(float(latents.mean())) < 0.05
         assert abs(float(latents.std()) - 1) < 0.05
 
@@ -186,7 +192,7 @@ def test_a_moving_digit_is_found_and_read():
     found, corners = moving.find(videos.flatten(0, 1)[:, None], train.mean(0))
     assert found.shape == (len(held) * moving.FRAMES, 1, 8, 8)
     assert ((corners - paths.flatten(0, 1)).abs().amax(1) <= 1).double().mean() > 0.9
-    real = card_wan.judged(videos, labels)
+    real = wan_recipe.judged(videos, labels)
     assert real["frames"] > 0.98
     assert real["moves"] == 1
 
@@ -223,7 +229,7 @@ def test_a_share_of_the_classes_is_dropped():
 def test_flux_pipeline_calls_the_model_that_was_trained():
     """One Euler step from pure noise is noise minus velocity: packing, ids, embeddings, guidance and the scale of the timestep are those of the training."""
     model = randomised(flux.FluxDigits(TINY_FLUX))
-    pipe = quiet(flux.pipeline(model, TINY_FLUX))
+    pipe = quiet(flux.pipeline(model))
     noise = torch.randn(2, 1, 16, 16)
 
     def packed(images):
@@ -239,7 +245,7 @@ def test_flux_pipeline_calls_the_model_that_was_trained():
 def test_wan_pipeline_calls_the_model_that_was_trained(length):
     """At every length that prompts are padded to: to attend to two vectors many times over is to attend to them once."""
     model = randomised(wan.WanDigits(TINY_WAN))
-    pipe = quiet(wan.pipeline(model, TINY_WAN))
+    pipe = quiet(wan.pipeline(model))
     seen = []
     model.transformer.register_forward_hook(lambda *event: seen.append(event[1:]), with_kwargs=True)
     pipe(["7", ""], num_inference_steps=2, guidance_scale=2.0, generator=torch.Generator().manual_seed(0), **{**VIDEO, "max_sequence_length": length})
@@ -250,14 +256,12 @@ def test_wan_pipeline_calls_the_model_that_was_trained(length):
         torch.testing.assert_close(out[0], expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize(("build", "config"), [(flux.FluxDigits, TINY_FLUX), (wan.WanDigits, TINY_WAN)], ids=list(FOLDERS))
-def test_training_starts_from_the_identity(build, config):
-    model = randomised(build(config)).requires_grad_(True)
+@pytest.mark.parametrize(("name", "shape"), [("flux", (2, 1, 16, 16)), ("wan", (2, 8, 5, 8, 8))])
+def test_training_starts_from_the_identity(name, shape, monkeypatch):
+    monkeypatch.setattr(RECIPES[name], "CONFIG", TINY[name])
     with torch.no_grad():
-        model.start_as_identity()
-        shape = (2, 1, 16, 16) if build is flux.FluxDigits else (2, 8, 5, 8, 8)
-        more = [torch.ones(2)] if build is flux.FluxDigits else []
-        out = model(torch.randn(shape), torch.rand(2), torch.tensor([1, 2]), *more)
+        more = [torch.ones(2)] if name == "flux" else []
+        out = RECIPES[name].start()(torch.randn(shape), torch.rand(2), torch.tensor([1, 2]), *more)
     assert torch.equal(out, torch.zeros(shape))
 
 
@@ -327,12 +331,12 @@ def test_flux_draws_the_digit_that_was_asked_for():
 
 def test_flux_guidance_draws_towards_the_typical_digit():
     """Guidance is an input of the transformer, and it was taught what guidance does: samples of one class become more alike."""
-    spreads = [card_flux.spread(call("flux", ["7"] * 8, steps=8, guidance_scale=scale)[None]) for scale in (1.0, 3.0, 5.0)]
+    spreads = [flux_recipe.spread(call("flux", ["7"] * 8, steps=8, guidance_scale=scale)[None]) for scale in (1.0, 3.0, 5.0)]
     assert spreads == sorted(spreads, reverse=True)
 
 
 def test_wan_moves_the_digit_that_was_asked_for():
-    found = card_wan.judged(call("wan", steps=12)[:, :, 0], torch.arange(10))
+    found = wan_recipe.judged(call("wan", steps=12)[:, :, 0], torch.arange(10))
     assert found["frames"] >= 0.85
     assert found["moves"] >= 0.85
 
@@ -399,14 +403,16 @@ def test_fit_cut_off_anywhere_ends_in_the_same_weights(tmp_path_factory, steps, 
     def run(name, stop=None):
         calls = []
 
-        def loss(model, generator):
+        def loss(model, images, labels, generator):
             calls.append(None)
             if len(calls) == stop:
                 raise Cut
-            return model(torch.randn(4, 3, generator=generator)).square().mean()
+            return model(images + torch.randn(4, 3, generator=generator)).square().mean()
 
-        numbers = Settings(steps=steps, learning_rate=0.1, horizon=steps + 1, warmup=2, average=0.9, seed=3, eval_every=every)
-        return fit(start(), loss, lambda model: 0.0, settings=numbers, checkpoint=folder / f"{name}.pt", log=folder / f"{name}.csv")
+        chosen = {"steps": steps, "horizon": steps + 1, "eval_every": every, "batch": 4}
+        numbers = Settings(**chosen, lr=0.1, warmup=2, average=0.9, seed=3)
+        data = torch.randn(9, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(9)
+        return fit(start(), loss, lambda model: 0.0, data=data, settings=numbers, out=folder, name=name)
 
     whole = run("whole")
     if cut <= steps:
@@ -415,57 +421,51 @@ def test_fit_cut_off_anywhere_ends_in_the_same_weights(tmp_path_factory, steps, 
     again = run("cut")
     assert equal(dict(whole.state_dict()), dict(again.state_dict()))
     assert equal(*states(folder / "whole.pt", folder / "cut.pt"))
-    assert card.read_log(folder / "cut.csv")["step"].tolist() == card.read_log(folder / "whole.csv")["step"].tolist()
+    assert read_log(folder / "cut_log.csv")[0].tolist() == read_log(folder / "whole_log.csv")[0].tolist()
 
 
-@pytest.mark.parametrize("at", ["matching_loss", "distillation_loss"])
-def test_flux_recipe_resumes_to_the_same_weights(tmp_path, monkeypatch, at):
-    """Cut off in either stage."""
-    monkeypatch.setattr(train_flux, "CONFIG", TINY_FLUX)
+@pytest.mark.parametrize(
+    ("name", "stage", "cut"),
+    [("classifier", "", 4), ("dit", "", 4), ("flux", "teacher-", 4), ("flux", "student-", 8), ("wan", "", 4)],
+)
+def test_a_recipe_that_is_cut_off_resumes_to_the_same_weights(name, stage, cut, tmp_path, monkeypatch, capsys):
+    """Law: whatever the stage; and it tells how to write its card, with what differs from the defaults."""
+    recipe = RECIPES[name]
+    monkeypatch.setattr(dit, "CONFIG", TINY_DIT)
+    if name in TINY:
+        monkeypatch.setattr(recipe, "CONFIG", TINY[name])
     digits = [tensor[:20] for tensor in load_digits()]
-    monkeypatch.setattr(train_flux, "load_digits", lambda: digits)
-    flags = ["--teacher-steps", "4", "--steps", "4", "--batch", "4", "--eval-every", "2"]
-    train_flux.main(["--out", str(tmp_path / "whole"), *flags])
+    monkeypatch.setattr(recipe, "load_digits", lambda: digits)
+    prefixes = [each and f"{each}-" for each in recipe.STAGES]
+    values = {"steps": 4, "batch": 4, "eval-every": 2}
+    flags = [word for prefix in prefixes for key, value in values.items() for word in (f"--{prefix}{key}", str(value))]
+    assert stage in prefixes
+    main([f"train-{name}", "--out", str(tmp_path / "whole"), *flags])
+    assert f"train-{name} --out DIR {' '.join(flags)}'" in capsys.readouterr().out
 
-    loss, calls = getattr(train_flux, at), []
+    step, calls = torch.optim.AdamW.step, []
 
     def cut_off(*args):
         calls.append(None)
-        if len(calls) == 5:  # two steps and the held-out loss, then the fourth step
+        if len(calls) == cut:
             raise Cut
-        return loss(*args)
+        return step(*args)
 
-    monkeypatch.setattr(train_flux, at, cut_off)
+    monkeypatch.setattr(torch.optim.AdamW, "step", cut_off)
     with pytest.raises(Cut):
-        train_flux.main(["--out", str(tmp_path / "cut"), *flags])
-    monkeypatch.setattr(train_flux, at, loss)
-    train_flux.main(["--out", str(tmp_path / "cut"), *flags])
-    assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (tmp_path / "cut" / "weights.safetensors").read_bytes()
-    assert equal(*states(tmp_path / "whole" / "checkpoint.pt", tmp_path / "cut" / "checkpoint.pt"))
-
-
-def test_wan_recipe_resumes_to_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(train_wan, "CONFIG", TINY_WAN)
-    digits = [tensor[:20] for tensor in load_digits()]
-    monkeypatch.setattr(train_wan, "load_digits", lambda: digits)
-    flags = ["--steps", "4", "--batch", "4", "--eval-every", "2"]
-    train_wan.main(["--out", str(tmp_path / "whole"), *flags])
-
-    loss, calls = train_wan.matching_loss, []
-
-    def cut_off(*args):
-        calls.append(None)
-        if len(calls) == 5:
-            raise Cut
-        return loss(*args)
-
-    monkeypatch.setattr(train_wan, "matching_loss", cut_off)
-    with pytest.raises(Cut):
-        train_wan.main(["--out", str(tmp_path / "cut"), *flags])
-    monkeypatch.setattr(train_wan, "matching_loss", loss)
-    train_wan.main(["--out", str(tmp_path / "cut"), *flags])
-    assert (tmp_path / "whole" / "weights.safetensors").read_bytes() == (tmp_path / "cut" / "weights.safetensors").read_bytes()
-    assert equal(*states(tmp_path / "whole" / "checkpoint.pt", tmp_path / "cut" / "checkpoint.pt"))
+        main([f"train-{name}", "--out", str(tmp_path / "cut"), *flags])
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    first = "teacher" if name == "flux" else "training"
+    assert states(tmp_path / "cut" / f"{first}.pt")[0]["step"] == (4 if stage == "student-" else 2)
+    torch.manual_seed(123)
+    main([f"train-{name}", "--out", str(tmp_path / "cut"), *flags])
+    for file in ("training.pt", "teacher.pt")[: len(prefixes)]:
+        assert equal(*states(tmp_path / "whole" / file, tmp_path / "cut" / file))
+    log = read_log(tmp_path / "cut" / "training_log.csv")
+    assert log[0].tolist() == [2, 4]
+    assert np.isfinite(log).all()
+    weights = [(tmp_path / run / "weights.safetensors").read_bytes() for run in ("whole", "cut")]
+    assert weights[0] == weights[1]
 
 
 def test_distillation_asks_the_teacher_for_its_guided_velocity():
@@ -478,16 +478,16 @@ def test_distillation_asks_the_teacher_for_its_guided_velocity():
         return (1 + 2 * guidance).view(-1, 1, 1, 1).expand_as(noisy)
 
     given_ = torch.randn(8, 1, 16, 16), torch.arange(8)
-    assert float(train_flux.distillation_loss(student, teacher, *given_, torch.Generator().manual_seed(0))) < 1e-10
-    assert float(train_flux.distillation_loss(teacher, teacher, *given_, torch.Generator().manual_seed(0))) > 1
+    assert float(flux_recipe.distillation_loss(student, teacher, *given_, torch.Generator().manual_seed(0))) < 1e-10
+    assert float(flux_recipe.distillation_loss(teacher, teacher, *given_, torch.Generator().manual_seed(0))) > 1
 
 
 @pytest.mark.parametrize(("build", "config"), [(flux.FluxDigits, TINY_FLUX), (wan.WanDigits, TINY_WAN)], ids=list(FOLDERS))
 def test_save_load_roundtrip_is_float16_rounding(tmp_path, build, config):
     model = randomised(build(config))
     storing.save(model, tmp_path / "new", config=config)
-    assert storing.read_config(tmp_path / "new") == config
-    loaded = storing.load(build(config), tmp_path / "new")
+    loaded = storing.load(build, tmp_path / "new")
+    assert loaded.config == config
     assert not loaded.training
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor.half().float()), name
@@ -509,29 +509,29 @@ def test_card_names_what_ships(name):
     pipe = pipes()[name]
     assert f"{sum(p.numel() for p in pipe.transformer.parameters()):,} in the transformer" in text
     assert f"{(folder / 'weights.safetensors').stat().st_size / 1e6:.2f} MB" in text
-    log = card.read_log(folder / "training_log.csv")
-    assert f"{log['step'][-1]:,.0f} steps" in text
-    assert f"{log['held_out_loss'][-1]:.3f}" in text
+    log = read_log(folder / "training_log.csv")
+    assert f"{log[0, -1]:,.0f} steps" in text
+    assert f"{log[2, -1]:.4f} on held-out images" in text
     for picture in ("curve.png", "samples.png"):
         assert f"({picture})" in text
         assert (folder / picture).read_bytes().startswith(b"\x89PNG")
     assert all(len(set(widths)) == 1 for widths in table_widths(text))
-    assert f"`python -m foreseer.zoo.train_{name} --out DIR`" in text
+    assert f"`python -m foreseer.zoo.recipes train-{name} --out DIR`" in text
 
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_card_of_a_tiny_model(name, tmp_path, capsys):
-    build, config, command = {"flux": (flux.FluxDigits, TINY_FLUX, card_flux), "wan": (wan.WanDigits, TINY_WAN, card_wan)}[name]
-    storing.save(randomised(build(config)), tmp_path, config=config)
+    build = {"flux": flux.FluxDigits, "wan": wan.WanDigits}[name]
+    storing.save(randomised(build(TINY[name])), tmp_path, config=TINY[name])
     for log in ("training_log.csv", "teacher_log.csv"):
         with (tmp_path / log).open("w", newline="") as file:
             csv.writer(file).writerows([["step", "train_loss", "held_out_loss", "seconds"], [2, 0.9, 0.8, 1], [4, 0.7, 0.6, 2], [4, 0.5, 0.4, 3]])
-    command.main(["--model", str(tmp_path), "--per-class", "2", "--steps", "2"])
+    main([f"card-{name}", "--model", str(tmp_path), "--per-class", "2", "--steps", "2"])
     figures = json.loads(capsys.readouterr().out)
     text = (tmp_path / "card.md").read_text()
-    assert figures["bytes"] == (tmp_path / "weights.safetensors").stat().st_size
-    assert figures["samples" if name == "flux" else "videos"] == 20
-    assert "0.400 on held-out images" in text  # the later of two lines for one step
+    assert f"{(tmp_path / 'weights.safetensors').stat().st_size / 1e6:.2f} MB" in text
+    assert figures["samples"] == 20
+    assert "0.4000 on held-out images" in text  # the later of two lines for one step
     assert all(len(set(widths)) == 1 for widths in table_widths(text))
     for picture in ("curve.png", "samples.png"):
         assert (tmp_path / picture).read_bytes().startswith(b"\x89PNG")
@@ -542,6 +542,6 @@ def test_judged_tells_moving_digits_from_jumping_and_from_wrong_ones():
     paths = moving.move(50, torch.Generator().manual_seed(0))
     videos = moving.place(held[:50], paths)[:, 0]
     jumps = moving.place(held[:50], 4 * torch.randint(0, 2, paths.shape, generator=torch.Generator().manual_seed(0)))[:, 0]
-    assert card_wan.judged(videos, (labels[:50] + 1) % 10)["frames"] < 0.05
-    assert card_wan.judged(jumps, labels[:50])["moves"] < 0.6
-    assert card_wan.judged(videos[:, :1].repeat(1, 4, 1, 1), labels[:50])["change"] == 0
+    assert wan_recipe.judged(videos, (labels[:50] + 1) % 10)["frames"] < 0.05
+    assert wan_recipe.judged(jumps, labels[:50])["moves"] < 0.6
+    assert wan_recipe.judged(videos[:, :1].repeat(1, 4, 1, 1), labels[:50])["change"] == 0

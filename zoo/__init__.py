@@ -1,4 +1,4 @@
-"""Small trained models that ship with the package, and the recipes that made them. Everything loads without network."""
+"""Small trained models that ship with the package. Everything loads without network."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
+
+from foreseer.zoo.storing import load
 
 if TYPE_CHECKING:
     from diffusers import DiTTransformer2DModel, FluxPipeline, WanPipeline
@@ -29,12 +31,9 @@ def load_dit(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.f
     Raises:
         ImportError: Without diffusers (``pip install 'foreseer[diffusers]'``).
     """
-    from foreseer.zoo.dit import load_weights
+    from foreseer.zoo.dit import build, stored_as
 
-    model = load_weights(ZOO / "dit_digits")
-    # diffusers' own `to` warns about layers to keep in float32, of which this class has none
-    torch.nn.Module.to(model, device, dtype)
-    return model.eval()
+    return _moved(load(build, ZOO / "dit_digits", stored_as=stored_as), device, dtype)
 
 
 def load_classifier(*, device: str | torch.device = "cpu") -> DigitClassifier:
@@ -45,27 +44,27 @@ def load_classifier(*, device: str | torch.device = "cpu") -> DigitClassifier:
     Raises:
         ImportError: Without safetensors (``pip install 'foreseer[diffusers]'``).
     """
-    from foreseer.zoo.classifier import load_weights
+    from foreseer.zoo.classifier import DigitClassifier
 
-    return load_weights(ZOO / "digits_classifier").to(device).eval()
+    return load(lambda config: DigitClassifier(**config), ZOO / "digits_classifier").to(device)
 
 
 def load_flux(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> FluxPipeline:
     """Load the FLUX-shaped model of handwritten digits, in a real `FluxPipeline`, in eval mode.
 
-    `pipe("7")` draws a 16x16 grey image. A prompt names one digit, as a numeral or a word ("a seven"); the empty prompt stands for any digit. Guidance is an
-    input of the transformer (distilled, 1 to 5). The transformer is a `FluxTransformer2DModel` of 4 double and 8 single blocks. The rest are stand-ins, named
-    for what they are: a `DigitTable` of trained embeddings for both text encoders, a `DigitTokenizer`, and a `PixelImage` for the VAE, whose latents are the
-    pixels: ``(B, 1, 16, 16)``, packed to ``(B, 64, 4)``. See ``zoo/flux_digits/card.md``.
+    `pipe("7")` draws a 16x16 grey image. A prompt names one digit, as a numeral or a word ("a seven"); the
+    empty prompt stands for any digit. Guidance is an input of the transformer (distilled, 1 to 5). The
+    transformer is a `FluxTransformer2DModel` of 4 double and 8 single blocks. The rest are stand-ins, named for
+    what they are: a `DigitTable` of trained embeddings for both text encoders, a `DigitTokenizer`, and a
+    `PixelImage` for the VAE, whose latents are the pixels: ``(B, 1, 16, 16)``, packed to ``(B, 64, 4)``. See
+    ``zoo/flux_digits/card.md``.
 
     Raises:
         ImportError: Without diffusers (``pip install 'foreseer[diffusers]'``).
     """
-    from foreseer.zoo import flux
-    from foreseer.zoo.storing import read_config
+    from foreseer.zoo.flux import FluxDigits, pipeline
 
-    folder = ZOO / "flux_digits"
-    return flux.pipeline(_moved(flux.load_model(folder), device, dtype), read_config(folder))
+    return pipeline(_moved(load(FluxDigits, ZOO / "flux_digits"), device, dtype).requires_grad_(False))
 
 
 def load_wan(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> WanPipeline:
@@ -82,11 +81,9 @@ def load_wan(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.f
     Raises:
         ImportError: Without diffusers (``pip install 'foreseer[diffusers]'``).
     """
-    from foreseer.zoo import wan
-    from foreseer.zoo.storing import read_config
+    from foreseer.zoo.wan import WanDigits, pipeline
 
-    folder = ZOO / "wan_digits"
-    return wan.pipeline(_moved(wan.load_model(folder), device, dtype), read_config(folder))
+    return pipeline(_moved(load(WanDigits, ZOO / "wan_digits"), device, dtype).requires_grad_(False))
 
 
 def presets() -> dict[str, Path]:
@@ -97,4 +94,4 @@ def presets() -> dict[str, Path]:
 def _moved(model: Model, device: str | torch.device, dtype: torch.dtype) -> Model:
     # diffusers' own `to` warns about layers to keep in float32; here every layer takes the dtype that was asked for
     torch.nn.Module.to(model, device, dtype)
-    return model.requires_grad_(False)
+    return model

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from foreseer.errors import OptionError
 
-__all__ = ["CONFIG", "DigitClassifier", "load_weights", "save_weights"]
+__all__ = ["CONFIG", "DigitClassifier"]
 
 CONFIG: dict[str, Any] = {"width": 32, "feature_size": 64}
 
@@ -55,28 +52,3 @@ class DigitClassifier(nn.Module):
         """Return the ``(B, 10)`` logits for ``(B, 1, 8, 8)`` float images in [-1, 1]."""
         out: Tensor = self.head(self.features(images))
         return out
-
-
-def save_weights(model: DigitClassifier, folder: Path, *, config: dict[str, Any] | None = None) -> Path:
-    """Write ``config.json`` and ``weights.safetensors`` (float32). Returns the weights' path.
-
-    Args:
-        model: The classifier.
-        folder: Where to write; made if it does not exist.
-        config: The arguments the classifier was made with; None means `CONFIG`.
-    """
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(CONFIG if config is None else config, indent=1) + "\n")
-    save_file({k: v.detach().to("cpu", torch.float32).contiguous() for k, v in model.state_dict().items()}, folder / "weights.safetensors")
-    return folder / "weights.safetensors"
-
-
-def load_weights(folder: Path) -> DigitClassifier:
-    """Build the classifier that `save_weights` wrote: float32, on the CPU, in eval mode."""
-    from safetensors.torch import load_file
-
-    model = DigitClassifier(**json.loads((folder / "config.json").read_text()))
-    model.load_state_dict(load_file(folder / "weights.safetensors"))
-    return model.eval()

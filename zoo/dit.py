@@ -8,8 +8,7 @@ blocks of width 160 fit in 8 MB of float16.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import re
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,7 +17,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from diffusers import DiTTransformer2DModel
 
-__all__ = ["CONFIG", "NULL_CLASS", "alphas_cumprod", "build", "load_weights", "save_weights", "share_conditioning"]
+__all__ = ["CONFIG", "NULL_CLASS", "alphas_cumprod", "build", "share_conditioning", "stored_as"]
 
 NULL_CLASS = 10
 """The class that stands for "no class" in classifier-free guidance."""
@@ -34,7 +33,6 @@ CONFIG: dict[str, Any] = {
     "num_embeds_ada_norm": 10,
     "attention_bias": False,
 }
-_SHARED = ("norm1.emb.", "norm1.linear.weight")
 
 
 def alphas_cumprod(*, num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Tensor:
@@ -58,31 +56,6 @@ def share_conditioning(model: DiTTransformer2DModel) -> None:
         block.norm1.linear.weight = first.linear.weight
 
 
-def _is_shared_copy(name: str) -> bool:
-    parts = name.split(".", 2)
-    return parts[0] == "transformer_blocks" and parts[1] != "0" and parts[2].startswith(_SHARED)
-
-
-def save_weights(state: dict[str, Tensor], folder: Path, *, config: dict[str, Any] | None = None) -> Path:
-    """Write ``config.json`` and ``weights.safetensors`` (float16, shared tensors once). Returns the weights' path."""
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.detach().to("cpu", torch.float16).contiguous() for k, v in state.items() if not _is_shared_copy(k)}
-    (folder / "config.json").write_text(json.dumps(CONFIG if config is None else config, indent=1) + "\n")
-    save_file(tensors, folder / "weights.safetensors")
-    return folder / "weights.safetensors"
-
-
-def load_weights(folder: Path) -> DiTTransformer2DModel:
-    """Build the model that `save_weights` wrote: float32, on the CPU, in eval mode, no tensor shared between modules."""
-    from safetensors.torch import load_file
-
-    model = build(json.loads((folder / "config.json").read_text()))
-    stored = load_file(folder / "weights.safetensors")
-    state = {}
-    for name in model.state_dict():
-        source = ".".join(("transformer_blocks.0", name.split(".", 2)[2])) if _is_shared_copy(name) else name
-        state[name] = stored[source].float()
-    model.load_state_dict(state)
-    return model.eval()
+def stored_as(name: str) -> str:
+    """Return the name of a tensor in the file: block 0's of what all blocks share, else its own."""
+    return re.sub(r"^(transformer_blocks\.)\d+(\.norm1\.(?:emb\.|linear\.weight$))", r"\g<1>0\2", name)

@@ -6,7 +6,6 @@ stand-ins, into a `FluxPipeline`.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,12 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreseer.zoo.standins import DigitTable, DigitTokenizer, PixelImage
-from foreseer.zoo.storing import load, read_config
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
 
-__all__ = ["CONFIG", "SIDE", "FluxDigits", "load_model", "pipeline", "shrink", "upscale"]
+__all__ = ["CONFIG", "SIDE", "FluxDigits", "pipeline", "shrink", "upscale"]
 
 SIDE = 16
 """Height and width of the images, pixels."""
@@ -64,19 +62,10 @@ class FluxDigits(nn.Module):
         from diffusers import FluxTransformer2DModel
 
         super().__init__()
+        self.config = config
         self.transformer = FluxTransformer2DModel(**config["transformer"])
         self.text = DigitTable(**config["text"])
         self.tokenizer = DigitTokenizer(config["text"]["length"])
-
-    def start_as_identity(self) -> None:
-        """adaLN-zero: every block starts as the identity and the output as zero."""
-        network = self.transformer
-        layers = [network.proj_out, network.norm_out.linear]
-        layers += [layer for block in network.transformer_blocks for layer in (block.norm1.linear, block.norm1_context.linear)]
-        layers += [block.norm.linear for block in network.single_transformer_blocks]
-        for layer in layers:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
 
     def forward(self, latents: Tensor, sigmas: Tensor, digits: Tensor, guidance: Tensor) -> Tensor:
         """Return the velocity, like the latents.
@@ -105,18 +94,13 @@ class FluxDigits(nn.Module):
         return velocity.view(batch, rows, columns, 2, 2).permute(0, 1, 3, 2, 4).reshape(latents.shape)
 
 
-def load_model(folder: Path) -> FluxDigits:
-    """Build the model that the recipe wrote: float32, on the CPU, in eval mode."""
-    return load(FluxDigits(read_config(folder)), folder)
-
-
-def pipeline(model: FluxDigits, config: dict[str, Any]) -> FluxPipeline:
+def pipeline(model: FluxDigits) -> FluxPipeline:
     """Put the model into a `FluxPipeline`, which draws 16x16 images unless it is told otherwise."""
     from diffusers import FlowMatchEulerDiscreteScheduler, FluxPipeline
 
     pipe = FluxPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(**config["scheduler"]),
-        vae=PixelImage(**config["vae"]).to(model.text.device, model.text.dtype),
+        scheduler=FlowMatchEulerDiscreteScheduler(**model.config["scheduler"]),
+        vae=PixelImage(**model.config["vae"]).to(model.text.device, model.text.dtype),
         text_encoder=model.text,
         tokenizer=model.tokenizer,
         text_encoder_2=model.text,

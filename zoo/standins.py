@@ -90,41 +90,8 @@ class DigitTokenizer:
         return text.split()
 
 
-class DigitTable(nn.Module):
-    """Looks a digit up in a trained table: ``length`` vectors and one pooled vector for each of ten digits and for none.
-
-    It stands where a pipeline has its text encoder. One object serves as both of FLUX's.
-
-    Args:
-        length: Vectors per prompt.
-        width: Size W of a vector.
-        pooled: Size P of the pooled vector; 0: there is none.
-    """
-
-    def __init__(self, *, length: int, width: int, pooled: int = 0) -> None:
-        super().__init__()
-        self.length = length
-        self.tokens = nn.Parameter(torch.randn((NO_DIGIT + 1) * length, width))
-        self.pooled = nn.Parameter(torch.randn(NO_DIGIT + 1, pooled))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """The table's."""
-        return self.tokens.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The table's."""
-        return self.tokens.device
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, output_hidden_states: bool = False) -> Encoding:
-        """Return ``last_hidden_state`` ``(B, L, W)`` and ``pooler_output`` ``(B, P)`` for ``(B, L)`` ids."""
-        del attention_mask, output_hidden_states  # no id is padding, and there are no hidden states
-        return Encoding(last_hidden_state=self.tokens[input_ids], pooler_output=self.pooled[input_ids[:, 0] // self.length])
-
-
-class Rearranged(nn.Module):
-    """What the two pixel stand-ins have in common with a module: a device and a dtype, and no parameters."""
+class Placed(nn.Module):
+    """Knows its device and its dtype, as diffusers' models do, also without parameters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -141,7 +108,30 @@ class Rearranged(nn.Module):
         return self.get_buffer("where").device
 
 
-class PixelImage(Rearranged):
+class DigitTable(Placed):
+    """Looks a digit up in a trained table: ``length`` vectors and one pooled vector for each of ten digits and for none.
+
+    It stands where a pipeline has its text encoder. One object serves as both of FLUX's.
+
+    Args:
+        length: Vectors per prompt.
+        width: Size W of a vector.
+        pooled: Size P of the pooled vector; 0: there is none.
+    """
+
+    def __init__(self, *, length: int, width: int, pooled: int = 0) -> None:
+        super().__init__()
+        self.length = length
+        self.tokens = nn.Parameter(torch.randn((NO_DIGIT + 1) * length, width))
+        self.pooled = nn.Parameter(torch.randn(NO_DIGIT + 1, pooled))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, output_hidden_states: bool = False) -> Encoding:
+        """Return ``last_hidden_state`` ``(B, L, W)`` and ``pooler_output`` ``(B, P)`` for ``(B, L)`` ids."""
+        del attention_mask, output_hidden_states  # no id is padding, and there are no hidden states
+        return Encoding(last_hidden_state=self.tokens[input_ids], pooler_output=self.pooled[input_ids[:, 0] // self.length])
+
+
+class PixelImage(Placed):
     """Stands where FLUX has its VAE: the latents are the pixels, shifted and scaled to mean 0 and variance 1.
 
     Args:
@@ -162,7 +152,7 @@ class PixelImage(Rearranged):
         return SimpleNamespace(sample=latents) if return_dict else (latents,)
 
 
-class FoldedVideo(Rearranged):
+class FoldedVideo(Placed):
     """Stands where Wan has its VAE: folds 2x2 pixels of two frames into 8 channels, and unfolds them.
 
     The first frame stands alone, as in Wan: it is stored twice, and unfolding takes the mean. So there is an odd number of frames.

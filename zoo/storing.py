@@ -1,42 +1,66 @@
-"""How the flow-matching models of the zoo lie on disk: ``weights.safetensors`` in float16, and ``config.json``."""
+"""How the models of the zoo lie on disk: ``weights.safetensors`` and ``config.json``."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
-__all__ = ["load", "read_config", "save"]
+__all__ = ["load", "save"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-def save(model: nn.Module, folder: Path, *, config: dict[str, Any]) -> Path:
-    """Write a model's tensors, rounded to float16, and its configuration. Returns the weights' path."""
+def save(
+    model: nn.Module,
+    folder: Path,
+    *,
+    config: dict[str, Any],
+    dtype: torch.dtype = torch.float16,
+    stored_as: Callable[[str], str] = str,
+) -> Path:
+    """Write a model's tensors and its configuration, and return the weights' path.
+
+    Args:
+        model: On any device.
+        folder: Where to write; made if it does not exist.
+        config: What `load` builds the model from.
+        dtype: What the tensors are rounded to.
+        stored_as: The name under which a tensor is stored. Of tensors with one name, that which bears it is.
+    """
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    save_file({name: tensor.detach().to("cpu", torch.float16).contiguous() for name, tensor in model.state_dict().items()}, folder / "weights.safetensors")
-    return folder / "weights.safetensors"
+    tensors = {name: tensor for name, tensor in model.state_dict().items() if stored_as(name) == name}
+    path = folder / "weights.safetensors"
+    save_file({name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in tensors.items()}, path)
+    return path
 
 
-def read_config(folder: Path) -> dict[str, Any]:
-    """Return the configuration that `save` wrote.
+def load(
+    build: Callable[[dict[str, Any]], Model],
+    folder: Path,
+    *,
+    stored_as: Callable[[str], str] = str,
+) -> Model:
+    """Build a model from the configuration that `save` wrote, and fill it: on the CPU, in eval mode.
+
+    Args:
+        build: Makes a model of a configuration.
+        folder: Where `save` wrote.
+        stored_as: As for `save`.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If there is no configuration, or there are no weights.
     """
-    found: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    return found
-
-
-def load(model: Model, folder: Path) -> Model:
-    """Fill a model of the same configuration with the tensors that `save` wrote, in place, and return it in eval mode, in the dtype it has."""
     from safetensors.torch import load_file
 
-    model.load_state_dict(load_file(folder / "weights.safetensors"))
+    model = build(json.loads((folder / "config.json").read_text()))
+    stored = load_file(folder / "weights.safetensors")
+    model.load_state_dict({name: stored[stored_as(name)] for name in model.state_dict()})
     return model.eval()

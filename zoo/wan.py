@@ -6,19 +6,17 @@ stand-ins, into a `WanPipeline`.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
 from foreseer.zoo.moving import FRAMES, SIDE
 from foreseer.zoo.standins import DigitTable, DigitTokenizer, FoldedVideo
-from foreseer.zoo.storing import load, read_config
 
 if TYPE_CHECKING:
     from diffusers import WanPipeline
 
-__all__ = ["CONFIG", "TRAIN_TIMESTEPS", "WanDigits", "load_model", "pipeline"]
+__all__ = ["CONFIG", "TRAIN_TIMESTEPS", "WanDigits", "pipeline"]
 
 TRAIN_TIMESTEPS = 1000
 """What a noise level is multiplied by before the transformer sees it."""
@@ -54,19 +52,10 @@ class WanDigits(nn.Module):
         from diffusers import WanTransformer3DModel
 
         super().__init__()
+        self.config = config
         self.transformer = WanTransformer3DModel(**config["transformer"])
         self.text = DigitTable(**config["text"])
         self.tokenizer = DigitTokenizer(config["text"]["length"], repeat=True)
-
-    def start_as_identity(self) -> None:
-        """adaLN-zero: every block starts as the identity and the output as zero."""
-        network = self.transformer
-        layers = [network.proj_out, network.condition_embedder.time_proj, *(block.attn2.to_out[0] for block in network.blocks)]
-        for layer in layers:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        for block in network.blocks:
-            nn.init.zeros_(block.scale_shift_table)
 
     def forward(self, latents: Tensor, sigmas: Tensor, digits: Tensor) -> Tensor:
         """Return the velocity, like the latents.
@@ -81,12 +70,7 @@ class WanDigits(nn.Module):
         return velocity
 
 
-def load_model(folder: Path) -> WanDigits:
-    """Build the model that the recipe wrote: float32, on the CPU, in eval mode."""
-    return load(WanDigits(read_config(folder)), folder)
-
-
-def pipeline(model: WanDigits, config: dict[str, Any]) -> WanPipeline:
+def pipeline(model: WanDigits) -> WanPipeline:
     """Put the model into a `WanPipeline`, which makes 9 frames of 16x16 pixels unless told otherwise."""
     from diffusers import UniPCMultistepScheduler, WanPipeline
 
@@ -108,7 +92,7 @@ def pipeline(model: WanDigits, config: dict[str, Any]) -> WanPipeline:
     return WanDigitsPipeline(
         tokenizer=model.tokenizer,
         text_encoder=model.text,
-        vae=FoldedVideo(**config["vae"]).to(model.text.device, model.text.dtype),
-        scheduler=UniPCMultistepScheduler(**config["scheduler"]),
+        vae=FoldedVideo(**model.config["vae"]).to(model.text.device, model.text.dtype),
+        scheduler=UniPCMultistepScheduler(**model.config["scheduler"]),
         transformer=model.transformer,
     )

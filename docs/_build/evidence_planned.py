@@ -8,67 +8,80 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pages import table
+
 RECORDED = {"dit": "--samples 16", "flux": "--samples 16", "wan": "--samples 8 --sensitivity every=1,samples=2"}
-RUN = {"dit": "--samples 32", "flux": "--samples 64", "wan": "--samples 4 --batch 4 --kinds planned even 'planned, modules' 'even, modules' 'even to the last step, modules'"}
+RUN = {
+    "dit": "--samples 32",
+    "flux": "--samples 64",
+    "wan": "--samples 4 --batch 4 --kinds planned even 'planned, modules' 'even, modules' "
+    "'even to the last step, modules'",
+}
 """What the commands of planned schedules are given besides."""
+
+FIXED = ("even", "even, modules")
+GAINS = (
+    ("planned", FIXED, "the better of the even ones from step 0 on"),
+    ("planned, modules", FIXED, "the better of the even ones from step 0 on"),
+    ("planned, modules", ("even, modules",), "the even ones of modules"),
+    ("planned, modules", ("even to the last step, modules",), "even steps to the last one"),
+)
+"""What is held against what, and how it is called."""
 
 
 def planned_section(results: Path) -> Iterator[str]:
-    """Planned schedules beside even ones, from the files that `planned_results.py` wrote."""
+    """Planned schedules beside even ones."""
     files = sorted(results.glob("planned_*.json"))
     if not files:
         return
-    yield "## Planned schedules { #planned }\n"
+    yield "## Planned schedules { #planned }"
     yield (
-        "[`foreseer plan`](workbench/plan.md) on a few recorded samples, run on others. \"Even\" spreads as many steps from step 0 on, as a fixed interval does. Order 1 "
-        "throughout; `modules` forecasts every module's output, the rest the last block's. \"Even to the last step\" spreads the steps so that the last one is computed too, which a "
-        "fixed interval leaves to chance. Under a gate more steps may be computed than were planned. A "
-        "prediction may be off by a factor: [what is predicted](workbench/plan.md#what-is-predicted).\n"
+        "[`foreseer plan`](workbench/plan.md) on a few recorded samples, run on others. \"Even\" spreads as "
+        "many steps from step 0 on, as a fixed interval does. Order 1 throughout; `modules` forecasts every "
+        "module's output, the rest the last block's. \"Even to the last step\" spreads the steps so that "
+        "the last one is computed too, which a fixed interval leaves to chance. Under a gate more steps may "
+        "be computed than were planned. A prediction may be off by a factor: [what is "
+        "predicted](workbench/plan.md#what-is-predicted)."
     )
     for file in files:
         content = json.loads(file.read_text(encoding="utf-8"))
-        family, recorded, samples = content["family"], content["recorded"]["samples"], content["samples"]
-        yield f"**{family}**: planned from {recorded} samples, run on {samples[1] - samples[0] + 1} others (commit {content['facts']['commit']}).\n"
-        yield f"```sh\nforeseer record --family {family} {RECORDED[family]} --out {family}.safetensors"
-        yield f"python docs/_build/planned_results.py {family}.safetensors --family {family} {RUN[family]} --out docs/results/{file.name}\n```\n"
+        family, (first, last), commit = content["family"], content["samples"], content["facts"]["commit"]
+        planned = f"**{family}**: planned from {content['recorded']['samples']} samples"
+        yield f"{planned}, run on {last - first + 1} others (commit {commit})."
+        trace, made = f"{family}.safetensors", f"--family {family} {RUN[family]} --out docs/results/{file.name}"
+        recorded = f"foreseer record --family {family} {RECORDED[family]} --out {trace}"
+        yield f"```sh\n{recorded}\npython docs/_build/planned_results.py {trace} {made}\n```"
         lanes = content["lanes"]
-        kinds = list(dict.fromkeys(name.rpartition(", ")[0] for name in lanes))
-        budgets = list(dict.fromkeys(name.rpartition(", ")[2] for name in lanes))
-        yield "| PSNR mean / worst, dB | " + " | ".join(budgets) + " |"
-        yield "|---" + "|---:" * len(budgets) + "|"
-        for kind in kinds:
-            cells = [lanes.get(f"{kind}, {budget}") for budget in budgets]
-            shown = [
-                ""
-                if lane is None
-                else cell(lane) + (f" ({lane['steps_computed']:.1f} steps)" if "under" in kind else "")
-                for lane in cells
-            ]
-            yield f"| {kind} | " + " | ".join(shown) + " |"
-        yield ""
-        fixed, to_the_end = ("even", "even, modules"), ("even to the last step, modules",)
-        for kind, others, whom in (
-            ("planned", fixed, "the better of the even ones from step 0 on"),
-            ("planned, modules", fixed, "the better of the even ones from step 0 on"),
-            ("planned, modules", ("even, modules",), "the even ones of modules"),
-            ("planned, modules", to_the_end, "even steps to the last one"),
-        ):
-            gains = [
-                (lanes[f"{kind}, {budget}"]["psnr_mean"] - best["psnr_mean"], lanes[f"{kind}, {budget}"]["psnr_worst"] - best["psnr_worst"])
-                for budget in budgets
-                if f"{kind}, {budget}" in lanes and (best := best_of(lanes, others, budget)) is not None
-            ]
-            if gains:
-                mean, worst = zip(*gains, strict=True)
-                yield f"- {kind} over {whom}: {min(mean):+.1f} to {max(mean):+.1f} dB in the mean, {min(worst):+.1f} to {max(worst):+.1f} in the worst sample."
-        yield f"- The front, computed steps and PSNR in the mean: {'; '.join(front_of_kinds(lanes))}."
-        yield ""
+        names = [name.rpartition(", ") for name in lanes]
+        kinds, budgets = (list(dict.fromkeys(name[part] for name in names)) for part in (0, 2))
+        rows = [[kind, *(cell(lanes.get(f"{kind}, {budget}"), kind) for budget in budgets)] for kind in kinds]
+        yield table(" | ".join(["PSNR mean / worst, dB", *(f"{budget}:" for budget in budgets)]), rows)
+        gains = (gain(lanes, budgets, *against) for against in GAINS)
+        front = f"- The front, computed steps and PSNR in the mean: {'; '.join(front_of_kinds(lanes))}."
+        yield "\n".join([*filter(None, gains), front])
 
 
-def cell(lane: dict[str, Any]) -> str:
-    """Mean and worst PSNR of a lane, and how many samples are broken."""
+def cell(lane: dict[str, Any] | None, kind: str) -> str:
+    """Mean and worst PSNR of a lane, how many samples are broken, and under a gate the computed steps."""
+    if lane is None:
+        return ""
     broken = f" ({lane['broken']} broken)" if lane.get("broken") else ""
-    return f"{lane['psnr_mean']:.1f} / {lane['psnr_worst']:.1f}{broken}"
+    steps = f" ({lane['steps_computed']:.1f} steps)" if "under" in kind else ""
+    return f"{lane['psnr_mean']:.1f} / {lane['psnr_worst']:.1f}{broken}{steps}"
+
+
+def gain(lanes: dict[str, Any], budgets: list[str], kind: str, others: tuple[str, ...], whom: str) -> str:
+    """What a kind gains over the best of others, budget by budget; empty where they have none in common."""
+    gains = []
+    for budget in budgets:
+        own, *beside = [lanes.get(f"{each}, {budget}") for each in (kind, *others)]
+        if own and any(beside):
+            best = max(filter(None, beside), key=lambda lane: lane["psnr_mean"])
+            gains.append([own[figure] - best[figure] for figure in ("psnr_mean", "psnr_worst")])
+    if not gains:
+        return ""
+    mean, worst = (f"{min(found):+.1f} to {max(found):+.1f}" for found in zip(*gains, strict=True))
+    return f"- {kind} over {whom}: {mean} dB in the mean, {worst} in the worst sample."
 
 
 def front_of_kinds(lanes: dict[str, Any]) -> Iterator[str]:
@@ -78,9 +91,3 @@ def front_of_kinds(lanes: dict[str, Any]) -> Iterator[str]:
         if lane["psnr_mean"] > best:
             best = lane["psnr_mean"]
             yield f"{name.rpartition(', ')[0]} {lane['steps_computed']:.1f} ({best:.1f} dB)"
-
-
-def best_of(lanes: dict[str, Any], kinds: tuple[str, ...], budget: str) -> dict[str, Any] | None:
-    """The lane of these kinds with the best mean."""
-    found = [lanes[name] for kind in kinds if (name := f"{kind}, {budget}") in lanes]
-    return max(found, key=lambda lane: lane["psnr_mean"], default=None)

@@ -30,37 +30,34 @@ ROOT = Path(__file__).resolve().parents[2]
 GATES = {"cg_taylor": "cg_taylor:threshold={0}", "speca": "speca:threshold={0},target=last_block"}
 
 
-def text_of(steps: Sequence[int], num_steps: int) -> str:
-    """A schedule as an option of `planned`."""
-    return f"{'+'.join(map(str, steps))}/{num_steps}"
-
-
-def to_the_end(count: int, num_steps: int) -> tuple[int, ...]:
-    """Steps spread evenly from the first one to the last one, both computed."""
-    return tuple(round(i * (num_steps - 1) / max(count - 1, 1)) for i in range(count))
-
-
-def lanes_of(trace: Trace, budgets: Sequence[int], kinds: Sequence[str], thresholds: dict[str, list[float]]) -> Iterator[tuple[str, str]]:
+def lanes_of(
+    trace: Trace, budgets: Sequence[int], kinds: Sequence[str], thresholds: dict[str, list[float]]
+) -> Iterator[tuple[str, str]]:
     """Name and policy of each lane, those of the most interest first."""
     found, length = plan(trace), trace.num_steps
+
+    def policy(steps: Sequence[int], *options: str) -> str:
+        return ",".join([f"planned:schedule={'+'.join(map(str, steps))}/{length}", *options])
+
     for number in budgets:
-        even = text_of(uniform_steps(number, length), length)
-        planned = text_of(found.budget(number).steps, length)
+        even, planned = uniform_steps(number, length), found.budget(number).steps
+        to_the_end = [round(i * (length - 1) / max(number - 1, 1)) for i in range(number)]
         every = {
-            "planned": f"planned:schedule={planned}",
-            "even": f"planned:schedule={even}",
-            "planned, modules": f"planned:schedule={planned},target=modules",
-            "even, modules": f"planned:schedule={even},target=modules",
-            "even to the last step, modules": f"planned:schedule={text_of(to_the_end(number, length), length)},target=modules",
+            "planned": policy(planned),
+            "even": policy(even),
+            "planned, modules": policy(planned, "target=modules"),
+            "even, modules": policy(even, "target=modules"),
+            "even to the last step, modules": policy(to_the_end, "target=modules"),
         }
         for gate, pattern in GATES.items():
-            for threshold in thresholds.get(gate, []):
-                every[f"planned under {gate} {threshold:g}"] = f"planned:schedule={planned},gate=({pattern.format(threshold)})"
-        for threshold in thresholds.get("speca", []):  # CG-Taylor's gate is of block outputs alone
-            every[f"planned, modules under speca {threshold:g}"] = f"planned:schedule={planned},target=modules,gate=(speca:threshold={threshold})"
-        for kind, policy in every.items():
+            for value in thresholds.get(gate, []):
+                every[f"planned under {gate} {value:g}"] = policy(planned, f"gate=({pattern.format(value)})")
+        for value in thresholds.get("speca", []):  # CG-Taylor's gate is of block outputs alone
+            gated = policy(planned, "target=modules", f"gate=(speca:threshold={value})")
+            every[f"planned, modules under speca {value:g}"] = gated
+        for kind, spelled in every.items():
             if kind in kinds or (" under " in kind and kind.split(" under ")[1].split(" ")[0] in kinds):
-                yield f"{kind}, {number} steps", policy
+                yield f"{kind}, {number} steps", spelled
 
 
 def measure(

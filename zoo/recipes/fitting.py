@@ -1,4 +1,4 @@
-"""The training loop of the flow-matching recipes: seeded, resumable, with an average of the weights and a log."""
+"""The one training loop of the recipes: seeded, resumable, with an average of the weights and a log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Settings", "fit"]
+__all__ = ["Settings", "fit", "zero"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -25,80 +25,101 @@ class Settings:
 
     Args:
         steps: Optimizer steps in all, those before a resumption counted in.
-        learning_rate: AdamW's, at its highest: it rises over ``warmup`` steps and falls along half a cosine.
-        horizon: Steps after which it would be zero. Training may stop before: the average of the weights does for the rest of the fall.
+        batch: Images of a step.
+        lr: AdamW's learning rate at its highest: it rises over ``warmup`` steps and falls along half a
+        cosine.
+        horizon: Steps after which it would be zero; None: ``steps``. Training may stop before: the average of
+            the weights does for the rest of the fall.
         warmup: Steps.
-        average: The average keeps this share of itself at every step (less in the first steps).
-        seed: Of the generator that batches and noise are drawn from.
+        average: The average keeps this share of itself at every step (less in the first steps); 0: it is the
+            model itself.
+        beta: AdamW's second beta.
+        weight_decay: AdamW's.
+        clip: Largest norm of the gradient.
+        seed: Of the model's first weights, and of the generator that batches and noise are drawn from.
         eval_every: Steps between two lines of the log, and between two checkpoints.
     """
 
     steps: int
-    learning_rate: float
-    horizon: int
-    warmup: int
-    average: float
-    seed: int
-    eval_every: int
+    batch: int = 16
+    lr: float = 1e-3
+    horizon: int | None = None
+    warmup: int = 100
+    average: float = 0.995
+    beta: float = 0.99
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    seed: int = 0
+    eval_every: int = 200
 
 
 def fit(
     model: Model,
-    loss: Callable[[Model, torch.Generator], Tensor],
+    loss: Callable[[Model, Tensor, Tensor, torch.Generator], Tensor],
     held_out: Callable[[Model], float],
     *,
+    data: tuple[Tensor, Tensor],
     settings: Settings,
-    checkpoint: Path,
-    log: Path,
-    save: Callable[[Model], Any] | None = None,
+    out: Path,
+    name: str = "training",
+    save: Callable[[Model], Any] = lambda average: None,
 ) -> Model:
     """Train and return the average of the weights over the last steps, in eval mode.
 
-    The same call goes on from the checkpoint, to the same weights bit for bit; what came after the last checkpoint is done again.
+    The same call goes on from the checkpoint, to the same weights bit for bit; what came after the last
+    checkpoint is done again.
 
     Args:
         model: Trained in place.
-        loss: Draws a batch from the generator and returns the model's loss on it, a scalar.
-        held_out: Loss of the averaged model on data that is not trained on.
+        loss: Of the model on a batch of images and labels, with what it draws from the generator; a scalar.
+        held_out: What the averaged model reaches on data that is not trained on, for the log.
+        data: ``(N, ...)`` images and ``(N,)`` labels.
         settings: How long and how fast.
-        checkpoint: File to write and to go on from.
-        log: CSV with a line for every ``eval_every`` steps: ``step, train_loss`` (mean since the line before), ``held_out_loss, seconds`` (by the clock).
-        save: Called with the average at every checkpoint; None: nothing else is written.
+        out: Folder of the checkpoint, ``NAME.pt``, and the log, ``NAME_log.csv``: for every ``eval_every``
+            steps ``step, train_loss`` (mean since the line before), ``held_out, seconds`` (by the clock).
+        name: Of the two files.
+        save: Called with the average at every checkpoint.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+    out.mkdir(parents=True, exist_ok=True)
+    checkpoint, log = out / f"{name}.pt", out / f"{name}_log.csv"
     average = copy.deepcopy(model).requires_grad_(False).eval()
     parameters: list[Tensor] = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=0.01)
+    betas, decay = (0.9, settings.beta), settings.weight_decay
+    optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=betas, weight_decay=decay)
     generator = torch.Generator().manual_seed(settings.seed)
+    kept: dict[str, Any] = {"model": model, "average": average, "optimizer": optimizer}
     start, seconds = 0, 0.0
     if checkpoint.exists():
         saved = torch.load(checkpoint, weights_only=True)
-        model.load_state_dict(saved["model"])
-        average.load_state_dict(saved["average"])
-        optimizer.load_state_dict(saved["optimizer"])
+        for key, part in kept.items():
+            part.load_state_dict(saved[key])
         generator.set_state(saved["generator"])
         start, seconds = saved["step"], saved["seconds"]
     else:
-        log.write_text("step,train_loss,held_out_loss,seconds\n")
+        log.write_text("step,train_loss,held_out,seconds\n")
 
     model.train()
-    columns = (TextColumn(log.stem), BarColumn(), MofNCompleteColumn(), TextColumn("loss {task.fields[loss]:.4f}"), TimeElapsedColumn(), TimeRemainingColumn())
+    horizon = settings.steps if settings.horizon is None else settings.horizon
+    loss_column = TextColumn("loss {task.fields[loss]:.4f}")
+    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), loss_column, TimeElapsedColumn())
     clock, running = time.perf_counter(), []
     with Progress(*columns) as progress:
         task = progress.add_task("train", total=settings.steps, completed=start, loss=math.nan)
         for step in range(start, settings.steps):
-            rate = settings.learning_rate * min(1.0, (step + 1) / settings.warmup) * 0.5 * (1 + math.cos(math.pi * step / settings.horizon))
+            warmup = min(1.0, (step + 1) / settings.warmup)
             for group in optimizer.param_groups:
-                group["lr"] = rate
-            found = loss(model, generator)
+                group["lr"] = settings.lr * warmup * 0.5 * (1 + math.cos(math.pi * step / horizon))
+            chosen = torch.randint(0, len(data[0]), (settings.batch,), generator=generator)
+            found = loss(model, data[0][chosen], data[1][chosen], generator)
             optimizer.zero_grad(set_to_none=True)
             found.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+            torch.nn.utils.clip_grad_norm_(parameters, settings.clip)
             optimizer.step()
-            kept = min(settings.average, (1 + step) / (10 + step))
+            share = min(settings.average, (1 + step) / (10 + step))
             with torch.no_grad():
-                torch._foreach_lerp_(list(average.parameters()), parameters, 1 - kept)
+                torch._foreach_lerp_(list(average.parameters()), parameters, 1 - share)
             running.append(found.item())
             progress.update(task, advance=1, loss=sum(running[-50:]) / len(running[-50:]))
 
@@ -107,13 +128,20 @@ def fit(
                 clock = time.perf_counter()
                 with torch.no_grad():
                     held = held_out(average)
+                line = [step + 1, f"{sum(running) / len(running):.5f}", f"{held:.5f}", f"{seconds:.0f}"]
                 with log.open("a", newline="") as file:
-                    csv.writer(file).writerow([step + 1, f"{sum(running) / len(running):.5f}", f"{held:.5f}", f"{seconds:.0f}"])
+                    csv.writer(file).writerow(line)
                 running.clear()
-                state = {"model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(),
-                         "generator": generator.get_state(), "step": step + 1, "seconds": seconds}  # fmt: skip
+                state = {key: part.state_dict() for key, part in kept.items()}
+                state |= {"generator": generator.get_state(), "step": step + 1, "seconds": seconds}
                 torch.save(state, checkpoint.with_suffix(".tmp"))
                 checkpoint.with_suffix(".tmp").replace(checkpoint)
-                if save is not None:
-                    save(average)
+                save(average)
     return average
+
+
+def zero(*layers: Any) -> None:
+    """Set the weights and biases of layers to zero, in place: adaLN-zero, with which training starts."""
+    for layer in layers:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)

@@ -1,45 +1,45 @@
-"""Pictures for the cards of the flow-matching models: loss curves in panels, and sheets of samples in labelled blocks."""
+"""Pictures for the cards: loss curves in panels, and sheets of samples in labelled blocks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.timeline import STYLE
+from foreseer.zoo.recipes.card import read_log
 
-__all__ = ["NOTE", "Block", "draw_curves", "draw_sheet"]
-
-NOTE = "It is small: how a policy fares on it says little of how it fares on a large model."
-"""To be said on every card."""
+__all__ = ["Block", "draw_curves", "draw_sheet"]
 
 TRAINED, HELD = "#0072b2", "#d55e00"  # Okabe and Ito's palette
 TICKS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0)
 
 
-def draw_curves(panels: Sequence[tuple[str, dict[str, NDArray[np.float64]]]], path: Path) -> None:
-    """Draw the training and the held-out loss over the steps, one panel for each log, under its title.
-
-    Args:
-        panels: Titles and logs, as `foreseer.zoo.recipes.card.read_log` returns them.
-        path: The picture to write.
-    """
+def draw_curves(logs: Mapping[str, Path], path: Path) -> None:
+    """Draw the training and the held-out loss over the steps, one panel for each log, under its title."""
     import matplotlib.style
     from matplotlib.figure import Figure
     from matplotlib.ticker import FixedLocator, NullLocator
 
     with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=(4.8 * len(panels), 2.7), dpi=200, layout="constrained")
-        for axes, (title, log) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            axes.plot(log["step"], log["train_loss"], color=TRAINED, linewidth=1.3, label="training images, mean since the last point")
-            axes.plot(log["step"], log["held_out_loss"], color=HELD, linewidth=1.3, label="held-out images, averaged weights")
+        figure = Figure(figsize=(4.8 * len(logs), 2.7), dpi=200, layout="constrained")
+        panels = figure.subplots(1, len(logs), squeeze=False)[0]
+        for axes, (title, log) in zip(panels, logs.items(), strict=True):
+            steps, trained, held, _ = read_log(log)
+            axes.plot(
+                steps,
+                trained,
+                color=TRAINED,
+                linewidth=1.3,
+                label="training images, mean since the last point",
+            )
+            axes.plot(steps, held, color=HELD, linewidth=1.3, label="held-out images, averaged weights")
             axes.set_yscale("log")
-            every = np.concatenate([log["train_loss"], log["held_out_loss"]])
-            low, high = every.min() / 1.15, every.max() * 1.15
+            low, high = min(*trained, *held) / 1.15, max(*trained, *held) * 1.15
             ticks = [tick for tick in TICKS if low <= tick <= high]
             axes.set_ylim(low, high)
             axes.yaxis.set_major_locator(FixedLocator(ticks))
@@ -47,7 +47,7 @@ def draw_curves(panels: Sequence[tuple[str, dict[str, NDArray[np.float64]]]], pa
             axes.set_yticklabels([f"{tick:g}" for tick in ticks])
             axes.set_xlim(left=0)
             axes.set_xlabel("training step")
-            axes.set_ylabel("mean squared error of the velocity")
+            axes.set_ylabel("mean squared error")
             axes.set_title(title)
             axes.grid(color="#ececec", linewidth=0.6)
             axes.set_axisbelow(True)
@@ -95,18 +95,17 @@ def draw_sheet(blocks: Sequence[Block], path: Path, *, cell: float = 0.46, left:
         for block, over, beneath in zip(blocks, above, under, strict=True):
             count = len(block.pictures)
             upper -= over + count * cell
-            axes = figure.add_axes((left / width, upper / height, columns * cell / width, count * cell / height))
+            place = (left / width, upper / height, columns * cell / width, count * cell / height)
+            axes = figure.add_axes(place)
             sheet = np.block([[picture.numpy() for picture in row] for row in block.pictures])
-            axes.imshow(sheet, cmap="gray", vmin=-1, vmax=1, interpolation="nearest", aspect="auto", extent=(0, columns, count, 0))
-            for edge in range(1, count):
-                axes.axhline(edge, color="white", linewidth=2)
-            for edge in range(1, columns):
-                axes.axvline(edge, color="white", linewidth=2)
-            for spine in axes.spines.values():
-                spine.set_visible(False)
+            shown: dict[str, Any] = {"cmap": "gray", "interpolation": "nearest", "aspect": "auto"}
+            axes.imshow(sheet, vmin=-1, vmax=1, extent=(0, columns, count, 0), **shown)
+            axes.hlines(range(1, count), 0, columns, color="white", linewidth=2)
+            axes.vlines(range(1, columns), 0, count, color="white", linewidth=2)
+            axes.spines[:].set_visible(False)
             axes.tick_params(length=0)
-            axes.set_yticks([count / 2] if len(block.rows) == 1 else [row + 0.5 for row in range(count)], block.rows)
-            axes.set_xticks([column + 0.5 for column in range(len(block.columns))], block.columns)
+            axes.set_yticks([count / 2] if len(block.rows) == 1 else np.arange(count) + 0.5, block.rows)
+            axes.set_xticks(np.arange(len(block.columns)) + 0.5, block.columns)
             axes.xaxis.tick_top()
             if block.below:
                 axes.set_xlabel(block.below, fontsize=7.5, labelpad=2)

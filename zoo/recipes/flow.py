@@ -1,7 +1,7 @@
 """Flow matching: the straight path from data to noise, its velocity, and what is drawn for a training batch.
 
-Lipman et al. 2022 (arXiv 2210.02747) and Liu et al. 2022 (arXiv 2209.03003): ``x(s) = (1 - s) data + s noise`` has the velocity ``noise - data`` in the
-noise level s, which runs from 0 (data) to 1 (noise).
+Lipman et al. 2022 (arXiv 2210.02747) and Liu et al. 2022 (arXiv 2209.03003): ``x(s) = (1 - s) data + s
+noise`` has the velocity ``noise - data`` in the noise level s, which runs from 0 (data) to 1 (noise).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["noised", "without_some"]
 
 
 def without_some(digits: Tensor, generator: torch.Generator, *, share: float = 0.1) -> Tensor:
-    """Replace this share of ``(B,)`` classes by "none", so that the model learns what classifier-free guidance starts from."""
+    """Replace this share of ``(B,)`` classes by "none", which classifier-free guidance starts from."""
     return torch.where(torch.rand(len(digits), generator=generator) < share, NO_DIGIT, digits)
 
 
@@ -25,7 +25,8 @@ def noised(data: Tensor, generator: torch.Generator, *, shift: float = 1.0) -> t
     Args:
         data: ``(B, ...)`` floats of about mean 0 and variance 1.
         generator: What everything is drawn from.
-        shift: Uniform levels u become ``shift u / (1 + (shift - 1) u)``, as in diffusers' flow schedulers: above 1, more of the levels are high.
+        shift: Uniform levels u become ``shift u / (1 + (shift - 1) u)``, as in diffusers' flow schedulers:
+            above 1, more of the levels are high.
 
     Returns:
         ``noisy`` and ``velocity`` like ``data``, and ``sigmas`` ``(B,)`` in [0, 1).
