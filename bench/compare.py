@@ -14,13 +14,14 @@ import torch
 
 from foreseer.adapters.identity import identity_of
 from foreseer.bench.compare_settings import CompareSettings
-from foreseer.bench.compared import Result, rows_of
+from foreseer.bench.compare_table import print_table, remarks, verdict, write_table
+from foreseer.bench.compared import Result, whole_lanes
 from foreseer.bench.files import file_names
 from foreseer.bench.harness import Harness, Tell
 from foreseer.bench.lanes import LaneOf, as_many
 from foreseer.bench.machine import facts
-from foreseer.bench.page import print_table, write_page, write_table
-from foreseer.bench.pictures import draw_samples, draw_speed_quality
+from foreseer.bench.pictures import draw_samples
+from foreseer.bench.report_page import write_page
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.workload import Workload, labels_of
 from foreseer.console import progress
@@ -35,7 +36,7 @@ Afterwards = Callable[[Workload, CompareSettings, int, Sequence[int], Tell], Seq
 """``(workload, settings, samples, steps computed by policies, tell) -> lanes`` to be measured on the finished samples."""
 
 
-WRITTEN = ("index.html", "table.csv", "results.json", "samples.png", "speed_quality.png")
+WRITTEN = ("index.html", "table.csv", "results.json", "samples.png")
 MEASURED = "measured"
 """Folder of what the harness keeps, which ``foreseer bench report`` reads too."""
 
@@ -43,8 +44,8 @@ MEASURED = "measured"
 def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwards | None = None) -> Result:
     """Run the comparison and write its folder.
 
-    Written are ``index.html`` (everything on one page), ``table.csv``, ``results.json``, ``samples.png``, ``speed_quality.png``,
-    and for each policy ``timelines/NAME.png`` and ``reports/NAME.json``. ``results.json`` and ``table.csv`` are written anew after every batch.
+    Written are ``index.html`` (everything on one page), ``table.csv``, ``results.json``, ``samples.png``, and
+    for each policy ``timelines/NAME.png`` and ``reports/NAME.json``. ``results.json`` and ``table.csv`` are written anew after every batch.
     In ``measured`` lies what was drawn, as of a benchmark.
 
     Args:
@@ -65,7 +66,7 @@ def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwa
     chosen = attrs.asdict(settings, recurse=False)
     bench = BenchSettings(
         family="dit",
-        about="A comparison.",
+        about="Forecasting policies against full computation, on the DiT on handwritten digits that ships with foreseer.",
         batch=(settings.batch,),
         threads=torch.get_num_threads(),
         timed="draws",
@@ -98,14 +99,13 @@ def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwa
                 raise
             interrupted = True
     found = _result(settings, harness, whole, told, interrupted=interrupted)
-    found = attrs.evolve(found, samples={row.name: harness.samples(row.name, settings.batch, whole) for row in found.rows})
+    found = attrs.evolve(found, samples={lane.name: harness.samples(lane.name, settings.batch, whole) for lane in found.results.lanes})
     draw_samples(found, settings.out / "samples.png")
-    draw_speed_quality(found, settings.out / "speed_quality.png")
     names = file_names(found.reports)
     for policy, report in found.reports.items():
         report.plot(settings.out / "timelines" / f"{names[policy]}.png")
         report.to_json(settings.out / "reports" / f"{names[policy]}.json")
-    write_page(found, {policy: settings.out / "timelines" / f"{name}.png" for policy, name in names.items()})
+    write_page(found.results, settings.out / MEASURED, path=found.page, notes=[verdict(found), *remarks(found)])
     if show:
         print_table(found)
     return found
@@ -113,15 +113,13 @@ def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwa
 
 def _result(settings: CompareSettings, harness: Harness, whole: int, told: Mapping[str, str], *, interrupted: bool = False) -> Result:
     """Return what was found on the first so many batches, without samples, and write its numbers."""
-    rows = rows_of(harness.results, range(whole))
-    policies = [row.name for row in rows if row.kind == "policy"]
+    results = attrs.evolve(whole_lanes(harness.results, range(whole)), finished=True)
     found = Result(
         settings=settings,
-        rows=rows,
+        results=results,
         samples={},
         labels=labels_of(range(min(whole * settings.batch, settings.samples))),
-        reports={name: harness.reports[name] for name in policies},
-        batches=whole,
+        reports={lane.name: harness.reports[lane.name] for lane in results.lanes if lane.kind == "policy"},
         interrupted=interrupted,
         facts=told,
     )

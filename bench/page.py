@@ -1,266 +1,228 @@
-"""The table of a comparison, in the terminal, as CSV and on a page of its own."""
+"""Pages: one HTML file that opens from disk, needs nothing from anywhere, and prints. Every text in it is text."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Mapping
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
+from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
-import numpy as np
 
-from foreseer.bench.clock import speedup_text
-from foreseer.files import write_csv, write_whole
-from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
+from foreseer.columns import Column, known
+from foreseer.files import write_whole
 
-if TYPE_CHECKING:
-    from foreseer.bench.compared import Result, Row
-
-__all__ = ["COLUMNS", "Column", "print_table", "remarks", "write_page", "write_table"]
-
-BODIES = (
-    ("", ("full", "policy")),
-    ("Headroom: the best schedules, planned on these very samples", ("static", "hindsight")),
-    ("Without a policy: fewer steps, as many as the policies computed", ("fewer",)),
-)
-"""Parts of the page's table: heading, and kinds of rows."""
-
-HEADROOM_NOTE = (
-    "Headroom: 'best static' and 'best per sample, hindsight' are the schedules of the least predicted error, planned on these very samples for taylor of "
-    "order 1 at the last block. No policy can know them beforehand. They bound schedules of that predictor under that error model; not other predictors, "
-    "and not gates."
-)
-
-BUSY = 1.5
-"""A speed-up that varies by more than this factor between batches was measured beside other work: on an idle machine batches differ by a few per cent."""
+__all__ = ["Cards", "Chart", "Facts", "Fold", "Picture", "Pictures", "Section", "Table", "Text", "write_page"]
 
 
 @attrs.frozen
-class Column:
-    """A column of the table.
+class Text:
+    """A paragraph.
 
     Attributes:
-        key: Which of `Row.figures` the column is sorted by.
-        title: Its head.
-        note: What it means, for the page.
-        text: How a row's cell reads.
-        narrow: Whether a narrow terminal shows it too.
+        text: What it says.
+        look: Space-separated classes of ``page.css``: ``soft``, ``loud``, ``warn``.
+        badge: A word before it, on the colour of its name in ``page.css``.
+        keys: Colours that it explains, by what they stand for; an empty colour is that of the page.
     """
 
-    key: str
-    title: str
-    note: str
-    text: Callable[[Row], str]
-    narrow: bool = False
+    text: str
+    look: str = "soft"
+    badge: str = ""
+    keys: Mapping[str, str] = attrs.field(factory=dict)
 
 
-def _steps(row: Row) -> str:
-    return str(row.steps[0]) if (row.steps == row.steps[0]).all() else f"{row.steps.mean():.1f}"
+@attrs.frozen
+class Facts:
+    """Names, and what is said of each."""
+
+    pairs: Sequence[tuple[str, str]]
+    look: str = ""
 
 
-def _mean(row: Row) -> str:
-    like = row.likeness
-    return "same" if like.identical else f"{like.mean:.1f}" + f" ({like.broken} broken)" * bool(like.broken)
+@attrs.frozen
+class Table:
+    """A table, sorted by the heading that is pressed. Columns in which no line says anything are left out.
+
+    Attributes:
+        heading: Of the names.
+        columns: The others.
+        groups: Headings, and the lines under each, which are sorted among themselves.
+        name: A line's name.
+        kind: A line's class in ``page.css``: ``full`` and ``fewer`` are faint.
+    """
+
+    heading: str
+    columns: Sequence[Column[Any]]
+    groups: Sequence[tuple[str, Sequence[Any]]]
+    name: Callable[[Any], str]
+    kind: Callable[[Any], str] = lambda line: ""
+
+    def drawn(self) -> dict[str, Any]:
+        """Return headings and groups of lines, as ``page.html`` shows them."""
+        every = [line for _, lines in self.groups for line in lines]
+        shown = known(self.columns, every)
+        looks = ["words" if isinstance(column.value(every[0]), str) else "wide" * column.wide for column in shown]
+        groups = [
+            (
+                heading,
+                [(self.kind(line), self.name(line), [*map(_cell, shown, looks, repeat(line))]) for line in lines],
+            )
+            for heading, lines in self.groups
+            if lines
+        ]
+        return {"heads": list(zip(shown, looks, strict=True)), "groups": groups}
 
 
-def _worst(row: Row) -> str:
-    return "same" if row.likeness.identical else f"{row.likeness.worst:.1f}"
+def _cell(column: Column[Any], look: str, line: Any) -> dict[str, Any]:
+    """What a cell says, the number it is sorted by (None: its words), and how it looks."""
+    value = column.value(line)
+    if look == "words":
+        return {"text": column.text(line), "number": None, "look": look}
+    nothing = value is None or value != value
+    mark = "" if nothing or not column.signed else " good" if value > 0 else " bad" if value < 0 else ""
+    number = "" if nothing else str(value).replace("inf", "Infinity")
+    return {"text": column.text(line), "number": number, "look": look + mark}
 
 
-def _gain(row: Row) -> str:
-    return "" if row.gain is None else f"{row.gain:+.1f}"
+@attrs.frozen
+class Chart:
+    """A picture by plotly, of which the reader may choose what it shows.
+
+    Attributes:
+        figures: What plotly draws, as plain data, by the keys of the choices that lead there, joined by spaces.
+            All have the same number of traces.
+        about: What is seen, for those who do not see it.
+        choices: For each choice its label, and the words for each key; empty for one figure, whose key is ``""``.
+        note: Below the picture.
+        told: Whether a point that is pointed at is told of below: its ``customdata``.
+        rows: How many lines of text stand below each other beside it, which make it higher; 0 for none.
+    """
+
+    figures: Mapping[str, Mapping[str, Any]]
+    about: str
+    choices: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
+    note: str = ""
+    told: bool = False
+    rows: int = 0
+
+    @property
+    def entries(self) -> int:
+        """How many entries the legend has."""
+        traces = next(iter(self.figures.values()))["data"]
+        return sum(trace.get("showlegend", True) for trace in traces) if len(traces) > 1 else 0
+
+    def data(self) -> str:
+        """Return the figures as JSON, which cannot end the script it stands in. What the first says is not said again."""
+        first = next(iter(self.figures.values()))
+        data = {
+            key: {
+                "data": [_less(*pair) for pair in zip(figure["data"], first["data"], strict=True)],
+                "layout": _less(figure["layout"], first["layout"]),
+            }
+            for key, figure in self.figures.items()
+            if figure is not first
+        }
+        return json.dumps({"first": first, "others": data}, allow_nan=False).replace("<", "\\u003c")
 
 
-def _held(row: Row) -> str:
-    return f"{row.bytes_held / 1e6:.1f}" if row.bytes_held else "0"
+def _less(changed: Mapping[str, Any], first: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in changed.items() if key not in first or first[key] != value} | {key: None for key in first if key not in changed}
 
 
-def _frechet(row: Row) -> str:
-    if not np.isfinite(row.frechet):
-        return "none"
-    return f"{row.frechet:.2f}" + "*" * (len(row.psnr) < FRECHET_MINIMUM_SAMPLES)
+@attrs.frozen
+class Picture:
+    """Images with a name.
+
+    Attributes:
+        name: Whose they are.
+        text: What is said of them.
+        images: Data URIs; empty for a gap.
+        about: What each shows.
+        look: Classes of ``page.css``: ``pixels``, ``white``.
+        style: CSS of the images.
+        ends: What stands below the images' left and right ends; empty for nothing.
+    """
+
+    name: str
+    text: str
+    images: Sequence[str]
+    about: Sequence[str]
+    look: str = ""
+    style: str = ""
+    ends: Sequence[str] = ()
 
 
-COLUMNS = (
-    Column(
-        "steps_computed",
-        "steps",
-        "Steps that were computed and not forecast, as the mean over the samples; with decimals where samples differ.",
-        _steps,
-        narrow=True,
-    ),
-    Column(
-        "block_rows_ratio",
-        "block-rows",
-        "Transformer blocks evaluated, times batch rows, over those of full computation. It counts verification, and no other cost.",
-        lambda row: f"{row.ratio:.3f}",
-    ),
-    Column(
-        "speedup",
-        "speed-up",
-        "Time of full computation over that of the row, as the median over the batches; on a CPU that of the processor. "
-        "Both are timed in the same batch. What is more than the saved work allows is not shown: the machine was busy.",
-        lambda row: speedup_text(row.speedup),
-        narrow=True,
-    ),
-    Column(
-        "speedup_promised",
-        "promised",
-        "The speed-up that the block-rows promise, 1 / block-rows. What is missing is the cost of forecasting, and of what lies outside of the blocks.",
-        lambda row: f"{1 / row.ratio:.2f}x",
-    ),
-    Column(
-        "psnr_mean",
-        "PSNR",
-        "Peak signal-to-noise ratio to the same sample of full computation, in dB, as the mean over the "
-        "samples. Higher is closer. A sample counts with at most 100 dB, and with 0 if it is broken, that is "
-        "not finite.",
-        _mean,
-        narrow=True,
-    ),
-    Column("psnr_worst", "worst", "PSNR of the worst sample, in dB.", _worst),
-    Column(
-        "gain_over_fewer_steps_db",
-        "gain",
-        "PSNR less that of fewer steps, in dB: of plain DDIM that computes as many steps, rounded, from the same noise. "
-        "Below zero, fewer steps are the better cache.",
-        _gain,
-        narrow=True,
-    ),
-    Column("ssim_mean", "SSIM", "Structural similarity to the same sample of full computation; 1 is the same.", lambda row: f"{row.ssim.mean():.3f}"),
-    Column("frechet_distance", "Frechet", "Distance to the data; lower is better. It is biased upwards where samples are few.", _frechet, narrow=True),
-    Column(
-        "accuracy",
-        "accuracy",
-        "Share of the samples that a classifier puts into the class they were made for.",
-        lambda row: f"{100 * row.accuracy:.1f} %",
-        narrow=True,
-    ),
-    Column("seconds_per_batch", "s / batch", "Seconds of a batch, as the median over the batches.", lambda row: f"{np.median(row.seconds):.2f}"),
-    Column("bytes_held", "MB held", "Most memory that recorded features occupied during a batch, in MB (1e6 bytes).", _held),
-)
+@attrs.frozen
+class Pictures:
+    """Pictures below each other (``rows``) or beside each other (``tiles``), and those that are folded."""
+
+    shown: Sequence[Picture]
+    folded: Sequence[Picture] = ()
+    look: str = "rows"
 
 
-def counted(number: int, noun: str) -> str:
-    """Return ``"1 sample"``, ``"2 samples"``."""
-    return f"{number} {noun}{'s' * (number != 1)}"
+@attrs.frozen
+class Fold:
+    """What is seen when its summary is pressed."""
+
+    summary: str
+    blocks: Sequence[Any]
 
 
-def remarks(result: Result) -> list[str]:
-    """Return what a reader of the table must know, in sentences."""
-    found = []
-    done, asked = len(result.labels), result.settings.samples
-    if result.interrupted:
-        what = f"the results rest on {done} of {asked} samples" if done < asked else f"all {asked} samples are in the results"
-        found.append(f"The comparison was interrupted: {what}.")
-    if done < FRECHET_MINIMUM_SAMPLES:
-        few = f"{counted(done, 'sample')} {'is' if done == 1 else 'are'} few for a Frechet distance"
-        found.append(f"* {few}: below {FRECHET_MINIMUM_SAMPLES} it is too high. Compare only rows of this table.")
-    found.append(FRECHET_NOTE)
-    if any(row.kind == "hindsight" for row in result.rows):
-        found.append(HEADROOM_NOTE)
-    if result.batches == 1:
-        found.append("Speed-ups rest on one batch, so nothing is known about their spread.")
-    else:
-        spread = max((max(row.speedups) / min(row.speedups) for row in result.rows), default=1.0)
-        found.append(f"Speed-ups are medians over {result.batches} batches; the least steady row varied by a factor of {spread:.2f} between batches.")
-        if spread > BUSY:
-            found.append("The machine was busy with other work: repeat the comparison on an idle one before you quote its speed-ups.")
-    return found
+@attrs.frozen
+class Cards:
+    """Cards beside each other, each with a heading."""
+
+    cards: Sequence[tuple[str, Sequence[Any]]]
 
 
-def verdict(result: Result) -> str:
-    """Say how many policies beat fewer steps."""
-    gains = [row.gain for row in result.rows if row.gain is not None and row.kind == "policy"]
-    if not gains:
-        return "No policy saved steps."
-    better = sum(gain > 0 for gain in gains)
-    if len(gains) == 1:
-        return f"The policy that saved steps came {'' if better else 'no '}closer to full computation than plain sampling with as many steps."
-    return f"{better} of {len(gains)} policies that saved steps came closer to full computation than plain sampling with as many steps."
+@attrs.frozen
+class Section:
+    """A heading and what stands below it; a section of nothing is left out."""
+
+    heading: str
+    blocks: Sequence[Text | Facts | Table | Chart | Pictures | Fold | Cards]
 
 
-def write_table(result: Result, path: Path) -> Path:
-    """Write the rows' figures as CSV; empty where a figure is not finite."""
-    lines = [row.figures() for row in result.rows]
-    return write_csv(path, list(lines[0]), lines)
-
-
-def print_table(result: Result) -> None:
-    """Print the table to stdout, and where the page is. A narrow terminal gets the main columns; all are in ``table.csv``."""
-    from rich.table import Table
-
-    from foreseer.console import console
-
-    out = console()
-    columns = [column for column in COLUMNS if column.narrow or out.width >= 130]
-    settings = result.settings
-    table = Table(title=f"{counted(len(result.labels), 'sample')}, {counted(settings.steps, 'step')}, against full computation", title_justify="left")
-    table.add_column("policy", overflow="fold")
-    for column in columns:
-        table.add_column(column.title, justify="right", no_wrap=True)
-    last_before = [row for row in result.rows if row.kind != "fewer"][-1]
-    for row in _sections(result):
-        table.add_row(row.name, *(column.text(row) for column in columns), end_section=row is last_before, style="dim" if row.kind == "fewer" else "")
-    out.print(table)
-    for sentence in [verdict(result), *remarks(result)]:
-        out.print(sentence)
-    for row in result.rows:
-        for warning in row.warnings:
-            out.print(f"{row.name}: {warning}", style="yellow")
-    out.print(f"page: {result.page}", soft_wrap=True)
-
-
-def write_page(result: Result, timelines: Mapping[str, Path]) -> Path:
-    """Write ``index.html``: one file that needs no other.
+def write_page(path: Path, title: str, heading: str, head: Sequence[Any], sections: Sequence[Section]) -> Path:
+    """Write a page.
 
     Args:
-        result: What to show. Its folder holds ``samples.png`` and ``speed_quality.png``.
-        timelines: For each policy the picture of its first batch.
+        path: The file.
+        title: Of the window.
+        heading: Of the page.
+        head: Blocks below it.
+        sections: All else.
+
+    Returns:
+        ``path``.
 
     Raises:
-        ImportError: Without jinja2.
+        ImportError: Without jinja2 or plotly (``pip install 'foreseer[bench]'``).
+        FileError: The file cannot be written.
     """
     import jinja2
+    import markupsafe
+    from plotly.offline import get_plotlyjs
 
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined)
-    out = result.settings.out
-    settings = {key: value for key, value in result.to_dict()["settings"].items() if key != "policies"}
-    text = environment.get_template("page.html").render(
-        result=result,
-        columns=COLUMNS,
-        drawn=counted(len(result.labels), "sample"),
-        steps=counted(result.settings.steps, "DDIM step"),
-        bodies=[(heading, [_cells(row) for row in _sections(result) if row.kind in kinds]) for heading, kinds in BODIES],
-        verdict=verdict(result),
-        remarks=remarks(result),
-        warnings=[(row.name, warning) for row in result.rows for warning in row.warnings],
-        settings=settings,
-        speed_quality=_inlined(out / "speed_quality.png"),
-        samples=_inlined(out / "samples.png"),
-        timelines=[(policy, _inlined(picture)) for policy, picture in timelines.items()],
+    def breakable(text: str) -> markupsafe.Markup:
+        """Let a narrow column break long names after their commas."""
+        return markupsafe.Markup("<wbr>").join(re.split(r"(?<=[,:;])(?=\S)", text))
+
+    here = files("foreseer.bench")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["breakable"] = breakable
+    own = {name: (here / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")}
+    text = environment.from_string(own["page.html"]).render(
+        title=title,
+        heading=heading,
+        sections=[Section("", head), *sections],
+        style=own["page.css"],
+        script=own["page.js"],
+        plotly=get_plotlyjs(),
     )
-    return write_whole(result.page, text + "\n")
-
-
-def _sections(result: Result) -> list[Row]:
-    """Full computation, the policies as they were given, then fewer steps, by their number."""
-    fewer = sorted((row for row in result.rows if row.kind == "fewer"), key=lambda row: row.num_steps)
-    return [row for row in result.rows if row.kind != "fewer"] + fewer
-
-
-def _cells(row: Row) -> dict[str, Any]:
-    figures = row.figures()
-    cells = []
-    for column in COLUMNS:
-        value, text = figures[column.key], column.text(row)
-        if text == "same":
-            value = "Infinity"
-        mark = "" if column.key != "gain_over_fewer_steps_db" or not row.gain else "good" if row.gain > 0 else "bad"
-        cells.append({"text": text, "value": "" if value is None else value, "mark": mark})
-    return {"name": row.name, "kind": row.kind, "cells": cells}
-
-
-def _inlined(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+    return write_whole(path, text)

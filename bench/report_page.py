@@ -1,32 +1,28 @@
-"""The page of a benchmark: one file that opens from disk, needs nothing from anywhere, and prints.
-
-What the page shows is computed here; its script only draws, sorts and chooses. plotly.js lies inside, as the plotly package ships it.
-"""
+"""The page of a benchmark, and what it shows."""
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import numpy as np
+from numpy.typing import NDArray
 
+from foreseer.bench.charts import COLORS, axis, escaped, front, lanes_chart, layout
 from foreseer.bench.claims import Verdict, verdicts
 from foreseer.bench.equal_cost import sweep_of
+from foreseer.bench.page import Cards, Chart, Facts, Fold, Picture, Pictures, Section, Table, Text
+from foreseer.bench.page import write_page as write
 from foreseer.bench.report_pictures import AMPLIFY, FATES, differences, fates_of, samples, timeline
 from foreseer.bench.report_points import ACROSS, UP, points_of
-from foreseer.bench.results import FIGURES, LaneResult, Results
-from foreseer.bench.sentences import summaries
+from foreseer.bench.results import LaneResult, Results
+from foreseer.bench.sentences import Summary, summaries
 from foreseer.bench.store import Store
 from foreseer.bench.summary import Line, lines_of
-from foreseer.bench.tables import COLUMNS, Column, broken_text, number_text
-from foreseer.document import plain
-from foreseer.files import write_whole
+from foreseer.bench.tables import APART, COLUMNS, broken_text, few_samples, number_text
+from foreseer.columns import Column
 from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES
 
 __all__ = ["PAGE", "write_page"]
@@ -36,86 +32,108 @@ IMAGES_SHOWN, VIDEOS_SHOWN = 8, 2
 BESIDE_EACH_OTHER = 4
 """Lanes of one method whose timelines are shown at once; the others are folded."""
 
+KIND: Column[Line] = Column("kind", "", lambda line: line.lane.kind)
 
-def write_page(results: Results, folder: Path) -> Path:
+
+def write_page(results: Results, folder: Path, *, path: Path | None = None, notes: Sequence[str] = ()) -> Path:
     """Write the page of results, finished or not.
 
     Args:
         results: What to show.
-        folder: Where the page goes. Where it also holds the benchmark's ``samples``, some of them are shown.
+        folder: Where the benchmark lies. Where it also holds its ``samples``, some of them are shown.
+        path: The page; None for ``folder / PAGE``.
+        notes: What a reader must know, in sentences.
 
     Returns:
-        The page, ``folder / PAGE``.
+        The page.
 
     Raises:
         ImportError: Without jinja2 or plotly (``pip install 'foreseer[bench]'``).
     """
-    import jinja2
-    from plotly.offline import get_plotlyjs
-
-    here = files("foreseer.bench")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["breakable"] = _breakable
     batches = list(dict.fromkeys(lane.batch for lane in results.lanes))
-    points = {batch: points_of(results, batch) for batch in batches}
-    data = {"across": _axes(ACROSS), "up": _axes(UP), "batches": points}
-    text = environment.from_string((here / "report.html").read_text(encoding="utf-8")).render(
-        results=results,
-        style=(here / "report.css").read_text(encoding="utf-8"),
-        script=(here / "report.js").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs(),
-        data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
-        sections=[_section(results, folder, batch, points[batch]) for batch in batches],
-        claims=_claims(results),
-        failed=[lane for lane in results.lanes if lane.error],
-        published=[(row, _numbers(row)) for row in results.published],
-        columns=[(column.title, column.note) for column in COLUMNS],
-        fates=FATES,
-        amplify=AMPLIFY,
-        about=_about(results),
+    parts = {batch: _parts(results, folder, batch) for batch in batches}
+
+    def sections(heading: str) -> list[Section]:
+        several = len(batches) > 1
+        return [Section(heading + f", batches of {n}" * several, part[heading]) for n, part in parts.items()]
+
+    failed = [(lane.name, f"batch {lane.batch}, failed: {lane.error}") for lane in results.lanes if lane.error]
+    head = [
+        *([Text(results.about, "")] if results.about else []),
+        Text("Every lane draws the same samples from the same noise; its figures compare each with what full computation drew."),
+        *([] if results.finished else [Text("The benchmark is not finished; the same command goes on.", "loud")]),
+        *([Facts(failed, "warn")] if failed else []),
+        *map(Text, notes),
+    ]
+    published = "Of other models: nothing of it compares with the numbers above but its order."
+    return write(
+        path or folder / PAGE,
+        f"foreseer bench: {results.family}, {results.num_steps} steps",
+        f"Forecasting on {results.family}, {results.num_steps} steps",
+        head,
+        [
+            *sections("In short"),
+            *sections("Speed and quality"),
+            *sections("Table"),
+            Section("The papers\u2019 claims", _claims(results, several=len(batches) > 1)),
+            *sections("Samples"),
+            *sections("Timelines"),
+            *sections("Memory"),
+            Section("What was published", [Text(published), _published(results)] if results.published else []),
+            *sections("What the runs warned of"),
+            Section("What the columns mean", [Facts([(column.title, column.note) for column in COLUMNS])]),
+            Section("Settings and machine", [Facts(_about(results))]),
+        ],
     )
-    path = folder / PAGE
-    write_whole(path, text)
-    return path
 
 
-def _breakable(name: str) -> str:
-    """A lane's name that a narrow column breaks after its commas, escaped."""
-    import markupsafe
-
-    return markupsafe.Markup("<wbr>").join(re.split(r"(?<=[,:;])", name))
-
-
-def _axes(axes: Sequence[Any]) -> list[dict[str, Any]]:
-    return [{"key": axis.key, "title": axis.title, "lower": axis.lower_is_better} for axis in axes]
-
-
-def _section(results: Results, folder: Path, batch: int, points: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything about one batch size, but its points, of which those on the front are shown first."""
+def _parts(results: Results, folder: Path, batch: int) -> dict[str, list[Any]]:
+    """The blocks about one batch size, by their heading."""
     lines = [line for line in lines_of(results, batch) if line.lane.units]
-    found = summaries(results, batch)
-    chosen = {summary.lane for summary in found} | {line.lane.name for line in lines if line.lane.kind == "full"}
-    chosen |= {points["points"][i]["name"] for i in points["fronts"].get("cost psnr_mean", ())}
-    grid = list(_pictures(results, folder, lines, batch))
-    timelines = [_timeline(line, stream, report) for line in lines for stream, report in line.lane.reports.items()]
+    points, found = points_of(results, batch), summaries(results, batch)
+    best = front([(p.at["cost"], p.at["psnr_mean"]) for p in points], lower_x=True, lower_y=False)
+    chosen = {line.lane.name for line in lines if line.lane.kind == "full"}
+    chosen |= {summary.lane for summary in found} | {points[i].name for i in best}
     done = len(lines[0].lane.indices) if lines else 0
     few = done < FRECHET_MINIMUM_SAMPLES and any(math.isfinite(line.frechet) for line in lines)
+    warned = [(line.lane.name, text) for line in lines for text in _warnings(line)]
+    counted = f"{len(warned)} warning{'s' * (len(warned) != 1)}"
     return {
-        "batch": batch,
-        "done": done,
-        "few": f"* {done} samples are few for a Frechet distance: below {FRECHET_MINIMUM_SAMPLES} it is too high." if few else "",
-        "table": _table(lines),
-        "summaries": found,
-        "pictures": _split(grid, chosen),
-        "timelines": _split(timelines, chosen | set(_first_of_each_method(lines))),
-        "memory": _memory(lines),
-        "warnings": [(line.lane.name, text) for line in lines for text in dict.fromkeys(text for unit in line.lane.units for text in unit.warnings)],
+        "In short": _short(found),
+        "Speed and quality": [lanes_chart(points, ACROSS, UP, note="Bars across are quartiles.")] if points else [],
+        "Table": [
+            Text(f"{done} samples in batches of {batch}. A column\u2019s head sorts by it."),
+            *([_table(lines)] if lines else []),
+            *([Text(few_samples(done))] if few else []),
+        ],
+        "Samples": _samples(results, folder, lines, batch, chosen),
+        "Timelines": _timelines(lines, chosen | set(_first_of_each_method(lines))),
+        "Memory": _memory(lines),
+        "What the runs warned of": [Fold(counted, [Facts(warned)])] if warned else [],
     }
 
 
-def _split(shown: Sequence[dict[str, Any]], chosen: set[str]) -> list[list[dict[str, Any]]]:
+def _table(lines: Sequence[Line]) -> Table:
+    return Table("lane", (KIND, *APART), [("", lines)], lambda line: line.lane.name, lambda line: line.lane.kind)
+
+
+def _short(found: Sequence[Summary]) -> list[Any]:
+    said = [(summary.method, summary.sentence) for summary in found] or [("no policy", "No policy saved steps.")]
+    note = (
+        "Each policy at the setting that gains most over fewer steps. \u201cBeyond noise\u201d is more than three standard "
+        "errors of the differences, sample by sample, and more where samples are few (Student\u2019s t)."
+    )
+    return [Facts(said, "loud"), Text(note)]
+
+
+def _warnings(line: Line) -> Iterator[str]:
+    yield from dict.fromkeys(text for unit in line.lane.units for text in unit.warnings)
+
+
+def _split(found: Sequence[Picture], chosen: set[str], look: str) -> Pictures:
     """What is open and what is folded."""
-    return [[one for one in shown if (one["name"] in chosen) == first] for first in (True, False)]
+    shown, folded = ([one for one in found if (one.name in chosen) == first] for first in (True, False))
+    return Pictures(shown, folded, look)
 
 
 def _first_of_each_method(lines: Sequence[Line]) -> list[str]:
@@ -125,122 +143,150 @@ def _first_of_each_method(lines: Sequence[Line]) -> list[str]:
     return [name for names in counts.values() for name in names[:BESIDE_EACH_OTHER]]
 
 
-def _table(lines: Sequence[Line]) -> dict[str, Any]:
-    """The table, with a column for the worst sample of each figure that has one."""
-    columns: list[Column] = []
-    for column in COLUMNS:
-        columns += [_mean(column), _worst(column)] if column.figure else [column]
-    columns = [column for column in columns if any(column.text(line) for line in lines)]
-    rows = []
-    for line in lines:
-        cells = []
-        for column in columns:
-            value = column.value(line)
-            mark = "" if column.title != "gain" or math.isnan(value) else "good" if value > 0 else "bad" if value < 0 else ""
-            number = plain(value)
-            cells.append({"text": column.text(line), "value": "" if number is None else "Infinity" if number == "inf" else number, "mark": mark})
-        rows.append({"name": line.lane.name, "kind": line.lane.kind, "cells": cells})
-    return {"columns": columns, "rows": rows}
-
-
-def _form(column: Column) -> str:
-    return ".1f" if FIGURES[column.figure].unit == "dB" else ".3f"
-
-
-def _mean(column: Column) -> Column:
-    return attrs.evolve(
-        column,
-        text=lambda line: number_text(column.value(line), _form(column)) + broken_text(line, column.figure),
-    )
-
-
-def _worst(column: Column) -> Column:
-    def value(line: Line) -> float:
-        return line.worst.get(column.figure, math.nan)
-
-    return Column(f"worst {column.title}", f"{column.title} of the worst sample.", value, lambda line: number_text(value(line), _form(column)), column.wide)
-
-
-def _pictures(results: Results, folder: Path, lines: Sequence[Line], batch: int) -> Iterator[dict[str, Any]]:
-    """Yield the first samples of each lane and how they differ from full computation; nothing where they are not kept."""
+def _samples(results: Results, folder: Path, lines: Sequence[Line], batch: int, chosen: set[str]) -> list[Any]:
+    """The first samples of each lane and how they differ from full computation."""
     store = Store(folder)
     store.name([lane.key for lane in results.lanes])
     full = _images(store, results.full(batch))
-    for line in lines:
-        own = _images(store, line.lane)
-        if own is None or full is None:
-            continue
-        count = min(len(own), len(full), VIDEOS_SHOWN if own.ndim == 5 else IMAGES_SHOWN)
-        psnr = [line.means.get("psnr", math.nan), line.worst.get("psnr", math.nan)]
-        said = f"PSNR {' mean, '.join(number_text(v, '.1f') for v in psnr)} worst{broken_text(line, 'psnr')}"
-        text = "the reference" if line.lane.kind == "full" else said if psnr[0] == psnr[0] else ""
-        changed = line.lane.kind != "full"
-        yield {
-            "name": line.lane.name,
-            "kind": line.lane.kind,
-            "text": "the same as full computation" if math.isinf(psnr[0]) and changed else text,
-            "count": count,
-            "video": own.ndim == 5,
-            "samples": samples(own[:count]),
-            "differences": differences(own[:count], full[:count]) if changed else "",
-            "small": own.shape[-1] <= 128,
-        }
+    found = {line.lane.name: own for line in lines if (own := _images(store, line.lane)) is not None}
+    if full is None or not found:
+        return [Text("The folder of the results holds no samples.")]
+    pictures = [_picture(line, found[line.lane.name], full) for line in lines if line.lane.name in found]
+    video = " A video\u2019s frames stand side by side." if full.ndim == 5 else ""
+    note = (
+        f"The first samples of each lane, and how they differ from full computation, {AMPLIFY:g} times as strong: "
+        f"blue is darker, orange is lighter, white is the same.{video}"
+    )
+    return [Text(note), _split(pictures, chosen, "rows")]
 
 
-def _images(store: Store, lane: LaneResult) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-    """A lane's first images, as far as their files are there; None where there are none: results may be copied without their samples, or with the first."""
-    found: list[np.ndarray[Any, np.dtype[np.float32]]] = []
+def _picture(line: Line, own: NDArray[np.float32], full: NDArray[np.float32]) -> Picture:
+    count = min(len(own), len(full), VIDEOS_SHOWN if own.ndim == 5 else IMAGES_SHOWN)
+    name, changed, pixels = line.lane.name, line.lane.kind != "full", own.shape[-1] <= 128
+    mean, worst = line.means.get("psnr", math.nan), line.worst.get("psnr", math.nan)
+    said = f"PSNR {number_text(mean, '.1f')} mean, {number_text(worst, '.1f')} worst{broken_text(line, 'psnr')}"
+    text = "the reference" if not changed else "" if mean != mean else said
+    return Picture(
+        name,
+        "the same as full computation" if math.isinf(mean) and changed else text,
+        [samples(own[:count]), differences(own[:count], full[:count]) if changed else ""],
+        [f"{count} samples of {name}", "How they differ from full computation"],
+        "pixels" if pixels else "",
+    )
+
+
+def _images(store: Store, lane: LaneResult) -> NDArray[np.float32] | None:
+    """A lane's first images; None where there are none: results may be copied without samples, or with the first."""
+    found: list[NDArray[np.float32]] = []
     for unit in lane.units:
-        if sum(map(len, found)) >= IMAGES_SHOWN:
-            break
-        if not store.samples(lane.key, unit.number).exists():
+        if sum(map(len, found)) >= IMAGES_SHOWN or not store.samples(lane.key, unit.number).exists():
             break
         found.append(store.drawn(lane.key, unit.number).images.numpy())
     return np.concatenate(found) if found else None
 
 
-def _timeline(line: Line, stream: str, report: Any) -> dict[str, Any]:
+def _timelines(lines: Sequence[Line], chosen: set[str]) -> list[Any]:
+    found = [_timeline(line, stream, report) for line in lines for stream, report in line.lane.reports.items()]
+    note = Text("The first batch of each policy: steps across, samples down.", keys=FATES)
+    return [note, _split(found, chosen, "tiles")] if found else []
+
+
+def _timeline(line: Line, stream: str, report: Any) -> Picture:
     fates = fates_of(report)
-    counts = {name: int((fates == place).sum()) for place, name in enumerate(FATES)}
     rows, steps = fates.shape
+    counts = {name: int((fates == place).sum()) for place, name in enumerate(FATES)}
     said = ", ".join(f"{count / rows:.1f} {name}".replace(".0 ", " ") for name, count in counts.items() if count)
     several = f", {stream}" if len(line.lane.reports) > 1 else ""
-    picture = timeline(fates) if steps else ""
-    return {"name": line.lane.name, "text": f"{said} of {steps} steps{several}", "picture": picture, "steps": steps, "rows": rows}
+    text = f"{said} of {steps} steps{several}"
+    if not steps:
+        return Picture(line.lane.name, text, [], [])
+    style, ends = f"aspect-ratio: {steps} / {max(0.75 * rows, steps / 4)}", ["step 0", str(steps - 1)]
+    about = f"Timeline of {line.lane.name}: {text}"
+    return Picture(line.lane.name, text, [timeline(fates)], [about], "pixels", style, ends)
 
 
-def _memory(lines: Sequence[Line]) -> list[dict[str, Any]]:
-    """Bars of peak and recorded features. Settings of one method that hold the same share a bar, and the highest peak of them is shown."""
+def _memory(lines: Sequence[Line]) -> list[Any]:
+    """Bars of peak and recorded features. Settings of one method that hold the same share a bar: their highest peak."""
     groups: dict[tuple[str, str, int], list[Line]] = {}
     for line in lines:
         if line.lane.kind != "fewer" and math.isfinite(line.peak_bytes):
             groups.setdefault((line.lane.kind, sweep_of(line.lane), line.bytes_held), []).append(line)
-    most = max((line.peak_bytes for group in groups.values() for line in group), default=1.0)
-    found = []
-    for (kind, sweep, held), group in groups.items():
-        peak = max(line.peak_bytes for line in group)
+    if not groups:
+        return []
+    names, peaks = [], []
+    held = [held / 1e6 for _, _, held in groups]
+    for (_, sweep, kept), group in groups.items():
+        peaks.append(max(line.peak_bytes for line in group) / 1e6)
         name = group[0].lane.name if len(group) == 1 else f"{sweep}, {len(group)} settings"
-        bar = {"name": name, "kind": kind, "peak": peak / 1e6, "held": held / 1e6, "peak_share": 100 * peak / most, "held_share": 100 * held / most}
-        found.append(bar | {"names": ", ".join(line.lane.name for line in group)})
-    return found
+        names.append(f"{escaped(name)}<br>{peaks[-1]:.1f} MB" + (f", {kept / 1e6:.1f} held" if kept else ""))
+    # of one name there may be two bars: their places are numbers, and the names stand beside them
+    bar = {"type": "bar", "orientation": "h", "y": list(range(len(names))), "hovertemplate": "%{x:.1f} MB"}
+    traces = [
+        bar | {"name": name, "x": x, "marker": {"color": color}} for name, x, color in (("in all", peaks, COLORS[5]), ("recorded features", held, COLORS[0]))
+    ]
+    up = axis("", tickmode="array", tickvals=bar["y"], ticktext=names, autorange="reversed", showgrid=False)
+    figure = {"data": traces, "layout": layout(axis("MB"), up, barmode="overlay", showlegend=True)}
+    note = (
+        "Most bytes alive at once while the first batch was drawn. What recorded features take of them is not known "
+        "of peers. Settings that hold the same share a bar."
+    )
+    return [
+        Text(note),
+        Chart({"": figure}, "Bars of memory by lane", rows=sum(name.count("<br>") + 1 for name in names)),
+    ]
 
 
-def _claims(results: Results) -> list[tuple[Verdict, list[Verdict]]]:
-    """Verdicts by claim and batch size: the first, and all of them. Some claims are judged lane by lane."""
+def _claims(results: Results, *, several: bool) -> list[Any]:
+    """A card for each claim and batch size. Some claims are judged lane by lane."""
     groups: dict[tuple[str, int], list[Verdict]] = {}
     for verdict in verdicts(results):
         groups.setdefault((verdict.paper, verdict.batch), []).append(verdict)
-    return [(group[0], group) for group in groups.values()]
+    cards = []
+    for (paper, batch), group in groups.items():
+        first, *others = group
+        counts = {finding: sum(one.finding == finding for one in group) for finding in sorted({v.finding for v in group})}
+        judged = ", ".join(f"{finding} for {count}" for finding, count in counts.items())
+        intro = [Text(f"Judged for each of {len(group)} lanes: {judged}.")] if others else []
+        more = [block for one in others for block in _verdict(one, named=True)]
+        compared = Fold(f"{len(first.lanes)} lanes compared", [Text("; ".join(first.lanes))])
+        fold = Fold(f"{len(others)} more", more) if others else compared
+        heading = paper + f", batch {batch}" * several
+        cards.append((heading, [*intro, *_verdict(first, named=bool(others)), fold]))
+    return [Cards(cards)] if cards else []
+
+
+def _verdict(verdict: Verdict, *, named: bool) -> list[Text]:
+    numbers = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in verdict.numbers.items())
+    said = [Text("; ".join(verdict.lanes))] if named else []
+    return [Text(verdict.sentence, "", verdict.finding), *said, Text(numbers)]
+
+
+def _published(results: Results) -> Table:
+    columns: list[Column[Any]] = [
+        Column("model", "", lambda row: str(row.get("model", ""))),
+        Column("numbers", "", _numbers),
+        Column("source", "", lambda row: str(row["source"])),
+    ]
+    return Table("method", columns, [("", results.published)], lambda row: str(row["method"]))
 
 
 def _numbers(row: Any) -> str:
-    return ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in row.items() if isinstance(value, (int, float)))
+    known = ((key, value) for key, value in row.items() if isinstance(value, (int, float)))
+    return ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in known)
 
 
 def _about(results: Results) -> list[tuple[str, str]]:
     """What was asked for, and what it ran on."""
     plainly = {key: value for key, value in results.settings.items() if key not in ("lanes", "peers")}
-    git = {"commit": f"{str(results.git['commit'])[:12]}{', with changes' if results.git.get('changed') else ''}"} if results.git.get("commit") else {}
+    commit, changed = results.git.get("commit"), results.git.get("changed")
+    git = {"commit": f"{str(commit)[:12]}{', with changes' if changed else ''}"} if commit else {}
     versions = {"versions": ", ".join(f"{key} {value}" for key, value in results.versions.items())}
-    known = {"family": results.family, "steps": results.num_steps, "seed": results.seed, "guidance": results.guidance, "blocks": results.depth}
-    return [(key, str(value)) for key, value in {**plainly, **known, **results.machine, **versions, **git}.items()]
+    known = {
+        "family": results.family,
+        "steps": results.num_steps,
+        "seed": results.seed,
+        "guidance": results.guidance,
+        "blocks": results.depth,
+    }
+    found = {**plainly, **known, **results.machine, **versions, **git}
+    return [(key, str(value)) for key, value in found.items()]

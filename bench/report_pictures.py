@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -75,12 +75,7 @@ def _sheet(pixels: Bytes) -> Bytes:
     """Put ``(N, H, W, 3)`` in a row, or ``(N, F, H, W, 3)`` into rows, with gaps through which the page shows."""
     rows = pixels[None] if pixels.ndim == 4 else pixels
     gap = max(1, pixels.shape[-2] // 12)
-    opaque = np.concatenate([rows, np.full((*rows.shape[:-1], 1), 255, np.uint8)], axis=-1)
-    return _joined([_joined(list(row), gap, axis=1) for row in opaque], gap, axis=0)
-
-
-def _joined(parts: Sequence[Bytes], gap: int, *, axis: int) -> Bytes:
-    shape = list(parts[0].shape)
-    shape[axis] = gap
-    between = np.zeros(shape, np.uint8)
-    return np.concatenate([piece for part in parts for piece in (part, between)][:-1], axis=axis)
+    opaque = np.pad(rows, [(0, 0)] * 4 + [(0, 1)], constant_values=255)
+    spaced = np.pad(opaque, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)))
+    n, f, height, width, _ = spaced.shape
+    return spaced.swapaxes(1, 2).reshape(n * height, f * width, 4)[:-gap, :-gap]

@@ -16,40 +16,22 @@ from foreseer.bench.diff import Change, Diff
 from foreseer.bench.equal_cost import best_at_steps, gain, sweep_of
 from foreseer.bench.results import FIGURES, LaneResult, Results
 from foreseer.bench.summary import Line, in_decibels, lines_of
+from foreseer.columns import Column, known, listed
 from foreseer.console import console, table
 from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
 
 __all__ = [
+    "APART",
     "COLUMNS",
-    "Column",
     "Match",
     "broken_text",
+    "few_samples",
     "matches",
     "number_text",
     "print_diff",
+    "print_lanes",
     "print_results",
 ]
-
-
-@attrs.frozen
-class Column:
-    """A column of the table.
-
-    Attributes:
-        title: Its head.
-        note: What it means.
-        value: A line's number; NaN where there is none.
-        text: How a line's cell reads; empty where there is nothing to say.
-        wide: Whether only a wide terminal shows it.
-        figure: Name of the figure whose mean and worst sample it shows; empty for other columns.
-    """
-
-    title: str
-    note: str
-    value: Callable[[Line], float]
-    text: Callable[[Line], str]
-    wide: bool = False
-    figure: str = ""
 
 
 def number_text(value: float, form: str) -> str:
@@ -62,17 +44,33 @@ def broken_text(line: Line, figure: str) -> str:
     return f" ({line.broken} broken)" if line.broken and in_decibels(figure) else ""
 
 
-def _plain(title: str, note: str, value: Callable[[Line], float], form: str, **more: Any) -> Column:
+def _number(title: str, note: str, value: Callable[[Line], float], form: str, **more: bool) -> Column[Line]:
     return Column(title, note, value, lambda line: number_text(value(line), form), **more)
 
 
-def _figure(title: str, figure: str, form: str, *, unit: str = "", wide: bool = False) -> Column:
-    def text(line: Line) -> str:
-        mean, worst = (number_text(found.get(figure, math.nan), form) for found in (line.means, line.worst))
-        return (mean if mean == worst else f"{mean} / {worst}") + broken_text(line, figure)
+def _figure(title: str, figure: str, *, wide: bool = False) -> list[Column[Line]]:
+    """A figure's mean and worst sample in one column, then each in one of its own."""
+    about = FIGURES[figure]
+    form, unit = (".1f", " sample, dB") if about.unit == "dB" else (".3f", "")
 
-    note = f"{FIGURES[figure].note} Mean / worst{unit}."
-    return Column(title, note, lambda line: line.means.get(figure, math.nan), text, wide, figure)
+    def mean(line: Line) -> float:
+        return line.means.get(figure, math.nan)
+
+    def worst(line: Line) -> float:
+        return line.worst.get(figure, math.nan)
+
+    def text(line: Line) -> str:
+        return number_text(mean(line), form) + broken_text(line, figure)
+
+    def both(line: Line) -> str:
+        least, most = (number_text(value, form) for value in (mean(line), worst(line)))
+        return (least if least == most else f"{least} / {most}") + broken_text(line, figure)
+
+    return [
+        Column(title, f"{about.note} Mean / worst{unit}.", mean, both, wide),
+        Column(title, about.note, mean, text, wide),
+        _number(f"worst {title}", f"{title} of the worst sample.", worst, form, wide=wide),
+    ]
 
 
 def _speedup(line: Line) -> str:
@@ -87,33 +85,66 @@ def _frechet(line: Line) -> str:
     return "" if math.isnan(line.frechet) else f"{line.frechet:.2f}" + "*" * few
 
 
-def _held(line: Line) -> float:
-    return line.bytes_held / 1e6 if line.bytes_held else math.nan
-
-
-COLUMNS = (
+_BEFORE: tuple[Column[Line], ...] = (
     Column(
-        "steps", "Steps that were computed, mean over the samples.", lambda line: line.steps, lambda line: number_text(line.steps, ".1f").removesuffix(".0")
+        "steps",
+        "Steps that were computed, mean over the samples.",
+        lambda line: line.steps,
+        lambda line: number_text(line.steps, ".1f").removesuffix(".0"),
     ),
-    _plain("block-rows", "Blocks evaluated x rows, over those of full computation.", lambda line: line.cost, ".3f"),
-    _plain("FLOPs", "Over those of full computation, on the first batch; what a policy checks at its first step is in it.", lambda line: line.flops, ".3f"),
+    _number("block-rows", "Blocks evaluated x rows, over those of full computation.", lambda line: line.cost, ".3f"),
+    _number(
+        "FLOPs",
+        "Over those of full computation, on the first batch; what a policy checks at its first step is in it.",
+        lambda line: line.flops,
+        ".3f",
+    ),
     Column(
         "speed-up",
         "Time of full computation over that of the lane, of the processor on a CPU: median of pairs, and quartiles.",
         lambda line: line.speedup,
         _speedup,
     ),
-    _plain("peak MB", "Most bytes of tensors (CUDA: of the allocator) alive at once.", lambda line: line.peak_bytes / 1e6, ".1f", wide=True),
-    _plain("held MB", "Most that recorded features occupied; of peers what was still alive when a batch was drawn.", _held, ".1f", wide=True),
-    _figure("PSNR", "psnr", ".1f", unit=" sample, dB"),
-    _plain("gain", "PSNR less that of plain sampling with as many steps, dB.", lambda line: line.gain, "+.1f"),
-    _figure("SSIM", "ssim", ".3f", wide=True),
-    _figure("feature dist.", "feature_distance", ".3f", wide=True),
-    _figure("latent error", "latent_error", ".3f", wide=True),
-    _figure("temporal", "temporal_psnr", ".1f", unit=", dB"),
-    Column("Frechet", FRECHET_NOTE, lambda line: line.frechet, _frechet),
-    _plain("accuracy", FIGURES["accuracy"].note, lambda line: line.means.get("accuracy", math.nan), ".1%"),
+    _number(
+        "peak MB",
+        "Most bytes of tensors (CUDA: of the allocator) alive at once.",
+        lambda line: line.peak_bytes / 1e6,
+        ".1f",
+        wide=True,
+    ),
+    _number(
+        "held MB",
+        "Most that recorded features occupied; of peers what was still alive when a batch was drawn.",
+        lambda line: line.bytes_held / 1e6 if line.bytes_held else math.nan,
+        ".1f",
+        wide=True,
+    ),
 )
+_GAIN = _number(
+    "gain",
+    "PSNR less that of plain sampling with as many steps, dB.",
+    lambda line: line.gain,
+    "+.1f",
+    signed=True,
+)
+_FIGURES = (
+    _figure("PSNR", "psnr"),
+    [_GAIN, _GAIN],
+    _figure("SSIM", "ssim", wide=True),
+    _figure("feature dist.", "feature_distance", wide=True),
+    _figure("latent error", "latent_error", wide=True),
+    _figure("temporal", "temporal_psnr"),
+)
+_AFTER: tuple[Column[Line], ...] = (
+    Column("Frechet", FRECHET_NOTE, lambda line: line.frechet, _frechet),
+    _number("accuracy", FIGURES["accuracy"].note, lambda line: line.means.get("accuracy", math.nan), ".1%"),
+)
+
+COLUMNS: tuple[Column[Line], ...] = (*_BEFORE, *(columns[0] for columns in _FIGURES), *_AFTER)
+"""The columns, with mean and worst sample in one."""
+
+APART: tuple[Column[Line], ...] = (*_BEFORE, *(column for columns in _FIGURES for column in columns[1:]), *_AFTER)
+"""The columns, with the worst sample in a column of its own."""
 
 
 @attrs.frozen
@@ -155,7 +186,7 @@ def print_results(results: Results) -> None:
     """Print everything that is known: a table for each batch size, failures, peers at matched steps, and the claims."""
     out = console()
     for batch in dict.fromkeys(lane.batch for lane in results.lanes):
-        _print_table(out, results, batch)
+        print_lanes(out, results, batch)
     failed = [lane for lane in results.lanes if lane.error]
     for lane in failed:
         out.print(Text.assemble((f"{lane.name} (batch {lane.batch}): ", "bold"), (lane.error, "red")))
@@ -177,19 +208,26 @@ def print_results(results: Results) -> None:
         out.print("\nThe benchmark is not finished: the same command goes on.")
 
 
-def _print_table(out: Console, results: Results, batch: int) -> None:
-    lines = lines_of(results, batch)
-    shown = [column for column in COLUMNS if (not column.wide or out.width >= 200) and any(column.text(line) for line in lines)]
+def print_lanes(out: Console, results: Results, batch: int) -> None:
+    """Print the table of a batch size: the main columns, and all of them where the terminal is wide."""
+    lines, wide = lines_of(results, batch), out.width >= 200
+    shown = known([column for column in COLUMNS if wide or not column.wide], lines)
     longest = max((len(line.lane.name) for line in lines), default=0)
-    names = {"lane": {"min_width": min(longest, 56 if out.width >= 200 else 34)}}
-    made = table("lane", *(column.title for column in shown), **names, **{column.title: {"justify": "right"} for column in shown})
-    for line in lines:
-        made.add_row(Text(line.lane.name), *(Text(column.text(line)) for column in shown), style="dim" if line.lane.kind == "fewer" else "")
     done = len(lines[0].lane.indices) if lines else 0
     out.print(f"\n{results.family}, {results.num_steps} steps, {done} samples in batches of {batch}")
-    out.print(made)
+    width = min(longest, 56 if wide else 34)
+    out.print(listed("lane", shown, lines, _name, faint=lambda line: line.lane.kind == "fewer", name_width=width))
     if any(column.title == "Frechet" for column in shown) and done < FRECHET_MINIMUM_SAMPLES:
-        out.print(f"* {done} samples are few for a Frechet distance: below {FRECHET_MINIMUM_SAMPLES} it is too high.")
+        out.print(few_samples(done))
+
+
+def _name(line: Line) -> str:
+    return line.lane.name
+
+
+def few_samples(done: int) -> str:
+    """Say why a Frechet distance of so many samples has a star."""
+    return f"* {done} sample{' is' if done == 1 else 's are'} few for a Frechet distance: below {FRECHET_MINIMUM_SAMPLES} it is too high."
 
 
 def _print_matches(out: Console, found: list[Match]) -> None:

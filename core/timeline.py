@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -207,8 +206,8 @@ def _draw_errors(report: Facts, axes: Any) -> list[tuple[str, Any]]:
     error, threshold = report.error.astype(np.float64), np.where(judged, report.thresholds, np.nan)
     known = np.isfinite(error) & judged[:, None]
     lost = np.nonzero((judged[:, None] & ~known).any(axis=1))[0]
-    bottom = _scale(axes, np.concatenate([error[known], threshold[np.isfinite(threshold)]]), crown=lost.size > 0)
-    error, threshold = np.where(known, np.maximum(error, bottom), np.nan), np.maximum(threshold, bottom)
+    _scale(axes, np.concatenate([error[known], threshold[np.isfinite(threshold)]]), crown=lost.size > 0)
+    error = np.where(known, error, np.nan)
 
     crowd = rows > 8 or len(steps) > 150
     for r in range(rows if rows <= 8 else 0):
@@ -231,42 +230,25 @@ def _draw_errors(report: Facts, axes: Any) -> list[tuple[str, Any]]:
     return handles
 
 
-def _scale(axes: Any, values: NDArray[np.float64], *, crown: bool) -> float:
-    """Choose a linear or logarithmic error axis.
+def _scale(axes: Any, values: NDArray[np.float64], *, crown: bool) -> None:
+    """Choose a linear or logarithmic error axis. Below its smallest value the latter goes on straight, down to 0.
 
     Args:
         axes: Where.
         values: Every finite error and threshold.
         crown: Whether to leave room on top, for what is not finite.
-
-    Returns:
-        The lower end of the axis.
     """
-    from matplotlib.ticker import FixedFormatter, FixedLocator
-
     positive = values[values > 0]
-    if not positive.size or positive.max() <= 20 * positive.min():
-        axes.set_ylim(0.0, (1.25 if crown else 1.1) * (float(positive.max()) if positive.size else 1.0))
-        return 0.0
-    low, high = math.log10(positive.min()), math.log10(positive.max())
+    low, high = (float(positive.min()), float(positive.max())) if positive.size else (1.0, 1.0)
+    if high <= 20 * low:
+        axes.set_ylim(0.0, (1.25 if crown else 1.1) * high)
+        return
     zeros = bool((values == 0).any())
-    # 0 has no place on a logarithmic axis: it gets the lower edge, well below the smallest value that has one, and a tick of its own.
-    bottom = 10 ** (low - (0.2 if zeros else 0.06) * (high - low))
-    axes.set_yscale("log")
-    axes.set_ylim(bottom, 10 ** (high + (0.18 if crown else 0.06) * (high - low)))
-    start = low if zeros else math.log10(bottom)
-    least = 10 ** (start - 1e-6)  # a power of ten that is the smallest value itself keeps its tick
-    decades = range(math.floor(start - 1e-6), math.ceil(high) + 1)
-    units = (1, 2, 5) if high - low < 1.7 else (1,)
-    stride = max(1, len(decades) // 6)
-    ticks = [unit * 10.0**d for d in decades for unit in units if d % stride == 0 and unit * 10.0**d >= least]
-    minor = [unit * 10.0**d for d in decades for unit in range(1, 10) if unit * 10.0**d >= least] if stride == 1 else []
-    shown = ([bottom] if zeros else []) + ticks
-    axes.yaxis.set_major_locator(FixedLocator(shown))
-    axes.yaxis.set_major_formatter(FixedFormatter([*(["0"] if zeros else []), *(f"{t:g}" for t in ticks)]))
-    axes.yaxis.set_minor_locator(FixedLocator(minor))
-    axes.yaxis.set_minor_formatter(FixedFormatter([]))
-    return float(bottom)
+    axes.set_yscale("symlog", linthresh=low, linscale=0.4) if zeros else axes.set_yscale("log")
+    margin = (high / low) ** 0.06
+    axes.set_ylim(0.0 if zeros else low / margin, high * margin ** (3 if crown else 1))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("{x:g}" if high < 50 * low and not zeros else "")
 
 
 def _ticks(count: int, most: int = 11) -> list[int]:

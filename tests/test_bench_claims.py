@@ -192,7 +192,7 @@ def test_a_broken_sample_counts_as_nothing_and_the_words_say_so() -> None:
     )
     assert line.gain == pytest.approx(line.means["psnr"] - 20)
     assert "with 2 that are broken (not finite) at 0 dB" in sentence_of(found, line)
-    column = next(column for column in COLUMNS if column.figure == "psnr")
+    column = next(column for column in COLUMNS if column.title == "PSNR")
     assert column.text(line) == f"{line.means['psnr']:.1f} / 0.0 (2 broken)"
 
 

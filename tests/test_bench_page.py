@@ -22,9 +22,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from foreseer.__main__ import app
+from foreseer.bench.charts import front, lanes_chart
+from foreseer.bench.page import Chart
 from foreseer.bench.report_page import PAGE, write_page
 from foreseer.bench.report_pictures import FATES, differences, fates_of, samples, timeline
-from foreseer.bench.report_points import ACROSS, UP, front, points_of
+from foreseer.bench.report_points import ACROSS, UP, points_of
 from foreseer.bench.results import Results
 from foreseer.bench.sentences import sentence_of, summaries
 from foreseer.bench.summary import lines_of
@@ -64,8 +66,16 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Elements:
     return Elements(write_page(results, folder).read_text(encoding="utf-8"))
 
 
-def data_of(page: Elements) -> Any:
-    return json.loads(page.scripts[0])
+def charts_of(page: Elements) -> list[Any]:
+    """The figures of each chart."""
+    return [json.loads(script) for script in page.scripts[:-2]]
+
+
+def lanes_of(chart: Any) -> dict[str, str]:
+    """By lane what is said beside its point, as it is read."""
+    traces = [trace for trace in chart["first"]["data"] if "customdata" in trace]
+    labels = [(said.partition("\n")[0], label) for trace in traces for said, label in zip(trace["customdata"], trace["text"], strict=True)]
+    return {name: html.unescape(label.replace("<br>", " ")).replace(" ", "") for name, label in labels}
 
 
 def test_the_page_is_one_file_that_loads_nothing(page: Elements) -> None:
@@ -77,26 +87,27 @@ def test_the_page_is_one_file_that_loads_nothing(page: Elements) -> None:
     (style,) = page.styles
     assert "@import" not in style
     assert "url(" not in style
-    _, plotly, own = page.scripts
+    *_, plotly, own = page.scripts
     assert "plotly.js" in plotly[:200]
     assert not re.search(r"fetch\(|XMLHttpRequest|import\s*\(|https?://", own)
 
 
 def test_every_finished_lane_is_a_point_with_its_settings_and_a_row(page: Elements) -> None:
     """Law: no lane is left out, and each says all its settings."""
-    points = {point["name"]: point for point in data_of(page)["batches"][str(SAMPLES)]["points"]}
-    assert set(points) == {lane.name for lane in made().lanes if lane.units}
+    labels = lanes_of(charts_of(page)[0])
+    assert set(labels) == {lane.name for lane in made().lanes if lane.units}
     for one in (one for one in made().lanes if one.units):
-        label = html.unescape(points[one.name]["label"].replace("<br>", " ")).replace(" ", "")
-        assert all(f"{key}={value}".replace(" ", "") in label for key, value in one.options.items())
+        assert all(f"{key}={value}".replace(" ", "") in labels[one.name] for key, value in one.options.items())
         assert one.name in page.text
 
 
 def test_what_a_name_contains_is_text(page: Elements) -> None:
     """Law: a lane's name cannot end the script, nor begin another."""
-    assert len(page.scripts) == 3
+    types = [attributes.get("type", "") for tag, attributes in page.elements if tag == "script"]
+    assert types == ["application/json"] * 2 + ["", ""]
+    assert len(page.scripts) == len(types)
     assert NASTY in page.text
-    assert "owned" not in page.scripts[2]
+    assert "owned" not in page.scripts[-1]
     assert "it is <broken>" in page.text
 
 
@@ -136,9 +147,9 @@ def test_several_batch_sizes_have_their_own_sections(tmp_path: Path) -> None:
     lanes = made().lanes
     results = made(lanes=(*lanes, *(attrs.evolve(one, batch=1) for one in lanes)))
     found = Elements(write_page(results, tmp_path).read_text(encoding="utf-8"))
-    batches = data_of(found)["batches"]
-    assert list(batches) == [str(SAMPLES), "1"]
-    assert batches["1"] == batches[str(SAMPLES)]
+    first, second = (chart for chart in charts_of(found) if "customdata" in chart["first"]["data"][-1])
+    assert first == second
+    assert set(lanes_of(first)) == {one.name for one in lanes if one.units}
     assert f"Table, batches of {SAMPLES}" in found.text
 
 
@@ -163,12 +174,33 @@ def test_the_front_is_what_nothing_beats(points: list[tuple[float, float]], lowe
 
 
 def test_axes_without_numbers_are_not_offered() -> None:
-    """Law: what can be chosen has a point to show, and each pair of axes a front of its own."""
-    found = points_of(made(), SAMPLES)
-    assert "psnr_worst" in found["up"]
-    assert "temporal_psnr_mean" not in found["up"]
-    assert set(found["fronts"]) == {f"{x.key} {y}" for x in ACROSS for y in found["up"]}
+    """Law: what can be chosen has a point to show, and each pair of axes a figure of its own that plotly knows."""
+    import plotly.graph_objects
+
+    found = lanes_chart(points_of(made(), SAMPLES), ACROSS, UP)
+    up, across = found.choices["up"], found.choices["across"]
+    assert "psnr_worst" in up
+    assert "temporal_psnr_mean" not in up
+    assert set(found.figures) == {f"{y} {x.key}" for x in ACROSS if x.key in across for y in up}
     assert len({axis.key for axis in UP}) == len(UP)
+    for figure in found.figures.values():
+        plotly.graph_objects.Figure(figure)  # raises for what it does not know
+
+
+KEYS = st.dictionaries(st.sampled_from("abc"), st.one_of(st.integers(), st.none(), st.lists(st.integers(), max_size=2)))
+
+
+@given(figures=st.lists(st.fixed_dictionaries({"data": st.lists(KEYS, min_size=2, max_size=2), "layout": KEYS}), min_size=1, max_size=3))
+def test_what_the_first_figure_says_is_said_once(figures: list[dict[str, Any]]) -> None:
+    """Law: each figure is the first one with what differs; what it lacks is null, which plotly takes for its default."""
+    chart = Chart({str(number): figure for number, figure in enumerate(figures)}, "")
+    found = json.loads(chart.data())
+    assert found["first"] == figures[0]
+    for key, figure in list(chart.figures.items())[1:]:
+        less = found["others"][key]
+        pairs = [(figure["layout"], found["first"]["layout"], less["layout"]), *zip(figure["data"], found["first"]["data"], less["data"], strict=True)]
+        for whole, first, changed in pairs:
+            assert first | changed == dict.fromkeys(first) | whole
 
 
 def test_a_sentence_is_its_numbers() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +64,7 @@ def test_it_opens_from_disk_and_fits(tab: Page, pages: dict[str, Path], kind: st
     assert tab.run("document.title").startswith("foreseer bench: dit")
     assert tab.run("document.documentElement.scrollWidth") <= width
     assert tab.run("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
-    assert tab.run("document.querySelectorAll('#plot .xtick').length") > 2
+    assert tab.run("document.querySelectorAll('.plot .xtick').length") > 2
     assert legible(tab)
 
 
@@ -71,7 +72,7 @@ def legible(tab: Page) -> bool:
     """Whether text and the numbers of the axes stand out from the page (WCAG's AAA)."""
     back, text, ticks = tab.run(
         "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color, "
-        "getComputedStyle(document.querySelector('#plot .xtick text')).fill]"
+        "getComputedStyle(document.querySelector('.plot .xtick text')).fill]"
     )
     return min(contrast(back, text), contrast(back, ticks)) >= 7
 
@@ -92,9 +93,11 @@ def contrast(one: str, other: str) -> float:
 def test_every_point_shows_its_settings(tab: Page, written: Path, width: int) -> None:
     """Law: the mouse over a point shows the lane's name and settings beside it, and all of its numbers in words below the picture."""
     tab.open(written, width=width)
-    known = {point["name"]: point for point in points_of(made(), SAMPLES)["points"]}
-    script = "[...document.querySelectorAll('#plot .points path.point')].map(p => p.getBoundingClientRect()).map(r => [r.x + r.width / 2, r.y + r.height / 2])"
-    tab.run("document.getElementById('plot').scrollIntoView({block: 'center'})")
+    known = {point.name: point for point in points_of(made(), SAMPLES)}
+    options = {one.name: one.options for one in made().lanes}
+    points = "document.querySelector('.plot').querySelectorAll('.points path.point')"
+    script = f"[...{points}].map(p => p.getBoundingClientRect()).map(r => [r.x + r.width / 2, r.y + r.height / 2])"
+    tab.run("document.querySelector('.plot').scrollIntoView({block: 'center'})")
     tab.settle()
     places = tab.run(script)
     assert len(places) == len(known)
@@ -103,13 +106,13 @@ def test_every_point_shows_its_settings(tab: Page, written: Path, width: int) ->
         tab.mouse("mouseMoved", x=5, y=5)
         tab.mouse("mouseMoved", x=x, y=y)
         tab.run("new Promise(done => setTimeout(done, 80))")  # plotly looks at most every 50 ms
-        label = tab.run("document.querySelector('#plot .hoverlayer').textContent").replace(" ", "")
-        name = tab.run("document.querySelector('#chosen b').textContent")
-        below = tab.run("document.getElementById('chosen').textContent")
+        label = tab.run("document.querySelector('.plot .hoverlayer').textContent").replace(" ", "")
+        below = tab.run("document.querySelector('.told').textContent")
+        name = below.partition("\n")[0]
         seen.add(name)
         assert name.replace(" ", "") in label
-        assert all(f"{key}={value}".replace(" ", "") in label and f"{key} = {value}" in below for key, value in known[name]["settings"].items())
-        assert known[name]["sentence"] in below
+        assert all(f"{key}={value}".replace(" ", "") in label and f"{key} = {value}" in below for key, value in options[name].items())
+        assert below == f"{name}\n{known[name].told}"
     # two lanes lie upon each other: full computation, and the policy that does nothing
     assert known.keys() - seen <= {"full", "none"}
 
@@ -117,24 +120,25 @@ def test_every_point_shows_its_settings(tab: Page, written: Path, width: int) ->
 def test_every_choice_of_axes_is_drawn(tab: Page, written: Path) -> None:
     """Law: whatever is chosen, each lane that has the numbers is a point, and the axes say what they show."""
     tab.open(written)
-    for across in tab.run("[...document.getElementById('across').options].map(o => o.value)"):
-        for up in tab.run("[...document.getElementById('up').options].map(o => o.value)"):
+    for across in tab.run("[...document.querySelector('select[name=across]').options].map(o => o.value)"):
+        for up in tab.run("[...document.querySelector('select[name=up]').options].map(o => o.value)"):
             choose(tab, "across", across)
             choose(tab, "up", up)
-            points = points_of(made(), SAMPLES)["points"]
-            there = [point for point in points if point["at"][across] is not None and point["at"][up] is not None]
-            assert tab.run("document.querySelectorAll('#plot .points path.point').length") == len(there)
-            assert next(axis.title for axis in ACROSS if axis.key == across) in tab.run("document.querySelector('#plot .xtitle').textContent")
+            points = [point.at for point in points_of(made(), SAMPLES)]
+            there = [at for at in points if math.isfinite(at[across]) and not math.isnan(at[up])]
+            assert tab.run("document.querySelector('.plot').querySelectorAll('.points path.point').length") == len(there)
+            assert next(axis.title for axis in ACROSS if axis.key == across) in tab.run("document.querySelector('.plot .xtitle').textContent")
 
 
 def choose(tab: Page, name: str, value: str) -> None:
-    tab.run(f"(() => {{ const s = document.getElementById('{name}'); s.value = '{value}'; s.dispatchEvent(new Event('change')); }})()")
+    change = "s.dispatchEvent(new Event('change', {bubbles: true}))"
+    tab.run(f"(() => {{ const s = document.querySelector('select[name={name}]'); s.value = '{value}'; {change}; }})()")
 
 
 def test_kinds_of_lanes_differ_in_shape_and_in_colour(tab: Page, written: Path) -> None:
     """Law: no two entries of the legend have the same shape, nor two of the same shape's filling; peers are outlines."""
     tab.open(written)
-    drawn = tab.run("document.getElementById('plot').data.filter(t => t.mode !== 'lines').map(t => [t.name, t.marker.symbol, t.marker.color])")
+    drawn = tab.run("document.querySelector('.plot').data.filter(t => t.mode !== 'lines').map(t => [t.name, t.marker.symbol, t.marker.color])")
     names = [name for name, _, _ in drawn]
     assert {"full", "fewer steps", "taylorseer", "speca", "dbcache (peer)"} <= set(names)
     assert len({(symbol, color) for _, symbol, color in drawn}) == len(drawn)
@@ -142,17 +146,17 @@ def test_kinds_of_lanes_differ_in_shape_and_in_colour(tab: Page, written: Path) 
     assert all(symbol.endswith("-open") == name.endswith("(peer)") for name, symbol, _ in drawn)
 
 
-ORDER = "[...document.querySelectorAll('table.lanes tbody tr')].map(row => [row.cells[0].textContent, row.cells[{index}].dataset.value])"
+ORDER = "[...document.querySelector('table').querySelectorAll('tbody tr')].map(row => [row.cells[0].textContent, row.cells[{index}].dataset.value])"
 
 
 @pytest.mark.parametrize("by", ["mouse", "keyboard"])
 def test_a_column_sorts(tab: Page, written: Path, by: str) -> None:
     """Law: by mouse and by keyboard, first descending and then ascending; what has no number is last either way, and no row is lost."""
     tab.open(written)
-    heads = tab.run("[...document.querySelectorAll('table.lanes thead th')].map(th => th.textContent)")
+    heads = tab.run("[...document.querySelector('table').querySelectorAll('thead th')].map(th => th.textContent)")
     index = heads.index("gain")
     before = tab.run(ORDER.replace("{index}", str(index)))
-    button = f"document.querySelectorAll('table.lanes thead button')[{index}]"
+    button = f"document.querySelector('table').querySelectorAll('thead button')[{index}]"
     for expected in ("descending", "ascending"):
         if by == "keyboard":
             tab.run(f"{button}.focus()")
@@ -168,14 +172,14 @@ def test_a_column_sorts(tab: Page, written: Path, by: str) -> None:
         assert all(not value for _, value in found[len(numbers) :])
         assert sorted(found) == sorted(before)
         assert tab.run(f"{button}.parentElement.getAttribute('aria-sort')") == expected
-        assert tab.run("document.querySelectorAll('table.lanes [aria-sort]').length") == 1
+        assert tab.run("document.querySelector('table').querySelectorAll('[aria-sort]').length") == 1
 
 
 def test_the_same_is_the_best_of_a_column(tab: Page, written: Path) -> None:
     """Law: an infinite PSNR is above every number."""
     tab.open(written)
-    index = tab.run("[...document.querySelectorAll('table.lanes thead th')].findIndex(th => th.textContent === 'PSNR')")
-    tab.run(f"document.querySelectorAll('table.lanes thead button')[{index}].click()")
+    index = tab.run("[...document.querySelector('table').querySelectorAll('thead th')].findIndex(th => th.textContent === 'PSNR')")
+    tab.run(f"document.querySelector('table').querySelectorAll('thead button')[{index}].click()")
     found = tab.run(ORDER.replace("{index}", str(index)))
     assert {name for name, _ in found[:2]} == {"full", "none"}
 
@@ -184,12 +188,12 @@ def test_the_same_is_the_best_of_a_column(tab: Page, written: Path) -> None:
 def test_it_prints(tab: Page, pages: dict[str, Path], kind: str, dark: bool) -> None:
     """Law: on white, several sheets, the picture drawn for paper; nothing is wider than the sheet, and no figure is higher."""
     tab.open(pages[kind], dark=dark)
-    tab.run("addEventListener('beforeprint', () => { window.drawn = document.querySelector('#plot .main-svg').getBoundingClientRect().width; })")
+    tab.run("addEventListener('beforeprint', () => { window.drawn = document.querySelector('.plot .main-svg').getBoundingClientRect().width; })")
     pdf = base64.b64decode(tab.call("Page.printToPDF", preferCSSPageSize=True, printBackground=True)["data"])
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 1
     width, height = (int(mm / 25.4 * 96) for mm in A4)
     assert 0 < tab.run("window.drawn") <= width
-    assert tab.run("document.querySelector('#plot .main-svg').getBoundingClientRect().width > 700")  # and for the window again
+    assert tab.run("document.querySelector('.plot .main-svg').getBoundingClientRect().width > 700")  # and for the window again
 
     tab.open(pages[kind], width=width, height=height, dark=dark, print_media=True)
     tab.run("dispatchEvent(new Event('beforeprint'))")
@@ -197,25 +201,26 @@ def test_it_prints(tab: Page, pages: dict[str, Path], kind: str, dark: bool) -> 
     assert tab.run("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert legible(tab)
     boxes = "(r => [r.left, r.right, r.height])(e.getBoundingClientRect())"
-    measured = f"[...document.querySelectorAll('figure, table, img, #plot svg, .verdict, .bar, dd')].map(e => [e.tagName, ...{boxes}])"
+    measured = f"[...document.querySelectorAll('figure, table, img, .plot svg, .cards .card, dd')].map(e => [e.tagName, ...{boxes}])"
     for tag, left, right, tall in tab.run(measured):
         assert left >= 0, tag
         assert right <= width + 1, tag
         assert tag == "TABLE" or tall < height, tag
-    whole = "[...document.querySelectorAll('figure, .verdict, .bar, tr')].every(e => getComputedStyle(e).breakInside === 'avoid')"
+    whole = "[...document.querySelectorAll('figure, .cards .card, tr')].every(e => getComputedStyle(e).breakInside === 'avoid')"
     assert tab.run(whole)
     assert tab.run("[...document.querySelectorAll('thead button')].every(e => getComputedStyle(e).display === 'contents')")  # else no sheet repeats the head
 
 
-def test_batch_sizes_are_chosen(tab: Page, tmp_path: Path) -> None:
-    """Law: with several batch sizes the picture shows the one that is chosen."""
+def test_each_batch_size_has_a_picture(tab: Page, tmp_path: Path) -> None:
+    """Law: with several batch sizes each has a picture of its lanes, and axes that are chosen in one are those of all."""
     lanes = made().lanes
     path = write_page(made(lanes=(*lanes, *(attrs.evolve(one, batch=1) for one in lanes[:3]))), tmp_path)
     tab.open(path)
-    count: Any = "document.querySelectorAll('#plot .points path.point').length"
-    assert tab.run(count) == sum(bool(one.units) for one in lanes)
-    choose(tab, "batch", "1")
-    assert tab.run(count) == 3
+    shown = "[...document.querySelectorAll('.plot')].filter(p => p.querySelector('.scatterlayer .points'))"
+    counts: Any = f"{shown}.map(plot => plot.querySelectorAll('.points path.point').length)"
+    assert tab.run(counts) == [sum(bool(one.units) for one in lanes), 3]
+    choose(tab, "across", "speedup")
+    assert all("measured speed-up" in title for title in tab.run(f"{shown}.map(plot => plot.querySelector('.xtitle').textContent)"))
 
 
 def test_the_window_may_change(tab: Page, written: Path) -> None:
@@ -224,5 +229,5 @@ def test_the_window_may_change(tab: Page, written: Path) -> None:
     tab.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=False)
     tab.call("Emulation.setEmulatedMedia", media="", features=[{"name": "prefers-color-scheme", "value": "dark"}])
     tab.run("new Promise(done => setTimeout(done, 400))")
-    assert tab.run("document.querySelector('#plot .main-svg').getBoundingClientRect().right") <= 390
+    assert tab.run("document.querySelector('.plot .main-svg').getBoundingClientRect().right") <= 390
     assert tab.run("document.documentElement.scrollWidth") <= 390

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,12 @@ import torch
 
 from foreseer.bench.clock import MEASURING_ERROR, UNMEASURABLE
 from foreseer.bench.compare import CompareSettings, Result, compare, file_names
+from foreseer.bench.compare_table import remarks
+from foreseer.bench.compared import figures
 from foreseer.bench.families import DiTFamily
 from foreseer.bench.lanes import FULL, Sampler
-from foreseer.bench.page import COLUMNS, remarks
-from foreseer.bench.results import Results
+from foreseer.bench.results import Results, Unit
+from foreseer.bench.tables import APART
 from foreseer.bench.workload import HERE, noise_of
 from foreseer.errors import FileError, OptionError, PluginError
 from foreseer.psnr import BEST_PSNR
@@ -55,7 +59,7 @@ def strict(text: str) -> Any:
 
 def test_every_file_is_written(result: Result) -> None:
     out = result.settings.out
-    for name in ("index.html", "table.csv", "results.json", "samples.png", "speed_quality.png"):
+    for name in ("index.html", "table.csv", "results.json", "samples.png"):
         assert (out / name).stat().st_size > 0
     for folder, ending in (("timelines", ".png"), ("reports", ".json")):
         found = [path.name for path in (out / folder).iterdir()]
@@ -66,28 +70,28 @@ def test_every_file_is_written(result: Result) -> None:
 
 def test_policy_none_is_full_computation(result: Result) -> None:
     full, none = result.row(FULL), result.row("none")
-    assert np.isposinf(none.psnr).all()
-    assert none.ratio == 1.0
-    assert (none.steps == SMALL["steps"]).all()
-    assert (none.frechet, none.accuracy, none.gain) == (full.frechet, full.accuracy, None)
-    assert none.ssim.mean() == pytest.approx(1.0)
-    assert full.speedups == (1.0, 1.0, 1.0)
+    assert set(none.lane.values("psnr")) == {math.inf}
+    assert none.cost == 1.0
+    assert set(none.lane.steps) == {SMALL["steps"]}
+    assert (none.frechet, none.means["accuracy"]) == (full.frechet, full.means["accuracy"])
+    assert figures(none)["gain_over_fewer_steps_db"] is None
+    assert none.means["ssim"] == pytest.approx(1.0)
+    assert set(full.lane.ratios) == {1.0}
 
 
 def test_fewer_steps_stand_beside_each_policy(result: Result) -> None:
     row = result.row("taylorseer")
-    assert row.fewer is not None
     fewer = result.row(row.fewer)
-    assert fewer.num_steps == round(row.steps.mean()) < SMALL["steps"]
-    assert fewer.ratio == pytest.approx(fewer.num_steps / SMALL["steps"])
-    assert row.gain == pytest.approx(row.psnr.mean() - fewer.psnr.mean())
+    assert fewer.lane.num_steps == round(row.steps) < SMALL["steps"]
+    assert fewer.cost == pytest.approx(fewer.lane.num_steps / SMALL["steps"])
+    assert row.gain == pytest.approx(np.mean(row.lane.values("psnr")) - np.mean(fewer.lane.values("psnr")))
     assert fewer.bytes_held == 0 < row.bytes_held
 
 
 def test_policies_of_equal_cost_share_their_fewer_steps(tmp_path: Path) -> None:
     found = compare(CompareSettings(policies=("reuse:interval=2", "reuse:interval=2,target=last_block"), out=tmp_path, samples=1, steps=4), show=False)
-    assert [row.kind for row in found.rows] == ["full", "policy", "fewer", "policy"]
-    assert found.rows[1].fewer == found.rows[3].fewer == found.rows[2].name
+    assert [row.lane.kind for row in found.rows] == ["full", "policy", "fewer", "policy"]
+    assert found.rows[1].fewer == found.rows[3].fewer == found.rows[2].lane.name
 
 
 def test_results_are_valid_json(result: Result) -> None:
@@ -96,44 +100,59 @@ def test_results_are_valid_json(result: Result) -> None:
     assert rows["none"]["psnr_mean"] == rows["none"]["psnr_worst"] == BEST_PSNR
     assert rows["none"]["psnr_per_sample"] == ["inf"] * SMALL["samples"]
     assert rows["none"]["identical_samples"] == SMALL["samples"]
-    assert rows["taylorseer"]["psnr_per_sample"] == pytest.approx(list(result.row("taylorseer").psnr))
+    assert rows["taylorseer"]["psnr_per_sample"] == pytest.approx(result.row("taylorseer").lane.values("psnr"))
     assert data["settings"]["steps"] == SMALL["steps"]
     assert data["notes"]["frechet_distance"] == FRECHET_NOTE
     for path in (result.settings.out / "reports").iterdir():
         strict(path.read_text())
 
 
+def changed(result: Result, change: Callable[[Unit], Unit]) -> Result:
+    """The same comparison with other units of taylorseer."""
+    lanes = [attrs.evolve(lane, units=tuple(map(change, lane.units))) if lane.name == "taylorseer" else lane for lane in result.results.lanes]
+    return attrs.evolve(result, results=attrs.evolve(result.results, lanes=tuple(lanes)))
+
+
 def test_a_broken_sample_counts_as_nothing_and_the_table_says_so(result: Result) -> None:
-    row = result.row("taylorseer")
-    broken = attrs.evolve(row, psnr=np.array([np.nan, 40.0, 30.0, np.inf, 20.0]))
-    figures = broken.figures()
-    assert (figures["psnr_mean"], figures["psnr_worst"]) == ((0 + 40 + 30 + BEST_PSNR + 20) / 5, 0.0)
-    assert (figures["broken_samples"], figures["identical_samples"]) == (1, 1)
-    text = {column.key: column.text(broken) for column in COLUMNS}
-    assert (text["psnr_mean"], text["psnr_worst"]) == ("38.0 (1 broken)", "0.0")
+    psnr = {0: (math.nan, 40.0), 1: (30.0, math.inf), 2: (20.0,)}
+    broken = changed(result, lambda unit: attrs.evolve(unit, figures=unit.figures | {"psnr": psnr[unit.number]})).row("taylorseer")
+    found = figures(broken)
+    assert (found["psnr_mean"], found["psnr_worst"]) == ((0 + 40 + 30 + BEST_PSNR + 20) / 5, 0.0)
+    assert (found["broken_samples"], found["identical_samples"]) == (1, 1)
+    text = {column.title: column.text(broken) for column in APART}
+    assert (text["PSNR"], text["worst PSNR"]) == ("38.0 (1 broken)", "0.0")
 
 
 def test_table_has_a_line_for_each_row(result: Result) -> None:
     with (result.settings.out / "table.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert [line["name"] for line in lines] == [row.name for row in result.rows]
-    assert {column.key for column in COLUMNS} <= set(lines[0])
+    assert [line["name"] for line in lines] == [row.lane.name for row in result.rows]
+    assert set(lines[0]) == set(figures(result.rows[0]))
 
 
 def test_page_needs_nothing_else(result: Result) -> None:
-    page = result.page.read_text()
+    written = result.page.read_text()
+    page = written[: written.index("<script>")]
     for row in result.rows:
-        assert row.name.replace("'", "&#39;") in page
+        assert row.lane.name in html.unescape(page.replace("<wbr>", ""))
     assert not re.findall(r"""(?:src|href|url)\s*[=(]\s*["']?(?!data:)[^\s"')>]+""", page)
     assert "http" not in re.sub(r"data:image/png;base64,[\w+/=]+", "", page)
     assert FRECHET_NOTE in page
-    assert page.count("data:image/png;base64,") == 2 + len(POLICIES)
+    for sentence in remarks(result):
+        assert sentence in html.unescape(page)
+    assert "samples of taylorseer" in page
+    assert "Timeline of taylorseer" in page
+
+
+def with_speedup(unit: Unit, speedup: float) -> Unit:
+    return attrs.evolve(unit, seconds=(1 / speedup,), full_seconds=(1.0,))
 
 
 def test_a_busy_machine_is_told_of(result: Result) -> None:
     def timed(*speedups: float) -> str:
-        row = attrs.evolve(result.row("taylorseer"), speedups=speedups)
-        return " ".join(remarks(attrs.evolve(result, rows=(result.row(FULL), row), batches=len(speedups))))
+        found = changed(result, lambda unit: with_speedup(unit, speedups[min(unit.number, len(speedups) - 1)]))
+        only = [attrs.evolve(lane, units=lane.units[: len(speedups)]) for lane in found.results.lanes if lane.name in (FULL, "taylorseer")]
+        return " ".join(remarks(attrs.evolve(found, results=attrs.evolve(found.results, lanes=tuple(only)))))
 
     assert "busy" not in timed(2.0, 2.1, 2.05)
     assert "varied by a factor of 1.05" in timed(2.0, 2.1, 2.05)
@@ -159,8 +178,8 @@ def test_interruption_keeps_finished_batches(tmp_path: Path, monkeypatch: pytest
     found = compare(CompareSettings(policies="taylorseer", out=tmp_path, **SMALL))
     assert found.interrupted
     assert len(found.labels) == SMALL["batch"]
-    assert [row.kind for row in found.rows] == ["full", "policy", "fewer"]
-    assert all(len(row.psnr) == SMALL["batch"] for row in found.rows)
+    assert [row.lane.kind for row in found.rows] == ["full", "policy", "fewer"]
+    assert all(len(row.lane.indices) == SMALL["batch"] for row in found.rows)
     sentence = f"The comparison was interrupted: the results rest on 2 of {SMALL['samples']} samples."
     assert sentence in found.page.read_text()
     assert sentence in " ".join(capsys.readouterr().out.split())
@@ -187,23 +206,21 @@ def test_a_comparison_is_a_benchmark_whose_draws_are_timed(result: Result) -> No
     kept = Results.load(result.settings.out / "measured")
     assert kept.finished
     for row in result.rows:
-        lane = kept.lane(row.name)
-        assert lane.values("psnr") == row.psnr.tolist()
+        lane = kept.lane(row.lane.name)
+        assert lane.values("psnr") == row.lane.values("psnr")
         assert all(len(unit.seconds) == len(unit.clock_seconds) == 1 for unit in lane.units)
-        if row.kind == "fewer":
-            assert row.num_steps == lane.num_steps
 
 
 @pytest.mark.parametrize(("above", "shown"), [(0.9, True), (1 + 0.9 * MEASURING_ERROR, True), (1 + 1.1 * MEASURING_ERROR, False), (3.0, False)])
 def test_a_speed_up_above_what_the_work_allows_is_never_shown(above: float, shown: bool, result: Result) -> None:
     """Law: a row that computed a part of the block-rows is at most so much faster, whatever the clock says."""
-    row = result.row("taylorseer")
-    fast = attrs.evolve(row, speedups=(above / row.ratio,) * 3)
+    cost = result.row("taylorseer").cost
+    found = changed(result, lambda unit: with_speedup(unit, above / cost))
+    fast = found.row("taylorseer")
     assert math.isnan(fast.speedup) != shown
-    assert (fast.figures()["speedup"] is None) != shown
-    (cell,) = (column.text(fast) for column in COLUMNS if column.key == "speedup")
+    assert (figures(fast)["speedup"] is None) != shown
+    (cell,) = (column.text(fast) for column in APART if column.title == "speed-up")
     assert (cell == UNMEASURABLE) != shown
-    assert (UNMEASURABLE in fast.label) != shown
 
 
 @pytest.mark.parametrize(("policy", "error"), [("specca", PluginError), ("speca:treshold=0.2", OptionError), ("speca:threshold=-1", OptionError)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import math
 from typing import Any
 
 import attrs
@@ -110,11 +112,11 @@ def test_a_comparison_that_is_interrupted_in_its_headroom_keeps_what_was_compare
     monkeypatch.setattr(recording._Recording, "_measured", stop)
     found = compare(settings, show=False, afterwards=headroom)
     assert found.interrupted
-    assert {row.kind for row in found.rows} == {"full", "policy", "fewer"}
+    assert {row.lane.kind for row in found.rows} == {"full", "policy", "fewer"}
     assert (tmp_path / "index.html").exists()
     whole = compare(settings, show=False, afterwards=headroom)
     assert not whole.interrupted
-    assert {"static", "hindsight"} <= {row.kind for row in whole.rows}
+    assert {"static", "hindsight"} <= {row.lane.kind for row in whole.rows}
     in_all = 2 * 7  # two batches, of which each step but the first is measured
     assert len(calls) == in_all + 1, "only the one that was interrupted was measured twice"
 
@@ -123,13 +125,13 @@ def test_a_comparison_with_headroom_has_both_rows_at_the_policys_cost(tmp_path: 
     settings = CompareSettings(policies=("taylorseer:interval=3",), samples=3, batch=2, steps=8, out=tmp_path)
     found = compare(settings, show=False, afterwards=headroom)
     policy = found.row("taylorseer:interval=3")
-    count = round(policy.steps.mean())
-    rows = [row for row in found.rows if row.kind in ("static", "hindsight")]
-    assert [row.kind for row in rows] == ["static", "hindsight"]
+    count = round(policy.steps)
+    rows = [row for row in found.rows if row.lane.kind in ("static", "hindsight")]
+    assert [row.lane.kind for row in rows] == ["static", "hindsight"]
     for row in rows:
-        assert f"({count} steps)" in row.name
-        assert (row.steps == count).all()
-        assert row.gain is not None
+        assert f"({count} steps)" in row.lane.name
+        assert set(row.lane.steps) == {count}
+        assert not math.isnan(row.gain)
     page = (tmp_path / "index.html").read_text()
-    assert all(row.name in page for row in rows)
+    assert all(row.lane.name in html.unescape(page.replace("<wbr>", "")) for row in rows)
     assert "They bound schedules of that predictor" in page

@@ -358,11 +358,14 @@ def test_the_command_prints_the_counts(written):
     assert "Spearman" in done.stdout
 
 
-def test_the_command_writes_pictures_and_tables(written, tmp_path):
+def test_the_command_writes_a_page_and_tables(written, tmp_path):
     done = call(written, "--out", tmp_path / "out")
     assert done.exit_code == 0, done.output
     files = {path.name for path in (tmp_path / "out").iterdir()}
-    assert files >= {f"oracle-{name}" for name in ("calibration.png", "thresholds.png", "steps.png", "steps.csv", "rows.csv")}
+    assert files >= {"index.html", "oracle-steps.csv", "oracle-rows.csv"}
+    page = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+    assert page.count('class="card chart"') == 3
+    assert "http" not in page[: page.index("<script>")]
     with (tmp_path / "out" / "oracle-rows.csv").open() as file:
         lines = list(csv.DictReader(file))
     assert len(lines) == (STEPS - 1) * ROWS

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import attrs
 import pytest
 import torch
+from bench_results import lane, made
 from hypothesis import given
 from hypothesis import strategies as st
 from recorded import smooth
@@ -16,13 +19,15 @@ from typer.testing import CliRunner
 
 from foreseer import Site
 from foreseer.__main__ import app
-from foreseer.bench import compare as comparing
 from foreseer.bench.compare import CompareSettings, Result, compare
-from foreseer.bench.page import print_table
-from foreseer.bench.pictures import draw_samples, draw_speed_quality
+from foreseer.bench.compare_table import print_table
+from foreseer.bench.families import DiTFamily
+from foreseer.bench.pictures import draw_samples
+from foreseer.bench.report_page import write_page as write_report
+from foreseer.bench.workload import HERE
 from foreseer.console import complain, console, progress, table
 from foreseer.workbench.replay import Replay, gap_errors
-from foreseer.workbench.replay_pictures import draw_gap_errors, draw_scores
+from foreseer.workbench.replay_page import write_page
 from foreseer.zoo.dit import CONFIG, build
 
 SOURCES = Path(__file__).parents[1]
@@ -106,12 +111,15 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     policies = tuple(f"taylorseer:interval={n}" for n in range(2, 2 + len(NAMES)))
     settings: dict[str, Any] = {"samples": 2, "batch": 2, "steps": 5, "out": tmp_path_factory.mktemp("[b]out[beta]")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparing, "load_dit", lambda **_: model.eval().requires_grad_(False))
+        patch.setitem(HERE, "dit", lambda device, dtype: DiTFamily(model=model.eval().requires_grad_(False)))
         found = compare(CompareSettings(policies=policies, **settings), show=False)
     named = dict(zip(policies, NAMES, strict=True))
-    rows = [attrs.evolve(row, name=named.get(row.name, row.name), warnings=(f"see {row.name}[/b]",)) for row in found.rows]
+    lanes = [
+        attrs.evolve(one, name=named.get(one.name, one.name), units=tuple(attrs.evolve(u, warnings=(f"see {one.name}[/b]",)) for u in one.units))
+        for one in found.results.lanes
+    ]
     samples = {named.get(name, name): drawn for name, drawn in found.samples.items()}
-    return attrs.evolve(found, rows=rows, samples=samples)
+    return attrs.evolve(found, results=attrs.evolve(found.results, lanes=tuple(lanes)), samples=samples)
 
 
 def test_a_comparison_prints_its_names(result: Result, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,16 +133,35 @@ def test_a_comparison_prints_its_names(result: Result, capsys: pytest.CaptureFix
 
 def test_pictures_show_names_and_read_no_formulas(result: Result, tmp_path: Path) -> None:
     """Law: dollars are dollars. matplotlib raises where it reads a formula that is none."""
-    for draw in (draw_samples, draw_speed_quality):
-        assert draw(result, tmp_path / "picture.svg").stat().st_size > 0
+    assert draw_samples(result, tmp_path / "picture.svg").stat().st_size > 0
 
 
-def test_pictures_of_a_replay_read_no_formulas_either(tmp_path: Path) -> None:
+def read(page: Path) -> tuple[str, list[str]]:
+    """What a page says outside of its charts, as it is read, and each text that plotly gets, which it reads as HTML."""
+    written = page.read_text(encoding="utf-8")
+    charts = re.findall(r'<script type="application/json">(.*?)</script>', written, re.S)
+    texts: list[str] = []
+    for chart in charts:
+        json.loads(chart, object_hook=lambda found: texts.extend(texts_of(found)) or found)
+    own = written[: written.rindex("<script>", 0, written.index("plotly.js v"))]
+    return html.unescape(re.sub(r"<wbr>", "", own)), texts
+
+
+def texts_of(found: dict[str, Any]) -> list[str]:
+    shown = [found.get("name"), *(found["text"] if isinstance(found.get("text"), list) else [])]
+    return [text for text in shown if isinstance(text, str)]
+
+
+def test_pages_show_names_as_they_are(tmp_path: Path) -> None:
+    """Law: on a page a name stands letter by letter, and what plotly would read as markup is escaped."""
+    lanes = (*made().lanes, *(lane(name, 30.0, 0.5, method=name) for name in NAMES))
     trace, last = smooth()[0], Site(3)
     found = Replay(trace, last).scores(["taylor"], [f"taylorseer:interval={n}" for n in range(2, 2 + len(NAMES))])
     scores = [attrs.evolve(score, predictor=name) for name, score in zip(NAMES, found, strict=True)]
-    assert draw_scores(scores, tmp_path / "scores.svg").stat().st_size > 0
-    gaps = gap_errors(trace, "taylor", last)
-    for name in NAMES:
-        drawn = draw_gap_errors(attrs.evolve(gaps, predictor=name), tmp_path / "gaps.svg", site=name)
-        assert drawn.stat().st_size > 0
+    gaps = [attrs.evolve(gap_errors(trace, "taylor", last), predictor=name) for name in NAMES]
+    for page in (write_report(made(lanes=lanes), tmp_path / "bench"), write_page(trace, scores, gaps, [], tmp_path / "index.html")):
+        said, texts = read(page)
+        assert not [tag for text in texts for tag in re.findall(r"<[^>]*>", text) if tag not in ("<b>", "</b>", "<br>")]
+        for name in NAMES:
+            assert name in said
+            assert any(html.unescape(text) == name for text in texts), name

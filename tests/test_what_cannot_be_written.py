@@ -24,9 +24,8 @@ from foreseer.files import append, refuse_unwritable, refuse_unwritable_folder, 
 from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.ledger import Ledger
 from foreseer.workbench.planner import plan
-from foreseer.workbench.replay import Replay, gap_errors
+from foreseer.workbench.replay import Replay
 from foreseer.workbench.replay_page import write_errors, write_page, write_table
-from foreseer.workbench.replay_pictures import draw_gap_errors, draw_scores
 
 TRACE, LAST = smooth()[0], Site(3)
 
@@ -66,8 +65,6 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "report": lambda path: a_report().to_json(path),
     "timeline.png": lambda path: a_report().plot(path),
     "timeline.svg": lambda path: a_report().plot(path),
-    "scores.png": lambda path: draw_scores(scores(), path),
-    "gaps.png": lambda path: draw_gap_errors(gap_errors(TRACE, "taylor", LAST), path, site="last"),
     "scores": lambda path: write_table(scores(), path),
     "errors": lambda path: write_errors(TRACE, scores(), path),
     "page": lambda path: write_page(TRACE, scores(), [], [], path),

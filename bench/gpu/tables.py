@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
-import attrs
 from rich.console import Console
 from rich.text import Text
 
 from foreseer.bench.clock import UNMEASURABLE, possible
 from foreseer.bench.gpu.laws import BLOCKS_AT_MOST, PARTS_AT_MOST
+from foreseer.columns import Column, known, listed
 from foreseer.console import console, table
 from foreseer.storage import in_bytes
 
-__all__ = ["COLUMNS", "Column", "print_timings"]
+__all__ = ["COLUMNS", "print_timings"]
 
 
 def _ms(seconds: float | None) -> str:
@@ -30,22 +29,10 @@ def _count(number: int) -> str:
     return f"{number / 1e9:.1f} billion" if number >= 1e8 else f"{number:,}"
 
 
-@attrs.frozen
-class Column:
-    """A column of a model's table.
-
-    Attributes:
-        title: Its head.
-        note: What it means.
-        text: How a lane's cell reads; empty where there is nothing to say.
-    """
-
-    title: str
-    note: str
-    text: Callable[[dict[str, Any]], str]
+Lane = dict[str, Any]
 
 
-COLUMNS = (
+COLUMNS: tuple[Column[Lane], ...] = (
     Column("computed", "Steps computed.", lambda lane: f"{lane['steps_computed']}/{lane['steps']}"),
     Column("s/run", "Seconds of a run, median.", lambda lane: f"{lane['seconds_per_run']:.3g}"),
     Column("speed-up", "Over full computation beside it, median and range over the runs.", lambda lane: _speedup(lane)),
@@ -121,12 +108,7 @@ def _print_model(out: Console, model: str, facts: dict[str, Any], lanes: list[di
     peak = max((lane["full_peak_bytes"] or 0 for lane in lanes), default=0)
     words = [f"{facts['class']}, {_count(facts['parameters'])} parameters", f"{size} (height, width, frames)", facts["guidance"]]
     out.print(Text.assemble("\n", (model, "bold"), ": ", "; ".join(words), f"; full computation peaks at {in_bytes(peak)}" if peak else ""))
-    shown = [column for column in COLUMNS if any(column.text(lane) for lane in lanes)]
-    columns = {"policy": {"no_wrap": True}} | {column.title: {"justify": "right"} for column in shown}
-    made = table("policy", *(column.title for column in shown), **columns)
-    for lane in lanes:
-        made.add_row(Text(lane["policy"]), *(Text(column.text(lane)) for column in shown))
-    out.print(made)
+    out.print(listed("policy", known(COLUMNS, lanes), lanes, lambda lane: str(lane["policy"])))
     for lane in lanes:
         for warning in lane["warnings"]:
             out.print(Text(f"  {lane['policy']}: {warning}", style="yellow"))

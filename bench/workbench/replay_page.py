@@ -1,50 +1,74 @@
-"""The page of a replay: one file that opens from disk and needs nothing from anywhere."""
+"""The page of a replay, and its tables."""
 
 from __future__ import annotations
 
-import json
+import html
 import math
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from foreseer.files import write_csv, write_whole
+from foreseer.bench.charts import COLORS, SHAPES, axis, escaped, finite, layout
+from foreseer.bench.page import Chart, Facts, Section, Table, Text
+from foreseer.bench.page import write_page as write
+from foreseer.columns import Column, known
+from foreseer.files import write_csv
 from foreseer.workbench.closed_loop import CLOSED, Measured
+from foreseer.workbench.judged_charts import evidence_chart, ranks_chart
 from foreseer.workbench.replay import GapErrors, Score
 from foreseer.workbench.trace import Trace
 
 __all__ = ["COLUMNS", "cells_of", "write_errors", "write_page", "write_table"]
 
-COLUMNS: tuple[tuple[str, str, str, str], ...] = (
-    ("computed", "computed", ".1f", "Computed steps, mean over the samples."),
-    ("error_mean", "error", ".2e", "Relative error |f - F| / |F| of the forecast feature, mean over all steps (computed steps have none) and samples."),
-    ("error_worst", "worst sample", ".2e", "The same of the worst sample."),
-    ("step_error_worst", "worst step", ".2e", "The largest relative error of any step and sample."),
-    (
+Figures = dict[str, Any]
+
+
+def _column(key: str, title: str, form: str, note: str) -> Column[Figures]:
+    return Column(title, note, lambda figures: figures[key], form)
+
+
+COLUMNS: tuple[Column[Figures], ...] = (
+    _column("computed", "computed", ".1f", "Computed steps, mean over the samples."),
+    _column(
+        "error_mean",
+        "error",
+        ".2e",
+        "Relative error |f - F| / |F| of the forecast feature, mean over all steps (computed steps have none) and samples.",
+    ),
+    _column("error_worst", "worst sample", ".2e", "The same of the worst sample."),
+    _column("step_error_worst", "worst step", ".2e", "The largest relative error of any step and sample."),
+    _column(
         "final_error_mean",
         "final error",
         ".3g",
-        "Predicted L2 error of the final latent: measured sensitivity times error, summed over the forecast steps between two computed ones; of these sums, "
-        "the root of the sum of squares. Errors are taken not to feed back.",
+        "Predicted L2 error of the final latent: measured sensitivity times error, summed over the forecast steps "
+        "between two computed ones; of these sums, the root of the sum of squares. Errors are taken not to feed back.",
     ),
-    (
+    _column(
         "psnr_mean",
         "PSNR",
         ".1f",
         "PSNR in dB that the final error promises if latents are images from -1 to 1: 10 log10(4 n / error^2), n numbers of a latent.",
     ),
-    ("psnr_worst", "worst PSNR", ".1f", "The same of the worst sample."),
-    ("rank", "Spearman", ".2f", "Of gates: rank correlation of the gate's error with the true error, over all judged drafts."),
+    _column("psnr_worst", "worst PSNR", ".1f", "The same of the worst sample."),
+    _column("rank", "Spearman", ".2f", "Of gates: rank correlation of the gate's error with the true error, over all judged drafts."),
 )
-"""Key in `Score.figures`, heading, format, meaning."""
+"""Columns of `Score.figures`."""
+
+UP = {
+    "psnr_mean": "promised PSNR (dB), mean",
+    "psnr_worst": "promised PSNR (dB), worst sample",
+    "error_mean": "relative error, mean",
+    "error_worst": "relative error, worst sample",
+    "final_error_mean": "predicted error of the final latent",
+}
 
 
-def cells_of(figures: dict[str, Any], columns: Sequence[tuple[str, ...]]) -> list[str]:
+def cells_of(figures: Figures, columns: Sequence[tuple[str, ...]]) -> list[str]:
     """Return a line's numbers as text, empty where one is not known."""
-    return ["" if (value := figures[key]) is None else format(value, form) for key, _, form, *_ in columns]
+    return [_column(key, title, form, "").text(figures) for key, title, form, *_ in columns]
 
 
 def write_table(scores: Sequence[Score], path: Path) -> Path:
@@ -79,37 +103,42 @@ def write_page(trace: Trace, scores: Sequence[Score], gaps: Sequence[GapErrors],
     Raises:
         ImportError: Without jinja2 or plotly (``pip install 'foreseer[workbench]'``).
     """
-    import jinja2
-    from plotly.offline import get_plotlyjs
-
-    here = files("foreseer.workbench")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    rows = [(score, cells_of(score.figures(), COLUMNS)) for score in scores]
-    shown = [number for number in range(len(COLUMNS)) if any(cells[number] for _, cells in rows)]
-    data = {
-        "scores": [_point(score) for score in scores],
-        "gaps": [{"name": g.predictor, "error": [[_plain(v) for v in row] for row in g.error]} for g in gaps],
-        "gates": [_evidence(score) for score in scores if score.judged is not None and score.judged.comparable.any()],
-    }
-    text = environment.from_string((here / "replay.html").read_text(encoding="utf-8")).render(
-        trace=trace,
-        site=str(scores[0].site),
-        columns=[COLUMNS[number] for number in shown],
-        rows=[(score, [cells[number] for number in shown], _steps(score)) for score, cells in rows],
-        closed=[(one.score.name, cells_of(one.figures(), CLOSED)) for one in measured],
-        closed_columns=[title for _, title, _ in CLOSED],
-        samples=len(measured[0].error) if measured else 0,
-        data=json.dumps(data, allow_nan=False).replace("<", "\\u003c"),
-        has_gaps=bool(gaps),
-        has_gates=bool(data["gates"]),
-        promised=any(len(score.promise) for score in scores),
-        notes=[(score.name, score.note) for score in scores if score.note],
-        style=(files("foreseer.bench") / "report.css").read_text(encoding="utf-8"),
-        script=(here / "replay.js").read_text(encoding="utf-8"),
-        plotly=get_plotlyjs(),
+    site, lines = scores[0].site, [score.figures() | {"steps": _steps(score), "name": score.name} for score in scores]
+    columns = [*COLUMNS, Column("computed steps", "", lambda line: str(line["steps"]))]
+    gates = {score.name: judged for score in scores if (judged := score.judged) is not None and judged.comparable.any()}
+    notes = [(score.name, score.note) for score in scores if score.note]
+    further = "What came of it with the model is under Closed loop." if measured else "Run the best with the model: --closed-loop 3."
+    warning = (
+        "Open loop. The history of every forecast is that of full computation: features as they were recorded. In a "
+        "real run an error moves the latents, and with them everything that is computed later; none of that is in "
+        f"these numbers. They rank predictors and schedules, and say what one forecast is off by. {further}"
     )
-    write_whole(path, text)
-    return path
+    return write(
+        path,
+        f"foreseer replay: {site}, {trace.num_steps} steps",
+        f"Replay at {site}, {trace.num_steps} steps, {trace.samples} samples",
+        [Text(warning, "card warn")],
+        [
+            Section("Cost and error", [_scores_chart(lines)]),
+            Section(
+                "Table",
+                [
+                    Text("A column\u2019s head sorts by it."),
+                    Table("policy and predictor", columns, [("", lines)], _name),
+                    *([Facts(notes)] if notes else []),
+                ],
+            ),
+            Section("Closed loop", _closed(measured)),
+            Section("Error by gap and step", _gaps(gaps)),
+            Section("Evidence against truth", _gates(gates) if gates else []),
+            Section("What the columns mean", [Facts([(c.title, c.note) for c in known(COLUMNS, lines)])]),
+            Section("The recording", [Facts(_about(trace))]),
+        ],
+    )
+
+
+def _name(line: Figures) -> str:
+    return str(line["name"])
 
 
 def _steps(score: Score) -> str:
@@ -119,28 +148,91 @@ def _steps(score: Score) -> str:
     return f"{fewest} to {most} steps, other steps for other samples"
 
 
-def _point(score: Score) -> dict[str, Any]:
-    figures = score.figures()
-    keys = ("policy", "predictor", "kind", "computed", "error_mean", "error_worst", "final_error_mean", "psnr_mean", "psnr_worst")
-    return {"name": score.name} | {key: _plain(figures[key]) if isinstance(figures[key], float) else figures[key] for key in keys}
+def _scores_chart(lines: Sequence[Figures]) -> Chart:
+    """Computed steps against an error that the reader chooses, a colour for each predictor; gates are outlines."""
+    predictors = list(dict.fromkeys(line["predictor"] for line in lines))
+    kinds = dict.fromkeys((predictors.index(line["predictor"]), line["kind"]) for line in lines)
+
+    def figure(key: str) -> dict[str, Any]:
+        traces = []
+        for place, kind in sorted(kinds, key=lambda one: (one[0], one[1] == "gate")):
+            predictor, gate = predictors[place], kind == "gate"
+            own = [line for line in lines if line["predictor"] == predictor and line["kind"] == kind]
+            symbol = SHAPES[place % len(SHAPES)] + "-open" * gate
+            traces.append(
+                {
+                    "type": "scatter",
+                    "mode": "markers",
+                    "name": html.escape(predictor, quote=False) + " (gates)" * gate,
+                    "x": [finite(line["computed"]) for line in own],
+                    "y": [finite(line[key]) for line in own],
+                    "text": [escaped(line["name"]) for line in own],
+                    "hovertemplate": "%{text}<br>%{x} steps, %{y:.4g}<extra></extra>",
+                    "marker": {"size": 9, "color": COLORS[place % len(COLORS)], "symbol": symbol},
+                }
+            )
+        psnr = key.startswith("psnr")
+        title = f"{UP[key]}, {'higher' if psnr else 'lower'} is better"
+        up = axis(title, type="linear" if psnr else "log", exponentformat="power")
+        return {"data": traces, "layout": layout(axis("computed steps"), up, showlegend=True)}
+
+    offered = {key: title for key, title in UP.items() if any(line[key] is not None for line in lines)}
+    return Chart({key: figure(key) for key in offered}, "Computed steps against error", {"up": offered})
 
 
-def _evidence(score: Score) -> dict[str, Any]:
-    assert score.judged is not None
-    judged, chosen = score.judged, score.judged.comparable
-    by_step = [{"step": int(step), "rank": _plain(judged.rank(int(step)))} for step in np.unique(judged.step[chosen])]
-    rank = judged.rank()
-    return {
-        "name": score.name,
-        "error": judged.error[chosen].tolist(),
-        "truth": judged.truth[chosen].tolist(),
-        "accepted": judged.accepted[chosen].tolist(),
-        "step": judged.step[chosen].tolist(),
-        "threshold": sorted({_plain(float(t)) for t in judged.threshold[chosen] if math.isfinite(t)}),
-        "rank": _plain(rank),
-        "by_step": by_step,
+def _closed(measured: Sequence[Measured]) -> list[Any]:
+    if not measured:
+        return []
+    text = (
+        f"The same with the model, on {len(measured[0].error)} other samples. Above 1, \u201cpredicted / measured\u201d says "
+        "that open loop was cautious; below, that errors fed back. PSNR is measured on decoded images; the "
+        "prediction takes latents for images."
+    )
+    columns = [_column(key, title, form, "") for key, title, form in CLOSED]
+    return [Text(text), Table("policy and predictor", columns, [("", [one.figures() for one in measured])], _name)]
+
+
+def _gaps(gaps: Sequence[GapErrors]) -> list[Any]:
+    if not gaps:
+        return []
+    text = "Relative error of step k, forecast from anchors at k - g, k - 2g and so on, as many as the predictor looks at; mean over the samples."
+    figures = {found.predictor: _heat(found) for found in gaps}
+    return [Text(text), Chart(figures, "Heat map of errors by gap and step", {"predictor": {key: key for key in figures}})]
+
+
+def _heat(found: GapErrors) -> dict[str, Any]:
+    error = [[finite(value) for value in row] for row in found.error.tolist()]
+    logs = [[math.log10(value) if value else None for value in row] for row in error]
+    present = [value for row in logs for value in row if value is not None] or [0.0]
+    ticks = list(range(math.floor(min(present)), math.ceil(max(present)) + 1))
+    bar = {"thickness": 12, "tickvals": ticks, "ticktext": [f"1e{tick}" for tick in ticks], "title": {"text": "error"}}
+    heat = {
+        "type": "heatmap",
+        "z": logs,
+        "y": list(range(1, len(error) + 1)),
+        "customdata": error,
+        "colorscale": "Viridis",
+        "colorbar": bar,
+        "hovertemplate": "step %{x}, gap %{y}: %{customdata:.4g}<extra></extra>",
     }
+    up = axis("gap between anchors, steps", showgrid=False, dtick=1)
+    return {"data": [heat], "layout": layout(axis("step that is forecast", showgrid=False), up)}
 
 
-def _plain(value: float) -> float | None:
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+def _gates(gates: dict[str, Any]) -> list[Any]:
+    text = (
+        "Each dot is one sample in one step: what the gate saw, and how far the forecast was off. A gate that knows "
+        "the truth puts them on a rising line; its threshold is grey."
+    )
+    return [Text(text), evidence_chart(gates), ranks_chart(gates)]
+
+
+def _about(trace: Trace) -> list[tuple[str, str]]:
+    steps = ", ".join(map(str, trace.measured))
+    return [
+        ("model", trace.signature.model or "not known"),
+        ("scheduler", trace.signature.scheduler or "not known"),
+        ("sites", ", ".join(map(str, trace.sites))),
+        ("samples", ", ".join(map(str, trace.labels))),
+        ("sensitivities", f"of {trace.target}, measured at steps {steps}" if trace.measured else "none"),
+    ]

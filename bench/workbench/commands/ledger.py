@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import attrs
 
-from foreseer.console import complain, console, needs, table
+from foreseer.columns import listed
+from foreseer.console import complain, console, needs
 from foreseer.document import plain
 from foreseer.files import refuse_unwritable_folder, write_csv
 
 if TYPE_CHECKING:
-    from foreseer.workbench.judgements import Entry, Judgements, StepCounts
+    from foreseer.workbench.judgements import Entry, Judgements
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
@@ -29,7 +30,7 @@ def ledger(
     file: Annotated[Path, typer.Argument(help="A file that the observer `ledger` wrote.")],
     tolerance: Annotated[float | None, typer.Option(help="The true error that is tolerable. Default: the median of the true errors of each policy.")] = None,
     at: Annotated[str, typer.Option(help="Whose error is the truth: site (the forecast feature) or output (known of accepted drafts only).")] = "site",
-    out: Annotated[Path | None, typer.Option(help="Folder for pictures and CSV; made if it is missing.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the page and CSV; made if it is missing.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Hold a gate's decisions against the truth: false accepts and rejects, ranks, other thresholds."""
@@ -59,25 +60,16 @@ def ledger(
 
 
 def _print(found: dict[str, Judgements], tolerances: dict[str, float], metric: str, at: str) -> None:
+    from foreseer.workbench.ledger_page import COLUMNS, step_of
+
     out = console()
-    columns = ("step", "drafts", "judged", "accepted", "false accepts", "false rejects", "gate's error", "true error", "worst", "Spearman")
     for name, judged in found.items():
         tolerance = tolerances[name]
-        shown = table(*columns, **{column: {"justify": "right"} for column in columns})
-        for counts in judged.table(tolerance):
-            shown.add_row(*_cells(counts), style="bold" if counts.step is None else "")
         out.print(Text(name, style="bold"))
-        out.print(shown)
+        out.print(listed("step", COLUMNS, judged.table(tolerance), step_of))
         area = judged.sweep(tolerance).area
         ranked = f" Area under the threshold sweep: {area:.3f}." if math.isfinite(area) else ""
         out.print(f"True error: {metric} of the {'forecast feature' if at == 'site' else 'output'}; tolerated: {tolerance:.3g}.{ranked}\n")
-
-
-def _cells(counts: StepCounts) -> list[str]:
-    whole = [counts.drafts, counts.judged, counts.accepted, counts.false_accepts, counts.false_rejects]
-    numbers = [f"{value:.3g}" if math.isfinite(value) else "" for value in (counts.error_mean, counts.truth_mean, counts.truth_worst)]
-    rank = f"{counts.rank:.2f}" if math.isfinite(counts.rank) else ""
-    return ["all" if counts.step is None else str(counts.step), *("" if n is None else str(n) for n in whole), *numbers, rank]
 
 
 def _figures(judged: Judgements, tolerance: float) -> dict[str, Any]:
@@ -85,17 +77,13 @@ def _figures(judged: Judgements, tolerance: float) -> dict[str, Any]:
 
 
 def _write(found: dict[str, Judgements], policies: dict[str, list[Entry]], tolerances: dict[str, float], out: Path) -> list[Path]:
-    """Write, for each policy, three pictures, the counts and the entries."""
+    """Write the page, and for each policy the counts and the entries."""
     from foreseer.bench.files import file_names
-    from foreseer.workbench.ledger_pictures import draw_calibration, draw_counts, draw_roc
+    from foreseer.workbench.ledger_page import write_page
 
-    written = []
+    written = [write_page(found, tolerances, out / "index.html")]
     for name, short in file_names(found).items():
         judged, tolerance = found[name], tolerances[name]
-        if judged.comparable.any():
-            written.append(draw_calibration(judged, out / f"{short}-calibration.png", title=name, tolerance=tolerance))
-            written.append(draw_roc(judged, tolerance, out / f"{short}-thresholds.png", title=name))
-        written.append(draw_counts(judged, tolerance, out / f"{short}-steps.png", title=name))
         written.append(_csv(out / f"{short}-steps.csv", list(map(attrs.asdict, judged.table(tolerance)))))
         written.append(_csv(out / f"{short}-rows.csv", [line for entry in policies[name] for line in _rows(entry)]))
     return written

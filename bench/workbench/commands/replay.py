@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from foreseer.columns import known, listed
 from foreseer.console import complain, console, needs, progress, table
 from foreseer.document import plain
 from foreseer.errors import OptionError
@@ -36,7 +37,7 @@ def replay(
     ] = None,
     gates: Annotated[list[str] | None, typer.Option(metavar=SPEC, help="Policies that judge features, run in a session.")] = None,
     site: Annotated[str, typer.Option(help="What schedules forecast: last, first, output, a block's number, or a recorded site such as 11.block.")] = "last",
-    out: Annotated[Path | None, typer.Option(help="Folder for the page, pictures and the table; made if it is missing.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the page and the table; made if it is missing.")] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Write the error of every sample and step too: errors.csv in --out.")] = False,
     closed_loop: Annotated[
         list[str] | None, typer.Option(metavar="N|NAME...", help="Run the N best with the model, or those of these names, on other samples.")
@@ -114,13 +115,8 @@ def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) 
     from foreseer.workbench.closed_loop import CLOSED
     from foreseer.workbench.replay_page import COLUMNS, cells_of
 
-    out = console()
-    rows = [(score, cells_of(score.figures(), COLUMNS)) for score in scores]
-    shown = [number for number in range(len(COLUMNS)) if any(cells[number] for _, cells in rows)]
-    listed = table("policy and predictor", *(COLUMNS[n][1] for n in shown), **{COLUMNS[n][1]: {"justify": "right"} for n in shown})
-    for score, cells in rows:
-        listed.add_row(Text(score.name), *(cells[n] for n in shown))
-    out.print(listed)
+    out, lines = console(), [score.figures() | {"name": score.name} for score in scores]
+    out.print(listed("policy and predictor", known(COLUMNS, lines), lines, lambda line: str(line["name"])))
     out.print(
         f"\nOpen loop at {scores[0].site}, {trace.samples} samples: the history of every forecast is that of full computation, and errors do not feed back. "
         "Errors are relative; computed steps have none."
@@ -144,20 +140,13 @@ def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) 
 
 
 def _write(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured], predictors: Sequence[str], site: str, out: Path, as_csv: bool) -> list[Path]:
-    from foreseer.bench.files import file_names
-    from foreseer.workbench.ledger_pictures import draw_calibration
     from foreseer.workbench.predictors import is_linear
     from foreseer.workbench.replay import gap_errors, site_of
     from foreseer.workbench.replay_page import write_errors, write_page, write_table
-    from foreseer.workbench.replay_pictures import draw_gap_errors, draw_scores
 
     where = site_of(trace, site)
     gaps = [gap_errors(trace, predictor, where) for predictor in predictors or ["taylor:max_order=1"] if is_linear(trace, predictor, where)]
-    names = file_names([g.predictor for g in gaps])
-    written = [draw_gap_errors(g, out / f"gaps-{names[g.predictor]}.png", site=str(where)) for g in gaps]
-    judged = {score.name: score.judged for score in scores if score.judged is not None and score.judged.comparable.any()}
-    written += [draw_calibration(judged[name], out / f"evidence-{short}.png", title=name) for name, short in file_names(judged).items()]
-    written += [draw_scores(scores, out / "scores.png"), write_table(scores, out / "table.csv")]
+    written = [write_table(scores, out / "table.csv")]
     if as_csv:
         written.append(write_errors(trace, scores, out / "errors.csv"))
     return [*written, write_page(trace, scores, gaps, measured, out / "index.html")]
