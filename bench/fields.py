@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable_folder
+from foreseer.options import Range
 
 __all__ = [
     "DTYPES",
@@ -19,7 +21,6 @@ __all__ = [
     "check_folder",
     "number",
     "refuse_device",
-    "truth",
     "whole",
 ]
 
@@ -30,29 +31,21 @@ Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]
 
 def whole(low: int, high: int | None = None) -> Validator:
     """Return a validator for whole numbers of at least ``low``, and at most ``high`` where it is given."""
-
-    def check(settings: object, attribute: attrs.Attribute[int], value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, int) or value < low or (high is not None and value > high):
-            allowed = f">= {low}" if high is None else f"from {low} to {high}"
-            raise OptionError(f"{attribute.name}={value!r} is out of range; write a whole number {allowed}")
-
-    return check
+    words = f">= {low}" if high is None else f"from {low} to {high}"
+    return _within(Range(int, low, math.inf if high is None else high), f"a whole number {words}")
 
 
 def number(low: float, high: float, *, hint: str = "") -> Validator:
     """Return a validator for numbers from ``low`` to ``high``; the hint goes into the message."""
+    return _within(Range(float, low, high), f"a number from {low:g} to {high:g}" + f" ({hint})" * bool(hint))
 
-    def check(settings: object, attribute: attrs.Attribute[float], value: object) -> None:
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-            raise OptionError(f"{attribute.name}={value!r} is out of range; write a number from {low:g} to {high:g}{f' ({hint})' if hint else ''}")
+
+def _within(limits: Range, words: str) -> Validator:
+    def check(settings: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not limits.allows(value):
+            raise OptionError(f"{attribute.name}={value!r} is out of range; write {words}")
 
     return check
-
-
-def truth(settings: object, attribute: attrs.Attribute[bool], value: object) -> None:
-    """Refuse what is neither True nor False."""
-    if not isinstance(value, bool):
-        raise OptionError(f"{attribute.name}={value!r} is out of range; write True or False")
 
 
 def check_device(settings: object, attribute: attrs.Attribute[str], value: str) -> None:
