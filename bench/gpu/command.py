@@ -16,13 +16,19 @@ __all__ = ["gpu"]
 def gpu(
     out: Annotated[Path, typer.Option(help="The JSON file of the results; the same command goes on with what is there.")],
     models: Annotated[list[str] | None, typer.Option(help="Models; all of the scale if left out.")] = None,
-    policies: Annotated[list[str] | None, typer.Option(help="Lanes, such as taylorseer-5 or speca, or installed policies with their options.")] = None,
+    policies: Annotated[
+        list[str] | None,
+        typer.Option(help="Lanes, such as taylorseer-5 or speca, or installed policies with their options."),
+    ] = None,
     scale: Annotated[str, typer.Option(help="published, mid (two laws on the CPU) or tiny (to try the script out).")] = "published",
     steps: Annotated[int, typer.Option(help="Steps of a run.")] = 50,
     repeats: Annotated[int, typer.Option(help="Runs of each lane.")] = 3,
     full_steps: Annotated[int, typer.Option(help="Steps of full computation beside each run.")] = 10,
     device: Annotated[str, typer.Option(help="cuda, cuda:1 or cpu; cpu where the scale is mid.")] = "",
-    dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32; bfloat16 on a GPU and float32 on the CPU if left out.")] = "",
+    dtype: Annotated[
+        str,
+        typer.Option(help="bfloat16, float16 or float32; bfloat16 on a GPU and float32 on the CPU if left out."),
+    ] = "",
     compiled: Annotated[bool, typer.Option("--compile", help="Compile each block (regional compilation).")] = False,
     history_device: Annotated[str, typer.Option(help="cpu keeps the features in pinned memory of the host.")] = "",
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what is there.")] = False,
@@ -44,7 +50,14 @@ def gpu(
     )
     try:
         with needs("bench gpu", "bench"):
-            record = time_all(settings, models or (), policies or (), out, restart=restart, tell=lambda what: typer.echo(what, err=True))
+            record = time_all(
+                settings,
+                models or (),
+                policies or (),
+                out,
+                restart=restart,
+                tell=lambda what: typer.echo(what, err=True),
+            )
     except KeyboardInterrupt:
         if out.exists():
             print_timings(json.loads(out.read_text()))
