@@ -19,7 +19,7 @@ __all__ = ["MEASURING_ERROR", "UNMEASURABLE", "Took", "possible", "speedup_text"
 T = TypeVar("T")
 
 MEASURING_ERROR = 0.05
-"""A speed-up may be so much above what the work allows; beyond it the machine was measured, and not the run."""
+"""A speed-up may be so much above what the work allows. Beyond it the machine was measured, not the run."""
 
 UNMEASURABLE = "not measurable now"
 """What is shown in the place of a speed-up that cannot be."""

@@ -1,11 +1,12 @@
-"""`foreseer bench`: run, diff and report. Nothing heavy is imported before a command runs."""
+"""`foreseer bench`: run, diff, report and gpu. Nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated
 
-from foreseer.console import needs, progress
+from foreseer.bench.gpu.command import gpu
+from foreseer.console import Several, needs, progress
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 
@@ -58,3 +59,6 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of results.")]) -
         results = Results.load(folder)
         print_results(results)
         typer.echo(f"page: {write_page(results, folder if folder.is_dir() else folder.parent)}")
+
+
+bench.command(cls=Several)(gpu)

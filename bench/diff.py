@@ -2,7 +2,7 @@
 
 How noise is judged. Figures of samples are paired where both results drew the same samples (family, seed, steps, guidance, dtype): the mean of the
 differences counts as a change where it is beyond noise as `foreseer.bench.noise` has it; of a single sample that differs nobody can say. Without pairs, the
-standard errors of both means count, and the smaller number of samples. Wall-clock ratios
+standard errors of both means count, and the smaller number of samples. Ratios of time
 are held against the notches of their medians, 1.57 IQR / sqrt(n), added in squares, with three timed runs at least on each side. Counts (steps are
 figures of samples; block-rows, FLOPs, bytes are not) have no noise: any change is one, except of CUDA's allocator, where 1 % is let pass.
 """
@@ -81,7 +81,7 @@ def diff(before: Results, after: Results) -> Diff:
     old, new = ({lane.key: lane for lane in results.lanes} for results in (before, after))
     both = [key for key in old if key in new]
     return Diff(
-        changes=tuple(change for key in both for change in _changes(old[key], new[key], paired)),
+        changes=tuple(change for key in both for change in _changes(old[key], new[key], paired, (before.speedup(old[key]), after.speedup(new[key])))),
         only_before=tuple(_title(key) for key in old if key not in new),
         only_after=tuple(_title(key) for key in new if key not in old),
         errors=tuple((_title(key), old[key].error, new[key].error) for key in both if old[key].error != new[key].error),
@@ -112,7 +112,7 @@ def _conditions(before: Results, after: Results) -> list[str]:
     return [text for text in dict.fromkeys(found) if not text.startswith(("lanes:", "peers:"))]
 
 
-def _changes(old: LaneResult, new: LaneResult, paired: bool) -> list[Change]:
+def _changes(old: LaneResult, new: LaneResult, paired: bool, speedups: tuple[float, float]) -> list[Change]:
     if not old.units or not new.units:
         return []
 
@@ -160,11 +160,10 @@ def _changes(old: LaneResult, new: LaneResult, paired: bool) -> list[Change]:
         known = samples > 1 or bool(np.array_equal(a, b))
         noise *= standard_errors(samples) if samples > 1 else 0.0
         found.append(change(figure, float(a.mean()), float(b.mean()), float(b.mean() - a.mean()), noise, higher, known))
-    if old.ratios and new.ratios:
-        medians = float(np.median(old.ratios)), float(np.median(new.ratios))
+    if old.ratios and new.ratios and old.by_clock == new.by_clock and all(map(math.isfinite, speedups)):
         enough = min(len(old.ratios), len(new.ratios)) >= TIMED_RUNS
         noise = math.hypot(_notch(old.ratios), _notch(new.ratios))
-        found.append(change("speedup", *medians, medians[1] - medians[0], noise, True, enough))
+        found.append(change("speedup", *speedups, speedups[1] - speedups[0], noise, True, enough))
     held = [max(unit.bytes_held for unit in lane.units) for lane in (old, new)]
     counts: list[tuple[str, float, float, float]] = [("bytes_held", held[0], held[1], 0.0)]
     if {unit.number: unit.indices for unit in old.units} == {unit.number: unit.indices for unit in new.units}:

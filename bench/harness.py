@@ -39,7 +39,13 @@ Tell = Callable[[str, int, int], None]
 """Told what begins, how many units are done, and how many there will be as far as is known."""
 
 
-def run_benchmark(settings: BenchSettings, out: Path, *, restart: bool = False, tell: Tell = lambda what, done, total: None) -> Results:
+def run_benchmark(
+    settings: BenchSettings,
+    out: Path,
+    *,
+    restart: bool = False,
+    tell: Tell = lambda what, done, total: None,
+) -> Results:
     """Run a benchmark, or go on with one.
 
     Args:
@@ -154,9 +160,10 @@ class Harness:
         They are timed after the others, so that their speed-ups are less certain.
         """
         for size in self._settings.batch:
-            own = {lane: LaneResult(name=lane.name, kind=lane.kind, batch=size, num_steps=self.results.num_steps) for lane in lanes}
+            common: dict[str, Any] = {"batch": size, "num_steps": self.results.num_steps}
+            own = [LaneResult(name=lane.name, kind=lane.kind, **common) for lane in lanes]
             self._measuring.given |= {lane.name: lane for lane in lanes}
-            keys = self._add(list(own.values()))
+            keys = self._add(own)
             for number in range(len(self._batches_of(size))):
                 self._measure(keys, number)
         return self._save(finished=True)
@@ -168,15 +175,26 @@ class Harness:
             chosen = {p.name: p.default for p in signature_of(spec.factory).parameters.values()} | dict(spec.options)
             options = {name: getattr(value, "__name__", str(value)) if callable(value) else value for name, value in chosen.items()}
             kind: Any = "policy" if isinstance(spec, PolicySpec) else "peer"
-            lanes.append(LaneResult(name=str(spec), kind=kind, batch=batch, num_steps=self.results.num_steps, method=spec.name, options=options))
+            lanes.append(
+                LaneResult(
+                    name=str(spec),
+                    kind=kind,
+                    batch=batch,
+                    num_steps=self.results.num_steps,
+                    method=spec.name,
+                    options=options,
+                )
+            )
             self._measuring.given[str(spec)] = spec
         return lanes
 
     def _fewer(self, batch: int, *, first: bool = False) -> list[LaneResult]:
         """Plain sampling at each lane's number of computed steps, or of those of the first batch alone."""
-        done = [lane for lane in self._lanes.values() if lane.batch == batch and lane.kind in ("policy", "peer") and lane.units]
+        here = [lane for lane in self._lanes.values() if lane.batch == batch and lane.units]
+        done = [lane for lane in here if lane.kind in ("policy", "peer")]
         counts = sorted({as_many(lane.units[0].steps if first else lane.steps) for lane in done})
-        return [LaneResult(name=fewer_name(count), kind="fewer", batch=batch, num_steps=count) for count in counts if count < self.results.num_steps]
+        found = [LaneResult(name=fewer_name(n), kind="fewer", batch=batch, num_steps=n) for n in counts]
+        return [lane for lane in found if lane.num_steps < self.results.num_steps]
 
     def _add(self, lanes: Sequence[LaneResult]) -> list[Key]:
         self._lanes |= {lane.key: lane for lane in lanes if lane.key not in self._lanes}
@@ -184,7 +202,7 @@ class Harness:
         return [lane.key for lane in lanes]
 
     def _batches_of(self, batch: int) -> list[tuple[int, ...]]:
-        """Which samples are drawn together. Batches that are chosen are kept with the results, so that a run that goes on has them again."""
+        """Which samples are drawn together; where that was chosen it is kept, for a run that goes on."""
         if self._settings.together == "as drawn":
             return split(range(self._settings.samples), batch)
         kept = dict(self.results.batches)
@@ -194,8 +212,9 @@ class Harness:
         return list(kept[str(batch)])
 
     def _measure(self, keys: Sequence[Key], number: int) -> None:
-        """Measure what is not there yet of lanes of one batch size on one batch, every second time in reverse."""
-        first = [key for key in keys if self._lanes[key].kind == "full"]  # the others are compared with what it drew
+        """Measure what is not there yet of lanes of one batch size on one batch, every second in reverse."""
+        # the others are compared with what full computation drew
+        first = [key for key in keys if self._lanes[key].kind == "full"]
         others = [key for key in keys if key not in first]
         for key in [*first, *(reversed(others) if number % 2 else others)]:
             lane = self._lanes[key]
@@ -205,7 +224,8 @@ class Harness:
             total = sum(-(-self._settings.samples // lane.batch) for lane in self._lanes.values())
             done = sum(len(lane.units) for lane in self._lanes.values())
             self._tell(f"{lane.name}, batch {number + 1} of {len(batches)}", done, total)
-            full = None if lane.kind == "full" else self._full(lane.batch, number)  # a damaged file is no fault of the lane
+            # a damaged file is no fault of the lane
+            full = None if lane.kind == "full" else self._full(lane.batch, number)
             found = self._caught(lane, functools.partial(self._unit, lane, number, batches, full))
             if found is not None:  # a full disk is no fault of the lane
                 self._lanes[key], drawn = found
@@ -213,7 +233,7 @@ class Harness:
             self._save()
 
     def _caught(self, lane: LaneResult, measure: Callable[[], Any]) -> Any:
-        """Return what was measured. A lane that fails is a row that says so; without full computation there is nothing to compare with."""
+        """Return what was measured. A lane that fails is a row that says so, unless it is full computation."""
         try:
             return measure()
         except Exception as error:
@@ -227,8 +247,15 @@ class Harness:
         lane = self._lanes[FULL, batch]
         return next(unit for unit in lane.units if unit.number == number), self.store.drawn(lane.key, number)
 
-    def _unit(self, lane: LaneResult, number: int, batches: Sequence[Sequence[int]], full: tuple[Unit, Drawn] | None) -> tuple[LaneResult, Drawn]:
-        pairs = pairs_of(number, repeats=self._settings.repeats, batches=len(batches)) if full is not None else []
+    def _unit(
+        self,
+        lane: LaneResult,
+        number: int,
+        batches: Sequence[Sequence[int]],
+        full: tuple[Unit, Drawn] | None,
+    ) -> tuple[LaneResult, Drawn]:
+        repeats = 0 if full is None else self._settings.repeats
+        pairs = pairs_of(number, repeats=repeats, batches=len(batches))
         found = self._measuring.unit(lane, number, batches[number], pairs, full)
         for report in found.reports.values():
             self.reports.setdefault(lane.name, report)
@@ -236,7 +263,7 @@ class Harness:
             lane,
             units=tuple(sorted((*lane.units, found.unit), key=lambda unit: unit.number)),
             counted=found.cost or lane.counted,
-            reports=lane.reports if number else {name: report.to_dict() for name, report in found.reports.items()},
+            reports=lane.reports if number else {name: r.to_dict() for name, r in found.reports.items()},
             frechet=self._frechet(lane, found.drawn),
         )
         return done, found.drawn

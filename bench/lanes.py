@@ -84,8 +84,8 @@ class Sampling:
     @property
     def full_block_rows(self) -> float:
         """What ``block_rows`` were if all had been computed."""
-        runs = [(report.run.depth * report.run.rows, len(report.outcomes)) for report in self.reports.values()]
-        return float(sum(rows * steps for rows, steps in runs))
+        reports = self.reports.values()
+        return float(sum(r.run.depth * r.run.rows * len(r.outcomes) for r in reports))
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -138,16 +138,22 @@ class Sampler:
             latents, took = timed(lambda: self.draw(indices, num_steps), device)
         return Sampling(latents=latents, took=took, reports={} if attached is None else attached.reports)
 
-    def policy(self, spec: PolicySpec, indices: Sequence[int], observers: Sequence[object] = ()) -> AbstractContextManager[Attachment]:
+    def policy(
+        self,
+        spec: PolicySpec,
+        indices: Sequence[int],
+        observers: Sequence[object] = (),
+    ) -> AbstractContextManager[Attachment]:
         """Attach a policy for one run of these samples."""
-        return self.workload.attached(spec, num_steps=self.num_steps, samples=len(indices), observers=observers)
+        how = {"num_steps": self.num_steps, "samples": len(indices)}
+        return self.workload.attached(spec, observers=observers, **how)
 
 
 def keep_freed_memory() -> bool:
-    """Ask the C library to keep freed memory instead of giving it back to the system. Returns whether it could be asked (glibc).
+    """Ask the C library to keep freed memory. Returns whether it could be asked (glibc).
 
-    Otherwise whole steps pay for fetching the same pages again and again: on the bundled model up to a quarter of a step, in spells that hit one lane
-    and not the next. PyTorch's tuning guide recommends other allocators for this reason.
+    Otherwise whole steps pay for fetching the same pages again and again: on the bundled model up to a quarter
+    of a step, in spells that hit one lane and not the next. PyTorch's tuning guide recommends other allocators.
     """
     if not sys.platform.startswith("linux"):
         return False

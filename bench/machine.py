@@ -45,11 +45,21 @@ def versions() -> dict[str, str]:
     return found
 
 
-def circumstances(settings: Mapping[str, Any], versions: Mapping[str, str], machine: Mapping[str, str], git: Mapping[str, Any]) -> dict[str, Any]:
+def circumstances(
+    settings: Mapping[str, Any],
+    versions: Mapping[str, str],
+    machine: Mapping[str, str],
+    git: Mapping[str, Any],
+) -> dict[str, Any]:
     """Return what must be the same where a run goes on: settings, versions, GPU, processor and commit, by name."""
     kept = {**settings, **{f"version of {name}": version for name, version in versions.items()}}
     # without a GPU in it the machine is its processor; threads used are in its words
-    return {**kept, "GPU": machine.get("GPU"), "processor": machine.get("processor"), "commit": git.get("commit")}
+    return {
+        **kept,
+        "GPU": machine.get("GPU"),
+        "processor": machine.get("processor"),
+        "commit": git.get("commit"),
+    }
 
 
 @contextmanager
@@ -85,7 +95,10 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def _memory() -> str:

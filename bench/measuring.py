@@ -1,4 +1,4 @@
-"""One unit of a benchmark: a lane on a batch of samples, drawn once with everything counted, and timed in pairs."""
+"""One unit of a benchmark: a lane on a batch of samples, drawn once with everything counted, and timed."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ class Measuring:
         keep_freed_memory()
         self._settings, self._observers = settings, tuple(observers)
         workload = self._load()
-        self.sampler = Sampler.of(workload, seed=settings.seed, num_steps=settings.steps, guidance=settings.guidance)
+        steps, guidance = settings.steps, settings.guidance
+        self.sampler = Sampler.of(workload, seed=settings.seed, num_steps=steps, guidance=guidance)
         self.given: dict[str, PolicySpec | PeerSpec | LaneOf] = {}
         self._memory: dict[object, Any] = {}
         with count_blocks(blocks_of(workload)) as calls:
@@ -90,13 +91,15 @@ class Measuring:
             full: What full computation came to on this batch; None where that is what is drawn.
         """
         draws = self._settings.timed == "draws"
-        # A peer gets a model of its own: one that is disabled again can leave a model that computes the same and cannot be given to the next.
+        # A peer gets a model of its own: one that is disabled again can leave a model that computes the same and
+        # cannot be given to the next.
         sampler = attrs.evolve(self.sampler, workload=self._load()) if lane.kind == "peer" else self.sampler
         calls: list[BlockCalls] = []
         costs: list[Cost] = []
         counting = self._counting(sampler, lane, indices, calls, None if number or draws else costs)
         plain = draws and lane.kind != "peer"  # what counts blocks takes time from what is timed
-        run = sampler.run(indices, lane.num_steps, driven=self._driven(sampler, lane, indices) if plain else counting)
+        driven = self._driven(sampler, lane, indices) if plain else counting
+        run = sampler.run(indices, lane.num_steps, driven=driven)
         self._check(sampler.workload, lane)
         drawn = look_at(sampler.workload, judge(), run.latents)
         if draws:
@@ -121,25 +124,33 @@ class Measuring:
             clock_seconds=tuple(own.took.clock for own, _ in timed),
             full_seconds=tuple(beside for _, beside in timed),
             bytes_held=sum(sum(report.bytes_held.values()) for report in run.reports.values()),
-            warnings=tuple(dict.fromkeys(said for report in run.reports.values() for said in report.warnings)),
+            warnings=tuple(dict.fromkeys(said for r in run.reports.values() for said in r.warnings)),
         )
         cost = Counted(**attrs.asdict(costs[0])) if costs else None
         return Measured(unit=unit, drawn=drawn, reports=run.reports, cost=cost)
 
     def warm_up(self, lane: LaneResult) -> None:
-        """Draw one sample: a policy that cannot drive this model fails here, before anything long has begun."""
+        """Draw one sample. A policy that cannot drive this model fails here, before anything long has begun."""
         self.sampler.run([0], lane.num_steps, driven=self._driven(self.sampler, lane, [0], watched=False))
 
     def difficulty(self) -> list[float]:
-        """Return of each sample the relative error of its latent under `PROBE`. The same noises are as hard in every run."""
+        """Return of each sample the relative error of its latent under `PROBE`, which is the same in every run."""
         found: list[float] = []
         for indices in split(range(self._settings.samples), CALIBRATED):
             full = self.sampler.draw(indices)
-            off = self.sampler.run(indices, driven=self.sampler.policy(parse_policy(PROBE), indices)).latents - full
+            driven = self.sampler.policy(parse_policy(PROBE), indices)
+            off = self.sampler.run(indices, driven=driven).latents - full
             found += (off.flatten(1).norm(dim=1) / full.flatten(1).norm(dim=1)).tolist()
         return found
 
-    def _pair(self, sampler: Sampler, lane: LaneResult, indices: Sequence[int], *, full_first: bool) -> tuple[Sampling, float]:
+    def _pair(
+        self,
+        sampler: Sampler,
+        lane: LaneResult,
+        indices: Sequence[int],
+        *,
+        full_first: bool,
+    ) -> tuple[Sampling, float]:
         """Time a lane, and full computation right before or after it."""
         before = self.sampler.run(indices) if full_first else None
         own = sampler.run(indices, lane.num_steps, driven=self._driven(sampler, lane, indices))
@@ -154,7 +165,7 @@ class Measuring:
         calls: list[BlockCalls],
         costs: list[Cost] | None,
     ) -> Iterator[Attachment | None]:
-        """As `_driven`, with blocks counted from outside, and FLOPs and memory where there is a list for them."""
+        """As `_driven`, with blocks counted from outside; FLOPs and memory where there is a list for them."""
         with ExitStack() as stack:
             calls.append(stack.enter_context(count_blocks(blocks_of(sampler.workload))))
             attached = stack.enter_context(self._driven(sampler, lane, indices))
@@ -164,7 +175,14 @@ class Measuring:
             yield attached
 
     @contextmanager
-    def _driven(self, sampler: Sampler, lane: LaneResult, indices: Sequence[int], *, watched: bool = True) -> Iterator[Attachment | None]:
+    def _driven(
+        self,
+        sampler: Sampler,
+        lane: LaneResult,
+        indices: Sequence[int],
+        *,
+        watched: bool = True,
+    ) -> Iterator[Attachment | None]:
         """Let a lane's policy or peer drive a model for one draw."""
         given = self.given.get(lane.name)
         spec = given.of(indices) if isinstance(given, LaneOf) else given
@@ -184,10 +202,13 @@ class Measuring:
             yield None
 
     def _check(self, workload: Workload, lane: LaneResult) -> None:
-        """Raise where a peer was disabled and its model, or the one of the other lanes, is not what it was, by one input."""
+        """Raise where a peer left its model, or the one of the other lanes, other than it was, by one input."""
         if lane.kind != "peer":
             return
-        for whose, model in (("its model", workload), ("a model that it was never given", self.sampler.workload)):
+        for whose, model in (
+            ("its model", workload),
+            ("a model that it was never given", self.sampler.workload),
+        ):
             if not torch.equal(attrs.evolve(self.sampler, workload=model).draw([0], 2), self._found):
                 self.sampler = attrs.evolve(self.sampler, workload=self._load())
                 raise PeerError(f"it left {whose} changed after it was disabled: the output on one input is another")

@@ -20,17 +20,7 @@ from foreseer.document import plain, structured
 from foreseer.errors import ForeseerError, OptionError
 from foreseer.files import write_whole
 
-__all__ = [
-    "FIGURES",
-    "FILE",
-    "SCHEMA",
-    "Counted",
-    "Figure",
-    "LaneResult",
-    "NoLaneError",
-    "Results",
-    "Unit",
-]
+__all__ = ["FIGURES", "FILE", "SCHEMA", "Counted", "Figure", "LaneResult", "NoLaneError", "Results", "Unit"]
 
 SCHEMA = "1.1"
 """Version of the schema: a reader of 1.x reads every 1.y; what 2.0 writes, it refuses."""
@@ -197,6 +187,11 @@ class LaneResult:
     def block_rows(self) -> float:
         """Over all finished batches."""
         return sum(unit.block_rows for unit in self.units)
+
+    @property
+    def by_clock(self) -> bool:
+        """Whether its times are surely by the clock: those of schema 1.0 are."""
+        return not any(unit.clock_seconds for unit in self.units)
 
     @property
     def ratios(self) -> list[float]:

@@ -38,7 +38,9 @@ def sentence_of(results: Results, line: Line) -> str:
         return ""
     count = len(lane.indices)
     total = results.full(lane.batch).num_steps
-    costs = [f"{line.cost:.2f} of the block-rows"] + ([f"{line.speedup:.2f}x by the clock"] if math.isfinite(line.speedup) else [])
+    costs = [f"{line.cost:.2f} of the block-rows"] + (
+        [f"{line.speedup:.2f}x {'by the clock' if line.lane.by_clock else 'measured'}"] if math.isfinite(line.speedup) else []
+    )
     head = f"{lane.name} computes {_short(line.steps)} of {total} steps ({', '.join(costs)})"
     mean, worst = line.means.get("psnr", math.nan), line.worst.get("psnr", math.nan)
     if math.isinf(mean):

@@ -62,7 +62,7 @@ class Workload(Protocol):
         """
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Return ``(B, C, H, W)`` images or ``(B, F, C, H, W)`` videos in about [-1, 1], float32, on the CPU."""
+        """Return ``(B, C, H, W)`` images or ``(B, F, C, H, W)`` videos: about [-1, 1], float32, on the CPU."""
 
     def digits(self, frames: Tensor) -> Tensor | None:
         """Return what the digit classifier is to see of ``(N, C, H, W)`` images or frames: ``(N, 1, 8, 8)``.
@@ -70,7 +70,14 @@ class Workload(Protocol):
         None where samples are no digits: they then have neither an accuracy nor distances of features.
         """
 
-    def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> AbstractContextManager[Attachment]:
+    def attached(
+        self,
+        spec: PolicySpec,
+        *,
+        num_steps: int,
+        samples: int,
+        observers: Sequence[object] = (),
+    ) -> AbstractContextManager[Attachment]:
         """Attach a policy, and observers of its runs, for one `draw` of so many samples."""
 
 
@@ -97,7 +104,8 @@ def load_workload(name: str, *, device: str, dtype: str) -> Workload:
         load = HERE.get(name) or load_factory(name, group=WORKLOADS)
         found: Workload = load(device, DTYPES[dtype])
     except ImportError as error:
-        raise OptionError(f"family={name!r} cannot be loaded here: {error}; write another of {names}") from error
+        problem = f"family={name!r} cannot be loaded here: {error}"
+        raise OptionError(f"{problem}; write another of {names}") from error
     return found
 
 

@@ -291,13 +291,15 @@ def test_times_are_held_against_their_spread() -> None:
     """Law: a change of the median within the notches is noise, and with fewer than three runs nobody can say."""
 
     def timed(*ratios: float) -> Results:
-        return results(lane("timed", 30.0, seconds=[1.0] * len(ratios), full_seconds=ratios))
+        return results(lane("timed", 30.0, 0.5, seconds=[1.0] * len(ratios), full_seconds=ratios))
 
-    assert not diff(timed(2.0, 2.1, 1.9), timed(2.05, 2.15, 1.95)).changed
-    (change,) = diff(timed(2.0, 2.01, 1.99), timed(2.5, 2.51, 2.49)).changed
+    assert not diff(timed(1.8, 1.9, 1.7), timed(1.85, 1.95, 1.75)).changed
+    (change,) = diff(timed(1.5, 1.51, 1.49), timed(2.0, 2.01, 1.99)).changed
     assert (change.figure, change.better) == ("speedup", True)
-    (unknown,) = (c for c in diff(timed(2.0, 2.0), timed(9.0, 9.0)).changes if c.figure == "speedup")
+    (unknown,) = (c for c in diff(timed(1.0, 1.0), timed(2.0, 2.0)).changes if c.figure == "speedup")
     assert unknown.changed is None
+    for impossible in (timed(2.0, 2.01, 1.99), timed(9.0, 9.1, 8.9)), (timed(9.0, 9.1, 8.9), timed(2.0, 2.01, 1.99)):
+        assert not [c for c in diff(*impossible).changes if c.figure == "speedup"], "half of the blocks give 2x at most"
 
 
 def test_lanes_that_come_go_or_fail_are_told() -> None:

@@ -1,4 +1,4 @@
-"""The laws of ``python -m foreseer.bench.gpu``, on tiny shapes of the same kinds. Nothing here depends on how fast a machine is."""
+"""The laws of ``foreseer bench gpu``, on tiny shapes of the same kinds. Nothing here depends on how fast a machine is."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from torch import nn
 from typer.testing import CliRunner
 
 import foreseer
+from foreseer.__main__ import app
 from foreseer.adapters import ArrayBackbone
 from foreseer.adapters.blocks import find_blocks
 from foreseer.bench.gpu import suite
-from foreseer.bench.gpu.__main__ import app
 from foreseer.bench.gpu.device_work import STEPS as COUNTED
 from foreseer.bench.gpu.device_work import Work, device_work
 from foreseer.bench.gpu.forced import forced
@@ -191,7 +191,7 @@ def test_an_interruption_keeps_finished_lanes(tmp_path: Path, monkeypatch: pytes
 
     monkeypatch.setattr(suite, "lane_figures", interrupted)
     out = tmp_path / "results" / "a.json"
-    words = ["--scale", "tiny", "--device", "cpu", "--out", str(out), "--steps", "4", "--repeats", "2", "--models", "flux-dev"]
+    words = ["bench", "gpu", "--scale", "tiny", "--device", "cpu", "--out", str(out), "--steps", "4", "--repeats", "2", "--models", "flux-dev"]
     words += ["--policies", "taylorseer-5", "taylorseer-5-last"]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 130
@@ -332,7 +332,7 @@ def test_rates_that_cannot_be_are_refused(options: dict[str, Any], says: str) ->
 def test_a_device_that_is_not_there_is_told_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: one line, exit status 2."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    result = CliRunner().invoke(app, ["--out", str(tmp_path / "a.json")])
+    result = CliRunner().invoke(app, ["bench", "gpu", "--out", str(tmp_path / "a.json")])
     assert result.exit_code == 2
     assert "torch finds no CUDA device; write --device cpu --scale tiny" in result.output
 

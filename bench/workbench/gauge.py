@@ -1,4 +1,4 @@
-"""What a policy costs on a workload's samples, and how near it stays to full computation from the same noise."""
+"""What a policy costs on a workload's samples, and how near it stays to full computation of the same noise."""
 
 from __future__ import annotations
 

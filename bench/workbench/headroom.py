@@ -111,7 +111,10 @@ def headroom_lanes(trace: Trace, counts: Sequence[int]) -> list[LaneOf]:
         steps = "+".join(map(str, alike.budget(count).steps))
         spec = policy("planned", schedule=f"{steps}/{trace.num_steps}", predictor=PREDICTOR, target="last_block")
         lanes.append(LaneOf(f"best static ({_steps(count)})", "static", functools.partial(_same, spec)))
-        for what, plans in (("class", [classes[label] for label in trace.labels] if classes else []), ("sample", own)):
+        for what, plans in (
+            ("class", [classes[label] for label in trace.labels] if classes else []),
+            ("sample", own),
+        ):
             if plans:
                 schedules = [frozenset(plan.budget(count).steps) for plan in plans]
                 lanes.append(_each(f"best per {what}, hindsight ({_steps(count)})", schedules))

@@ -1,7 +1,7 @@
 """A full step and a forecast step of a FLUX that a CPU can run: 8 double and 16 single blocks, 512 wide, 1,024 tokens of image and 64 of text.
 
 Benchmarks, not tests: run them with `make bench`. Plain `pytest` calls each body once, on a tiny model, so that they cannot rot. The goal is a forecast of
-every module in 4 % of a full step; ``python -m foreseer.bench.gpu --scale mid`` measures it side by side, and what is spent outside of the blocks.
+every module in 4 % of a full step; ``foreseer bench gpu --scale mid`` measures it side by side, and what is spent outside of the blocks.
 """
 
 import pytest
