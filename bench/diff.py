@@ -9,8 +9,10 @@ figures of samples; block-rows, FLOPs, bytes are not) have no noise: any change 
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import attrs
 import numpy as np
@@ -116,20 +118,13 @@ def _changes(old: LaneResult, new: LaneResult, paired: bool, speedups: tuple[flo
     if not old.units or not new.units:
         return []
 
+    of = functools.partial(Change, lane=old.name, batch=old.batch)
+
     def change(figure: str, before: float, after: float, difference: float, noise: float, higher: bool | None, known: bool = True) -> Change:
         beyond = abs(difference) > noise + ROUNDING * max(1.0, abs(before))
         better = (difference > 0) == higher if beyond and known and higher is not None else None
-        return Change(
-            lane=old.name,
-            batch=old.batch,
-            figure=figure,
-            before=before,
-            after=after,
-            difference=difference,
-            noise=noise,
-            changed=beyond if known else None,
-            better=better,
-        )
+        values: dict[str, Any] = {"before": before, "after": after, "difference": difference, "noise": noise}
+        return of(figure=figure, **values, changed=beyond if known else None, better=better)
 
     found = []
     readers: list[tuple[str, Callable[[LaneResult], Sequence[float]], bool | None]] = [("steps", lambda lane: lane.steps, False)]
@@ -142,18 +137,9 @@ def _changes(old: LaneResult, new: LaneResult, paired: bool, speedups: tuple[flo
         broken = [any(map(math.isnan, values)) for values in raw]
         a, b = (counted(figure, values) for values in raw)
         if broken[0] != broken[1]:  # a figure that came or went is a change that no noise explains
-            lost = Change(
-                lane=old.name,
-                batch=old.batch,
-                figure=figure,
-                before=float(a.mean()),
-                after=float(b.mean()),
-                difference=float(b.mean() - a.mean()),
-                noise=0.0,
-                changed=True,
-                better=broken[0],
-            )
-            found.append(lost)
+            was, now = float(a.mean()), float(b.mean())
+            values: dict[str, Any] = {"before": was, "after": now, "difference": now - was, "noise": 0.0}
+            found.append(of(figure=figure, **values, changed=True, better=broken[0]))
         if broken[0] != broken[1] or np.isnan(a).any():
             continue
         noise, samples = (_error(b - a) if common else math.hypot(_error(a), _error(b))), min(len(a), len(b))

@@ -1,4 +1,4 @@
-"""Planned schedules against even ones, on samples that were not recorded: how `docs/results/planned_*.json` is made.
+"""Planned schedules against even ones, on samples that were not recorded: `docs/results/planned_*.json`.
 
     foreseer record --family dit --samples 16 --out dit.safetensors
     python docs/_build/planned_results.py dit.safetensors --family dit --out docs/results/planned_dit.json
@@ -15,18 +15,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import attrs
 import torch
 
-from foreseer.bench.workload import Workload, load_workload
+from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import facts
-from foreseer.psnr import likeness_of, psnr
-from foreseer.document import plain
+from foreseer.bench.workload import load_workload
 from foreseer.registry import parse_policy
+from foreseer.workbench.gauge import Gauge
 from foreseer.workbench.planner import plan, uniform_steps
 from foreseer.workbench.trace import Trace
 
 ROOT = Path(__file__).resolve().parents[2]
+FIGURES = ("steps_computed", "block_rows_ratio", "psnr_mean", "psnr_worst", "broken")
+"""What is kept of a lane."""
+KINDS = ["planned", "even", "planned, modules", "even, modules", "even to the last step, modules"]
+KINDS += ["cg_taylor", "speca"]
 GATES = {"cg_taylor": "cg_taylor:threshold={0}", "speca": "speca:threshold={0},target=last_block"}
 
 
@@ -60,44 +64,19 @@ def lanes_of(
                 yield f"{kind}, {number} steps", spelled
 
 
-def measure(
-    family: Workload, policy: str, batches: Sequence[range], *, seed: int, num_steps: int, guidance: float, full: Sequence[torch.Tensor]
-) -> dict[str, Any]:
-    """PSNR of each sample to full computation, and the steps that were computed for it."""
-    found, steps, ratio = [], [], []
-    for indices, reference in zip(batches, full, strict=True):
-        with family.attached(parse_policy(policy), num_steps=num_steps, samples=len(indices)) as attached:
-            images = family.decode(family.draw(indices, seed=seed, num_steps=num_steps, guidance=guidance))
-        found.append(psnr(images, reference))
-        reports = list(attached.reports.values())
-        steps.append(np.mean([report.computed.sum(axis=0).mean() for report in reports]))
-        ratio.append(sum(r.block_rows for r in reports) / sum(len(r.outcomes) * r.run.rows * r.run.depth for r in reports))
-    values = np.concatenate(found)
-    like = likeness_of(values)
-    return {
-        "policy": policy,
-        "steps_computed": float(np.mean(steps)),
-        "block_rows_ratio": float(np.mean(ratio)),
-        "psnr_mean": like.mean,
-        "psnr_worst": like.worst,
-        "broken": like.broken,
-        "psnr_per_sample": [plain(round(float(v), 3)) for v in values],
-    }
-
-
 def main() -> None:
     """Measure what is missing."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    form = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("trace", type=Path)
     parser.add_argument("--family", default="dit")
     parser.add_argument("--samples", type=int, default=64)
-    parser.add_argument("--first", type=int, default=100, help="index of the first sample; the recorded ones begin with 0")
+    first = "index of the first sample; the recorded ones begin with 0"
+    parser.add_argument("--first", type=int, default=100, help=first)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--budgets", type=int, nargs="+", default=[8, 10, 14, 18])
-    parser.add_argument(
-        "--kinds", nargs="+", default=["planned", "even", "planned, modules", "even, modules", "even to the last step, modules", "cg_taylor", "speca"]
-    )
+    parser.add_argument("--kinds", nargs="+", default=KINDS)
     parser.add_argument("--cg-taylor", type=float, nargs="+", default=[0.12], dest="cg_taylor")
     parser.add_argument("--speca", type=float, nargs="+", default=[0.3])
     parser.add_argument("--out", type=Path, required=True)
@@ -106,26 +85,28 @@ def main() -> None:
     trace = Trace.load(given.trace)
     if given.first < trace.samples and given.seed == 0:
         parser.error(f"samples from {given.first} on were recorded; write --first {trace.samples}")
-    family = load_workload(given.family, device="cpu", dtype="float32")
-    how = {"seed": given.seed, "num_steps": trace.num_steps, "guidance": family.guidance if trace.signature.guidance is None else trace.signature.guidance}
-    last = given.first + given.samples
-    batches = [range(start, min(start + given.batch, last)) for start in range(given.first, last, given.batch)]
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    workload = load_workload(given.family, device="cpu", dtype="float32")
+    how = {"seed": given.seed, "num_steps": trace.num_steps, "guidance": trace.signature.guidance}
+    sampler = Sampler.of(workload, **how)
+    gauge = Gauge(sampler, first=given.first, samples=given.samples, batch=given.batch)
+    asked = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     result: dict[str, Any] = {
         "family": given.family,
         "recorded": {"samples": trace.samples, "measured": list(trace.measured), "steps": trace.num_steps},
-        "samples": [given.first, last - 1],
+        "samples": [given.first, given.first + given.samples - 1],
         **how,
+        "guidance": sampler.guidance,
         "facts": {**facts("cpu"), "commit": commit},
         "lanes": {},
     }
     if given.out.exists():
         result["lanes"] = json.loads(given.out.read_text())["lanes"]
-    full = [family.decode(family.draw(indices, **how)) for indices in batches]
     thresholds = {"cg_taylor": given.cg_taylor, "speca": given.speca}
     for name, policy in lanes_of(trace, given.budgets, given.kinds, thresholds):
         if result["lanes"].get(name, {}).get("policy") != policy:
-            result["lanes"][name] = measure(family, policy, batches, full=full, **how)
+            found = attrs.asdict(gauge.measure(parse_policy(policy)).measured)
+            result["lanes"][name] = {"policy": policy, **{figure: found[figure] for figure in FIGURES}}
             given.out.parent.mkdir(parents=True, exist_ok=True)
             given.out.write_text(json.dumps(result, indent=1) + "\n")
         lane = result["lanes"][name]
