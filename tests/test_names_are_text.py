@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 from foreseer import Site
 from foreseer.__main__ import app
-from foreseer.bench import compare as comparing
 from foreseer.bench.compare import CompareSettings, Result, compare
+from foreseer.bench.families import DiTFamily
 from foreseer.bench.page import print_table
 from foreseer.bench.pictures import draw_samples, draw_speed_quality
+from foreseer.bench.workload import HERE
 from foreseer.console import complain, console, progress, table
 from foreseer.workbench.replay import Replay, gap_errors
 from foreseer.workbench.replay_pictures import draw_gap_errors, draw_scores
@@ -106,7 +107,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
     policies = tuple(f"taylorseer:interval={n}" for n in range(2, 2 + len(NAMES)))
     settings: dict[str, Any] = {"samples": 2, "batch": 2, "steps": 5, "out": tmp_path_factory.mktemp("[b]out[beta]")}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparing, "load_dit", lambda **_: model.eval().requires_grad_(False))
+        patch.setitem(HERE, "dit", lambda device, dtype: DiTFamily(model=model.eval().requires_grad_(False)))
         found = compare(CompareSettings(policies=policies, **settings), show=False)
     named = dict(zip(policies, NAMES, strict=True))
     rows = [attrs.evolve(row, name=named.get(row.name, row.name), warnings=(f"see {row.name}[/b]",)) for row in found.rows]
