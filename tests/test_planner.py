@@ -17,7 +17,14 @@ from foreseer.policies import taylor_weights
 from foreseer.schedule_plan import SchedulePlan
 from foreseer.signature import Signature
 from foreseer.types import Site
-from foreseer.workbench.planner import Limits, best_schedules, plan, predicted_errors, uniform_steps
+from foreseer.workbench.planner import (
+    Limits,
+    best_schedules,
+    plan,
+    predicted_errors,
+    uniform_steps,
+    until_next,
+)
 from foreseer.workbench.trace import Trace
 
 LAST = Site(1)
@@ -170,7 +177,7 @@ def test_an_even_interval_is_what_taylorseer_does():
 def test_a_step_that_must_not_be_forecast_is_computed():
     costs = np.ones((6, 5))
     costs[:, 3] = np.inf
-    found = best_schedules(costs)
+    found = best_schedules(until_next(costs))
     assert 3 in found[2][0]
     assert 1 not in found
 

@@ -25,7 +25,7 @@ from foreseer.workbench.forecast_errors import ForecastErrors, forecast_errors
 from foreseer.workbench.trace import Trace
 from foreseer.workbench.weights import LinearWeights
 
-__all__ = ["MOST_ANCHORS", "Limits", "best_schedules", "plan", "predicted_errors", "uniform_steps"]
+__all__ = ["Limits", "best_schedules", "plan", "predicted_errors", "uniform_steps", "until_next"]
 
 MOST_ANCHORS = 3
 """Of a predictor that looks at more, the newest so many are planned with."""
@@ -63,27 +63,28 @@ def uniform_steps(count: int, num_steps: int) -> tuple[int, ...]:
     return tuple(i * num_steps // count for i in range(count))
 
 
-def best_schedules(costs: Array, *, most: int | None = None, max_gap: int | None = None) -> dict[int, tuple[tuple[int, ...], float]]:
-    """Return for each number of computed steps the schedule of least cost, and its cost. Numbers that the limits do not allow are left out.
+def until_next(costs: Array) -> Array:
+    """Return ``(T+1,) * K + (T+1,)``: what it costs to forecast all steps until the next anchor.
 
     Args:
-        costs: ``(T+1,) * K + (T,)``: of forecasting a step from K anchors, oldest first, then the step; index T stands for no anchor. Infinite where a step
-            must not be forecast.
-        most: Largest number of computed steps; None for all.
-        max_gap: See `Limits`.
+        costs: ``(T+1,) * K + (T,)``: of forecasting a step from K anchors, oldest first, then the step; index
+            T stands for no anchor. Infinite where a step must not be forecast.
     """
-    return _best(_until(costs), most=most, max_gap=max_gap)
-
-
-def _until(costs: Array) -> Array:
-    """``(T+1,) * K + (T+1,)``: what it costs to forecast every step between the newest anchor and the next."""
     num_steps = costs.shape[-1]
     ahead = np.arange(num_steps)[None, :] > np.arange(num_steps + 1)[:, None]
     costs = np.where(ahead, costs, 0.0)  # a step is forecast from what was computed before it
     return np.concatenate([np.zeros((*costs.shape[:-1], 1)), np.cumsum(costs, axis=-1)], axis=-1)
 
 
-def _best(until: Array, *, most: int | None = None, max_gap: int | None = None) -> dict[int, tuple[tuple[int, ...], float]]:
+def best_schedules(until: Array, *, max_gap: int | None = None) -> dict[int, tuple[tuple[int, ...], float]]:
+    """Return for each number of computed steps the schedule of least cost, and its cost.
+
+    Numbers that the limits do not allow are left out.
+
+    Args:
+        until: See `until_next`.
+        max_gap: See `Limits`.
+    """
     num_steps, width = until.shape[-1] - 1, until.ndim - 1
     none = num_steps
     newest, following = np.arange(none + 1)[:, None], np.arange(none + 1)[None, :]
@@ -92,7 +93,7 @@ def _best(until: Array, *, most: int | None = None, max_gap: int | None = None) 
     state[(none,) * (width - 1) + (0,)] = 0.0
     came_from: list[NDArray[np.uint16]] = []
     found = {}
-    for count in range(1, min(most or num_steps, num_steps) + 1):
+    for count in range(1, num_steps + 1):
         totals = state + until[..., none]
         end = int(np.argmin(totals))
         if np.isfinite(totals.flat[end]):
@@ -158,7 +159,7 @@ def plan(
     errors = errors or predicted_errors(trace, predictor)
     chosen = _chosen(samples, trace.samples)
     until = _combined(errors, chosen, objective=objective, over=over, forced=limits.forced(trace.num_steps))
-    found = _best(until, max_gap=limits.max_gap)
+    found = best_schedules(until, max_gap=limits.max_gap)
     if not found:
         raise OptionError(f"limits={limits} leave no schedule of {trace.num_steps} steps; ask for fewer first and last steps, or a larger max_gap")
     power = 1.0 if objective == "sum" else 0.5
@@ -198,7 +199,7 @@ def _combined(errors: ForecastErrors, samples: NDArray[np.int64], *, objective: 
     for sample in samples:
         costs = errors.dense(errors.weighted[sample] ** (2 if objective == "squares" else 1))
         costs[..., forced] = np.inf
-        until = _until(costs) ** (2 if objective == "gaps" else 1)
+        until = until_next(costs) ** (2 if objective == "gaps" else 1)
         total = until if total is None else np.maximum(total, until) if over == "worst" else total + until
     assert total is not None
     return total if over == "worst" else total / len(samples)

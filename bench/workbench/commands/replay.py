@@ -27,6 +27,7 @@ SPEC = "NAME[:OPTION=VALUE,...]"
 _PROMISED = (("computed_predicted", "computed"), ("latent_error_predicted", "latent_error"), ("psnr_predicted", "psnr"), ("psnr_worst_predicted", "psnr_worst"))
 
 
+@needs("replay", "workbench")
 def replay(
     trace: Annotated[Path, typer.Argument(help="A file that `foreseer record` wrote.")],
     predictors: Annotated[
@@ -58,22 +59,23 @@ def replay(
     recorded = Trace.load(trace)
     scores, refused = _scores(recorded, trace, predictors or ["own"], schedules or ([] if gates else _usual()), gates or [], site)
     measured: list[Measured] = []
-    with needs("replay", "workbench"):
-        if closed_loop and out is not None:
-            from foreseer.workbench.closed_loop import choose_scores, measure
+    if closed_loop and out is not None:
+        from foreseer.workbench.closed_loop import choose_scores, measure
 
-            chosen = choose_scores(scores, closed_loop)
-            with progress() as tell:
-                measured = measure(recorded, chosen, out / "closed_loop", family=family, samples=samples, batch=batch, seed=seed, tell=tell)
-        if as_json:
-            both: dict[str, Sequence[Any]] = {"open_loop": scores, "closed_loop": measured}
-            figures = {name: [one.figures() for one in several] for name, several in both.items()}
-            typer.echo(json.dumps(plain(figures), indent=1))
-        else:
-            _print(recorded, scores, measured)
-        if out is not None:
-            for path in _write(recorded, scores, measured, [p for p in predictors or ["own"] if p != "own"], site, out, as_csv):
-                typer.echo(f"wrote {path}", err=as_json)
+        chosen = choose_scores(scores, closed_loop)
+        others: dict[str, Any] = {"family": family, "samples": samples, "batch": batch, "seed": seed}
+        with progress() as tell:
+            measured = measure(recorded, chosen, out / "closed_loop", tell=tell, **others)
+    if as_json:
+        both: dict[str, Sequence[Any]] = {"open_loop": scores, "closed_loop": measured}
+        figures = {name: [one.figures() for one in several] for name, several in both.items()}
+        typer.echo(json.dumps(plain(figures), indent=1))
+    else:
+        _print(recorded, scores, measured)
+    if out is not None:
+        named = [predictor for predictor in predictors or () if predictor != "own"]
+        for path in _write(recorded, scores, measured, named, site, out, as_csv):
+            typer.echo(f"wrote {path}", err=as_json)
     for reason in refused:
         complain(reason)
     if refused:

@@ -11,6 +11,7 @@ from foreseer.command_options import Settings, takes
 from foreseer.console import complain, console, progress, table
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable
+from foreseer.registry import parse_policy
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
@@ -48,6 +49,7 @@ def tune(
     """Tune a policy's options on a model that ships with the package."""
     from foreseer.workbench import tune as tuner
 
+    parse_policy(policy)  # a wrong name is told first
     study = settings.keywords.get("study")
     for path in (study, out):
         if path is not None:
