@@ -5,7 +5,12 @@ BIN    := $(VENV)/bin
 # Test processes; each takes one thread.
 WORKERS ?= 2
 
-.PHONY: demo test test-all lint types floors docs wheel lowest bench clean
+# Engine, policies and kit.
+QUICK := session malformed_answers votes_of_the_fallible rows_and_steps rows_alone pauses finite bank metrics options \
+	beginning_anew told_of_a_step votes naming registry versions taylor_properties planned planner likeness partly_known_parts places psnr \
+	words_of_the_report kit kit_catches_wrong_policies
+
+.PHONY: demo quick mutants test test-all lint types floors docs wheel lowest bench clean
 
 # One environment for everything; made anew when the project's metadata changes.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -17,10 +22,19 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: $(VENV)/.ready
 	$(BIN)/foreseer compare --out compare
 
+# After each change: what needs neither diffusers nor another process.
+quick: $(VENV)/.ready
+	FORESEER_QUICK=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal $(QUICK:%=tests/test_%.py)
+
+# Whether the quick tests notice small faults: `make mutants FILES=core/trial.py`; without FILES hours.
+mutants: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt cosmic-ray==8.7.0
+	nice $(BIN)/python tests/mutants.py $(FILES)
+
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
-# Every law over every tiny model, of which `make test` tries a sixth.
+# Every case of every law; of those that have many `make test` tries some (SHARES in tests/conftest.py).
 test-all: $(VENV)/.ready
 	FORESEER_ALL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 

@@ -1,11 +1,14 @@
 """Shared fixtures. Tests that need no model use `ArrayBackbone`; those that need one use the small reference DiT or a tiny random one."""
 
 import json
+import math
 import os
+import subprocess
+import sys
 import tomllib
-import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,33 +18,66 @@ from hypothesis import HealthCheck, settings
 settings.register_profile("foreseer", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
 settings.load_profile("foreseer")
 
-if "PYTEST_XDIST_WORKER" in os.environ:
-    torch.set_num_threads(1)  # the processes share the cores
+torch.set_num_threads(1)  # tensors this small are computed fastest by one thread; processes share the cores
+QUICK = bool(os.environ.get("FORESEER_QUICK"))
+"""`make quick`: what would import diffusers or start a process is skipped."""
+if QUICK:
+    sys.modules["diffusers"] = None
 
 DATA = Path(__file__).parent / "data"
 
-OVER_ALL_MODELS = {
-    "test_bystanders", "test_changed_midway", "test_generations", "test_guiders", "test_leaving", "test_left_as_it_was",
-    "test_lists_of_latents", "test_model_changes", "test_pauses_of_models", "test_prompt_lengths",
-    "test_shared_objects", "test_whose_call", "test_whose_call_is_told",
+SHARES = {
+    # laws over every tiny model
+    "test_bystanders": 6, "test_changed_midway": 6, "test_generations": 6, "test_guiders": 6, "test_leaving": 6,
+    "test_left_as_it_was": 9, "test_lists_of_latents": 6, "test_model_changes": 6, "test_pauses_of_models": 6,
+    "test_prompt_lengths": 6, "test_shared_objects": 6, "test_whose_call": 6, "test_whose_call_is_told": 6,
+    "test_bare": 3, "test_ecosystem": 3, "test_observers_change_nothing": 3,
+    "test_pipelines": 6, "test_soak": 3, "test_tiny": 3,
+    # laws of the kit over every policy
+    "test_kit::test_built_in": 3, "test_kit::test_built_in_with_other_options": 6,
+    "test_kit::test_policies_that_act_one_step_later": 3, "test_kit::test_a_policy_that_accepts_unseen": 3,
+    "test_planned::test_it_keeps_the_laws": 3,
+    "test_kit_catches_wrong_policies::test_what_the_faults_were_put_into_is_right": 6,
+    # others that take long
+    "test_estimate::test_every_published_model_can_be_estimated": 3,
+    "test_installed::test_a_new_project_passes_its_own_tests": 2,
+    "test_installed::test_an_example_passes_its_own_tests": 2,
+    "test_report_views::test_timeline_draws_every_report": 3,
+    "test_soak::test_120_runs_of_one_long_lived_attachment_hold_no_more_than_the_first_few": 3,
 }  # fmt: skip
-"""Files of laws over every tiny model: an hour of processor time. Of each law with many cases every sixth is tried, another sixth for each law;
-``FORESEER_ALL=1`` (`make test-all`) tries all."""
-SHARE = 6
+"""File, or file and law -> n: one case in n is tried. Of a law that only its file names, where it has many cases.
+
+Those are chosen whose models, policies and checks were chosen least in their file, so that each of them is tried by
+some law. ``FORESEER_ALL=1`` (`make test-all`) tries all: an hour and a half of processor time.
+"""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if os.environ.get("FORESEER_ALL"):
         return
-    laws = [(item.path.stem, getattr(item, "originalname", item.name)) for item in items]
-    cases, seen, kept, others = Counter(laws), Counter[tuple[str, str]](), [], []
-    for item, law in zip(items, laws, strict=True):
-        many = law[0] in OVER_ALL_MODELS and cases[law] > 2 * SHARE
-        chosen = not many or seen[law] % SHARE == zlib.crc32(law[1].encode()) % SHARE
-        seen[law] += 1
-        (kept if chosen else others).append(item)
-    items[:] = kept
-    config.hook.pytest_deselected(items=others)
+    laws: dict[tuple[str, str, str], list[Any]] = {}
+    for item in items:
+        key = (item.path.stem, getattr(item, "originalname", item.name), item.parent.nodeid if item.parent else "")
+        laws.setdefault(key, []).append(item)
+    times: dict[str, Counter[int]] = defaultdict(Counter)
+    kept = {item for (file, law, _), cases in laws.items() for item in tried(file, law, cases, times[file])}
+    config.hook.pytest_deselected(items=[item for item in items if item not in kept])
+    items[:] = [item for item in items if item in kept]
+
+
+def tried(file: str, law: str, cases: list[Any], times: Counter[int]) -> list[Any]:
+    """The cases of a law that `make test` tries; `times` counts how often each value was chosen in this file."""
+    share = SHARES.get(f"{file}::{law}", 0)
+    if not share:
+        share = SHARES.get(file, 1) if len(cases) > 2 * SHARES.get(file, 1) else 1
+    if share == 1 or not hasattr(cases[0], "callspec"):
+        return cases
+    rest, chosen = list(cases), []
+    for _ in range(math.ceil(len(cases) / share)):
+        chosen.append(min(rest, key=lambda case: sum(times[id(value)] for value in case.callspec.params.values())))
+        rest.remove(chosen[-1])
+        times.update(id(value) for value in chosen[-1].callspec.params.values())
+    return chosen
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +89,11 @@ def _seeded():
 def _own_plugins(monkeypatch):
     """What happens to be installed beside foreseer changes no test; those about other people's plugins take this away again."""
     monkeypatch.setenv("FORESEER_NO_PLUGINS", "1")
+
+
+@pytest.fixture(autouse=QUICK)
+def _no_process(monkeypatch):
+    monkeypatch.setattr(subprocess.Popen, "__init__", lambda *_, **__: pytest.skip("starts a process"))
 
 
 @pytest.fixture(scope="session")
@@ -77,11 +118,9 @@ def reference_cases():
 @pytest.fixture
 def tiny_dit():
     """A random DiT of four blocks, with adaLN gates that are not zero."""
-    from diffusers import DiTTransformer2DModel
-
-    model = DiTTransformer2DModel(
-        num_attention_heads=2, attention_head_dim=8, in_channels=1, out_channels=1, num_layers=4, sample_size=4, patch_size=1, num_embeds_ada_norm=10
-    )
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 4, "sample_size": 4, "patch_size": 1}
+    diffusers = pytest.importorskip("diffusers")
+    model = diffusers.DiTTransformer2DModel(in_channels=1, out_channels=1, num_embeds_ada_norm=10, **sizes)
     return model.eval().requires_grad_(False)
 
 

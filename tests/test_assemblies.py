@@ -1,6 +1,6 @@
 """Blocks that are put together from their parts: the same bits as the block that runs, and where that is not so, the block runs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -24,15 +24,6 @@ from foreseer.registry import parse_policy
 
 MODULES = "taylorseer:interval=2,max_order=1,warmup_steps=1"
 HEADS, WIDTH = 2, 32
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are computed fastest by one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from torch import Tensor
 from foreseer import ContractError, Site, Weights
 from foreseer.bank import FeatureBank, in_range
 from foreseer.storage import Storage
+from foreseer.trial import LazyDrafts
 
 SHAPES = {Site(0): (3,), Site(2, "attn"): (2, 2)}
 seeds = st.integers(0, 2**32 - 1)
@@ -223,3 +224,15 @@ def test_what_was_recorded_in_inference_mode_is_written_to_outside_of_it(rows):
     with torch.inference_mode():
         bank.commit(2, rows, {site: torch.ones(2 if rows is None else 1, 3)})
         assert bank.forecast(site, Weights(np.array([[1.0, 0.0]] * 2))).tolist() == [[1.0] * 3] * 2
+
+
+def test_a_draft_that_runs_over_is_noticed_wherever_it_is():
+    """Law: in float16, where a sum of numbers in range may run over, each draft is looked at and not the last one alone."""
+    bank, sites = FeatureBank({Site(0): 2, Site(1): 2}, 2), (Site(0), Site(1))
+    for step, large in enumerate((-6e4, 6e4)):
+        half = {Site(0): torch.tensor([[large], [1.0]]).half(), Site(1): torch.ones(2, 1).half()}
+        bank.commit(step, None, half)
+    drafts = LazyDrafts(bank, sites, dict.fromkeys(sites, Weights(np.array([[2.0, -1.0], [2.0, -1.0]]))))
+    assert drafts[Site(0)].isinf().tolist() == [[True], [False]]
+    assert drafts[Site(1)].isfinite().all()
+    assert drafts.broken == {0}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,12 +43,8 @@ def tiny() -> DiTFamily:
 
 
 @pytest.fixture(autouse=True)
-def small_families(tiny: DiTFamily, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def small_families(tiny: DiTFamily, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HERE, "dit", lambda device, dtype: tiny)
-    yield
-    torch.set_num_threads(threads)
 
 
 def settings(**changes: Any) -> BenchSettings:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +37,6 @@ from foreseer.types import Run
 
 CPU, STEPS_HERE = torch.device("cpu"), 8
 TINY = Settings(scale="tiny", device="cpu", dtype="float32", steps=STEPS_HERE, repeats=1, full_steps=1)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

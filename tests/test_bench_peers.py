@@ -31,12 +31,8 @@ def dit() -> DiTFamily:
 
 
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HERE, "dit", lambda device, dtype: dit())
-    yield
-    torch.set_num_threads(threads)
 
 
 def run(out: Path, *peers: PeerSpec) -> Results:

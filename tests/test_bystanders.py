@@ -1,7 +1,6 @@
 """Laws of denoisers that no policy drives: the report says which were called, and from where on."""
 
 import copy
-from collections.abc import Iterator
 from typing import Any
 
 import diffusers
@@ -14,14 +13,6 @@ from torch import nn
 import foreseer
 
 STEPS = 12
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Pipeline(diffusers.DiffusionPipeline):

@@ -1,6 +1,6 @@
 """Laws of a model that is changed between two steps of a run: it is found anew, and forecasts come from steps behind the change."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -19,14 +19,6 @@ POLICIES = [
     "reuse:interval=5,target=output",
     "cg_taylor:threshold=1e9,warmup_steps=2",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Block(nn.Module):

@@ -35,14 +35,11 @@ SMALL: dict[str, Any] = {"samples": 5, "batch": 2, "steps": 6}
 @pytest.fixture(scope="module", autouse=True)
 def tiny_model() -> Any:
     """A random model in place of the trained one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     model = build({**CONFIG, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 3}).eval().requires_grad_(False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(HERE, "dit", lambda device, dtype: DiTFamily(model=model))
         yield model
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

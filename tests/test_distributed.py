@@ -67,14 +67,6 @@ def both(tmp_path_factory):
     return of
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def alone(case):
     """The same run in this process."""
     pipe = TINY[case.pipeline].build()

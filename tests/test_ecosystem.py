@@ -29,15 +29,6 @@ POLICIES = [NONE, LAST, PARTS, OUTPUT, GATE, DRAFT]
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tensors this small are computed fastest by one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def _fresh_dynamo():
     """Nothing compiled yet, nothing counted."""

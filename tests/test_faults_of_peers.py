@@ -27,15 +27,6 @@ FLUX = TINY["FluxPipeline"]
 SKIP_ALL = "cg_taylor:threshold=100,warmup_steps=2"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are computed fastest by one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def flux() -> Any:
     return FLUX.build()

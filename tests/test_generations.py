@@ -1,7 +1,6 @@
 """Laws of the public seam for loops that know what their calls are: `attached.generation`, `.step` and `.call`."""
 
 import contextlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -28,14 +27,6 @@ STEPS = 8
 TIMES = [float(time) for time in range(900, 100, -100)]
 NEVER_FORECAST = ("Flux2KleinKVPipeline",)
 MIXED = [(name, POLICIES[at % len(POLICIES)]) for at, name in enumerate(TINY) if name not in NEVER_FORECAST]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Plain(nn.Module):

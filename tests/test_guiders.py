@@ -1,7 +1,6 @@
 """Laws of guiders and of second denoisers: each call is driven under the guider's name, or the report says what is not driven."""
 
 import inspect
-from collections.abc import Iterator
 from typing import Any
 
 import diffusers
@@ -35,14 +34,6 @@ GUIDERS = {
 }
 STEPS = 8
 METHODS = ["prepare_inputs", "prepare_inputs_from_block_state"]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Guided:

@@ -28,14 +28,11 @@ from foreseer.zoo.dit import CONFIG, build
 @pytest.fixture(scope="module", autouse=True)
 def tiny_model() -> Any:
     """A random model in place of the trained one."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     model = build({**CONFIG, "num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 2}).eval().requires_grad_(False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(HERE, "dit", lambda device, dtype: DiTFamily(model=model))
         yield model
-    torch.set_num_threads(threads)
 
 
 def trace_of(samples: int, steps: int) -> Trace:

@@ -18,14 +18,6 @@ LAGGED = {"check_accounting": "as released: a draft above the threshold is used 
 UNSEEN = {"check_accounting": "as released: drafts are accepted unseen, whatever their error, until there were min_draft_steps in a row"}
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @parametrize_policies(["none", "reuse", "taylor", "taylorseer", "cg_taylor", "speca"])
 def test_built_in(policy, check):
     check(policy)

@@ -4,20 +4,11 @@ import importlib
 import os
 
 import pytest
-import torch
 from wrong_policies import RIGHT, WRONG
 
 from foreseer.testing import CHECKS, check_policy
 
 BY_NAME = {check.name: check for check in CHECKS}
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("factory", RIGHT, ids=lambda factory: factory.__name__)

@@ -1,6 +1,5 @@
 """Laws of modules that several hold, and of leaving them: in any order, from anywhere and whatever raises, nothing of ours stays."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -33,15 +32,6 @@ class Net(nn.Module):
         for block in self.blocks:
             x = block(x, torch.sin(timestep / 300).reshape(-1, 1, 1))
         return self.head(x)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def touched(*models: nn.Module) -> int:

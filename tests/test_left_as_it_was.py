@@ -22,14 +22,6 @@ OURS = str(Path(foreseer.__file__).parent)
 STEPS = 3
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def everything(pipe: Any) -> list[Any]:
     """A pipeline, its parts, and all modules in them."""
     found = [pipe, *(part for part in pipe.components.values() if hasattr(part, "__dict__"))]

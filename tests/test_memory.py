@@ -10,14 +10,6 @@ from foreseer.bank import FeatureBank
 from foreseer.storage import Storage
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def flux(**options):
     tiny = TINY["FluxPipeline"]
     pipe = tiny.build()

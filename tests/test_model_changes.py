@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import diffusers
@@ -46,15 +46,6 @@ AT = 2
 """The step before which a model is changed in the middle of a run."""
 THEIRS = ("should be kept in float32", "In CPU autocast", "Already found a `peft_config`", "Mismatch dtype")
 pytestmark = [pytest.mark.filterwarnings(f"ignore:.*{theirs}") for theirs in THEIRS]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are computed fastest by one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,6 @@
 """Laws of looking: an observer changes nothing, ever: not the target, not a decision, not a bit of the output."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -51,14 +51,6 @@ class Everything:
     def on_features(self, run: Run, step: Step, rows: tuple[int, ...], features: Mapping[Site, Tensor]) -> None:
         assert all(len(feature) == len(rows) for feature in features.values())
         self.seen.append(set(features))
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def driven(name: str, policy: str, observers: list[Any]) -> tuple[Tensor, list[foreseer.Report]]:

@@ -1,7 +1,7 @@
 """Laws of pauses on every tiny model: guidance in some steps, a ControlNet for some, experts that alternate, windows that move."""
 
 import itertools
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import attrs
 import pytest
@@ -50,14 +50,6 @@ def driven(
                     with generation.call(stream=name):
                         outputs[name].append((handed(step) if callable(handed) else handed).at(step))
     return outputs, attached.reports
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def keeps_its_reach(report: foreseer.Report, policy: str) -> bool:

@@ -74,15 +74,6 @@ IN_WORDS = (
 steps or ended earlier than was scheduled, and what is called beside the denoiser."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are computed fastest by one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def transformers(pipe: Any) -> dict[str, nn.Module]:
     return {name: part for name, part in pipe.components.items() if name.startswith("transformer") and part is not None}
 

@@ -7,7 +7,6 @@ import math
 import attrs
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,15 +17,6 @@ from foreseer.document import plain
 from foreseer.schedule_plan import Budget, SchedulePlan, stretched
 from foreseer.signature import Signature
 from foreseer.testing import parametrize_policies
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
 
 DENSE = "0+1+3+5+8+11/14"
 

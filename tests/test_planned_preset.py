@@ -7,7 +7,6 @@ from pathlib import Path
 import attrs
 import numpy as np
 import pytest
-import torch
 
 import foreseer
 from foreseer.bench.workload import Workload, load_workload
@@ -32,7 +31,6 @@ def a_plan(**signature: str) -> SchedulePlan:
 
 @pytest.fixture(scope="module")
 def flux() -> Workload:
-    torch.set_num_threads(1)
     return load_workload("flux", device="cpu", dtype="float32")
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 import attrs
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -247,14 +246,6 @@ def test_a_plan_is_read_without_torch():
     script = f"import sys; from foreseer.schedule_plan import SchedulePlan; {loaded}"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_traces_of_one_step_are_planned():

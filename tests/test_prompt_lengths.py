@@ -4,7 +4,6 @@ What a block is given depends on them, by shapes or by masks alone, and nobody s
 """
 
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -45,15 +44,6 @@ TAKES_TEXT = [name for name in TINY if name not in WITHOUT_TEXT]
 IN_BATCHES = [name for name in TAKES_TEXT if NO_BATCH not in TINY[name].notes]
 ALL = bool(os.environ.get("FORESEER_ALL"))
 """Every pipeline under every policy, and not each under one, in turn."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are computed fastest by one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def in_turn(names: list[str], policies: list[str]) -> list[tuple[str, str]]:

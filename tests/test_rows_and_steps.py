@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from test_session import DEPTH, Custom, session, world
 
-from foreseer import Plan, Probe, Site, Verdict
+from foreseer import Plan, Probe, Run, Session, Site, Verdict, policy
 from foreseer.policies import taylor
 
 ROWS = 5
@@ -70,11 +71,37 @@ def test_a_stream_that_follows_computes_the_rows_that_the_first_did(groups, scri
     assert all(outcome.accept is None for outcome in second.report.outcomes)
 
 
+def test_a_stream_decides_by_itself_in_steps_that_the_first_did_not_take():
+    """Law: only what the first stream did in the same step is repeated."""
+    first = session(world(), lambda: (Custom(), taylor()))
+    plan = Plan(forecast=(Site(DEPTH - 1),), reason="its own")
+    second = session(world(), lambda: (Custom(plan), taylor()), leader=first)
+    second.evaluate(0)
+    first.evaluate(1, index=1)
+    second.evaluate(1)
+    second.evaluate(2)
+    told = [(outcome.kind, outcome.reason) for outcome in second.report.outcomes]
+    assert told[1:] == [("computed", "computed as the first stream was"), ("forecast", "forecast: its own")]
+
+
+@pytest.mark.parametrize(("indices", "counted"), [((0, 1, 2, 9, 10), [0, 1, 2, 0, 1]), ((3, 4, 8), [0, 1, 5]), ((0, 1, 6, 12), [0, 1, 6, 0])])
+@pytest.mark.parametrize("start", [0, 7])
+def test_a_policy_counts_steps_from_where_it_began(start, indices, counted):
+    """Law: at a run that begins late, at a first call that comes late, and after a pause that forecasts do not bridge."""
+    told, host = [], world()
+    run = Run(DEPTH, 3, (0, 1, 2), 40, None, None, host.sites)
+    s = Session(host, policy(lambda: (Custom(lambda step: told.append(step.index)), taylor())), run.starting_at(start))
+    for index in indices:
+        s.evaluate(0, index=index)
+    assert told == counted
+    assert [outcome.step.index for outcome in s.report.outcomes] == list(indices)
+
+
 @given(indices=st.lists(st.none() | st.integers(0, 30), min_size=1, max_size=12))
 def test_steps_never_run_backwards(indices):
     """Law: a step's index is the one given, and at least that behind the last; anchors are the steps that were computed."""
-    policy = Custom(Plan(forecast=(Site(DEPTH - 1),)))
-    s = session(world(), lambda: (policy, taylor()), steps=None)
+    planned = Custom(Plan(forecast=(Site(DEPTH - 1),)))
+    s = session(world(), lambda: (planned, taylor()), steps=None)
     told, following = [], 0
     for index in indices:
         s.evaluate(0, index=index)

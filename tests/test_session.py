@@ -202,7 +202,7 @@ def test_nan_features_of_one_row_are_rejected_and_spoil_no_other(policy):
 
 
 def test_a_draft_that_the_host_did_not_judge_is_computed():
-    class Forgetful(ArrayBackbone):
+    class Forgetful(Counting):
         def forward(self, inputs, *, probe=None, judge=None, **kwargs):
             return super().forward(inputs, **kwargs)
 
@@ -213,6 +213,7 @@ def test_a_draft_that_the_host_did_not_judge_is_computed():
     assert s.report.full_steps == [0, 1, 2, 3]
     assert all(np.array_equal(a, b) for a, b in zip(outputs, bare(host, 4), strict=True))
     assert "did not reach" in s.report.reasons[2]
+    assert s.report.outcomes[2].block_rows == sum(block_rows for t, _, block_rows in host.passes[:-4] if t == 2), "of both passes"
 
 
 def test_rows_of_one_sample_share_one_fate():

@@ -5,7 +5,7 @@ import functools
 import io
 import itertools
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -21,14 +21,6 @@ MIXED = [(name, POLICIES[at % len(POLICIES)]) for at, name in enumerate(TINY)]
 BY_SCHEDULER = list({type(TINY[name].build().scheduler).__name__: name for name in reversed(TINY)}.values())
 """A pipeline for each class of schedulers."""
 STEPS = 4
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @functools.cache

@@ -30,15 +30,6 @@ KINDS = [{"batch": batch, "size": size, "steps": 2 + (batch + (size is None)) % 
 """Eight kinds of call, more than an attachment remembers, of 2 to 4 steps."""
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tensors this small are computed fastest by one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Cancelled(Exception):  # noqa: N818
     """What a user's callback raises to stop a pipeline."""
 

@@ -4,7 +4,7 @@ What each stream is given is constant, so that a forecast of order 0 repeats the
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -36,14 +36,6 @@ MIXED = [(name, POLICIES[at % len(POLICIES)], ("no name", "one name")[at % 2], a
 """Each model with one policy, told by no name or by one for all, the tensors the same in each call or made anew."""
 FIRST = ["FluxPipeline", "StableDiffusion3Pipeline", "ZImagePipeline", "DiTPipeline", "HunyuanDiTPipeline"]
 SOME = [(name, policy, "no name", at % 2 == 1) for name in FIRST for at, policy in enumerate(POLICIES)]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def anew(handed: Handed) -> Handed:

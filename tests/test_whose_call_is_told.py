@@ -18,14 +18,6 @@ TIMES = [1000 - 80.0 * step for step in range(STEPS)]
 REUSE = "reuse:interval=3,target=last_block"
 
 
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class Net(nn.Module):
     """Its output follows from latents and text alone, so that with latents that stay a reused one is right."""
 

@@ -44,15 +44,6 @@ FOLDERS = {"flux": foreseer.zoo.ZOO / "flux_digits", "wan": foreseer.zoo.ZOO / "
 VIDEO = {"height": moving.SIDE, "width": moving.SIDE, "num_frames": moving.FRAMES, "max_sequence_length": 2}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Tensors this small are computed fastest by one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(autouse=True)
 def diffusers_own_warnings():
     """diffusers' schedulers hand torch tensors to numpy in a way that numpy 2 warns of."""

@@ -17,8 +17,6 @@ def deep():
     """FLUX's depth, and two heads of four: what remains is calling 57 blocks."""
     from diffusers import FluxTransformer2DModel
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     model = FluxTransformer2DModel(
         in_channels=4,
@@ -30,8 +28,7 @@ def deep():
         pooled_projection_dim=WIDTH,
         axes_dims_rope=(0, 2, 2),
     )
-    yield model.eval().requires_grad_(False)
-    torch.set_num_threads(before)
+    return model.eval().requires_grad_(False)
 
 
 @pytest.fixture

@@ -17,14 +17,11 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def flux(request):
     """The model, one call's arguments, and ten timesteps."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     scale = "mid" if request.config.getoption("benchmark_enable") else "tiny"
     (shape,) = shapes_of(("flux-dev",), scale)
     (call,) = calls_of(shape, device=CPU, dtype=torch.float32)
     times = timesteps(shape, 10, device=CPU, dtype=torch.float32)
-    yield random_model(shape, device=CPU, dtype=torch.float32), call, times
-    torch.set_num_threads(before)
+    return random_model(shape, device=CPU, dtype=torch.float32), call, times
 
 
 @torch.no_grad()

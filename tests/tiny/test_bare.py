@@ -39,12 +39,9 @@ UNUSED = {"Flux3Transformer2DModel": "mode_blocks.image_cond"}
 
 
 @pytest.fixture(autouse=True)
-def one_quiet_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _quietly() -> Iterator[None]:
     with quiet(), torch.no_grad():
         yield
-    torch.set_num_threads(before)
 
 
 def tensors(output: Any) -> list[Tensor]:

@@ -1,6 +1,5 @@
 """That every tiny pipeline does what `Tiny` promises; the other tests rely on it."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,15 +25,6 @@ BLOCK_LISTS = {
     "context_refiner",
 }
 NAMES = list(TINY)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tensors this small are computed fastest by one thread, above all on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def transformers(pipe: Any) -> dict[str, nn.Module]:
