@@ -8,7 +8,7 @@ import pytest
 
 from foreseer.signature import Signature
 from foreseer.types import Site
-from foreseer.workbench.planner import plan, plan_per_sample
+from foreseer.workbench.planner import plan
 from foreseer.workbench.trace import Trace
 
 
@@ -37,4 +37,5 @@ def test_all_budgets(benchmark, trace, order):
 
 
 def test_every_sample_by_itself(benchmark, trace):
-    benchmark.pedantic(lambda: plan_per_sample(trace, predictor="taylor:max_order=1"), rounds=1)
+    each = range(trace.samples)
+    benchmark.pedantic(lambda: [plan(trace, predictor="taylor:max_order=1", samples=[i]) for i in each], rounds=1)
