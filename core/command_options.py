@@ -20,7 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import attrs
 
 from foreseer.console import needs
-from foreseer.describe import plain, read_docstring
+from foreseer.describe import read_docstring, without_marks
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 
@@ -121,7 +121,7 @@ def _typed(hint: Any) -> tuple[Any, str | None]:
 def _help(meaning: str, default: Any) -> str:
     """The first sentence, with the default behind it: what None stands for, or the value."""
     first = re.sub(r"[,:]? see `[^`]*`", "", meaning.split(". ")[0].rstrip("."))
-    said, _, none = plain(first).partition("; None ")
+    said, _, none = without_marks(first).partition("; None ")
     value = " ".join(map(str, default)) if isinstance(default, tuple) else default
     if none.startswith("for "):
         value = none.removeprefix("for ")

@@ -7,7 +7,7 @@ import json
 from typing import Annotated, Any
 
 from foreseer.console import console, table
-from foreseer.describe import describe_plugins, options_of, plain, quiet, read_docstring, reflow
+from foreseer.describe import describe_plugins, options_of, quiet, read_docstring, reflow, without_marks
 from foreseer.listing import list_plugins, load_factory
 from foreseer.registry import cite, group_of
 
@@ -54,15 +54,16 @@ def show(
         return
     out = console()
     out.print(Text.assemble((listing.name, "bold"), f"  {listing.distribution} {listing.version}  {listing.target}"))
-    out.print(Text(plain(summary)), end="\n\n")
+    out.print(Text(without_marks(summary)), end="\n\n")
     if options:
         shown = table("option", "default", "values", "meaning", option={"no_wrap": True}, values={"ratio": 2}, meaning={"ratio": 5})
         for option in options:
-            shown.add_row(*(Text(plain(str(option[key]))) for key in ("name", "default", "values", "meaning")))
+            cells = (str(option[key]) for key in ("name", "default", "values", "meaning"))
+            shown.add_row(*(Text(without_marks(cell)) for cell in cells))
         out.print(shown)
     else:
         out.print("It has no options.")
-    for part in (reflow(plain(description.strip())), cite(factory)):
+    for part in (reflow(without_marks(description.strip())), cite(factory)):
         if part:
             out.print()
             out.print(Text(part), soft_wrap=part.startswith("@"))

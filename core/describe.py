@@ -18,7 +18,7 @@ from foreseer.registry import signature_of
 from foreseer.sources import module_exists
 from foreseer.versions import why_incompatible
 
-__all__ = ["describe_plugins", "hints_of", "options_of", "plain", "quiet", "read_docstring", "reflow"]
+__all__ = ["describe_plugins", "hints_of", "options_of", "quiet", "read_docstring", "reflow", "without_marks"]
 
 
 @contextlib.contextmanager
@@ -60,7 +60,7 @@ def _line(listing: Listing, *, load: bool, alone: bool) -> dict[str, str]:
         "version": listing.version,
         "contract": listing.contract,
         "status": status,
-        "summary": plain(listing.summary()),
+        "summary": without_marks(listing.summary()),
     }
 
 
@@ -143,7 +143,7 @@ def read_docstring(doc: str) -> tuple[str, dict[str, str]]:
     return re.sub(r"\n{3,}", "\n\n", "\n".join(text)).strip(), meanings
 
 
-def plain(text: str) -> str:
+def without_marks(text: str) -> str:
     """Drop the marks of code."""
     return text.replace("``", "")
 

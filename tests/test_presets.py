@@ -70,8 +70,6 @@ def test_a_file_is_read_as_it_was_written(ratio: float, mean: float, fewer: floa
         (lambda content: {**content, "tuned": {**content["tuned"], "psnr_mean": 50.0}}, "was changed since"),
         (lambda content: {key: value for key, value in content.items() if key != "sha256"}, "it says None"),
         (lambda content: {**content, "format": "foreseer preset 2"}, "says it is 'foreseer preset 2', and this foreseer reads 'foreseer preset 1'"),
-        (lambda content: {"policy": "none"}, "says it is 'nothing'"),
-        (lambda content: [], "says it is 'nothing'"),
     ],
 )
 def test_a_damaged_or_foreign_file_is_refused_with_what_differs(change: Any, says: str, model: ToyModel, tmp_path: Path) -> None:

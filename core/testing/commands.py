@@ -10,7 +10,7 @@ from typing import Annotated
 import attrs
 
 from foreseer.console import complain, console, table
-from foreseer.describe import plain, quiet
+from foreseer.describe import quiet, without_marks
 from foreseer.registry import parse_plugin
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
@@ -41,7 +41,9 @@ def check(
     else:
         shown = table("check", "status", "what was seen", check={"no_wrap": True})
         for r in results:
-            shown.add_row(r.check, Text(r.status, style="bold red" if r.status == "failed" else ""), Text(plain(r.message if r.status != "passed" else r.law)))
+            style = "bold red" if r.status == "failed" else ""
+            said = r.law if r.status == "passed" else r.message
+            shown.add_row(r.check, Text(r.status, style=style), Text(without_marks(said)))
         out = console()
         out.print(shown)
         counts = {status: sum(r.status == status for r in results) for status in ("passed", "failed", "expected", "skipped")}
