@@ -4,8 +4,7 @@ Each change takes a model and returns what takes it back, or None where the mode
 """
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -22,9 +21,8 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_map, tree_unflat
 from foreseer.adapters.arguments import signature_of_call
 from foreseer.adapters.blocks import find_blocks
 from foreseer.adapters.parts import parts_of
-from foreseer.adapters.rows import count_rows
 
-__all__ = ["CACHED", "CHANGES", "MODELS", "STEPS", "Subject", "counted"]
+__all__ = ["CACHED", "CHANGES", "MODELS", "STEPS", "Subject"]
 
 STEPS = 6
 Undo = Callable[[], None]
@@ -75,37 +73,6 @@ class Subject:
 def _copied(what: Any, dtype: torch.dtype | None = None) -> Any:
     """Copies of all tensors, those of floating-point numbers in a dtype."""
     return tree_map(lambda leaf: leaf.to(dtype if leaf.is_floating_point() else None, copy=True) if isinstance(leaf, Tensor) else leaf, what)
-
-
-@contextmanager
-def counted(model: nn.Module) -> Iterator[list[int]]:
-    """Counts rows x blocks in which something of a block's own was computed, by hooks that copies of its modules have too."""
-    total, rows, ran, handles = [0], [0], [False], []
-
-    def call(_module: nn.Module, args: Any, kwargs: Any) -> None:
-        rows[0] = count_rows(args, kwargs)
-
-    def begin(whole: bool) -> Callable[..., None]:
-        def before(*_: Any) -> None:
-            ran[0] = whole
-
-        return before
-
-    def part(*_: Any) -> None:
-        ran[0] = True
-
-    def end(*_: Any) -> None:
-        total[0] += rows[0] * ran[0]
-
-    handles.append(model.register_forward_pre_hook(call, with_kwargs=True))
-    for _, block in find_blocks(model):
-        parts = parts_of(block)
-        handles.append(block.register_forward_pre_hook(begin(parts is None)))
-        handles.append(block.register_forward_hook(end))
-        handles += [block.get_submodule(path).register_forward_pre_hook(part) for path in (parts.modules.values() if parts else ())]
-    yield total
-    for handle in handles:
-        handle.remove()
 
 
 def _families() -> dict[str, Any]:

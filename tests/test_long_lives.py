@@ -4,12 +4,12 @@ import copy
 import gc
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from counting import counted
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
@@ -20,7 +20,6 @@ from torch import Tensor, nn
 
 import foreseer
 from foreseer.adapters.blocks import find_blocks
-from foreseer.adapters.parts import parts_of
 from foreseer.registry import parse_policy
 
 POLICIES = [
@@ -55,38 +54,6 @@ class Shortened:
             if "embeds" in name and "pooled" not in name and isinstance(value, Tensor) and value.ndim == 3:
                 arguments[name] = value[:, : self._length]
         return self._pipe(**arguments)
-
-
-@contextmanager
-def block_rows(model: nn.Module) -> Iterator[list[int]]:
-    """Counts rows x blocks in which something of a block's own was computed."""
-    total, rows, ran, handles = [0], [0], [False], []
-
-    def call(_module: nn.Module, args: Any, kwargs: Any) -> None:
-        rows[0] = len(kwargs["hidden_states"])
-
-    def begin(whole: bool) -> Callable[..., None]:
-        def before(*_: Any) -> None:
-            ran[0] = whole
-
-        return before
-
-    def part(*_: Any) -> None:
-        ran[0] = True
-
-    def end(*_: Any) -> None:
-        total[0] += rows[0] * ran[0]
-
-    handles.append(model.register_forward_pre_hook(call, with_kwargs=True))
-    for _, block in find_blocks(model):
-        parts = parts_of(block)
-        # a block whose forward was exchanged calls no parts, and counts as a whole
-        handles.append(block.register_forward_pre_hook(begin(parts is None or "forward" in vars(block))))
-        handles.append(block.register_forward_hook(end))
-        handles += [block.get_submodule(path).register_forward_pre_hook(part) for path in (parts.modules.values() if parts else ())]
-    yield total
-    for handle in handles:
-        handle.remove()
 
 
 def live_tensors() -> int:
@@ -152,10 +119,10 @@ class LongLife(RuleBasedStateMachine):
     @rule(**calls)
     def count(self, ask: dict[str, Any], length: int, cast: bool) -> None:
         """Law: what the reports say was computed is what was computed. The hooks that count are another change that is followed."""
-        with block_rows(self.pipe.transformer) as counted:
+        with counted(self.pipe.transformer) as count:
             self.draw(self.pipe, ask, length, cast)
         assert self.attached is not None
-        assert counted[0] == sum(report.block_rows + report.check_block_rows for report in self.attached.reports.values())
+        assert count[0] == sum(report.block_rows + report.check_block_rows for report in self.attached.reports.values())
 
     @rule(block=st.integers(0, 5), at=st.integers(1, 12), **calls)
     def stop(self, block: int, at: int, ask: dict[str, Any], length: int, cast: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from counting import counted
 from model_changes import (
     CACHED,
     CHANGES,
@@ -18,7 +19,6 @@ from model_changes import (
     checkpoint_gradients,
     choose_a_backend,
     compile_a_block,
-    counted,
     go_to_16_bits,
 )
 from torch import Tensor, nn

@@ -109,7 +109,7 @@ def test_the_seconds_of_a_step_are_its_own_and_no_shadows(monkeypatch):
 
 
 def test_what_a_host_computed_to_find_out_about_itself_is_told_apart():
-    """Law: of passes that compute rows; a pass that forecasts finds out nothing."""
+    """Law: of every pass, whether it forecasts, computes some rows, or all."""
 
     class Checking(Counting):
         def forward(self, inputs, *, rows=None, **kwargs):
@@ -120,7 +120,7 @@ def test_what_a_host_computed_to_find_out_about_itself_is_told_apart():
     s.evaluate(0)
     assert s.report.check_block_rows == 1
     s.evaluate(1)
-    assert s.report.check_block_rows == 101
+    assert s.report.check_block_rows == 1 + 1 + 100
 
 
 def test_a_run_that_is_over_holds_nothing():
@@ -130,3 +130,19 @@ def test_a_run_that_is_over_holds_nothing():
     assert allowance.held > 0
     s.finish()
     assert allowance.held == 0
+
+
+def test_a_step_in_which_the_model_called_no_block_is_said_and_records_nothing():
+    class Silent(Counting):
+        def forward(self, inputs, **kwargs):
+            done = super().forward(inputs, **kwargs)
+            return attrs.evolve(done, features={}) if inputs == 1 else done
+
+    forecasts = Custom(lambda step: Plan(SITES) if step.index == 2 else None, sites=SITES)
+    s = session(Silent(world()._feature, depth=DEPTH), lambda: (forecasts, taylor()))
+    for t in range(4):
+        s.evaluate(t)
+    assert s.report.full_steps == [0, 1, 3]
+    said = [warning for warning in s.report.warnings if "nothing recorded" in warning]
+    assert len(said) == 1
+    assert said[0].startswith("step 1 was computed with nothing recorded")

@@ -1,12 +1,14 @@
 """Laws of a vote, seen from one process: what it says to the others, and what becomes of their answers."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
-from foreseer import AnswerError
+from foreseer import AnswerError, Evidence, Plan, Site
+from foreseer.trial import Trial
 from foreseer.vote import Ballot, Electorate
 
 
@@ -90,6 +92,25 @@ def test_where_no_policy_may_raise_or_nobody_votes_nobody_is_asked():
     assert (Electorate((0, 1)).alone, Electorate((0, 1), vote=others).alone) == (True, False)
     assert (Electorate((0, 1)).wary, Electorate((0, 1), vote=others).ballot().open) == (False, True)
     assert not others.told
+
+
+@pytest.mark.parametrize("vote", [None, Others([[0.0], [0.0]])])
+def test_a_gate_is_given_the_ballot_where_there_is_one(vote):
+    seen = []
+    evidence = Evidence(Site(0), torch.ones(1, 2), torch.ones(1, 2))
+    trial = Trial(Plan((Site(0),)), [False], Electorate((0,), vote=vote), {}, lambda given: seen.append(given) or None)
+    assert not trial.judge(evidence)
+    (given,) = seen
+    assert (given is evidence) == (vote is None)
+    assert vote is None or isinstance(given.vote, Ballot)
+
+
+@pytest.mark.parametrize(("vote", "rejected"), [(None, [False, True]), (Others(), [False, False])])
+def test_what_is_not_finite_is_rejected_where_no_other_process_would_have_to_be_told(vote, rejected):
+    drafts = SimpleNamespace(broken=set(), last=None)
+    trial = Trial(Plan((Site(0),)), [False, False], Electorate((0, 1), vote=vote), drafts, lambda _evidence: None)
+    trial.reject_non_finite([True, False])
+    assert trial.rejected == rejected
 
 
 def test_rows_of_a_sample_share_one_fate():
