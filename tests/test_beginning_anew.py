@@ -6,6 +6,7 @@ from test_session import DEPTH, Custom, session, world
 import foreseer
 from foreseer import Plan, Site, hookimpl
 from foreseer.policies import taylor
+from foreseer.storage import Allowance
 
 
 def test_before_the_first_step_a_run_is_that_of_the_new_host_and_later_it_stays():
@@ -48,13 +49,23 @@ def test_a_policy_that_cannot_begin_anew_is_an_error_at_first_and_computes_later
     s = session(world(), lambda: (Once(plan), taylor()))
     with pytest.raises(foreseer.OptionError, match="not again"):
         s.tenure.begin_anew("changed")
-    Once.left = 1
-    s = session(world(), lambda: (Once(plan), taylor()))
+    Once.left, allowance = 2, Allowance()
+    s = session(world(), lambda: (Once(plan), taylor()), allowance=allowance)
     s.evaluate(0)
     s.evaluate(1)
+    assert s.tenure.forecasts == {Site(DEPTH - 1)}
+    assert allowance.held > 0
+    s.tenure.begin_anew("")
+    assert allowance.held == 0, "what was recorded is let go of"
     s.tenure.begin_anew("changed")
     s.evaluate(2)
     s.evaluate(3)
     assert s.report.full_steps == [0, 2, 3]
     assert "changed, and the policy cannot begin anew (OptionError: not again): the rest of the run is computed" in s.report.reasons[3]
-    assert not s.tenure.forecasts
+    assert s.tenure.forecasts == frozenset()
+    assert allowance.held == 0
+    Once.left, allowance = 1, Allowance()
+    s = session(world(), lambda: (Once(plan), taylor()), allowance=allowance)
+    s.evaluate(0)
+    s.tenure.give_up("the model is gone")
+    assert (allowance.held, s.tenure.given_up) == (0, "the model is gone: the rest of the run is computed")
