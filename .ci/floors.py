@@ -1,4 +1,6 @@
-"""Hold the floors, of which each imports only what lies below, on the package as it is installed; see pyproject.toml."""
+"""Hold the floors, of which each imports only what lies below, on the package as it is installed; see
+pyproject.toml.
+"""
 
 import os
 import subprocess

@@ -1,4 +1,6 @@
-"""The tree as it is imported: the top-level folders are mapped to `foreseer` and its subpackages by setuptools, which few tools read."""
+"""The tree as it is imported: the top-level folders are mapped to `foreseer` and its subpackages by
+setuptools, which few tools read.
+"""
 
 import shutil
 import tomllib

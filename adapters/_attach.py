@@ -44,31 +44,38 @@ def attach(
     """Let a policy drive a model's blocks until detached. Use it as a context manager.
 
     Args:
-        target: A diffusers pipeline, whose calls are then runs; or a denoiser, that is a diffusers transformer or any
-            `torch.nn.Module` with a list of blocks, whose runs you mark with ``attached.run(...)``.
+        target: A diffusers pipeline, whose calls are then runs; or a denoiser, that is a diffusers
+            transformer or any `torch.nn.Module` with a list of blocks, whose runs you mark with
+            ``attached.run(...)``.
         policy: Name of an installed policy (``foreseer policies`` lists them), with its options or without
-            (``"speca:threshold=0.1,max_order=2"``, as everywhere), a factory, or a `foreseer.PolicySpec`. Or a preset: the name of an
-            installed one (`foreseer.zoo.presets`), the file of one, or a `foreseer.presets.Preset`. Another model or scheduler than it was
+            (``"speca:threshold=0.1,max_order=2"``, as everywhere), a factory, or a `foreseer.PolicySpec`. Or
+            a preset: the name of an installed one (`foreseer.zoo.presets`), the file of one, or a
+                `foreseer.presets.Preset`. Another model or scheduler than it was
             tuned on is refused here, another number of steps or other timesteps at the start of a run.
         blocks: Dotted path of the block list, several separated by commas; None to find them.
-        streams: Where a pipeline calls the model several times in a step (guidance in two calls): ``"independent"``
-            lets each stream decide by itself; ``"follow_first"`` lets the first decide for all, as the released
-            TaylorSeer and CG-Taylor code for Wan does.
-        observers: Plugins that watch the runs, or names of installed ones (``"csvtrace:path=trace.csv"``), built once for this attachment.
-        on_error: ``"raise"``, or ``"compute"`` to compute a step in which the policy raised and say so in the report.
-        storage: Where and how features are kept, and how much of them; None keeps them as they are computed, without a limit.
-        process_group: The processes that share each sample's tokens (context or sequence parallelism) and so must decide
-            alike. ``"auto"`` finds diffusers' own, at each run's start; None: each process decides for itself, right where
-            each has samples of its own.
-        copies: How many rows of a pipeline's call are one sample, where it concatenates for guidance (row r belongs to sample
-            r mod R/copies); None recognises them by their equal latents. A bare model says ``groups=`` for each run.
-        **options: The policy's own options, for convenience. One that has the name of an argument above is written in ``policy``.
-            Of a preset: ``any_model=True`` uses it wherever it was tuned; the report then says what differs.
+        streams: Where a pipeline calls the model several times in a step (guidance in two calls):
+            ``"independent"`` lets each stream decide by itself; ``"follow_first"`` lets the first decide for
+            all, as the released TaylorSeer and CG-Taylor code for Wan does.
+        observers: Plugins that watch the runs, or names of installed ones (``"csvtrace:path=trace.csv"``),
+            built once for this attachment.
+        on_error: ``"raise"``, or ``"compute"`` to compute a step in which the policy raised and say so in the
+            report.
+        storage: Where and how features are kept, and how much of them; None keeps them as they are computed,
+            without a limit.
+        process_group: The processes that share each sample's tokens (context or sequence parallelism) and so
+            must decide alike. ``"auto"`` finds diffusers' own, at each run's start; None: each process
+            decides for itself, right where each has samples of its own.
+        copies: How many rows of a pipeline's call are one sample, where it concatenates for guidance (row r
+            belongs to sample r mod R/copies); None recognises them by their equal latents. A bare model says
+            ``groups=`` for each run.
+        **options: The policy's own options, for convenience. One that has the name of an argument above is
+            written in ``policy``. Of a preset: ``any_model=True`` uses it wherever it was tuned; the report
+                then says what differs.
 
     Raises:
         PluginError: No such policy, or it cannot be loaded.
-        OptionError: An argument, or an option of the policy, is unknown or out of range; or a preset is not there, or was tuned on
-            another model or scheduler.
+        OptionError: An argument, or an option of the policy, is unknown or out of range; or a preset is not
+            there, or was tuned on another model or scheduler.
         UnsupportedModelError: There is no model with a block list, or a cache of diffusers is enabled on it.
         ContractError: A model is attached already.
 
@@ -118,7 +125,9 @@ OWN = {name: p.default for name, p in signature_of(attach).parameters.items() if
 
 
 def _refuse_ambiguous(spec: PolicySpec, given: Mapping[str, Any]) -> None:
-    """Refuse an argument that may be meant for the policy. Who writes the policy's option into its text has said which is which."""
+    """Refuse an argument that may be meant for the policy. Who writes the policy's option into its text has
+    said which is which.
+    """
     for name in signature_of(spec.factory).parameters:
         if name in given and name not in spec.options:
             raise OptionError(
@@ -130,7 +139,8 @@ def _refuse_ambiguous(spec: PolicySpec, given: Mapping[str, Any]) -> None:
 def _denoisers(target: Any) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
     """Return the models to drive by their names, and the other modules of a pipeline.
 
-    Driven are those called ``transformer...``, and those of the same classes under another name (``unconditional_transformer``).
+    Driven are those called ``transformer...``, and those of the same classes under another name
+    (``unconditional_transformer``).
     """
     if isinstance(target, nn.Module):
         return {"": target}, {}
@@ -162,7 +172,9 @@ def _denoisers(target: Any) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]
 
 
 def _inside(holders: Mapping[str, Any]) -> Iterator[tuple[str, nn.Module]]:
-    """The modules inside of what a pipeline holds: of modules, lists, dictionaries and other objects, by their paths."""
+    """The modules inside of what a pipeline holds: of modules, lists, dictionaries and other objects, by
+    their paths.
+    """
     for name, holder in holders.items():
         if isinstance(holder, nn.Module):
             held: Mapping[Any, Any] = {"": holder}

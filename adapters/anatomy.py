@@ -1,4 +1,6 @@
-"""What was learnt about one kind of call of a model: where its blocks are, how they are cut and what they return. It holds while calls look alike."""
+"""What was learnt about one kind of call of a model: where its blocks are, how they are cut and what they
+return. It holds while calls look alike.
+"""
 
 from __future__ import annotations
 
@@ -18,14 +20,18 @@ from foreseer.types import OUTPUT, Site
 __all__ = ["Anatomy", "Rewired"]
 
 WORTH = 0.5
-"""Share of the blocks' work that must lie in their parts. Where it is less, forecasting them all leaves most of a step to be computed."""
+"""Share of the blocks' work that must lie in their parts. Where it is less, forecasting them all leaves most
+of a step to be computed.
+"""
 
 
 class Rewired(Exception):  # noqa: N818  (not an error: the evaluation begins anew)
-    """The host has learnt that its sites are others than it said, or that what it knew does not hold for this call. A session on it must begin anew.
+    """The host has learnt that its sites are others than it said, or that what it knew does not hold for this
+    call. A session on it must begin anew.
 
     Attributes:
-        changed: What is other than when the model was examined, so that it must be examined anew; empty where it was just examined.
+        changed: What is other than when the model was examined, so that it must be examined anew; empty where
+            it was just examined.
     """
 
     def __init__(self, changed: str = "") -> None:
@@ -41,14 +47,17 @@ class Anatomy:
 
     Attributes:
         order: The blocks in the order in which they are executed, as indices into ``wires.blocks``.
-        claimed: The sites that a policy may forecast, so that they must be right; None for all. What only an observer wants to see is merely shown.
+        claimed: The sites that a policy may forecast, so that they must be right; None for all. What only an
+            observer wants to see is merely shown.
         called: The blocks that were called in the examined step, as indices into ``wires.blocks``.
         silent: Parts that this kind of call does not use.
         output_for_last: Whether the model's output stands in for the last block's.
         arrival: Shapes and dtypes that arrive at the first block; None before the model was examined.
         output: Layout of the model's output; None likewise.
-        layouts, part_layouts, idle_layouts: Of the blocks, their parts, and what need not run where the parts are forecast; those that were seen.
-        assemblies: The way of putting a block together that was found to equal it bit for bit, or None where none did.
+        layouts, part_layouts, idle_layouts: Of the blocks, their parts, and what need not run where the parts
+            are forecast; those that were seen.
+        assemblies: The way of putting a block together that was found to equal it bit for bit, or None where
+            none did.
         examined: For which recorded sites it was found out.
         pool: Zeros that were handed out.
         notes: What was found out, in sentences.

@@ -20,7 +20,9 @@ _AUTOCAST = tuple(kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is
 
 
 def signature_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
-    """What two calls must share to have features of the same shapes: names, shapes, dtypes, flags, lists of indices and autocast, but no values of tensors."""
+    """What two calls must share to have features of the same shapes: names, shapes, dtypes, flags, lists of
+    indices and autocast, but no values of tensors.
+    """
     given = (name for name in sorted(kwargs) if kwargs[name] is not None and not (isinstance(kwargs[name], Mapping) and not kwargs[name]))
     return (tuple(_signature(value) for value in args), tuple((name, _signature(kwargs[name])) for name in given), _autocast())
 
@@ -59,7 +61,8 @@ def differentiates(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def shapes_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Shapes:
-    """Shape and dtype of every floating-point tensor among a call's arguments, and in lists, tuples and dictionaries among them.
+    """Shape and dtype of every floating-point tensor among a call's arguments, and in lists, tuples and
+    dictionaries among them.
 
     Masks are left out: some models make one only where rows are of unequal length.
     """
@@ -75,7 +78,9 @@ def shapes_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Shapes:
 
 
 def are_cut(whole: Shapes, part: Shapes, total: int, rows: int) -> bool:
-    """Whether some tensors can be others of which only some rows are left: each as it was, or shorter in one dimension."""
+    """Whether some tensors can be others of which only some rows are left: each as it was, or shorter in one
+    dimension.
+    """
     return len(whole) == len(part) and all(_is_cut(*pair, total, rows) for pair in zip(whole, part, strict=True))
 
 
@@ -88,7 +93,9 @@ def _is_cut(whole: tuple[torch.Size, torch.dtype], part: tuple[torch.Size, torch
 
 
 def kept_tokens(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], stream: Tensor) -> Tensor | None:
-    """``(R, tokens)`` which tokens of a stream are a row's own, by the mask that its block is given; None where it is given none."""
+    """``(R, tokens)`` which tokens of a stream are a row's own, by the mask that its block is given; None
+    where it is given none.
+    """
     for name, value in named_arguments(block, args, kwargs).items():
         if isinstance(value, Tensor) and value.dtype == torch.bool and "mask" in name and "padding" not in name:
             mask = value[:, 0, 0] if value.ndim == 4 and value.shape[1:3] == (1, 1) else value

@@ -20,14 +20,14 @@ __all__ = ["ArrayBackbone"]
 class ArrayBackbone:
     """A denoiser given by its features; satisfies `foreseer.backbone.Backbone`.
 
-    Without parts, a block's output is its own feature. With parts, it is the residual stream: the sum of the parts of
-    this block and of all before it. The denoiser's output is the last block's, as a numpy array. Features do not
-    depend on one another, so a forecast never changes what is computed
+    Without parts, a block's output is its own feature. With parts, it is the residual stream: the sum of the
+    parts of this block and of all before it. The denoiser's output is the last block's, as a numpy array.
+    Features do not depend on one another, so a forecast never changes what is computed
     behind it: what a policy does is then a matter of arithmetic alone.
 
     Args:
-        feature: ``(site, inputs) -> (R, ...)`` array of a part, or of a block where there are no parts. ``inputs`` is
-            what is handed to `foreseer.Session.evaluate`: a time, a step index, anything.
+        feature: ``(site, inputs) -> (R, ...)`` array of a part, or of a block where there are no parts.
+            ``inputs`` is what is handed to `foreseer.Session.evaluate`: a time, a step index, anything.
         depth: Number of blocks, L.
         parts: Names of each block's parts, in execution order; empty for blocks as a whole.
 

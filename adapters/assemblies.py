@@ -1,10 +1,10 @@
 """Assemblies: a block's output, put together from its parts' outputs and its live modulation.
 
-A block that runs with its parts replaced still normalizes, shifts, scales and concatenates what nobody will read. An
-assembly computes the rest: gates, and sums. Each is written after a block of diffusers, and in its order of operations,
-so that the result is the same bit for bit. That is not assumed: the backbone compares the two on the first computed
-step. What that step need not show, such as the clipping of 16-bit streams that run over, is why blocks are listed by
-name, one by one.
+A block that runs with its parts replaced still normalizes, shifts, scales and concatenates what nobody will
+read. An assembly computes the rest: gates, and sums. Each is written after a block of diffusers, and in its
+order of operations, so that the result is the same bit for bit. That is not assumed: the backbone compares
+the two on the first computed step. What that step need not show, such as the clipping of 16-bit streams that
+run over, is why blocks are listed by name, one by one.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ from foreseer.adapters.calls import is_hooked
 __all__ = ["ADA_NORM_ZERO", "ASSEMBLIES", "Assemble", "leaves_out_hooks"]
 
 Assemble = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Mapping[str, Any]], Any]
-"""``(block, args, kwargs, features) -> output``. ``features`` holds what each part's module returns. They are read, not written to."""
+"""``(block, args, kwargs, features) -> output``. ``features`` holds what each part's module returns. They are
+read, not written to.
+"""
 
 _Gates = Callable[[nn.Module, Tensor, int, Sequence[int]], list[Tensor]]
-"""``(linear, embedding, of, which) -> gates``: of a layer's output ``(R, of * width)``, these of its ``of`` pieces."""
+"""``(linear, embedding, of, which) -> gates``: of a layer's output ``(R, of * width)``, these of its ``of``
+pieces.
+"""
 
 
 def leaves_out_hooks(block: nn.Module) -> bool:
@@ -42,7 +46,9 @@ def _all_modulations(linear: nn.Module, embedding: Tensor, of: int, which: Seque
 
 
 def _gates_alone(linear: nn.Module, embedding: Tensor, of: int, which: Sequence[int]) -> list[Tensor]:
-    """A third of the products, since only gates are needed; for a plain layer that nothing hooks, wraps, quantizes or offloads."""
+    """A third of the products, since only gates are needed; for a plain layer that nothing hooks, wraps,
+    quantizes or offloads.
+    """
     if type(linear) is not nn.Linear or type(linear.weight) is not nn.Parameter or linear.bias is None:
         return _all_modulations(linear, embedding, of, which)
     if is_hooked(linear) or linear.weight.device != embedding.device:
@@ -53,7 +59,9 @@ def _gates_alone(linear: nn.Module, embedding: Tensor, of: int, which: Sequence[
 
 
 def _onto(stream: Tensor, own: Tensor) -> Tensor:
-    """Return ``stream + own``, in the memory of ``own`` where it fits: on a CPU, the first use of fresh memory takes longer than the sum."""
+    """Return ``stream + own``, in the memory of ``own`` where it fits: on a CPU, the first use of fresh
+    memory takes longer than the sum.
+    """
     if own.shape == stream.shape and own.dtype == torch.result_type(own, stream):
         return own.add_(stream)
     return stream + own
@@ -65,13 +73,17 @@ def _clipped(stream: Tensor) -> Tensor:
 
 
 def _streams(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The arguments that a block of two streams is called with: hidden states, those of the text (None if they are not apart), embedding of the time."""
+    """The arguments that a block of two streams is called with: hidden states, those of the text (None if
+    they are not apart), embedding of the time.
+    """
     given = {**dict(zip(("hidden_states", "encoder_hidden_states", "temb"), args, strict=False)), **kwargs}
     return given["hidden_states"], given.get("encoder_hidden_states"), given["temb"]
 
 
 def _ada_norm_zero(gates: _Gates) -> Assemble:
-    """BasicTransformerBlock with adaLN-zero, as in DiTTransformer2DModel: x + gate_msa * attn + gate_mlp * mlp."""
+    """BasicTransformerBlock with adaLN-zero, as in DiTTransformer2DModel: x + gate_msa * attn + gate_mlp *
+    mlp.
+    """
 
     def assemble(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], features: Mapping[str, Any]) -> Tensor:
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
@@ -85,7 +97,8 @@ def _ada_norm_zero(gates: _Gates) -> Assemble:
 
 
 def _two_streams(gates: _Gates, *, text_first: bool) -> Assemble:
-    """The blocks of FLUX and HunyuanVideo in which image and text have weights of their own: each is x + gate_msa * attn + gate_mlp * mlp.
+    """The blocks of FLUX and HunyuanVideo in which image and text have weights of their own: each is x +
+    gate_msa * attn + gate_mlp * mlp.
 
     FLUX (``text_first``) returns the text first and clips it, and adds what an IP-adapter attends to.
     """
@@ -109,7 +122,9 @@ def _two_streams(gates: _Gates, *, text_first: bool) -> Assemble:
 
 
 def _joined_streams(gates: _Gates, *, text_first: bool) -> Assemble:
-    """The blocks of FLUX and HunyuanVideo that run over image and text as one: x + gate * total. FLUX (``text_first``) clips both."""
+    """The blocks of FLUX and HunyuanVideo that run over image and text as one: x + gate * total. FLUX
+    (``text_first``) clips both.
+    """
 
     def assemble(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], features: Mapping[str, Any]) -> Any:
         hidden, text, temb = _streams(args, kwargs)
@@ -127,7 +142,9 @@ def _joined_streams(gates: _Gates, *, text_first: bool) -> Assemble:
 
 
 def _wan(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], features: Mapping[str, Any]) -> Tensor:
-    """WanTransformerBlock: x + gate_msa * attn + cross_attn + gate_mlp * mlp, the gated sums in float32, as the gates are."""
+    """WanTransformerBlock: x + gate_msa * attn + cross_attn + gate_mlp * mlp, the gated sums in float32, as
+    the gates are.
+    """
     hidden, _, temb = _streams(args, kwargs)
     table: Any = block.scale_shift_table
     if temb.ndim == 4:  # one time for each token: (R, tokens, 6, width)
@@ -151,4 +168,6 @@ ASSEMBLIES: dict[str, tuple[Assemble, ...]] = {
     "HunyuanVideoSingleTransformerBlock": tuple(_joined_streams(gates, text_first=False) for gates in _GATES),
     "WanTransformerBlock": (_wan,),
 }
-"""Class name of a block in diffusers -> ways to put it together, the cheapest first. A class derived from one of them has another name, and none."""
+"""Class name of a block in diffusers -> ways to put it together, the cheapest first. A class derived from one
+of them has another name, and none.
+"""

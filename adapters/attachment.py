@@ -1,4 +1,6 @@
-"""A policy on a model or pipeline: the sessions of its streams, and what calls of the model do while it is attached."""
+"""A policy on a model or pipeline: the sessions of its streams, and what calls of the model do while it is
+attached.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +101,8 @@ class Attachment:
         self.detach()
 
     def detach(self) -> None:
-        """Put everything back as it was, bit for bit. Ends a run that is under way; does nothing the second time. The reports stay.
+        """Put everything back as it was, bit for bit. Ends a run that is under way; does nothing the second
+        time. The reports stay.
 
         From within a call of the model (a hook of a block, another thread), that call comes to its end first.
         """
@@ -134,20 +137,23 @@ class Attachment:
     ) -> Iterator[Attachment]:
         """One sampling run of a model without a pipeline: calls of the model inside are its steps.
 
-        A step is one call. Where calls with other texts take turns (guidance in two calls), or several bring the same timestep, they are streams of their
-        own; of what else a loop may call in turns nothing is known: say it by `generation`.
+        A step is one call. Where calls with other texts take turns (guidance in two calls), or several bring
+        the same timestep, they are streams of their own; of what else a loop may call in turns nothing is
+        known: say it by `generation`.
 
         Args:
             timesteps: ``(T,)`` one per step, in the order of the steps.
             num_steps: Number of steps, where the timesteps are not known. Policies that need it say so.
             sigmas: ``(T,)`` noise levels, for policies that want them.
-            groups: Which rows are one sample: ``(R,)`` labels, or the number of samples, B, if row r belongs to
-                sample r mod B (guidance by concatenation). None: every row is a sample.
+            groups: Which rows are one sample: ``(R,)`` labels, or the number of samples, B, if row r belongs
+                to sample r mod B (guidance by concatenation). None: every row is a sample.
             stream: A name for the report, where several runs make up one sampling.
 
         Raises:
-            ContractError: A run is under way already, or the model was compiled or wrapped since it was attached.
-            OptionError: Timesteps, number of steps and noise levels are out of range, or contradict one another.
+            ContractError: A run is under way already, or the model was compiled or wrapped since it was
+                attached.
+            OptionError: Timesteps, number of steps and noise levels are out of range, or contradict one
+                another.
         """
         times = floats(timesteps)
         with self._sampling(Generation(timesteps=times, num_steps=num_steps, sigmas=floats(sigmas), groups=groups, stream=stream, steps_by_itself=True)):
@@ -157,7 +163,8 @@ class Attachment:
     def generation(
         self, *, timesteps: Sequence[float] | Tensor | None = None, num_steps: int | None = None, sigmas: Sequence[float] | Tensor | None = None
     ) -> Iterator[Generation]:
-        """One sampling of a model by a loop that knows what its calls are: several kinds of call a step, each a stream with a history of its own.
+        """One sampling of a model by a loop that knows what its calls are: several kinds of call a step, each
+        a stream with a history of its own.
 
         >>> with attached.generation(timesteps=times) as generation:  # doctest: +SKIP
         ...     for time in times:
@@ -200,7 +207,9 @@ class Attachment:
 
     @property
     def reports(self) -> dict[str, Report]:
-        """The account of the run under way, or of the last one: of each stream, by its name. Empty before the first run."""
+        """The account of the run under way, or of the last one: of each stream, by its name. Empty before the
+        first run.
+        """
         if self._loop is not None and not self._detached:
             self._loop.settle()
         reports = self._driver.reports

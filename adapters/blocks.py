@@ -28,8 +28,9 @@ _MAIN = frozenset(
         "visual_transformer_blocks",
     }
 )
-"""Names under which models keep the blocks that the denoised stream passes through. What is not here (refiners, blocks of a text stream or a control
-branch, resamplers) prepares its input and is always computed."""
+"""Names under which models keep the blocks that the denoised stream passes through. What is not here
+(refiners, blocks of a text stream or a control branch, resamplers) prepares its input and is always
+computed."""
 
 
 def find_blocks(model: nn.Module, name: str | None = None) -> list[tuple[str, nn.Module]]:
@@ -37,13 +38,15 @@ def find_blocks(model: nn.Module, name: str | None = None) -> list[tuple[str, nn
 
     Args:
         model: The denoiser.
-        name: Dotted path of a list (an `nn.ModuleList` or `nn.Sequential`), or several separated by commas. None to
-            find them: the lists known by name that lie together nearest to the root, as in diffusers' models; else
-            the longest `nn.ModuleList` of at least two modules of one class that is not inside another such list.
+        name: Dotted path of a list (an `nn.ModuleList` or `nn.Sequential`), or several separated by commas.
+            None to find them: the lists known by name that lie together nearest to the root, as in diffusers'
+                models; else
+            the longest `nn.ModuleList` of at least two modules of one class that is not inside another such
+            list.
 
     Raises:
-        UnsupportedModelError: There is no such list, several are equally long, or a block occurs twice; the message
-            lists what there is.
+        UnsupportedModelError: There is no such list, several are equally long, or a block occurs twice; the
+            message lists what there is.
     """
     named = [pair for path in (name or "").split(",") if path for pair in _named(model, path.strip())]
     found = named or _known(model) or _longest(model)

@@ -1,5 +1,5 @@
-"""What of a pipeline no policy drives, and runs in its steps all the same: modules beside the denoisers, and what took a denoiser's place in the middle of a
-generation. That work is not forecast, which the report says.
+"""What of a pipeline no policy drives, and runs in its steps all the same: modules beside the denoisers, and
+what took a denoiser's place in the middle of a generation. That work is not forecast, which the report says.
 """
 
 from __future__ import annotations

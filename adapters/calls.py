@@ -1,9 +1,10 @@
 """Intercepting calls of a module, without touching its forward or its class.
 
-`torch.nn.Module.__call__` first looks at `_compiled_call_impl` (that is where `module.compile()` puts the compiled
-call). Setting it on the instance puts our function outside torch.compile, outside torch's forward hooks and outside
-the wrappers of accelerate and diffusers, whatever the order in which they came. The attribute is private to torch, so
-this file checks on import that it works and falls back to the instance's `forward`.
+`torch.nn.Module.__call__` first looks at `_compiled_call_impl` (that is where `module.compile()` puts the
+compiled call). Setting it on the instance puts our function outside torch.compile, outside torch's forward
+hooks and outside the wrappers of accelerate and diffusers, whatever the order in which they came. The
+attribute is private to torch, so this file checks on import that it works and falls back to the instance's
+`forward`.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def _dynamo_is_at_work() -> bool:
 
 
 class Interception:
-    """One of those who take part in a module's calls. When the last of them has left, exactly what was there is put back, in whatever order they leave."""
+    """One of those who take part in a module's calls. When the last of them has left, exactly what was there
+    is put back, in whatever order they leave.
+    """
 
     def __init__(self, module: nn.Module, around: Around) -> None:
         self.module, self._around = module, around
@@ -58,7 +61,9 @@ class Interception:
 
     @property
     def intact(self) -> bool:
-        """Whether calls still come here. ``module.compile()`` after attaching would have replaced the interception."""
+        """Whether calls still come here. ``module.compile()`` after attaching would have replaced the
+        interception.
+        """
         return self._stands() and self._around in self._call.arounds
 
     def restore(self) -> None:
@@ -77,7 +82,9 @@ class Interception:
 
 
 def _stand_in(module: nn.Module) -> Any:
-    """Return what stands in the place of a module's call and goes through its ``arounds``, the last to come first."""
+    """Return what stands in the place of a module's call and goes through its ``arounds``, the last to come
+    first.
+    """
     before: Any = module.__dict__.get(ATTRIBUTE, _ABSENT)
     if before in _ours:
         return before
@@ -118,17 +125,23 @@ def intercept(module: nn.Module, around: Around) -> Interception:
 
 
 def is_compiled(module: nn.Module) -> bool:
-    """Whether calls of a module go through torch.compile: ``module.compile()``, or the wrapper that ``torch.compile(module)`` returns."""
+    """Whether calls of a module go through torch.compile: ``module.compile()``, or the wrapper that
+    ``torch.compile(module)`` returns.
+    """
     own = module.__dict__.get("_compiled_call_impl")
     return (callable(own) and own not in _ours) or type(module).__name__ == "OptimizedModule"
 
 
 def own_forward(module: nn.Module) -> Any:
-    """The `forward` that somebody has put on this very module, as accelerate's and diffusers' hooks do; None where nobody has."""
+    """The `forward` that somebody has put on this very module, as accelerate's and diffusers' hooks do; None
+    where nobody has.
+    """
     own = module.__dict__.get("forward")
     return None if own in _ours else own
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether somebody takes part in a module's calls: by torch's forward hooks, or by a `forward` of the instance."""
+    """Whether somebody takes part in a module's calls: by torch's forward hooks, or by a `forward` of the
+    instance.
+    """
     return bool(module._forward_hooks or module._forward_pre_hooks) or own_forward(module) is not None

@@ -15,7 +15,8 @@ __all__ = ["Context"]
 
 
 class Context:
-    """Remembers the name that is set on a model. Each thread has its own: pipelines that share a model enter and leave its context whenever they like.
+    """Remembers the name that is set on a model. Each thread has its own: pipelines that share a model enter
+    and leave its context whenever they like.
 
     Args:
         model: One that has no such method is never in a context.

@@ -1,4 +1,6 @@
-"""Calls of the denoisers of an attachment, driven: to the session of their stream, and on with it where the model turns out to be another than it was."""
+"""Calls of the denoisers of an attachment, driven: to the session of their stream, and on with it where the
+model turns out to be another than it was.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ if TYPE_CHECKING:
 __all__ = ["Driver"]
 
 EXAMINED = 3
-"""How often a model is examined anew for one stream of a run. A call that is another one in every step is computed."""
+"""How often a model is examined anew for one stream of a run. A call that is another one in every step is
+computed.
+"""
 
 
 class Driver:
@@ -73,7 +77,9 @@ class Driver:
         return [*self._inert.values(), *nobodys]
 
     def begin(self) -> None:
-        """A run begins: follow what was changed since the last (a LoRA that was loaded, a hook, another dtype)."""
+        """A run begins: follow what was changed since the last (a LoRA that was loaded, a hook, another
+        dtype).
+        """
         for wire in self._wires.values():
             if wire.changed:
                 wire.rewire()
@@ -137,13 +143,16 @@ class Driver:
                     continue
                 if entry.session.recorder.begun or generation.alone:
                     raise
-                # One kind of call among several (FLUX.2 klein's first returns its keys and values): it is computed, and the report says so.
+                # One kind of call among several (FLUX.2 klein's first returns its keys and values): it is
+                # computed, and the report says so.
                 self._streams.drop(key)
                 self._inert[name, signature] = f"one kind of call is always computed: {error}"
         return call.inner(*call.args, **call.kwargs)
 
     def _examine(self, key: Key, entry: Stream, changed: str) -> None:
-        """Let a stream begin anew: the host's sites are others than it said (nothing is lost but one evaluation), or the model is another than it was."""
+        """Let a stream begin anew: the host's sites are others than it said (nothing is lost but one
+        evaluation), or the model is another than it was.
+        """
         backbone = entry.backbone
         if changed:
             entry.examined += 1
@@ -154,7 +163,8 @@ class Driver:
             entry.session.tenure.give_up(f"{entry.changed}, again and again")
 
     def _over_budget(self, key: Key, entry: Stream, place: Place, error: OverBudgetError) -> None:
-        """Forecast the last block where that was asked for. Late in a generation, compute: what was computed so far is not thrown away.
+        """Forecast the last block where that was asked for. Late in a generation, compute: what was computed
+        so far is not thrown away.
 
         Raises:
             OverBudgetError: Neither.

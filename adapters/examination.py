@@ -1,4 +1,6 @@
-"""The examination of a model: nothing about it is believed, and what was learnt is held against each later step."""
+"""The examination of a model: nothing about it is believed, and what was learnt is held against each later
+step.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from foreseer.vote import Vote
 __all__ = ["FAILURES", "Examination"]
 
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
-"""What a model raises that cannot run in a way that is tried. What somebody raises to stop it is of a class of its own, and is let through."""
+"""What a model raises that cannot run in a way that is tried. What somebody raises to stop it is of a class
+of its own, and is let through.
+"""
 
 Attempt = Callable[..., tuple[Pass, Walk]]
 """``(inputs, rows, substitute) -> pass, walk``."""
@@ -103,7 +107,8 @@ class Examination:
             self._anatomy.assemblies[index] = next((way for way, good in zip(ways, equal, strict=False) if good), None)
 
     def agreed(self, findings: Sequence[bool], output: Any) -> list[bool]:
-        """Return which findings all processes have made. Their next passes must be the same, or they wait for each other for ever.
+        """Return which findings all processes have made. Their next passes must be the same, or they wait for
+        each other for ever.
 
         Args:
             findings: What this process found; as many in every process.

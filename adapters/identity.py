@@ -1,4 +1,6 @@
-"""Which model or scheduler it is: its class and a hash of its configuration, so that what was found on one is not used on another unnoticed."""
+"""Which model or scheduler it is: its class and a hash of its configuration, so that what was found on one is
+not used on another unnoticed.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,8 @@ DIGITS = 12
 def identity_of(what: Any) -> str:
     """Return class and configuration in one word: ``"DiTTransformer2DModel-5d41402abc4b"``.
 
-    Weights are not looked at: a fine-tuned model has the identity of its parent. Where there is no configuration the names and shapes of the parameters are
-    taken, and where there are none, the class alone.
+    Weights are not looked at: a fine-tuned model has the identity of its parent. Where there is no
+    configuration the names and shapes of the parameters are taken, and where there are none, the class alone.
 
     Args:
         what: A model, compiled or not, or a scheduler of diffusers.

@@ -1,8 +1,8 @@
 """What a module returns, any structure of tensors, as one feature, and back.
 
-A block of FLUX returns two streams, SD3's last block returns ``(None, hidden)``, Latte folds frames into the batch,
-Z-Image returns a list of tensors. The engine wants one tensor per site with the rows in front. A layout is learnt from
-one real output: a lone tensor is its own feature, several are laid end to end.
+A block of FLUX returns two streams, SD3's last block returns ``(None, hidden)``, Latte folds frames into the
+batch, Z-Image returns a list of tensors. The engine wants one tensor per site with the rows in front. A
+layout is learnt from one real output: a lone tensor is its own feature, several are laid end to end.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ __all__ = ["Layout", "Pool", "same_bits", "same_output"]
 
 @attrs.frozen
 class _Leaf:
-    """One tensor of an output: ``(rows * folded, *shape)``; if ``second`` the rows are its second dimension (ERNIE-Image), if ``listed`` a list of tensors.
+    """One tensor of an output: ``(rows * folded, *shape)``; if ``second`` the rows are its second dimension
+    (ERNIE-Image), if ``listed`` a list of tensors.
 
     Attributes:
         place: How it lay in memory, as what is handed back then lies too.
@@ -82,7 +83,8 @@ class Layout:
     """How one module's outputs are structured, for any number of rows.
 
     Attributes:
-        main: Which leaf a gate compares: the one shaped like the module's hidden states; None to compare all of them.
+        main: Which leaf a gate compares: the one shaped like the module's hidden states; None to compare all
+            of them.
         rows: Of the output that it was learnt from.
     """
 
@@ -113,12 +115,14 @@ class Layout:
             rows: Rows of the call, R. Each tensor's first dimension must be a multiple of it.
             hidden: The module's hidden states, to tell streams apart.
             shards: Among how many processes the module may divide its tokens, if ``hidden`` is from before.
-            second: Take the second dimension for the rows where it is as long as they are many, also where the first could be.
+            second: Take the second dimension for the rows where it is as long as they are many, also where
+                the first could be.
             listed: How a call holds its rows, see `Batch`.
             what: For the error.
 
         Raises:
-            UnsupportedModelError: Something in the output is neither a tensor with the call's rows nor a constant.
+            UnsupportedModelError: Something in the output is neither a tensor with the call's rows nor a
+                constant.
         """
         values, spec = tree_flatten(output, is_leaf=lambda value: is_row_list(value, rows, listed) and len({entry.shape for entry in value}) == 1)
         leaves: list[_Leaf | None] = []
@@ -155,7 +159,9 @@ class Layout:
         return all(leaf is None or leaf.device.type == "cpu" for leaf in self._leaves)
 
     def fits(self, output: Any, rows: int) -> bool:
-        """Whether an output of so many rows is structured and shaped like the one that this was learnt from. Cheap enough for every block of every step."""
+        """Whether an output of so many rows is structured and shaped like the one that this was learnt from.
+        Cheap enough for every block of every step.
+        """
         if self._alone is not None and rows == self.rows:
             return isinstance(output, Tensor) and output.shape == self._alone and output.dtype is self._leaves[0].dtype  # type: ignore[union-attr]
         try:
@@ -170,7 +176,9 @@ class Layout:
         return any(leaf is not None and not leaf.second and leaf.folded > 1 and leaf.shape[:1] == (self.rows,) for leaf in self._leaves) and self.rows > 1
 
     def rows_are_second(self, output: Any, rows: int, whole: int) -> bool:
-        """Whether an output of fewer rows shows that they are in the second dimension, where there are so many of them, and not where they seemed to be."""
+        """Whether an output of fewer rows shows that they are in the second dimension, where there are so
+        many of them, and not where they seemed to be.
+        """
         return any(
             leaf is not None and not leaf.second and isinstance(value, Tensor) and value.ndim > 1 and leaf.folded * whole == len(value)
             and leaf.shape[:1] == (whole,) and value.shape[1] == rows and value.shape[2:] == leaf.shape[1:]
@@ -198,7 +206,9 @@ class Layout:
         return self._put_together([one.as_returned(piece) for piece, one in zip(pieces, leaves, strict=True)])
 
     def evidence(self, output: Any) -> Tensor:
-        """Return what a gate compares of an output: ``(R, ...)``, its main stream or, where that is not known, all of it."""
+        """Return what a gate compares of an output: ``(R, ...)``, its main stream or, where that is not
+        known, all of it.
+        """
         leaf = None if self.main is None else self._leaves[self.main]
         return self.pack(output) if leaf is None or self.main is None else leaf.with_rows(self._values(output)[self.main])
 
@@ -207,8 +217,8 @@ class Layout:
 
         Args:
             rows: How many.
-            pool: The tensors that were handed out before. One of each shape serves all blocks: one for each would hold a
-                model's worth of activations.
+            pool: The tensors that were handed out before. One of each shape serves all blocks: one for each
+                would hold a model's worth of activations.
         """
         made = []
         for leaf in self._leaves:
@@ -221,7 +231,9 @@ class Layout:
         return self._put_together(made)
 
     def _values(self, output: Any) -> Sequence[Any]:
-        """What lies where leaves of the learnt structure are. Raises ValueError where an output is structured otherwise."""
+        """What lies where leaves of the learnt structure are. Raises ValueError where an output is structured
+        otherwise.
+        """
         if self._plain is None or not issubclass(type(output), self._plain):
             return self._spec.flatten_up_to(output)
         return (output,) if self._plain is Tensor else output  # no tree to be walked
@@ -232,7 +244,8 @@ class Layout:
 
 
 def same_output(a: Any, b: Any, *, tolerance: float = 0.0) -> bool:
-    """Whether two outputs are equal, bit for bit or within a relative tolerance (L2 norm per tensor); NaN equals NaN.
+    """Whether two outputs are equal, bit for bit or within a relative tolerance (L2 norm per tensor); NaN
+    equals NaN.
 
     Args:
         a: An output.
@@ -257,6 +270,8 @@ def same_output(a: Any, b: Any, *, tolerance: float = 0.0) -> bool:
 
 
 def same_bits(a: Any, b: Any) -> bool:
-    """Whether two outputs of floating-point tensors are equal in structure, dtype and every number; NaN equals nothing."""
+    """Whether two outputs of floating-point tensors are equal in structure, dtype and every number; NaN
+    equals nothing.
+    """
     (made, spec), (wanted, other) = tree_flatten(a), tree_flatten(b)
     return spec == other and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(made, wanted, strict=True))

@@ -23,14 +23,17 @@ _TRAITS = ("_modules", *_HOOKS, "_chunk_size", "processor", "_active_adapter", "
 """What of a module is changed from outside, and changes what a call of it does."""
 
 _MANY = 1000
-"""How many things that hooks are made of are looked into; beyond that they are the same only where they are one thing."""
+"""How many things that hooks are made of are looked into; beyond that they are the same only where they are
+one thing.
+"""
 
 
 class Likeness:
-    """What a model was made of when it was looked at: shallow copies, so that looking again compares a few lists and asks no device.
+    """What a model was made of when it was looked at: shallow copies, so that looking again compares a few
+    lists and asks no device.
 
-    Hooks are the same where they do the same, as are those that a pipeline registers anew for one call of each step.
-    The model's own, outside of its modules, are left out: they run in every step, forecast or not.
+    Hooks are the same where they do the same, as are those that a pipeline registers anew for one call of
+    each step. The model's own, outside of its modules, are left out: they run in every step, forecast or not.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -48,7 +51,9 @@ class Likeness:
 
     @property
     def lost(self) -> bool:
-        """Whether something is other than it was: modules, hooks, a `forward` or processor of their own, chunking, adapters."""
+        """Whether something is other than it was: modules, hooks, a `forward` or processor of their own,
+        chunking, adapters.
+        """
         now = self._now()
         if now == self._was:
             return False
@@ -72,12 +77,16 @@ def _copied(traits: list[list[Any]]) -> list[list[Any]]:
 
 
 def _made_of(trait: Any, hooks: bool) -> Any:
-    """What two traits have in common that do the same. Of hooks the order tells, and not the numbers they were given."""
+    """What two traits have in common that do the same. Of hooks the order tells, and not the numbers they
+    were given.
+    """
     return _parts(list(trait.values()) if hooks and trait else trait, {})
 
 
 def _parts(value: Any, seen: dict[int, int]) -> Any:
-    """A value as nested tuples that compare equal where the values do the same. Modules and tensors stand for themselves."""
+    """A value as nested tuples that compare equal where the values do the same. Modules and tensors stand for
+    themselves.
+    """
     if value is None or isinstance(value, (bool, int, float, str, bytes, type, CodeType)):
         return type(value), value
     if inspect.ismethod(value) and value.__func__ is getattr(type(value.__self__), "forward", None):

@@ -1,10 +1,10 @@
 """Where a run begins and what a step is, for a pipeline whose code is not touched.
 
-Of what could tell, only two things hold for every pipeline of diffusers: each generation calls the scheduler's
-``set_timesteps``, and each step ends with at least one ``scheduler.step``. So a step begins with the first call of the
-transformer after a `step`. Never the `timestep` argument (it rises in Lumina and Z-Image and is constant in
-LTX-condition), and never ``scheduler._step_index`` (None before the first step, absent in DDIM). A generation ends with
-the next one, and with the pipeline's call, also where that raises.
+Of what could tell, only two things hold for every pipeline of diffusers: each generation calls the
+scheduler's ``set_timesteps``, and each step ends with at least one ``scheduler.step``. So a step begins with
+the first call of the transformer after a `step`. Never the `timestep` argument (it rises in Lumina and
+Z-Image and is constant in LTX-condition), and never ``scheduler._step_index`` (None before the first step,
+absent in DDIM). A generation ends with the next one, and with the pipeline's call, also where that raises.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ class PipelineLoop:
         self._leave()
         self._scheduler = self._pipeline.scheduler
         self._following.append(take_part(self._scheduler, "set_timesteps", self._around_set_timesteps))
-        # Long videos are stepped by copies of the scheduler, one for each frame, which the pipeline makes itself.
+        # Long videos are stepped by copies of the scheduler, one for each frame, which the pipeline makes
+        # itself.
         self._following.append(take_part(self._scheduler, "step", self._around_step, copies=self._under_way_here))
         self._follow_guider()
 
@@ -119,7 +120,8 @@ class PipelineLoop:
     def _site(self) -> object:
         """Where in our pipeline's code we are.
 
-        Nothing in another pipeline that shares our model or scheduler (``from_pipe`` shares both), or in a loop around it.
+        Nothing in another pipeline that shares our model or scheduler (``from_pipe`` shares both), or in a
+        loop around it.
         """
         owner, frame = next(_callers(sys._getframe(), self._kind), (None, None))
         if frame is None:
@@ -127,7 +129,9 @@ class PipelineLoop:
         return (frame.f_code, frame.f_lasti) if owner is self._pipeline else None
 
     def _runs_in(self, thread: int) -> bool:
-        """Whether that thread is inside of a call that steps our scheduler. A call that ended by an exception has not told us so."""
+        """Whether that thread is inside of a call that steps our scheduler. A call that ended by an exception
+        has not told us so.
+        """
         callers = _callers(sys._current_frames().get(thread), self._kind)
         return any(getattr(caller, "scheduler", None) is self._scheduler for caller, _ in callers)
 
@@ -151,7 +155,9 @@ class PipelineLoop:
         return self.generation is not None and self._thread == threading.get_ident()
 
     def _around_progress(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """A progress bar that is shown before the first step is the loop's: it may leave out the last of the timesteps, and when it closes the loop is over."""
+        """A progress bar that is shown before the first step is the loop's: it may leave out the last of the
+        timesteps, and when it closes the loop is over.
+        """
         walked, times = args[0] if args else kwargs.get("iterable"), getattr(self._scheduler, "timesteps", None)
         bar, generation = inner(*args, **kwargs), self.generation
         if generation is None or generation.index >= 0:
@@ -225,12 +231,16 @@ class PipelineLoop:
         return self.generation
 
     def guided(self) -> str:
-        """What a modular pipeline's guider calls the stream; empty where there is none. It counts the inputs that it has prepared a model for."""
+        """What a modular pipeline's guider calls the stream; empty where there is none. It counts the inputs
+        that it has prepared a model for.
+        """
         prepared = getattr(self._guider, "_count_prepared", 0)
         return self._guided[prepared - 1] if 1 <= prepared <= len(self._guided) else ""
 
     def timesteps(self) -> tuple[float, ...] | None:
-        """The timesteps of the evaluations of this generation; fewer than scheduled where it begins later (img2img) or leaves out the last."""
+        """The timesteps of the evaluations of this generation; fewer than scheduled where it begins later
+        (img2img) or leaves out the last.
+        """
         scheduled = getattr(self._scheduler, "timesteps", None)
         if scheduled is None or not hasattr(scheduled, "tolist"):
             return None

@@ -1,7 +1,9 @@
-"""Taking part in calls of one object's methods. Its class stays its own and untouched, copies and pickles of it are those of an object that nobody follows.
+"""Taking part in calls of one object's methods. Its class stays its own and untouched, copies and pickles of
+it are those of an object that nobody follows.
 
-Pipelines compare ``type(scheduler)`` and look at signatures, so that neither the class may change nor the method's signature. What stands in for a method is
-an attribute of the object. A copy would take it along, and drive the original by it: so the object's state is told without it.
+Pipelines compare ``type(scheduler)`` and look at signatures, so that neither the class may change nor the
+method's signature. What stands in for a method is an attribute of the object. A copy would take it along, and
+drive the original by it: so the object's state is told without it.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ class _StandIn:
         return inner(*args, **kwargs)
 
     def leave(self) -> None:
-        """Put back what was there, unless somebody has put something in front of this, which then does nothing but go on."""
+        """Put back what was there, unless somebody has put something in front of this, which then does
+        nothing but go on.
+        """
         if vars(self.owner).get(self.name) is self:
             vars(self.owner).pop(self.name)
             if self.before is not _ABSENT:
@@ -56,7 +60,9 @@ class _StandIn:
 
 
 class _State:
-    """An attribute of an object in the place of its ``__getstate__``: its state without what stands in for methods."""
+    """An attribute of an object in the place of its ``__getstate__``: its state without what stands in for
+    methods.
+    """
 
     def __init__(self, owner: Any) -> None:
         self._owner = owner
@@ -109,7 +115,8 @@ class Participation:
 
 
 def take_part(owner: Any, name: str, around: Around, *, copies: Callable[[], bool] = lambda: False) -> Participation:
-    """Lead calls of an object's method through ``around`` until `Participation.end`; the last to come is the outermost.
+    """Lead calls of an object's method through ``around`` until `Participation.end`; the last to come is the
+    outermost.
 
     Args:
         owner: The object.

@@ -1,4 +1,6 @@
-"""Which of diffusers' transformers a policy can drive, and how: what was found by running them, and what is installed."""
+"""Which of diffusers' transformers a policy can drive, and how: what was found by running them, and what is
+installed.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ class Finding:
         transformer: Class name.
         pipeline: The pipeline that it was run in; empty where it was not run.
         blocks: Blocks of the tiny model, in execution order.
-        guidance: ``"one call"``, ``"batched"`` (rows of a sample together), ``"sequential"`` (several calls in a step).
+        guidance: ``"one call"``, ``"batched"`` (rows of a sample together), ``"sequential"`` (several calls
+            in a step).
         modules: ``"yes"``, or why module parts cannot be forecast.
         last_block: Likewise for the last block's output.
         output: Likewise for the model's output.
@@ -52,7 +55,8 @@ def findings() -> tuple[str, list[Finding]]:
 
 
 def transformers_with_blocks() -> list[str]:
-    """Name every transformer class of the installed diffusers whose source has a list of blocks. Imports their modules.
+    """Name every transformer class of the installed diffusers whose source has a list of blocks. Imports
+    their modules.
 
     Raises:
         ImportError: Without diffusers.

@@ -1,4 +1,6 @@
-"""Any PyTorch model with a list of blocks as a host: calls of its blocks are intercepted, its code is not touched."""
+"""Any PyTorch model with a list of blocks as a host: calls of its blocks are intercepted, its code is not
+touched.
+"""
 
 from __future__ import annotations
 
@@ -28,22 +30,26 @@ from foreseer.vote import Vote
 __all__ = ["ModuleBackbone"]
 
 ROW_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""How far a row computed alone may be from the same row in a batch, relative L2; other batch sizes run other kernels. 16-bit dtypes: 0.05."""
+"""How far a row computed alone may be from the same row in a batch, relative L2; other batch sizes run other
+kernels. 16-bit dtypes: 0.05.
+"""
 
 
 class ModuleBackbone:
     """A `torch.nn.Module` called with arguments of one signature; satisfies `foreseer.backbone.Backbone`.
 
-    Sites are every block's output, its module parts where they are known, and the model's output. Nothing about the
-    model is believed: on the first computed step what was just recorded is substituted, and the output must be the same
-    bit for bit. Where it is not, the host says so and falls back: from module parts to the last block, from the last
-    block to the output. And what was learnt holds while calls look like the one that it was learnt from: in every later step the shapes that arrive at
-    the first block and those of what is recorded are compared with it. Before rows are evaluated alone for the first time, they are compared with the
-    same rows of the batch.
+    Sites are every block's output, its module parts where they are known, and the model's output. Nothing
+    about the model is believed: on the first computed step what was just recorded is substituted, and the
+    output must be the same bit for bit. Where it is not, the host says so and falls back: from module parts
+    to the last block, from the last block to the output. And what was learnt holds while calls look like the
+    one that it was learnt from: in every later step the shapes that arrive at the first block and those of
+    what is recorded are compared with it. Before rows are evaluated alone for the first time, they are
+    compared with the same rows of the batch.
 
     Args:
         wires: The model's interceptions, which several backbones may share.
-        vote: The processes that share the rows' tokens; what one finds out about the model holds for all. None for one.
+        vote: The processes that share the rows' tokens; what one finds out about the model holds for all.
+            None for one.
 
     Attributes:
         anatomy: What was learnt about the model.
@@ -97,7 +103,8 @@ class ModuleBackbone:
         """See `foreseer.backbone.Backbone.forward`.
 
         Raises:
-            Rewired: The self-check of the first computed step failed, so that the sites have changed; or something is other than it was then.
+            Rewired: The self-check of the first computed step failed, so that the sites have changed; or
+                something is other than it was then.
         """
         anatomy = self.anatomy
         last = anatomy.last
@@ -141,7 +148,9 @@ class ModuleBackbone:
         return done
 
     def _some_rows(self, inputs: Call, rows: Sequence[int], substitute: Mapping[Site, Tensor], record: Collection[Site]) -> Pass:
-        """Evaluate some rows without the others. Before that is done for the first time, both ways are compared; where they differ, all rows are evaluated."""
+        """Evaluate some rows without the others. Before that is done for the first time, both ways are
+        compared; where they differ, all rows are evaluated.
+        """
         resumed = frozenset(substitute)  # rows that resume behind a block skip what is before it: another comparison
         try:
             part, why = self._alone(inputs, rows, substitute, record) if self.separable else (None, "")
@@ -211,7 +220,9 @@ class ModuleBackbone:
         return [row not in broken for row in range(len(feature))] if broken else None
 
     def features_of(self, inputs: Call, record: Collection[Site]) -> Mapping[Site, Tensor]:
-        """Return the features of one computed pass, without checking anything; on the meta device they are shapes."""
+        """Return the features of one computed pass, without checking anything; on the meta device they are
+        shapes.
+        """
         done, walk = self._pass(inputs, None, {}, record=record)
         if OUTPUT in record:
             walk.features[OUTPUT] = Layout.of(done.output, walk.rows, listed=self._batch.listed, what=self.anatomy.name).pack(done.output)
@@ -239,8 +250,9 @@ class ModuleBackbone:
             args, kwargs = take_rows((args, kwargs), rows, total, listed=self._batch.listed)
         whole = None if rows is None else total
         count = total if rows is None else len(rows)
-        # A host that writes into a block's output in place would change the recorded feature. It is seen by the tensors' version counters; then, and under
-        # inference mode, which has none, features are cloned. The pass that showed it is repeated once.
+        # A host that writes into a block's output in place would change the recorded feature. It is seen by
+        # the tensors' version counters; then, and under inference mode, which has none, features are cloned.
+        # The pass that showed it is repeated once.
         clone = self._clone or torch.is_inference_mode_enabled()
         voting: dict[str, Any] = {} if self.vote is None else {"shards": self.vote.processes, "all_ways": True}
         while True:

@@ -1,4 +1,6 @@
-"""Which processes share a sample's tokens, and how they vote. torch.distributed is touched only where one is found."""
+"""Which processes share a sample's tokens, and how they vote. torch.distributed is touched only where one is
+found.
+"""
 
 from __future__ import annotations
 
@@ -55,10 +57,12 @@ def vote_for(model: nn.Module, group: ProcessGroup | Literal["auto"] | None) -> 
 
     Args:
         model: The denoiser.
-        group: As in `foreseer.attach`. ``"auto"`` looks for what ``enable_parallelism`` of diffusers leaves on a model.
+        group: As in `foreseer.attach`. ``"auto"`` looks for what ``enable_parallelism`` of diffusers leaves
+            on a model.
 
     Raises:
-        UnsupportedModelError: diffusers' context parallelism is enabled but keeps its group elsewhere than we know.
+        UnsupportedModelError: diffusers' context parallelism is enabled but keeps its group elsewhere than we
+            know.
     """
     if group is None:
         return None

@@ -1,8 +1,8 @@
 """Module parts: which submodules of a block are forecast on their own.
 
-TaylorSeer and SpeCa forecast raw module outputs *before* the adaLN gate; norms, modulation and gates of the current
-step stay live. This file says which submodules of a block those are, and `foreseer.adapters.assemblies` how the outputs
-of some blocks are put together from theirs.
+TaylorSeer and SpeCa forecast raw module outputs *before* the adaLN gate; norms, modulation and gates of the
+current step stay live. This file says which submodules of a block those are, and
+`foreseer.adapters.assemblies` how the outputs of some blocks are put together from theirs.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ class Parts:
     """How a block is cut into parts.
 
     Attributes:
-        modules: Part name -> path of the submodule from the block, in execution order. Each module's raw output is the
-            part's feature.
-        idle: Paths of submodules whose results nobody reads where all parts are forecast, and which need not run.
-        assemblies: Ways to put the block's output together from what its parts return, the cheapest first. The first
-            that equals the block bit for bit is used; where there is none the block runs with its parts replaced.
+        modules: Part name -> path of the submodule from the block, in execution order. Each module's raw
+            output is the part's feature.
+        idle: Paths of submodules whose results nobody reads where all parts are forecast, and which need not
+            run.
+        assemblies: Ways to put the block's output together from what its parts return, the cheapest first.
+            The first that equals the block bit for bit is used; where there is none the block runs with its
+            parts replaced.
     """
 
     modules: Mapping[str, str]
@@ -70,9 +72,9 @@ _NAMES = {
 def parts_of(block: nn.Module) -> Parts | None:
     """Return how a block is cut into parts, by the names of its submodules; None where it has no known ones.
 
-    Single-stream blocks, which project attention and MLP together (FLUX, HunyuanVideo), have one part, ``total``, as in
-    the papers' code: the output of that projection. Whether the cut is right is not assumed: the backbone's self-check
-    substitutes what was just recorded and wants the same output, bit for bit.
+    Single-stream blocks, which project attention and MLP together (FLUX, HunyuanVideo), have one part,
+    ``total``, as in the papers' code: the output of that projection. Whether the cut is right is not assumed:
+    the backbone's self-check substitutes what was just recorded and wants the same output, bit for bit.
     """
     children = {name: child for name, child in block.named_children() if child is not None}
     assemblies = ASSEMBLIES.get(type(block).__name__, ())
@@ -103,7 +105,9 @@ _SMALL = re.compile(r"norm|ada|gate|temb|time|embed|scale_shift|modulation|(?:^|
 
 
 def covered(blocks: Sequence[nn.Module], parts: Sequence[Parts | None]) -> float:
-    """Return the share of the blocks' work that forecasting all parts saves, 0 to 1, as their weights tell: those that are multiplied with every token."""
+    """Return the share of the blocks' work that forecasting all parts saves, 0 to 1, as their weights tell:
+    those that are multiplied with every token.
+    """
     inside = total = 0
     for block, cut in zip(blocks, parts, strict=True):
         own = tuple(f"{path}." for path in (*cut.modules.values(), *cut.idle)) if cut is not None else ()

@@ -1,4 +1,6 @@
-"""Where a tensor lies in memory. What is handed back lies as what was recorded: a product of what lies otherwise is summed otherwise."""
+"""Where a tensor lies in memory. What is handed back lies as what was recorded: a product of what lies
+otherwise is summed otherwise.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,12 @@ WIDEST = 1024
 
 @attrs.frozen
 class Place:
-    """How a tensor lies in memory, whatever its rows: in order (nothing of it set), or as a slice of a longer one, or transposed.
+    """How a tensor lies in memory, whatever its rows: in order (nothing of it set), or as a slice of a longer
+    one, or transposed.
 
     Attributes:
-        dims: Its dimensions from the outermost in memory to the innermost, each with how many entries the longer tensor has; 0 for as many as its own.
+        dims: Its dimensions from the outermost in memory to the innermost, each with how many entries the
+            longer tensor has; 0 for as many as its own.
         start: Entries behind a multiple of `ALIGNMENT` where it begins.
     """
 
@@ -46,7 +50,9 @@ class Place:
         return cls(tuple(dims), start)
 
     def put(self, tensor: Tensor) -> Tensor:
-        """Return the tensor, of any rows, where it lies so: a product of what lies otherwise is summed otherwise."""
+        """Return the tensor, of any rows, where it lies so: a product of what lies otherwise is summed
+        otherwise.
+        """
         if self == IN_ORDER:
             aligned = tensor.is_meta or not tensor.data_ptr() % ALIGNMENT  # it may be a piece of a longer feature
             return tensor.contiguous() if aligned else tensor.clone(memory_format=torch.contiguous_format)

@@ -1,6 +1,8 @@
-"""Published models as configurations: enough to build them without weights, on the meta device, and to know what they are called with.
+"""Published models as configurations: enough to build them without weights, on the meta device, and to know
+what they are called with.
 
-Configurations are those of the released checkpoints' ``config.json``. Text lengths are the pipelines' defaults.
+Configurations are those of the released checkpoints' ``config.json``. Text lengths are the pipelines'
+defaults.
 """
 
 from __future__ import annotations
@@ -34,7 +36,8 @@ class Published:
         config: Constructor arguments.
         inputs: ``(self, batch, height, width, frames) -> keyword arguments`` of one call, on the meta device.
         rows_per_sample: Rows of a call for each sample; 2 where the pipeline concatenates for guidance.
-        calls_per_step: Calls in a step; 2 where the pipeline guides in two calls, each of which has a history of its own.
+        calls_per_step: Calls in a step; 2 where the pipeline guides in two calls, each of which has a history
+            of its own.
         size: Default ``(height, width, frames)`` in pixels.
     """
 
@@ -48,7 +51,9 @@ class Published:
     size: tuple[int, int, int] = (1024, 1024, 1)
 
     def build(self) -> nn.Module:
-        """Build the model in bfloat16 on the meta device: no memory, no download. Raises ImportError without diffusers."""
+        """Build the model in bfloat16 on the meta device: no memory, no download. Raises ImportError without
+        diffusers.
+        """
         import diffusers
 
         with torch.device("meta"):

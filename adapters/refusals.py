@@ -15,7 +15,9 @@ _attached: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary
 
 
 def refuse(model: nn.Module, *, attached: bool = False) -> None:
-    """Raise if a model cannot be driven: a cache of diffusers is enabled, or somebody is attached to it (unless that is who asks, ``attached``)."""
+    """Raise if a model cannot be driven: a cache of diffusers is enabled, or somebody is attached to it
+    (unless that is who asks, ``attached``).
+    """
     if model in _attached and not attached:
         raise ContractError(f"this {type(model).__name__} has policy {_attached[model]} attached already; detach it first (leave its `with`, or call detach())")
     refuse_cache(model)

@@ -17,7 +17,9 @@ from foreseer.transfer import on_device
 __all__ = ["Batch", "batch_of", "copies_in", "count_rows", "is_row_list", "merge_rows", "select_rows", "take_rows"]
 
 _BATCH_FREE = re.compile(r"rope|rotary|freqs|(?<!input)(?<!segment)_ids$|^indices_|img_shapes|pos_embed")
-"""Names of positions in diffusers' models: no batch dimension, unless they have three dimensions or more (HiDream's ``img_ids``)."""
+"""Names of positions in diffusers' models: no batch dimension, unless they have three dimensions or more
+(HiDream's ``img_ids``).
+"""
 _LAYERS_FIRST = ("encoder_hidden_states_llama3",)
 """Arguments with a dimension of layers in front of the batch (HiDream)."""
 _STATE = re.compile(r"cache|past_key_values")
@@ -30,8 +32,8 @@ class Batch:
 
     Attributes:
         rows: How many there are.
-        listed: Dimensions of each of its latents where they are a list of one tensor for each row (Z-Image), else 0: lists of streams (video and
-            audio) hold all rows in each entry.
+        listed: Dimensions of each of its latents where they are a list of one tensor for each row (Z-Image),
+            else 0: lists of streams (video and audio) hold all rows in each entry.
     """
 
     rows: int
@@ -39,10 +41,12 @@ class Batch:
 
 
 def is_row_list(value: Any, rows: int, listed: int = 0) -> bool:
-    """Whether something in a call of so many rows, or returned by it, is a list with one tensor for each; the one place where that is decided.
+    """Whether something in a call of so many rows, or returned by it, is a list with one tensor for each; the
+    one place where that is decided.
 
-    A list as long as the rows are many is, but where each of its tensors is as long too: then it is several tensors that hold all rows (ControlNet
-    residuals, video and audio), unless the call's latents are ``listed`` (see `Batch`) and these are shaped like such latents or like a text.
+    A list as long as the rows are many is, but where each of its tensors is as long too: then it is several
+    tensors that hold all rows (ControlNet residuals, video and audio), unless the call's latents are
+    ``listed`` (see `Batch`) and these are shaped like such latents or like a text.
     """
     if not isinstance(value, list) or len(value) != rows or not all(isinstance(entry, Tensor) for entry in value):
         return False
@@ -53,8 +57,9 @@ def is_row_list(value: Any, rows: int, listed: int = 0) -> bool:
 def batch_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Batch:
     """Return how a call holds its rows.
 
-    They are the leading dimension of ``hidden_states`` or of the first tensor, or what a list of them holds. Where the text embedding and the timesteps
-    both say otherwise and are not one for all rows, or where the tokens' ids have one dimension only, the call is one packed row (Cosmos 3).
+    They are the leading dimension of ``hidden_states`` or of the first tensor, or what a list of them holds.
+    Where the text embedding and the timesteps both say otherwise and are not one for all rows, or where the
+    tokens' ids have one dimension only, the call is one packed row (Cosmos 3).
 
     Raises:
         ContractError: There is no tensor with a batch dimension.
@@ -94,7 +99,9 @@ def _lengths(value: Any) -> set[int]:
 
 
 def _batch_of_several(latents: Sequence[Any], others: Sequence[set[int]], given: Sequence[Any]) -> Batch:
-    """Several latents are one tensor for each row, or several streams that each hold all rows. The other arguments tell, or else that streams differ."""
+    """Several latents are one tensor for each row, or several streams that each hold all rows. The other
+    arguments tell, or else that streams differ.
+    """
     many, fronts = len(latents), {len(entry) if entry.ndim else 0 for entry in latents}
     (front,) = fronts if len(fronts) == 1 else (0,)
     if front == many:  # both say so many rows: texts that lie in a list of as many, none of which holds all rows, lie there as the latents do
@@ -107,10 +114,11 @@ def _batch_of_several(latents: Sequence[Any], others: Sequence[set[int]], given:
 
 
 def copies_in(args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> int:
-    """How many times the batch holds each sample: 2 where a pipeline concatenates its latents with themselves for guidance, 1 where it does not.
+    """How many times the batch holds each sample: 2 where a pipeline concatenates its latents with themselves
+    for guidance, 1 where it does not.
 
-    The latents are compared, which is one device sync. Samples that were started from equal noise look like copies too: they
-    then share one fate, which is safe.
+    The latents are compared, which is one device sync. Samples that were started from equal noise look like
+    copies too: they then share one fate, which is safe.
     """
     stream, batch = _latents(args, kwargs), batch_of(args, kwargs)
     if rows != batch.rows or rows not in _lengths(stream):
@@ -126,10 +134,12 @@ def copies_in(args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> in
 
 
 def take_rows(value: Any, rows: Sequence[int], total: int, *, listed: int = 0, name: str = "") -> Any:
-    """Return the given rows of everything in ``value`` that has ``total`` of them: tensors, and lists of tensors (see `is_row_list`) or of lists.
+    """Return the given rows of everything in ``value`` that has ``total`` of them: tensors, and lists of
+    tensors (see `is_row_list`) or of lists.
 
     Raises:
-        UnsupportedModelError: ``value`` holds state, which an evaluation of some rows would spoil for the others.
+        UnsupportedModelError: ``value`` holds state, which an evaluation of some rows would spoil for the
+            others.
     """
     if _STATE.search(name) and value is not None:
         raise UnsupportedModelError(f"{name} holds the state of all rows")
@@ -152,7 +162,9 @@ def take_rows(value: Any, rows: Sequence[int], total: int, *, listed: int = 0, n
 
 
 def merge_rows(output: Any, rows: Sequence[int], part: Any, batch: Batch) -> Any:
-    """Return ``output`` with its rows ``rows`` replaced by ``part``; tensors are copied, structures rebuilt. Raises `ContractError` on an unknown one."""
+    """Return ``output`` with its rows ``rows`` replaced by ``part``; tensors are copied, structures rebuilt.
+    Raises `ContractError` on an unknown one.
+    """
     if isinstance(output, Tensor):
         merged = output.clone()
         merged[on_device(rows, output.device)] = part
@@ -172,7 +184,9 @@ def merge_rows(output: Any, rows: Sequence[int], part: Any, batch: Batch) -> Any
 
 
 def select_rows(output: Any, rows: Sequence[int], batch: Batch) -> Any:
-    """Return these rows of a call's output, in this order; structures are rebuilt. Raises `ContractError` on an unknown one."""
+    """Return these rows of a call's output, in this order; structures are rebuilt. Raises `ContractError` on
+    an unknown one.
+    """
     if isinstance(output, Tensor):
         return output.reshape(batch.rows, -1, *output.shape[1:])[on_device(rows, output.device)].reshape(-1, *output.shape[1:])
     if is_row_list(output, batch.rows, batch.listed):

@@ -1,4 +1,6 @@
-"""The sessions of one run of an attachment: one for each stream of a step's calls and each kind of call, on backbones that later runs use again."""
+"""The sessions of one run of an attachment: one for each stream of a step's calls and each kind of call, on
+backbones that later runs use again.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ from foreseer.vote import Vote
 __all__ = ["Key", "Stream", "Streams"]
 
 KINDS = 24
-"""For how many streams and kinds of call (shapes, arguments) of a denoiser an attachment remembers what it found out about it."""
+"""For how many streams and kinds of call (shapes, arguments) of a denoiser an attachment remembers what it
+found out about it.
+"""
 
 
 ALL_BUT = 0.9
@@ -117,8 +121,8 @@ class Streams:
         del self._open[key]
 
     def backbone(self, key: Key, vote: Vote | None, *, anew: bool = False) -> ModuleBackbone:
-        """Return the backbone of a stream and kind of call: its own of an earlier run, or another stream's of the same kind, which is held against each
-        step; or a new one.
+        """Return the backbone of a stream and kind of call: its own of an earlier run, or another stream's of
+        the same kind, which is held against each step; or a new one.
 
         Args:
             key: Which.
@@ -165,7 +169,8 @@ class Streams:
         return stream
 
     def begin_anew(self, key: Key, backbone: ModuleBackbone, why: str) -> None:
-        """Go on with a stream on another backbone, or on one that has learnt something else. Its report goes on too.
+        """Go on with a stream on another backbone, or on one that has learnt something else. Its report goes
+        on too.
 
         Args:
             key: Which.

@@ -12,7 +12,9 @@ __all__ = ["Copies", "Renamed"]
 
 
 class Copies(Mapping[Site, Tensor]):
-    """Substitutes that a model may write into, copied one by one as they are reached, so that no second set of features is held."""
+    """Substitutes that a model may write into, copied one by one as they are reached, so that no second set
+    of features is held.
+    """
 
     def __init__(self, given: Mapping[Site, Tensor]) -> None:
         self._given = given

@@ -22,8 +22,8 @@ MOST_TIMES = 4096
 class _Kept(NamedTuple):
     """What to know a tensor by: its numbers, for its owner may write others into it.
 
-    Off the CPU a look at them makes the host wait. Memory that nobody wrote to since, and that is held so that
-    nobody else gets it, has the same.
+    Off the CPU a look at them makes the host wait. Memory that nobody wrote to since, and that is held so
+    that nobody else gets it, has the same.
     """
 
     numbers: Tensor

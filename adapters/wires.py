@@ -40,7 +40,8 @@ class Visitor(Protocol):
 
 
 class Wires:
-    """Intercepts a model's blocks, and the parts that a policy asks for. Outside of a walk every call passes through.
+    """Intercepts a model's blocks, and the parts that a policy asks for. Outside of a walk every call passes
+    through.
 
     Args:
         model: The denoiser.
@@ -52,7 +53,8 @@ class Wires:
         covered: Share of the blocks' work that lies in their parts, 0 to 1.
         opaque: The model is compiled as a whole: its blocks are part of one graph and cannot be seen.
         second: Blocks whose outputs were found to have their rows in the second dimension.
-        version: Counts how often everything was found anew; what was learnt about the model holds for one version.
+        version: Counts how often everything was found anew; what was learnt about the model holds for one
+            version.
         walk: The walk under way.
 
     Raises:
@@ -116,7 +118,9 @@ class Wires:
 
     @property
     def stale(self) -> bool:
-        """Whether something of the model is other than when it was looked at, as loading a LoRA makes it. Cheap enough for every call."""
+        """Whether something of the model is other than when it was looked at, as loading a LoRA makes it.
+        Cheap enough for every call.
+        """
         return self._likeness.lost
 
     @property
@@ -129,7 +133,9 @@ class Wires:
         return version == self.version or any(version == known for _, known in self._known)
 
     def rewire(self) -> None:
-        """Find everything anew. A model that is again what it was before, as with hooks that skip layers in one call of each step, has its version again."""
+        """Find everything anew. A model that is again what it was before, as with hooks that skip layers in
+        one call of each step, has its version again.
+        """
         self._known = [*self._known[-KNOWN:], (self._likeness, self.version)]
         again = next((version for likeness, version in self._known if not likeness.lost), None)
         watched = set(self._watched)
@@ -142,7 +148,9 @@ class Wires:
             self.watch(watched)
 
     def _here(self) -> Visitor | None:
-        """The walk under way in this thread. Another thread's calls of the same modules are none of its business."""
+        """The walk under way in this thread. Another thread's calls of the same modules are none of its
+        business.
+        """
         walk = self.walk
         return walk if walk is not None and walk.thread == threading.get_ident() else None
 

@@ -13,7 +13,8 @@ def split(order: Sequence[int], batch: int) -> list[tuple[int, ...]]:
 
 
 def mixed(difficulty: Sequence[float], batch: int) -> list[tuple[int, ...]]:
-    """Return batches that each hold easy and hard samples: those ranked by difficulty are dealt out like cards.
+    """Return batches that each hold easy and hard samples: those ranked by difficulty are dealt out like
+    cards.
 
     Args:
         difficulty: ``(n,)`` of each sample; what is not a number counts as the hardest.
@@ -25,7 +26,8 @@ def mixed(difficulty: Sequence[float], batch: int) -> list[tuple[int, ...]]:
 
 
 def pairs_of(number: int, *, repeats: int, batches: int) -> list[int]:
-    """Return which of a lane's timed runs fall to a batch: they are spread over all batches, so that no moment of the machine decides.
+    """Return which of a lane's timed runs fall to a batch: they are spread over all batches, so that no
+    moment of the machine decides.
 
     Args:
         number: Of the batch.

@@ -27,7 +27,9 @@ __all__ = [
 ]
 
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b57d00", "#56b4e9")
-"""Okabe and Ito's, as far as they can be seen on white and on black; a shape goes with each, so that neither is needed alone."""
+"""Okabe and Ito's, as far as they can be seen on white and on black; a shape goes with each, so that neither
+is needed alone.
+"""
 SHAPES = (
     "circle",
     "square",
@@ -100,7 +102,9 @@ def finite(value: float | None) -> float | None:
 
 
 def escaped(text: str) -> str:
-    """Return a text for plotly, which reads names as HTML, but no escaped quotes. Lines are broken, which plotly does not do."""
+    """Return a text for plotly, which reads names as HTML, but no escaped quotes. Lines are broken, which
+    plotly does not do.
+    """
     lines = textwrap.wrap(text.replace(",", ", ").replace(",  ", ", "), HOVER_WIDTH, break_long_words=True)
     return "<br>".join(html.escape(line, quote=False) for line in lines)
 
@@ -140,10 +144,12 @@ def layout(x: Mapping[str, Any], y: Mapping[str, Any], **more: Any) -> dict[str,
 
 
 def front(points: Sequence[tuple[float, float]], *, lower_x: bool, lower_y: bool) -> list[int]:
-    """Return the Pareto front: indices of the points that no other point matches on both axes and beats on one, from left to right.
+    """Return the Pareto front: indices of the points that no other point matches on both axes and beats on
+    one, from left to right.
 
     Args:
-        points: Pairs of numbers; those that are not finite are on no front. Of equal points the first is taken.
+        points: Pairs of numbers; those that are not finite are on no front. Of equal points the first is
+            taken.
         lower_x: Whether the left end is the better one.
         lower_y: Whether the lower end is the better one.
     """
@@ -159,7 +165,8 @@ def front(points: Sequence[tuple[float, float]], *, lower_x: bool, lower_y: bool
 
 
 def lanes_chart(points: Sequence[Point], across: Sequence[Axis[Any]], up: Sequence[Axis[Any]], *, note: str = "") -> Chart:
-    """Draw lanes by cost and quality, with the Pareto front and the line of fewer steps; the reader chooses both axes.
+    """Draw lanes by cost and quality, with the Pareto front and the line of fewer steps; the reader chooses
+    both axes.
 
     Args:
         points: The lanes.

@@ -1,7 +1,9 @@
-"""The papers' claims, held against results: each function returns verdicts whose sentences are made of the numbers found.
+"""The papers' claims, held against results: each function returns verdicts whose sentences are made of the
+numbers found.
 
-A claim holds where every comparison that the results allow is for it beyond noise (`foreseer.bench.noise`, of the paired differences); it fails where some
-are against it and none for it, is mixed where some are for it and others not, and open where none is beyond noise. What was not measured has no verdict.
+A claim holds where every comparison that the results allow is for it beyond noise (`foreseer.bench.noise`, of
+the paired differences); it fails where some are against it and none for it, is mixed where some are for it
+and others not, and open where none is beyond noise. What was not measured has no verdict.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from foreseer.bench.summary import mean_of
 __all__ = ["CLAIMED_COST", "CLAIMS", "Verdict", "verdicts"]
 
 CLAIMED_COST = (0.0167, 0.035)
-"""What verification costs, as a share of a full step, in the SpeCa paper: from HunyuanVideo's 60 blocks to DiT's 28."""
+"""What verification costs, as a share of a full step, in the SpeCa paper: from HunyuanVideo's 60 blocks to
+DiT's 28.
+"""
 
 Finding = Literal["holds", "fails", "mixed", "open"]
 
@@ -53,7 +57,9 @@ def verdicts(results: Results) -> list[Verdict]:
 
 
 def forecasting_beats_reuse(results: Results) -> Iterator[Verdict]:
-    """Judge whether, at equal interval, a Taylor forecast comes closer to full computation than the last feature."""
+    """Judge whether, at equal interval, a Taylor forecast comes closer to full computation than the last
+    feature.
+    """
     for batch, lanes in _by_batch(results):
         schedules = [lane for lane in lanes if lane.method in ("taylorseer", "reuse")]
         found = [
@@ -97,7 +103,9 @@ def order_one_carries_most(results: Results) -> Iterator[Verdict]:
 
 
 def first_block_gate_beats_schedule(results: Results) -> Iterator[Verdict]:
-    """Judge whether, at equal block-rows, CG-Taylor comes closer than a fixed schedule that forecasts the same feature."""
+    """Judge whether, at equal block-rows, CG-Taylor comes closer than a fixed schedule that forecasts the
+    same feature.
+    """
     for batch, lanes in _by_batch(results):
         fixed = [lane for lane in lanes if lane.method in ("taylorseer", "reuse") and lane.options.get("target") == "last_block"]
         found = [gain_at_equal_cost(results, lane, fixed) for lane in lanes if lane.method == "cg_taylor"]
@@ -106,7 +114,9 @@ def first_block_gate_beats_schedule(results: Results) -> Iterator[Verdict]:
 
 
 def verification_beats_schedule(results: Results) -> Iterator[Verdict]:
-    """Judge whether, at equal block-rows, verification counted, SpeCa comes closer than a fixed schedule that forecasts the same features to the same order."""
+    """Judge whether, at equal block-rows, verification counted, SpeCa comes closer than a fixed schedule that
+    forecasts the same features to the same order.
+    """
     for batch, lanes in _by_batch(results):
         fixed = [lane for lane in lanes if lane.method in ("taylorseer", "reuse") and lane.options.get("target") == "modules"]
         judged = [lane for lane in lanes if lane.method in ("speca", "speca_released")]
@@ -139,7 +149,9 @@ def verification_cost(results: Results) -> Iterator[Verdict]:
 
 
 def rows_beat_batches(results: Results) -> Iterator[Verdict]:
-    """Judge whether, at equal block-rows, samples that decide for themselves come closer than batches that decide as one, and by how much."""
+    """Judge whether, at equal block-rows, samples that decide for themselves come closer than batches that
+    decide as one, and by how much.
+    """
     for batch, lanes in _by_batch(results):
         if batch == 1:  # both are one and the same
             continue
@@ -201,7 +213,9 @@ def _alike(lane: LaneResult, other: LaneResult, options: Any) -> bool:
 
 
 def _seconds(lane: LaneResult, fate: Literal["full", "accepted", "unseen"]) -> list[float]:
-    """Seconds of a lane's steps of one kind, from the reports of its first batch; the first step, which checks the model, is left out."""
+    """Seconds of a lane's steps of one kind, from the reports of its first batch; the first step, which
+    checks the model, is left out.
+    """
     found = []
     for report in lane.reports.values():
         for step in report["steps"][1:]:

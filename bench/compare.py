@@ -1,4 +1,5 @@
-"""`foreseer compare`: the bundled DiT under several policies, against full computation and against fewer steps.
+"""`foreseer compare`: the bundled DiT under several policies, against full computation and against fewer
+steps.
 
 It is a setting of the harness: every lane is drawn once on each batch, and its draws are what is timed.
 """
@@ -33,7 +34,9 @@ from foreseer.zoo.ddim import ddim_timesteps
 __all__ = ["Afterwards", "CompareSettings", "Result", "compare"]
 
 Afterwards = Callable[[Workload, CompareSettings, int, Sequence[int], Tell], Sequence[LaneOf]]
-"""``(workload, settings, samples, steps computed by policies, tell) -> lanes`` to be measured on the finished samples."""
+"""``(workload, settings, samples, steps computed by policies, tell) -> lanes`` to be measured on the finished
+samples.
+"""
 
 
 WRITTEN = ("index.html", "table.csv", "results.json", "samples.png")
@@ -45,19 +48,22 @@ def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwa
     """Run the comparison and write its folder.
 
     Written are ``index.html`` (everything on one page), ``table.csv``, ``results.json``, ``samples.png``, and
-    for each policy ``timelines/NAME.png`` and ``reports/NAME.json``. ``results.json`` and ``table.csv`` are written anew after every batch.
-    In ``measured`` lies what was drawn, as of a benchmark.
+    for each policy ``timelines/NAME.png`` and ``reports/NAME.json``. ``results.json`` and ``table.csv`` are
+    written anew after every batch. In ``measured`` lies what was drawn, as of a benchmark.
 
     Args:
         settings: What to compare.
         show: Whether to print progress (to stderr) and the table (to stdout).
-        afterwards: Gives further lanes for the finished samples, as `foreseer.workbench.headroom.headroom` plans schedules for them.
+        afterwards: Gives further lanes for the finished samples, as `foreseer.workbench.headroom.headroom`
+            plans schedules for them.
 
     Raises:
-        PluginError, OptionError: A policy or its options are wrong, or a preset was tuned on something else. Nothing was computed.
+        PluginError, OptionError: A policy or its options are wrong, or a preset was tuned on something else.
+            Nothing was computed.
         ImportError: Without the packages of ``foreseer[bench]``.
-        KeyboardInterrupt: Interrupted before the first batch was finished. Later, an interruption ends the comparison and keeps what was done; a recording
-            for the headroom goes on where it was when the same comparison is run again.
+        KeyboardInterrupt: Interrupted before the first batch was finished. Later, an interruption ends the
+            comparison and keeps what was done; a recording for the headroom goes on where it was when the
+            same comparison is run again.
     """
     specs = settings.specs()
     make_folder(settings.out)

@@ -13,7 +13,8 @@ from foreseer.registry import PolicySpec, policy
 
 __all__ = ["DEFAULT_POLICIES", "CompareSettings"]
 
-# CG-Taylor's threshold is for models whose first block changes less from step to step: with its default this small one computes everything.
+# CG-Taylor's threshold is for models whose first block changes less from step to step: with its default this
+# small one computes everything.
 DEFAULT_POLICIES = ("reuse", "taylorseer", "taylorseer:target=last_block", "cg_taylor:threshold=0.06", "speca", "speca_released")
 
 
@@ -26,7 +27,8 @@ def _policies(value: Any) -> tuple[Named, ...]:
 
 @attrs.frozen(kw_only=True)
 class CompareSettings:
-    """What `compare` does. Every value is checked when the settings are made; the policies, when the comparison begins.
+    """What `compare` does. Every value is checked when the settings are made; the policies, when the
+    comparison begins.
 
     Attributes:
         policies: Policies to compare; several may follow. As on the command line

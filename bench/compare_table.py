@@ -19,8 +19,8 @@ HEADROOM_NOTE = (
 )
 
 BUSY = 1.5
-"""A speed-up that varies by more than this factor between batches was measured beside other work: on an idle machine
-batches differ by a few per cent."""
+"""A speed-up that varies by more than this factor between batches was measured beside other work: on an idle
+machine batches differ by a few per cent."""
 
 
 def remarks(result: Result) -> list[str]:

@@ -57,7 +57,9 @@ class Result:
 
     @property
     def rows(self) -> tuple[Line, ...]:
-        """Full computation, then each policy, and after it the fewer steps of its cost if they are not there already."""
+        """Full computation, then each policy, and after it the fewer steps of its cost if they are not there
+        already.
+        """
         lines = {line.lane.name: line for line in lines_of(self.results, self.settings.batch)}
         others = (line for line in lines.values() if line.lane.kind != "fewer")
         names = [name for line in others for name in (line.lane.name, line.fewer) if name]

@@ -1,4 +1,6 @@
-"""What one sampling costs, counted from outside of whatever drives the model: blocks that ran, FLOPs, and bytes of tensors alive at once."""
+"""What one sampling costs, counted from outside of whatever drives the model: blocks that ran, FLOPs, and
+bytes of tensors alive at once.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,9 @@ CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 class BlockCalls:
     """How much of each block ran while it was counted.
 
-    A block that ran in part, such as one whose attention was forecast and whose feed-forward layer was computed, counts as the share of its linear
-    layers' weights that ran. Linear layers inside of norms are left out: modulation stays live under every method.
+    A block that ran in part, such as one whose attention was forecast and whose feed-forward layer was
+    computed, counts as the share of its linear layers' weights that ran. Linear layers inside of norms are
+    left out: modulation stays live under every method.
 
     Attributes:
         weights: For each block the weights of each of its linear layers.
@@ -41,7 +44,9 @@ class BlockCalls:
 
     @property
     def steps(self) -> float:
-        """How often the block that ran least was run: steps that were computed to the end, times the calls that a step makes."""
+        """How often the block that ran least was run: steps that were computed to the end, times the calls
+        that a step makes.
+        """
         return min(self._shares(self.calls))
 
     @property
@@ -62,8 +67,8 @@ class BlockCalls:
 def count_blocks(blocks: Sequence[nn.Module]) -> Iterator[BlockCalls]:
     """Count the calls of the linear layers of each block, by wrapping their ``forward``.
 
-    To be entered before anything is attached or enabled: what then skips a layer, whichever way, skips the counter too. (A forward hook would be called
-    where a cache returns its forecast from within the layer.)
+    To be entered before anything is attached or enabled: what then skips a layer, whichever way, skips the
+    counter too. (A forward hook would be called where a cache returns its forecast from within the layer.)
 
     Raises:
         OptionError: A block has no linear layer outside of its norms.
@@ -133,9 +138,12 @@ class Cost:
     """What a sampling cost. All are 0 until it is over.
 
     Attributes:
-        flops: Floating point operations of matrix products, convolutions and attention (torch's counter; a multiplication and an addition are two).
-        peak_bytes: Most bytes of tensors that were made during it and alive at once; on CUDA, of the allocator beyond what was allocated before.
-        held_bytes: Bytes that were made during it and still alive at its end: what a cache keeps, and the little that was drawn.
+        flops: Floating point operations of matrix products, convolutions and attention (torch's counter; a
+            multiplication and an addition are two).
+        peak_bytes: Most bytes of tensors that were made during it and alive at once; on CUDA, of the
+            allocator beyond what was allocated before.
+        held_bytes: Bytes that were made during it and still alive at its end: what a cache keeps, and the
+            little that was drawn.
         peak_how: ``"tensors"`` or ``"cuda allocator"``.
     """
 

@@ -1,10 +1,12 @@
 """Two results side by side, and what changed beyond noise.
 
-How noise is judged. Figures of samples are paired where both results drew the same samples (family, seed, steps, guidance, dtype): the mean of the
-differences counts as a change where it is beyond noise as `foreseer.bench.noise` has it; of a single sample that differs nobody can say. Without pairs, the
-standard errors of both means count, and the smaller number of samples. Ratios of time
-are held against the notches of their medians, 1.57 IQR / sqrt(n), added in squares, with three timed runs at least on each side. Counts (steps are
-figures of samples; block-rows, FLOPs, bytes are not) have no noise: any change is one, except of CUDA's allocator, where 1 % is let pass.
+How noise is judged. Figures of samples are paired where both results drew the same samples (family, seed,
+steps, guidance, dtype): the mean of the differences counts as a change where it is beyond noise as
+`foreseer.bench.noise` has it; of a single sample that differs nobody can say. Without pairs, the standard
+errors of both means count, and the smaller number of samples. Ratios of time are held against the notches of
+their medians, 1.57 IQR / sqrt(n), added in squares, with three timed runs at least on each side. Counts
+(steps are figures of samples; block-rows, FLOPs, bytes are not) have no noise: any change is one, except of
+CUDA's allocator, where 1 % is let pass.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ class Change:
 
     Attributes:
         lane, batch: Which.
-        figure: ``"steps"``, a name of `FIGURES`, ``"speedup"``, ``"block_rows"``, ``"flops"``, ``"peak_bytes"`` or ``"bytes_held"``.
+        figure: ``"steps"``, a name of `FIGURES`, ``"speedup"``, ``"block_rows"``, ``"flops"``,
+            ``"peak_bytes"`` or ``"bytes_held"``.
         before, after: Mean, median or count.
         difference: Of pairs where there are pairs.
         noise: What the difference was held against.

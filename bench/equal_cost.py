@@ -1,4 +1,6 @@
-"""Comparing lanes sample by sample, also where their costs differ: the other's figures are interpolated at equal cost."""
+"""Comparing lanes sample by sample, also where their costs differ: the other's figures are interpolated at
+equal cost.
+"""
 
 from __future__ import annotations
 
@@ -55,8 +57,8 @@ def gain(results: Results, lane: LaneResult, other: LaneResult) -> Gain | None:
 def gain_at_equal_cost(results: Results, lane: LaneResult, others: Sequence[LaneResult]) -> Gain | None:
     """Return the gain of a lane over what others reach at its block-rows.
 
-    Of others that cost the same the best counts. Between two costs each sample's PSNR is interpolated linearly; None outside of them: nothing is
-    extrapolated.
+    Of others that cost the same the best counts. Between two costs each sample's PSNR is interpolated
+    linearly; None outside of them: nothing is extrapolated.
     """
     cost = results.cost(lane)
     best: dict[float, LaneResult] = {}
@@ -72,13 +74,17 @@ def gain_at_equal_cost(results: Results, lane: LaneResult, others: Sequence[Lane
 
 
 def sweep_of(lane: LaneResult) -> str:
-    """Return what a lane is one setting of: its method, of a peer with the calibrator or mode that makes another method of it."""
+    """Return what a lane is one setting of: its method, of a peer with the calibrator or mode that makes
+    another method of it.
+    """
     kinds = ("calibrator", "mode") if lane.kind == "peer" else ()
     return ", ".join([lane.method, *(str(lane.options[key]) for key in kinds if lane.options.get(key, "none") not in ("none", "default"))])
 
 
 def best_at_steps(lanes: Sequence[LaneResult], steps: float, *, within: float = 1.0) -> LaneResult | None:
-    """Return the lane with the best mean PSNR among those that computed as many steps, up to one more or less; None where there is none."""
+    """Return the lane with the best mean PSNR among those that computed as many steps, up to one more or
+    less; None where there is none.
+    """
     fitting = [lane for lane in lanes if lane.units and abs(np.mean(lane.steps) - steps) <= within]
     return max(fitting, key=lambda lane: mean_of(lane, "psnr"), default=None)
 

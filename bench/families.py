@@ -1,6 +1,8 @@
-"""The zoo's three workloads: `dit` (guidance by concatenation), `flux` (distilled guidance), `wan` (video, two calls).
+"""The zoo's three workloads: `dit` (guidance by concatenation), `flux` (distilled guidance), `wan` (video,
+two calls).
 
-A user's own model is wrapped in the same two classes: one for a loop of our own, one for a diffusers pipeline.
+A user's own model is wrapped in the same two classes: one for a loop of our own, one for a diffusers
+pipeline.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ SAMPLE = (1, 8, 8)
 
 @attrs.frozen(eq=False, kw_only=True)
 class DiTFamily:
-    """A class-conditional DiT under DDIM, in a loop of our own; sample i is of class i modulo 10. Latents are images.
+    """A class-conditional DiT under DDIM, in a loop of our own; sample i is of class i modulo 10. Latents are
+    images.
 
     Attributes: as of `Workload`.
     """
@@ -43,7 +46,8 @@ class DiTFamily:
         """See `Workload`."""
         weight = next(self.model.parameters())
         noise = noise_of(indices, seed=seed, shape=SAMPLE).to(weight.device, weight.dtype)
-        # diffusers' own caches want to be told which call of a step this is; guidance by concatenation makes one
+        # diffusers' own caches want to be told which call of a step this is; guidance by concatenation makes
+        # one
         named: Any = self.model.cache_context("cond_uncond") if getattr(self.model, "is_cache_enabled", False) else nullcontext()  # type: ignore[operator]
         with named:
             return ddim_sample(self.model, noise, labels_of(indices).to(weight.device), ddim_timesteps(num_steps), guidance=guidance)
@@ -71,7 +75,8 @@ class PipelineFamily:
     Attributes:
         arguments: ``(indices, guidance) -> keyword arguments`` of the pipeline's call: the conditions.
         decoder: ``(pipeline, latents) -> images``; shapes as `Workload.decode`.
-        shrink: ``(N, C, H, W) -> (N, 1, 8, 8)``, see `Workload.digits`; None takes the mean over the channels and over equal parts of the picture.
+        shrink: ``(N, C, H, W) -> (N, 1, 8, 8)``, see `Workload.digits`; None takes the mean over the channels
+            and over equal parts of the picture.
         (others): as of `Workload`.
     """
 

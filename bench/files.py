@@ -9,7 +9,9 @@ __all__ = ["file_names"]
 
 
 def file_names(lanes: Iterable[str]) -> dict[str, str]:
-    """Give each lane a file name without its ending: safe on every system, and unlike the others whatever the case of letters means there."""
+    """Give each lane a file name without its ending: safe on every system, and unlike the others whatever the
+    case of letters means there.
+    """
     names: dict[str, str] = {}
     for lane in lanes:
         plain = re.sub(r"[^A-Za-z0-9.=_-]+", "_", lane).strip("._")[:80] or "policy"

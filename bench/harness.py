@@ -1,10 +1,10 @@
 """The harness: every lane on every batch of the same noises, timed beside full computation, resumable.
 
-`foreseer bench run` is all of it, and `foreseer compare` a setting of it. A unit is one lane on one batch, and
-is written when it is finished. In pairs, a unit is drawn once with everything counted, and then as often as the
-settings say with nothing but the clock running, each time right before or after full computation, in turns:
-what slows the machine down slows both. As draws, the one draw of each lane is timed, and beside it stands full
-computation of the same batch.
+`foreseer bench run` is all of it, and `foreseer compare` a setting of it. A unit is one lane on one batch,
+and is written when it is finished. In pairs, a unit is drawn once with everything counted, and then as often
+as the settings say with nothing but the clock running, each time right before or after full computation, in
+turns: what slows the machine down slows both. As draws, the one draw of each lane is timed, and beside it
+stands full computation of the same batch.
 """
 
 from __future__ import annotations
@@ -126,15 +126,17 @@ class Harness:
         return self._measuring.sampler.workload
 
     def samples(self, lane: str, batch: int, count: int) -> Tensor:
-        """Return the images that a lane drew of the first so many batches, ``(N, ...)`` as `Workload.decode` has them."""
+        """Return the images that a lane drew of the first so many batches, ``(N, ...)`` as `Workload.decode`
+        has them.
+        """
         return torch.cat([self.store.drawn((lane, batch), number).images for number in range(count)])
 
     def batches(self) -> Iterator[Results]:
         """Measure, and yield what is there: as draws after each batch, and at the end.
 
-        In pairs, plain sampling with fewer steps comes after the rest, when it is known with how many. As draws
-        it belongs to each batch, with the steps of the first one, and at the end with others where that one was
-        not typical.
+        In pairs, plain sampling with fewer steps comes after the rest, when it is known with how many. As
+        draws it belongs to each batch, with the steps of the first one, and at the end with others where that
+        one was not typical.
         """
         sizes, draws = self._settings.batch, self._settings.timed == "draws"
         planned = [self._add(self._plan(size)) for size in sizes]

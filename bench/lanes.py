@@ -152,8 +152,9 @@ class Sampler:
 def keep_freed_memory() -> bool:
     """Ask the C library to keep freed memory. Returns whether it could be asked (glibc).
 
-    Otherwise whole steps pay for fetching the same pages again and again: on the bundled model up to a quarter
-    of a step, in spells that hit one lane and not the next. PyTorch's tuning guide recommends other allocators.
+    Otherwise whole steps pay for fetching the same pages again and again: on the bundled model up to a
+    quarter of a step, in spells that hit one lane and not the next. PyTorch's tuning guide recommends other
+    allocators.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,4 +1,6 @@
-"""The figures of each sample: how like it is to the same sample of full computation, and whether it is what was asked for."""
+"""The figures of each sample: how like it is to the same sample of full computation, and whether it is what
+was asked for.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ class Drawn:
         latents: ``(B, ...)`` float32 on the CPU.
         images: ``(B, C, H, W)``, or ``(B, F, C, H, W)`` of videos; float32 on the CPU.
         features: ``(B, D)`` classifier's features, or ``(B, F, D)``; D is 0 where samples are no digits.
-        seen: ``(B,)`` or ``(B, F)`` class that the classifier sees; -1 where a picture is not finite, or no digit.
+        seen: ``(B,)`` or ``(B, F)`` class that the classifier sees; -1 where a picture is not finite, or no
+            digit.
     """
 
     latents: Tensor = attrs.field(repr=False)

@@ -51,7 +51,9 @@ def circumstances(
     machine: Mapping[str, str],
     git: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return what must be the same where a run goes on: settings, versions, GPU, processor and commit, by name."""
+    """Return what must be the same where a run goes on: settings, versions, GPU, processor and commit, by
+    name.
+    """
     kept = {**settings, **{f"version of {name}": version for name, version in versions.items()}}
     # without a GPU in it the machine is its processor; threads used are in its words
     return {
@@ -74,7 +76,9 @@ def threads(count: int) -> Iterator[None]:
 
 
 def git_state() -> dict[str, Any]:
-    """Return foreseer's ``commit`` and whether tracked files were ``changed`` since; empty where it is not run from a checkout."""
+    """Return foreseer's ``commit`` and whether tracked files were ``changed`` since; empty where it is not
+    run from a checkout.
+    """
     source = Path(__file__).resolve()
 
     def git(*arguments: str) -> str | None:

@@ -91,8 +91,8 @@ class Measuring:
             full: What full computation came to on this batch; None where that is what is drawn.
         """
         draws = self._settings.timed == "draws"
-        # A peer gets a model of its own: one that is disabled again can leave a model that computes the same and
-        # cannot be given to the next.
+        # A peer gets a model of its own: one that is disabled again can leave a model that computes the same
+        # and cannot be given to the next.
         sampler = attrs.evolve(self.sampler, workload=self._load()) if lane.kind == "peer" else self.sampler
         calls: list[BlockCalls] = []
         costs: list[Cost] = []
@@ -134,7 +134,9 @@ class Measuring:
         self.sampler.run([0], lane.num_steps, driven=self._driven(self.sampler, lane, [0], watched=False))
 
     def difficulty(self) -> list[float]:
-        """Return of each sample the relative error of its latent under `PROBE`, which is the same in every run."""
+        """Return of each sample the relative error of its latent under `PROBE`, which is the same in every
+        run.
+        """
         found: list[float] = []
         for indices in split(range(self._settings.samples), CALIBRATED):
             full = self.sampler.draw(indices)

@@ -8,7 +8,9 @@ import math
 __all__ = ["LEVEL", "standard_errors"]
 
 LEVEL = 0.0027
-"""How often noise alone may pass for a difference, either way: what lies outside of three standard deviations of a normal distribution."""
+"""How often noise alone may pass for a difference, either way: what lies outside of three standard deviations
+of a normal distribution.
+"""
 
 
 @functools.cache

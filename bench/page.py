@@ -1,4 +1,6 @@
-"""Pages: one HTML file that opens from disk, needs nothing from anywhere, and prints. Every text in it is text."""
+"""Pages: one HTML file that opens from disk, needs nothing from anywhere, and prints. Every text in it is
+text.
+"""
 
 from __future__ import annotations
 
@@ -93,10 +95,11 @@ class Chart:
     """A picture by plotly, of which the reader may choose what it shows.
 
     Attributes:
-        figures: What plotly draws, as plain data, by the keys of the choices that lead there, joined by spaces.
-            All have the same number of traces.
+        figures: What plotly draws, as plain data, by the keys of the choices that lead there, joined by
+            spaces. All have the same number of traces.
         about: What is seen, for those who do not see it.
-        choices: For each choice its label, and the words for each key; empty for one figure, whose key is ``""``.
+        choices: For each choice its label, and the words for each key; empty for one figure, whose key is
+            ``""``.
         note: Below the picture.
         told: Whether a point that is pointed at is told of below: its ``customdata``.
         rows: How many lines of text stand below each other beside it, which make it higher; 0 for none.
@@ -116,7 +119,9 @@ class Chart:
         return sum(trace.get("showlegend", True) for trace in traces) if len(traces) > 1 else 0
 
     def data(self) -> str:
-        """Return the figures as JSON, which cannot end the script it stands in. What the first says is not said again."""
+        """Return the figures as JSON, which cannot end the script it stands in. What the first says is not
+        said again.
+        """
         first = next(iter(self.figures.values()))
         data = {
             key: {

@@ -1,9 +1,10 @@
 """Other libraries' caches on the same models and noises: cache-dit's DBCache, and diffusers' own caches.
 
-A peer gets a freshly loaded model for each batch, is enabled before each run and disabled after it, outside of what is timed: no run begins with
-another's state, and no lane with what another left. (After cache-dit 1.5.3 is disabled a `FluxTransformer2DModel` computes bit for bit what it did, and
-diffusers' caches fail on it all the same.) What a peer computed is counted from outside (`foreseer.bench.counting`), not by its own summary. Nothing
-here is needed for anything else: without a peer installed its lanes are rows that say so.
+A peer gets a freshly loaded model for each batch, is enabled before each run and disabled after it, outside
+of what is timed: no run begins with another's state, and no lane with what another left. (After cache-dit
+1.5.3 is disabled a `FluxTransformer2DModel` computes bit for bit what it did, and diffusers' caches fail on
+it all the same.) What a peer computed is counted from outside (`foreseer.bench.counting`), not by its own
+summary. Nothing here is needed for anything else: without a peer installed its lanes are rows that say so.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class Request:
     Attributes:
         family: What to enable the cache on.
         num_steps: Steps of the run.
-        calibrate: Draws the first batch with what is enabled now: for methods that are calibrated on the model.
+        calibrate: Draws the first batch with what is enabled now: for methods that are calibrated on the
+            model.
         memory: What a calibration found, for the next request of this benchmark.
     """
 
@@ -178,8 +180,9 @@ def diffusers_taylorseer(
         interval: ``cache_interval``.
         order: ``max_order``.
         warmup_steps: ``disable_cache_before_step``.
-        mode: ``"default"``: what it finds by itself, attention. ``"lite"``: ``use_lite_mode``, the output projection. ``"modules"``: what the paper
-            forecasts, by ``cache_identifiers``: attention and feed-forward layers, and of FLUX's single blocks the output of both together.
+        mode: ``"default"``: what it finds by itself, attention. ``"lite"``: ``use_lite_mode``, the output
+            projection. ``"modules"``: what the paper forecasts, by ``cache_identifiers``: attention and
+            feed-forward layers, and of FLUX's single blocks the output of both together.
         factors_dtype: ``taylor_factors_dtype``.
     """
 
@@ -208,7 +211,8 @@ def magcache(
     max_skip_steps: Annotated[int, at_least(1)] = 3,
     retention_ratio: Annotated[float, fraction] = 0.2,
 ) -> Enable:
-    """The MagCache of diffusers, calibrated as its docs describe: run once with ``calibrate=True``, copy the list. The first batch is what it runs on.
+    """The MagCache of diffusers, calibrated as its docs describe: run once with ``calibrate=True``, copy the
+    list. The first batch is what it runs on.
 
     Args:
         threshold: Of the accumulated error.
@@ -253,7 +257,9 @@ def _diffusers(config: Callable[[Request], object]) -> Enable:
 
 @contextmanager
 def _with_mixin(model: nn.Module) -> Iterator[Any]:
-    """Give a model diffusers' `CacheMixin` where its class has none (DiT): the hooks themselves work on any model."""
+    """Give a model diffusers' `CacheMixin` where its class has none (DiT): the hooks themselves work on any
+    model.
+    """
     from diffusers.models.cache_utils import CacheMixin
 
     own = type(model)

@@ -26,7 +26,8 @@ AMPLIFY = 2.0
 
 
 def draw_samples(result: Result, path: Path) -> Path:
-    """Draw samples of every row: one of each class on the left, how they differ from full computation on the right.
+    """Draw samples of every row: one of each class on the left, how they differ from full computation on the
+    right.
 
     Args:
         result: At least one sample.
@@ -79,7 +80,9 @@ def draw_samples(result: Result, path: Path) -> Path:
 
 
 def _rows_to_show(result: Result) -> list[Line]:
-    """Full computation, then each policy with the fewer steps of its cost under it, where that is not there already."""
+    """Full computation, then each policy with the fewer steps of its cost under it, where that is not there
+    already.
+    """
     policies = [row for row in result.rows if row.lane.kind == "policy"]
     names = ["full", *(name for row in policies for name in (row.lane.name, row.fewer) if name)]
     return [result.row(name) for name in dict.fromkeys(names)]

@@ -16,14 +16,17 @@ SSIM_WINDOW = 7
 
 
 def ssim(a: Tensor, b: Tensor) -> NDArray[np.float64]:
-    """Return the ``(B,)`` float64 structural similarity of each sample, at most 1; NaN where one of the two is not finite.
+    """Return the ``(B,)`` float64 structural similarity of each sample, at most 1; NaN where one of the two
+    is not finite.
 
-    It is scikit-image's, with a uniform window of 7x7 pixels (``gaussian_weights=False``, since the Gaussian window of the original paper is 11 pixels
-    wide and does not fit 8x8) and the sample covariance. Only windows that lie inside the image count: four of them in an 8x8 image, so
-    that the border weighs less than the middle. Channels are averaged.
+    It is scikit-image's, with a uniform window of 7x7 pixels (``gaussian_weights=False``, since the Gaussian
+    window of the original paper is 11 pixels wide and does not fit 8x8) and the sample covariance. Only
+    windows that lie inside the image count: four of them in an 8x8 image, so that the border weighs less than
+    the middle. Channels are averaged.
 
     Args:
-        a: ``(B, C, H, W)`` images in [-1, 1], of any float dtype, on any device, with H and W at least 7. They are not clipped.
+        a: ``(B, C, H, W)`` images in [-1, 1], of any float dtype, on any device, with H and W at least 7.
+            They are not clipped.
         b: Same shape as ``a``.
 
     Raises:

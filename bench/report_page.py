@@ -176,7 +176,9 @@ def _picture(line: Line, own: NDArray[np.float32], full: NDArray[np.float32]) ->
 
 
 def _images(store: Store, lane: LaneResult) -> NDArray[np.float32] | None:
-    """A lane's first images; None where there are none: results may be copied without samples, or with the first."""
+    """A lane's first images; None where there are none: results may be copied without samples, or with the
+    first.
+    """
     found: list[NDArray[np.float32]] = []
     for unit in lane.units:
         if sum(map(len, found)) >= IMAGES_SHOWN or not store.samples(lane.key, unit.number).exists():
@@ -206,7 +208,9 @@ def _timeline(line: Line, stream: str, report: Any) -> Picture:
 
 
 def _memory(lines: Sequence[Line]) -> list[Any]:
-    """Bars of peak and recorded features. Settings of one method that hold the same share a bar: their highest peak."""
+    """Bars of peak and recorded features. Settings of one method that hold the same share a bar: their
+    highest peak.
+    """
     groups: dict[tuple[str, str, int], list[Line]] = {}
     for line in lines:
         if line.lane.kind != "fewer" and math.isfinite(line.peak_bytes):

@@ -1,4 +1,6 @@
-"""The small pictures of a report, as PNGs inside of the page: samples, how they differ from full computation, and timelines."""
+"""The small pictures of a report, as PNGs inside of the page: samples, how they differ from full computation,
+and timelines.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +17,14 @@ __all__ = ["AMPLIFY", "FATES", "differences", "fates_of", "inlined", "samples", 
 Bytes = NDArray[np.uint8]
 
 AMPLIFY = 4.0
-"""Differences are shown this many times as strong as the samples: at 30 dB they are 6 % of them, and could not be seen."""
+"""Differences are shown this many times as strong as the samples: at 30 dB they are 6 % of them, and could
+not be seen.
+"""
 
 FATES = {"computed": "#0072b2", "rejected and computed": "#d55e00", "accepted": "#56b4e9", "forecast unseen": ""}
-"""What becomes of a row in a step, and its colour in timelines; empty: none, the page shows through, so that it fits light and dark."""
+"""What becomes of a row in a step, and its colour in timelines; empty: none, the page shows through, so that
+it fits light and dark.
+"""
 
 LOW, HIGH = (np.array(rgb, np.float32) for rgb in ((0, 114, 178), (213, 94, 0)))
 """Colours of -1 and +1 in difference maps; 0 is white."""
@@ -28,21 +34,26 @@ def samples(images: NDArray[np.float32]) -> str:
     """Return images side by side, or videos below each other with their frames side by side.
 
     Args:
-        images: ``(N, C, H, W)``, or ``(N, F, C, H, W)`` of videos, in [-1, 1]. With one channel they are grey, with three in colour.
+        images: ``(N, C, H, W)``, or ``(N, F, C, H, W)`` of videos, in [-1, 1]. With one channel they are
+            grey, with three in colour.
     """
     pixels = np.clip((np.nan_to_num(images) + 1) * 127.5, 0, 255).astype(np.uint8)
     return inlined(_sheet(np.moveaxis(np.repeat(pixels, 3, axis=-3) if images.shape[-3] == 1 else pixels[..., :3, :, :], -3, -1)))
 
 
 def differences(images: NDArray[np.float32], full: NDArray[np.float32]) -> str:
-    """Return signed differences from full computation, mean over the channels, `AMPLIFY` times as strong as the images: below is blue, above is orange."""
+    """Return signed differences from full computation, mean over the channels, `AMPLIFY` times as strong as
+    the images: below is blue, above is orange.
+    """
     signed = np.clip(AMPLIFY * np.nan_to_num(images - full).mean(axis=-3), -1, 1)[..., None]
     towards = np.where(signed > 0, HIGH, LOW)
     return inlined(_sheet((255 + np.abs(signed) * (towards - 255)).astype(np.uint8)))
 
 
 def fates_of(report: Mapping[str, Any]) -> NDArray[np.int64]:
-    """Return what became of each sample in each step, ``(samples, T)`` indices into `FATES`. Rows of one sample share a fate."""
+    """Return what became of each sample in each step, ``(samples, T)`` indices into `FATES`. Rows of one
+    sample share a fate.
+    """
     groups = list(report["groups"])
     firsts = [groups.index(group) for group in dict.fromkeys(groups)]
     found = np.full((len(firsts), len(report["steps"])), 3)
@@ -72,7 +83,9 @@ def inlined(pixels: Bytes) -> str:
 
 
 def _sheet(pixels: Bytes) -> Bytes:
-    """Put ``(N, H, W, 3)`` in a row, or ``(N, F, H, W, 3)`` into rows, with gaps through which the page shows."""
+    """Put ``(N, H, W, 3)`` in a row, or ``(N, F, H, W, 3)`` into rows, with gaps through which the page
+    shows.
+    """
     rows = pixels[None] if pixels.ndim == 4 else pixels
     gap = max(1, pixels.shape[-2] // 12)
     opaque = np.pad(rows, [(0, 0)] * 4 + [(0, 1)], constant_values=255)

@@ -1,4 +1,6 @@
-"""What the numbers of a lane say, in sentences: how close it comes, what it costs, and whether fewer steps or a peer come closer at that cost."""
+"""What the numbers of a lane say, in sentences: how close it comes, what it costs, and whether fewer steps or
+a peer come closer at that cost.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ class Summary:
     Attributes:
         method: Which policy.
         batch: Batch size.
-        lane: Its setting that gains most over fewer steps; where none can be compared, the one with the best mean PSNR.
+        lane: Its setting that gains most over fewer steps; where none can be compared, the one with the best
+            mean PSNR.
         sentence: About that lane, and how many of the other settings gain anything.
     """
 
@@ -32,7 +35,9 @@ class Summary:
 
 
 def sentence_of(results: Results, line: Line) -> str:
-    """Say in numbers what a lane reaches, what it costs, and what comes closer at that cost. Empty where nothing was finished."""
+    """Say in numbers what a lane reaches, what it costs, and what comes closer at that cost. Empty where
+    nothing was finished.
+    """
     lane = line.lane
     if not lane.units:
         return ""

@@ -90,11 +90,14 @@ class BenchSettings:
         guidance: Weight of the guidance; None for the family's own.
         dtype, device: Where and in what the model computes.
         threads: Threads of the CPU.
-        repeats: How often each lane is timed, each time next to full computation, spread over its batches; 0 times nothing.
-        timed: ``"pairs"``: runs of their own, each next to full computation, as ``repeats`` says. ``"draws"``: the one draw of each batch, with that of
-            full computation beside it, several times as fast and less certain; FLOPs and peak memory are then not counted.
-        together: Which samples are drawn together: ``"as drawn"``, in the order of their numbers, or ``"mixed"``, so that each batch holds easy and hard
-            ones by how far an even schedule is off on them.
+        repeats: How often each lane is timed, each time next to full computation, spread over its batches; 0
+            times nothing.
+        timed: ``"pairs"``: runs of their own, each next to full computation, as ``repeats`` says.
+            ``"draws"``: the one draw of each batch, with that of full computation beside it, several times as
+            fast and less certain; FLOPs and peak memory are then not counted.
+        together: Which samples are drawn together: ``"as drawn"``, in the order of their numbers, or
+            ``"mixed"``, so that each batch holds easy and hard ones by how far an even schedule is off on
+            them.
         lanes: Policies with their options.
         peers: Other libraries' caches, see `foreseer.bench.peers`.
         published: What papers printed: for each row ``method``, ``source`` and any numbers.
@@ -121,7 +124,9 @@ class BenchSettings:
     published: tuple[Mapping[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, with policies and peers as one would write them on the command line. What has no influence on a number is left out."""
+        """Return plain data, with policies and peers as one would write them on the command line. What has no
+        influence on a number is left out.
+        """
         plain = {field.name: getattr(self, field.name) for field in attrs.fields(BenchSettings) if field.name not in ("about", "published")}
         for name in ("timed", "together"):
             if plain[name] == attrs.fields_dict(BenchSettings)[name].default:
@@ -135,7 +140,8 @@ def read_settings(path: Path) -> BenchSettings:
     """Read a settings file.
 
     Raises:
-        OptionError: The file cannot be read, a key is unknown (the message names the nearest), or a value is out of range.
+        OptionError: The file cannot be read, a key is unknown (the message names the nearest), or a value is
+            out of range.
         PluginError: A policy is not installed.
     """
     try:

@@ -1,4 +1,6 @@
-"""What a benchmark keeps on disk: ``results.json``, and beside it what was drawn. Both are written after each finished unit, whole or not at all."""
+"""What a benchmark keeps on disk: ``results.json``, and beside it what was drawn. Both are written after each
+finished unit, whole or not at all.
+"""
 
 from __future__ import annotations
 
@@ -57,8 +59,9 @@ class Store:
     def begin_again(self, found: Results, *, samples: int) -> Results:
         """Return what is there, without what must be done again.
 
-        What failed is tried once more. Batches whose samples are gone are drawn anew where they are needed: those of full computation, which the rest is
-        compared with, and those of lanes that are not finished. What is finished stays as it was measured.
+        What failed is tried once more. Batches whose samples are gone are drawn anew where they are needed:
+        those of full computation, which the rest is compared with, and those of lanes that are not finished.
+        What is finished stays as it was measured.
 
         Args:
             found: What is there.
@@ -99,7 +102,9 @@ class Store:
         return self.folder / "samples" / f"{self._names[lane]}-{number:03d}.npz"
 
     def name(self, lanes: Sequence[Key]) -> None:
-        """Give lanes their file names. A name depends on the lanes before it only, so that lanes may be added at the end."""
+        """Give lanes their file names. A name depends on the lanes before it only, so that lanes may be added
+        at the end.
+        """
         titles = {f"{batch}-{name}": (name, batch) for name, batch in lanes}
         self._names = {titles[title]: file for title, file in file_names(titles).items()}
 

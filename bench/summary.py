@@ -1,4 +1,6 @@
-"""What the lanes of a benchmark amount to: means and worst samples, costs over those of full computation, and the gain over fewer steps."""
+"""What the lanes of a benchmark amount to: means and worst samples, costs over those of full computation, and
+the gain over fewer steps.
+"""
 
 from __future__ import annotations
 
@@ -64,7 +66,8 @@ class Line:
             saved work allows, see `foreseer.bench.clock.possible`.
         quartiles: Lower and upper quartile of them.
         peak_bytes: Most bytes alive at once, first batch.
-        bytes_held: Most bytes that recorded features occupied in a batch; of a peer what was still alive when the first batch was drawn.
+        bytes_held: Most bytes that recorded features occupied in a batch; of a peer what was still alive when
+            the first batch was drawn.
         means, worst: By figure, see `mean_of` and `worst_of`; infinite where that of every sample is, so that
             all are the same as full computation, which tables and pictures say in words.
         broken: How many samples are not finite; their PSNR counts as 0 dB.
@@ -90,7 +93,9 @@ class Line:
 
 
 def lines_of(results: Results, batch: int) -> list[Line]:
-    """Return the table of one batch size: full computation, policies and peers as they were given, then fewer steps by their number."""
+    """Return the table of one batch size: full computation, policies and peers as they were given, then fewer
+    steps by their number.
+    """
     lanes = [lane for lane in results.lanes if lane.batch == batch]
     fewer = {lane.num_steps: lane for lane in lanes if lane.kind == "fewer" and lane.units}
     ordered = [lane for lane in lanes if lane.kind != "fewer"] + [fewer[count] for count in sorted(fewer)]

@@ -35,7 +35,9 @@ __all__ = [
 
 
 def number_text(value: float, form: str) -> str:
-    """Return a number as tables show it: nothing where there is none, and "same" for the PSNR of what is the same."""
+    """Return a number as tables show it: nothing where there is none, and "same" for the PSNR of what is the
+    same.
+    """
     return "" if math.isnan(value) else "same" if math.isinf(value) else format(value, form)
 
 
@@ -149,7 +151,8 @@ APART: tuple[Column[Line], ...] = (*_BEFORE, *(column for columns in _FIGURES fo
 
 @attrs.frozen
 class Match:
-    """A policy beside the best point of a peer's sweep that computed as many steps, one more or less let pass.
+    """A policy beside the best point of a peer's sweep that computed as many steps, one more or less let
+    pass.
 
     Attributes:
         policy: The policy's lane.
@@ -167,7 +170,9 @@ class Match:
 
 
 def matches(results: Results) -> Iterator[Match]:
-    """Yield each policy beside each peer at matched numbers of computed steps. What computed everything is not matched."""
+    """Yield each policy beside each peer at matched numbers of computed steps. What computed everything is
+    not matched.
+    """
     for batch in dict.fromkeys(lane.batch for lane in results.lanes):
         saving = [lane for lane in results.lanes if lane.batch == batch and lane.units and not lane.error and results.cost(lane) < 1]
         peers: dict[str, list[LaneResult]] = {}
@@ -183,7 +188,9 @@ def matches(results: Results) -> Iterator[Match]:
 
 
 def print_results(results: Results) -> None:
-    """Print everything that is known: a table for each batch size, failures, peers at matched steps, and the claims."""
+    """Print everything that is known: a table for each batch size, failures, peers at matched steps, and the
+    claims.
+    """
     out = console()
     for batch in dict.fromkeys(lane.batch for lane in results.lanes):
         print_lanes(out, results, batch)

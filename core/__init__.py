@@ -15,7 +15,8 @@ from importlib import import_module as _import_module
 from importlib.metadata import version as _version
 from typing import TYPE_CHECKING, Any
 
-# Loaded when they are first used: `foreseer policies` and `foreseer --help` then answer at once, where importing torch takes longer than they do.
+# Loaded when they are first used: `foreseer policies` and `foreseer --help` then answer at once, where
+# importing torch takes longer than they do.
 if TYPE_CHECKING:
     from foreseer import errors, metrics, options
     from foreseer.adapters._attach import attach

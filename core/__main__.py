@@ -1,7 +1,8 @@
-"""The command line: a frame for the commands that are found by the entry points of the group ``foreseer.commands``.
+"""The command line: a frame for the commands that are found by the entry points of the group
+``foreseer.commands``.
 
-An entry point names a function, as typer reads it, or a ``typer.Typer`` of several. Of a command nothing is imported but what
-is run; the list of all reads their docstrings.
+An entry point names a function, as typer reads it, or a ``typer.Typer`` of several. Of a command nothing is
+imported but what is run; the list of all reads their docstrings.
 `foreseer.command_options` makes options of the fields of settings.
 """
 

@@ -1,7 +1,8 @@
 """What a host gives the engine: one small protocol, implemented by the adapters.
 
-A host is whatever evaluates the denoiser: a diffusers model, a plain PyTorch module, recorded arrays. The engine
-knows none of them; it asks for passes over the blocks, and every decision about rows is made on its side.
+A host is whatever evaluates the denoiser: a diffusers model, a plain PyTorch module, recorded arrays. The
+engine knows none of them; it asks for passes over the blocks, and every decision about rows is made on its
+side.
 """
 
 from __future__ import annotations
@@ -39,13 +40,14 @@ class Pass:
     """One walk over the blocks.
 
     Attributes:
-        output: The denoiser's output in the host's own form. Meaningless if the judge rejected every row of a draft
-            probe.
-        features: Recorded features of the sites that were computed for real, each ``(rows, ...)``, detached. Complete
-            if nothing was substituted.
+        output: The denoiser's output in the host's own form. Meaningless if the judge rejected every row of a
+            draft probe.
+        features: Recorded features of the sites that were computed for real, each ``(rows, ...)``, detached.
+            Complete if nothing was substituted.
         block_rows: Blocks that were evaluated x rows, counted by the host.
         check_block_rows: Those that the host spent on checking itself, on top.
-        finite: ``(rows,)`` whether the output's rows are finite; None where the host did not look, since looking is not free.
+        finite: ``(rows,)`` whether the output's rows are finite; None where the host did not look, since
+            looking is not free.
     """
 
     output: Any = attrs.field(repr=False)
@@ -56,8 +58,8 @@ class Pass:
 
 
 def live_blocks(depth: int, forecast: Collection[Site], probe: Probe | None) -> list[bool]:
-    """Return ``(L,)`` which blocks' outputs somebody needs, the probe included. A block is dead if the next needed output behind it is forecast as a
-    whole.
+    """Return ``(L,)`` which blocks' outputs somebody needs, the probe included. A block is dead if the next
+    needed output behind it is forecast as a whole.
     """
     live = [False] * depth
     needed = OUTPUT not in forecast
@@ -73,7 +75,9 @@ def live_blocks(depth: int, forecast: Collection[Site], probe: Probe | None) -> 
 
 
 class Backbone(Protocol):
-    """A denoiser whose blocks the engine can substitute, probe and record. Bound to one model, not to one input."""
+    """A denoiser whose blocks the engine can substitute, probe and record. Bound to one model, not to one
+    input.
+    """
 
     @property
     def depth(self) -> int:
@@ -100,12 +104,14 @@ class Backbone(Protocol):
 
         Args:
             inputs: The evaluation's arguments, in the host's own form.
-            rows: Return these rows only, in this order; None for all. A host whose rows cannot be evaluated without the others evaluates them all.
-            substitute: Features to use instead of computing them. Read lazily: an entry is looked up when its site is
-                reached. Blocks whose output nobody needs are not evaluated.
+            rows: Return these rows only, in this order; None for all. A host whose rows cannot be evaluated
+                without the others evaluates them all.
+            substitute: Features to use instead of computing them. Read lazily: an entry is looked up when its
+                site is reached. Blocks whose output nobody needs are not evaluated.
             probe: Block to compute as evidence. With ``on="input"``, substitutes take effect behind it.
-            judge: Called once with the evidence. True: go on substituting. False: no row may be forecast; after an
-                input probe the pass goes on computing everything, after a draft probe it stops there.
+            judge: Called once with the evidence. True: go on substituting. False: no row may be forecast;
+                after an input probe the pass goes on computing everything, after a draft probe it stops
+                there.
             record: Sites whose computed features to return.
         """
 

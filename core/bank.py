@@ -1,13 +1,14 @@
 """The memory of a session: per-row anchors and recorded features, and forecasts as one weighted sum.
 
-Each site lives in a ring ``(R, K, ...)``: a row's n-th computed feature goes to slot ``n mod K``, so rows that are
-computed at different steps need no bookkeeping beyond a count. A commit copies the step's features in, once. Keeping
-them by reference instead would save that copy, and was measured to cost more: tensors that outlive their step
-come from fresh memory at every step, whereas a ring is allocated once; and a forecast out of one tensor is one kernel.
-It also means that a host may do what it likes with its buffers after a step (CUDA graphs overwrite theirs).
+Each site lives in a ring ``(R, K, ...)``: a row's n-th computed feature goes to slot ``n mod K``, so rows
+that are computed at different steps need no bookkeeping beyond a count. A commit copies the step's features
+in, once. Keeping them by reference instead would save that copy, and was measured to cost more: tensors that
+outlive their step come from fresh memory at every step, whereas a ring is allocated once; and a forecast out
+of one tensor is one kernel. It also means that a host may do what it likes with its buffers after a step
+(CUDA graphs overwrite theirs).
 
-No differences are stored. The published recurrences divide differences of bf16 tensors at each computed step; here
-the same recurrence runs on the float64 weights, and the features are summed once, in float32.
+No differences are stored. The published recurrences divide differences of bf16 tensors at each computed step;
+here the same recurrence runs on the float64 weights, and the features are summed once, in float32.
 """
 
 from __future__ import annotations
@@ -32,14 +33,18 @@ FLOAT16_MOST = torch.finfo(torch.float16).max
 
 
 def in_range(feature: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return a feature with the numbers that another dtype cannot hold at its largest; a range half as wide is the same to a model (bf16, float32)."""
+    """Return a feature with the numbers that another dtype cannot hold at its largest; a range half as wide
+    is the same to a model (bf16, float32).
+    """
     most = torch.finfo(dtype).max
     return feature.clamp(-most, most) if 2 * most < torch.finfo(feature.dtype).max else feature
 
 
 @functools.cache
 def _fused_sum() -> Callable[[Tensor, Tensor, torch.dtype], Tensor] | None:
-    """One kernel for the whole sum; None where there is no Triton. The loop of multiply-adds moves six times the bytes."""
+    """One kernel for the whole sum; None where there is no Triton. The loop of multiply-adds moves six times
+    the bytes.
+    """
     try:
         from foreseer.fused_sum import fused_sum
     except ImportError:
@@ -69,12 +74,15 @@ class FeatureBank:
         self._counts = np.zeros(rows, dtype=np.int64)
         self._anchors = np.full((rows, self._depth), np.nan)
         self._rings: dict[Site, Tensor] = {}
-        # The last table of weights by slot, for each number of kept features: as a rule one set of weights serves all sites.
+        # The last table of weights by slot, for each number of kept features: as a rule one set of weights
+        # serves all sites.
         self._tables: dict[tuple[int, torch.dtype, torch.device], tuple[Weights, Tensor]] = {}
 
     @property
     def anchors(self) -> NDArray[np.float64]:
-        """``(R, K)`` step indices of the rows' computed steps, newest first, NaN where a row has fewer; K is the most that any site keeps."""
+        """``(R, K)`` step indices of the rows' computed steps, newest first, NaN where a row has fewer; K is
+        the most that any site keeps.
+        """
         return self._anchors
 
     @property
@@ -88,7 +96,9 @@ class FeatureBank:
         return next((device for _, device in self._homes.values()), None)
 
     def out_of_reach(self, step: int, reach: int | None) -> list[bool]:
-        """``(R,)`` True for rows of which nothing was recorded yet, or nothing in the ``reach`` steps before ``step``; None for no limit."""
+        """``(R,)`` True for rows of which nothing was recorded yet, or nothing in the ``reach`` steps before
+        ``step``; None for no limit.
+        """
         if reach is None or not self._depth:
             return [count == 0 for count in self._counts.tolist()]
         return [not step - newest <= reach for newest in self._anchors[:, 0].tolist()]
@@ -143,7 +153,8 @@ class FeatureBank:
         wide = torch.promote_types(dtype, torch.float32)
         table = self._table(site, weights, wide, device)
         flat = ring.reshape(self._rows, ring.shape[1], -1)
-        # Where matrix products are exact (no TF32 or bf16 inside, whatever the user allowed for the model), one product is the fastest sum.
+        # Where matrix products are exact (no TF32 or bf16 inside, whatever the user allowed for the model),
+        # one product is the fastest sum.
         if ring.dtype == wide and ring.device.type == device.type == "cpu" and torch.get_float32_matmul_precision() == "highest":
             total = torch.bmm(table[:, None], flat)[:, 0]
         elif wide == torch.float32 and ring.device.type == device.type == "cuda" and (fused := _fused_sum()) is not None:
@@ -170,7 +181,8 @@ class FeatureBank:
         if device.type == "cuda" and ring.device.type == "cpu":  # copies into pinned memory may still be under way
             torch.cuda.current_stream(device).synchronize()
         slots = on_device(self._slots(keep), ring.device)
-        # A slot that a row has not reached yet is still zero, so the slots behind its oldest feature read as zero too.
+        # A slot that a row has not reached yet is still zero, so the slots behind its oldest feature read as
+        # zero too.
         return ring[torch.arange(self._rows, device=ring.device)[:, None], slots].movedim(1, 0).to(device, dtype)
 
     def clear(self) -> None:
@@ -180,7 +192,9 @@ class FeatureBank:
         self._tables.clear()
 
     def bytes_held(self) -> dict[Site, int]:
-        """Return the bytes that each site's features occupy; the same from the first computed step to the last."""
+        """Return the bytes that each site's features occupy; the same from the first computed step to the
+        last.
+        """
         return {site: ring.nbytes for site, ring in self._rings.items()}
 
     @torch.inference_mode(False)  # they outlive the step: the next may be made under no_grad, which cannot write to what inference mode made

@@ -69,7 +69,8 @@ def _repeat(option: str, args: list[str]) -> Iterator[str]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where everything is printed that holds names of users and plugins: text is shown as it is, and never read as markup.
+    """Where everything is printed that holds names of users and plugins: text is shown as it is, and never
+    read as markup.
 
     Args:
         stderr: Print there, and let the terminal wrap what is long.
@@ -117,7 +118,9 @@ def needs(what: str, extra: str) -> Iterator[None]:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on stderr while something long runs. Yields who is told: what begins, how much is done, and how much there will be."""
+    """Show a bar on stderr while something long runs. Yields who is told: what begins, how much is done, and
+    how much there will be.
+    """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))

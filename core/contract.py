@@ -32,7 +32,9 @@ def needs_from(answers: Iterable[Any]) -> Needs:
 
 
 def features_to_keep(needs: Needs, run: Run) -> dict[Site, int]:
-    """Return for each site to record how many computed features to keep per row: no more than the run has steps."""
+    """Return for each site to record how many computed features to keep per row: no more than the run has
+    steps.
+    """
     for site in needs.sites:
         if site not in run.sites and site != OUTPUT:
             offered = ", ".join(map(str, run.sites[:4])) + (" ..." if len(run.sites) > 4 else "")

@@ -1,4 +1,6 @@
-"""What a caller declares of a run: its steps, times and samples, read in whatever form they come, or refused by name."""
+"""What a caller declares of a run: its steps, times and samples, read in whatever form they come, or refused
+by name.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ LABELS = "write whole numbers, one per row, equal for rows of one sample"
 
 
 def refuse_schedule(num_steps: object, timesteps: Sequence[float] | None, sigmas: Sequence[float] | None) -> None:
-    """Refuse a schedule that is none. Raises OptionError where ``num_steps`` is no whole number >= 1, or a time or a noise level is no finite number."""
+    """Refuse a schedule that is none. Raises OptionError where ``num_steps`` is no whole number >= 1, or a
+    time or a noise level is no finite number.
+    """
     if num_steps is not None and (isinstance(num_steps, bool) or not isinstance(num_steps, Integral) or num_steps < 1):
         raise OptionError(f"num_steps={num_steps!r} is out of range; write a whole number >= 1, or None where it is not known")
     for name, values in (("timesteps", timesteps), ("sigmas", sigmas)):
@@ -30,7 +34,8 @@ def refuse_shape(depth: object, rows: object, groups: object, start: object) -> 
     """Refuse a run that has no shape.
 
     Raises:
-        OptionError: ``depth`` or ``start`` is no whole number >= 0, ``rows`` none >= 1, or ``groups`` no whole number for each row.
+        OptionError: ``depth`` or ``start`` is no whole number >= 0, ``rows`` none >= 1, or ``groups`` no
+            whole number for each row.
     """
     for name, value, least in (("depth", depth, 0), ("rows", rows, 1), ("start", start, 0)):
         if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
@@ -41,7 +46,9 @@ def refuse_shape(depth: object, rows: object, groups: object, start: object) -> 
 
 
 def floats(values: Any) -> Any:
-    """Numbers as they are given, in whatever sequence or tensor, as a tuple; None and what is none stay for others to refuse."""
+    """Numbers as they are given, in whatever sequence or tensor, as a tuple; None and what is none stay for
+    others to refuse.
+    """
     if values is None:
         return None
     listed = values.tolist() if hasattr(values, "tolist") else values
@@ -55,7 +62,8 @@ def groups_of(given: Sequence[int] | int | None, rows: int) -> tuple[int, ...]:
     """Return ``(R,)`` which sample each row of a call belongs to.
 
     Args:
-        given: Labels of the rows; or the number of samples, B, where row r belongs to sample r mod B; None where every row is a sample.
+        given: Labels of the rows; or the number of samples, B, where row r belongs to sample r mod B; None
+            where every row is a sample.
         rows: Rows of the call, R.
 
     Raises:

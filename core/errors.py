@@ -18,7 +18,9 @@ __all__ = [
 
 
 def in_words(error: BaseException) -> str:
-    """Name an error and say what it says, as far as it can say anything: somebody's own may raise when it is asked."""
+    """Name an error and say what it says, as far as it can say anything: somebody's own may raise when it is
+    asked.
+    """
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:
@@ -26,7 +28,9 @@ def in_words(error: BaseException) -> str:
 
 
 class ForeseerError(Exception):
-    """The common ancestor: ``except ForeseerError`` catches what this package raises on purpose, and nothing else."""
+    """The common ancestor: ``except ForeseerError`` catches what this package raises on purpose, and nothing
+    else.
+    """
 
 
 class PluginError(ForeseerError):
@@ -38,11 +42,15 @@ class PolicyConflictError(PluginError):
 
 
 class ContractError(ForeseerError):
-    """A plugin or a host returned something that the contract forbids, or a run was driven in a way that it cannot be."""
+    """A plugin or a host returned something that the contract forbids, or a run was driven in a way that it
+    cannot be.
+    """
 
 
 class AnswerError(ContractError):
-    """A policy answered a hook with something that the contract forbids. ``on_error="compute"`` copes with it, as with what a policy raises."""
+    """A policy answered a hook with something that the contract forbids. ``on_error="compute"`` copes with
+    it, as with what a policy raises.
+    """
 
 
 class FileError(ForeseerError, OSError):
@@ -58,7 +66,9 @@ class OptionError(ForeseerError, ValueError):
 
 
 class OverBudgetError(ForeseerError, MemoryError):
-    """A policy would hold more than it was allowed to. Raised on the first computed step, before anything is held."""
+    """A policy would hold more than it was allowed to. Raised on the first computed step, before anything is
+    held.
+    """
 
 
 class UnsupportedModelError(ForeseerError, TypeError):

@@ -15,7 +15,8 @@ __all__ = ["append", "make_folder", "refuse_unwritable", "refuse_unwritable_fold
 
 
 def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> Path:
-    """Replace a file in one go: whatever happens, the old one or the new one is there, whole, and nothing beside it.
+    """Replace a file in one go: whatever happens, the old one or the new one is there, whole, and nothing
+    beside it.
 
     A link stays, and what it leads to is replaced. A device is written to.
 
@@ -54,7 +55,8 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> 
 
 
 def append(path: Path, text: str) -> None:
-    """Add whole lines to a file, and close it: who is killed keeps what is there. Lines for which there is no room are left out whole.
+    """Add whole lines to a file, and close it: who is killed keeps what is there. Lines for which there is no
+    room are left out whole.
 
     Raises:
         FileError: It cannot be written.

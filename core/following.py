@@ -14,7 +14,8 @@ __all__ = ["Follower"]
 
 @attrs.frozen(eq=False)
 class Follower:
-    """Plans in a policy's place what the leading stream's session did in the same step, without judging again.
+    """Plans in a policy's place what the leading stream's session did in the same step, without judging
+    again.
 
     Attributes:
         latest: How the other stream's last step ended, of the same run; None before its first.

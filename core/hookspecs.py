@@ -1,21 +1,23 @@
 """The contract: what a plugin may implement. Read this first.
 
-A *policy* is one plugin or a few that together implement some of the hooks below. Leave a decision hook out, or return
-None from it, and the step is computed: doing nothing is always correct. Roles are which hooks a plugin implements:
+A *policy* is one plugin or a few that together implement some of the hooks below. Leave a decision hook out,
+or return None from it, and the step is computed: doing nothing is always correct. Roles are which hooks a
+plugin implements:
 
 - a *schedule* says which steps to compute: ``before_step``;
 - a *predictor* forecasts features: ``setup`` and ``predict_features``;
 - a *gate* judges forecasts: ``before_step`` and ``verify``, perhaps ``setup`` and ``commit``.
 
-Each of the three decision hooks (``before_step``, ``predict_features``, ``verify``) has one provider per session. An
-*observer* watches a run and decides nothing; its hooks are in `foreseer.observerspecs`.
+Each of the three decision hooks (``before_step``, ``predict_features``, ``verify``) has one provider per
+session. An *observer* watches a run and decides nothing; its hooks are in `foreseer.observerspecs`.
 
-A *row* is one entry of a call's batch. Rows of one *group* are one sample (guidance by concatenation) and share one fate.
-A *site* is a place in the model whose feature is recorded or forecast. A row's *anchors* are the steps at which it was
-computed. A *draft* is a forecast before its verdict.
+A *row* is one entry of a call's batch. Rows of one *group* are one sample (guidance by concatenation) and
+share one fate. A *site* is a place in the model whose feature is recorded or forecast. A row's *anchors* are
+the steps at which it was computed. A *draft* is a forecast before its verdict.
 
-A plugin declares further promises as plain attributes: ``exact_degree`` and ``linear`` of a predictor; ``verified``,
-``max_draft_steps`` and ``decide`` of a gate or schedule. The conformance kit tests them (`foreseer.testing.Capabilities`).
+A plugin declares further promises as plain attributes: ``exact_degree`` and ``linear`` of a predictor;
+``verified``, ``max_draft_steps`` and ``decide`` of a gate or schedule. The conformance kit tests them
+(`foreseer.testing.Capabilities`).
 
 Mark each implementation with `hookimpl`. Take only the arguments you need, by name, without defaults:
 
@@ -49,8 +51,8 @@ class PolicySpecs:
     def setup(self, run: Run) -> Needs | None:
         """Prepare for a run; called once on every plugin of the policy, before its first step.
 
-        After a pause, or where the model turns out to be another, the session builds the plugins anew and sets them up for
-        the rest of the run.
+        After a pause, or where the model turns out to be another, the session builds the plugins anew and
+        sets them up for the rest of the run.
 
         Args:
             run: The shape of the run to come.
@@ -71,8 +73,8 @@ class PolicySpecs:
             step: The step about to be evaluated.
 
         Returns:
-            The plan; None computes everything. Rows are computed whatever the plan says where nothing is recorded, or
-            nothing within ``max_draft_steps``.
+            The plan; None computes everything. Rows are computed whatever the plan says where nothing is
+            recorded, or nothing within ``max_draft_steps``.
         """
 
     @hookspec(firstresult=True)
@@ -85,7 +87,8 @@ class PolicySpecs:
             history: Each row's anchors, and the recorded features for a predictor that is not linear in them.
 
         Returns:
-            For every site in ``sites`` a `Weights` (the session forms the sum where the site is reached), or the forecast
+            For every site in ``sites`` a `Weights` (the session forms the sum where the site is reached), or
+            the forecast
             itself, of the recorded shape and dtype. None if it is not able yet: the step is computed.
         """
 
@@ -93,24 +96,26 @@ class PolicySpecs:
     def verify(self, step: Step, evidence: Evidence) -> Verdict | None:
         """Judge the draft at the probed block; called only when the plan has a probe.
 
-        Judge each row from the rows of its group alone. To judge the batch together, declare ``decide = "batch"``.
-        Rejected rows are computed in this same step.
+        Judge each row from the rows of its group alone. To judge the batch together, declare
+        ``decide = "batch"``. Rejected rows are computed in this same step.
 
         Args:
             step: The step being evaluated.
-            evidence: The probed block's output, computed and forecast. ``evidence.error(metric, groups=...)`` is the error of
-                the whole sample, also where several processes share its tokens. Never write to it.
+            evidence: The probed block's output, computed and forecast. ``evidence.error(metric, groups=...)``
+                is the error of the whole sample, also where several processes share its tokens. Never write
+                to it.
 
         Returns:
-            Error, answer and threshold, on the device of the evidence (do not synchronise: the session does it once). A
-            row whose error is not finite is rejected. None rejects every row.
+            Error, answer and threshold, on the device of the evidence (do not synchronise: the session does
+            it once). A row whose error is not finite is rejected. None rejects every row.
         """
 
     @hookspec
     def commit(self, step: Step, outcome: Outcome) -> None:
         """The step is final: update counters; called on every plugin of the policy.
 
-        The session has already stored the features of the computed rows. A policy never stores features itself.
+        The session has already stored the features of the computed rows. A policy never stores features
+        itself.
 
         Args:
             step: The step.

@@ -1,6 +1,8 @@
-"""Which plugins are installed. Entry points are listed without importing anything; a plugin is imported when it is named.
+"""Which plugins are installed. Entry points are listed without importing anything; a plugin is imported when
+it is named.
 
-Installing a package therefore changes nobody's numbers, and a broken package hurts nobody who does not name it.
+Installing a package therefore changes nobody's numbers, and a broken package hurts nobody who does not name
+it.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class Listing:
         distribution: The package that brings it, as pip knows it.
         version: That package's version.
         target: ``"module:attribute"``.
-        kind: ``"policy"``, ``"observer"``, ``"preset"``, ``"command"`` or ``"workload"``: the group that lists it.
+        kind: ``"policy"``, ``"observer"``, ``"preset"``, ``"command"`` or ``"workload"``: the group that
+            lists it.
         contract: The version of the contract that its package was built for; empty where it does not say.
     """
 
@@ -62,7 +65,9 @@ class Listing:
     _entry: EntryPoint = attrs.field(repr=False, eq=False)
 
     def load(self) -> Callable[..., Any]:
-        """Import the plugin's factory. Raises `PluginError`, naming the package, whatever went wrong inside it, or where it is for another contract."""
+        """Import the plugin's factory. Raises `PluginError`, naming the package, whatever went wrong inside
+        it, or where it is for another contract.
+        """
         whose = f"{self.kind} {self.name!r} of {self.distribution} {self.version}"
         if self.contract and (reason := why_incompatible(self.contract)):
             raise PluginError(f"{whose} cannot run: {reason}")
@@ -83,7 +88,9 @@ class Listing:
         return factory  # type: ignore[no-any-return]
 
     def summary(self) -> str:
-        """First line of the factory's docstring, read from its source; the package's own summary where there is none. Imports nothing."""
+        """First line of the factory's docstring, read from its source; the package's own summary where there
+        is none. Imports nothing.
+        """
         line = inspect.cleandoc(docstring_of(self.target)).split("\n", 1)[0]
         if line or self._entry.dist is None:
             return line
@@ -93,8 +100,8 @@ class Listing:
 def list_plugins(group: str = POLICIES) -> list[Listing]:
     """List the installed plugins of a group, by name. Imports none of them.
 
-    With ``FORESEER_NO_PLUGINS=1`` in the environment only foreseer's own are listed, for tests that must not depend
-    on what is installed.
+    With ``FORESEER_NO_PLUGINS=1`` in the environment only foreseer's own are listed, for tests that must not
+    depend on what is installed.
     """
     own_only = os.environ.get("FORESEER_NO_PLUGINS", "") not in ("", "0")
     found = []
@@ -104,7 +111,8 @@ def list_plugins(group: str = POLICIES) -> list[Listing]:
     for entry in everything.select(group=group):
         dist = entry.dist
         name, version = (dist.name, dist.version) if dist is not None else ("unknown", "?")
-        # One distribution can be on the path twice (an editable install beside its source); that is no conflict.
+        # One distribution can be on the path twice (an editable install beside its source); that is no
+        # conflict.
         if (key := (entry.name, name, entry.value)) in seen or (own_only and name != "foreseer"):
             continue
         seen.add(key)
@@ -120,10 +128,12 @@ def load_factory(name: str, *, group: str = POLICIES) -> Callable[..., Any]:
         group: The entry-point group.
 
     Raises:
-        PluginError: No such plugin (the message suggests close names), it cannot be imported, or it is for another contract.
+        PluginError: No such plugin (the message suggests close names), it cannot be imported, or it is for
+            another contract.
         PolicyConflictError: Two packages bring this name.
     """
-    # Each session builds its plugins anew, and reading all installed packages' metadata takes milliseconds: what was found on this path stays found.
+    # Each session builds its plugins anew, and reading all installed packages' metadata takes milliseconds:
+    # what was found on this path stays found.
     return _found(name, group, tuple(sys.path), os.environ.get("FORESEER_NO_PLUGINS", ""))
 
 

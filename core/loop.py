@@ -1,4 +1,6 @@
-"""The reference loop: the engine with nothing around it. It fits on one screen, so that it can be checked against a paper."""
+"""The reference loop: the engine with nothing around it. It fits on one screen, so that it can be checked
+against a paper.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +39,13 @@ def sample(
     Args:
         backbone: The denoiser.
         x: The initial noise.
-        timesteps: ``(T,)`` one per denoiser evaluation, in their order; handed to ``inputs`` as they are given.
+        timesteps: ``(T,)`` one per denoiser evaluation, in their order; handed to ``inputs`` as they are
+            given.
         policy: See `foreseer.policy`.
         inputs: ``(x, timestep) -> inputs`` of one evaluation, in the backbone's own form.
         update: ``(x, output, index) -> x``: the sampler's step.
-        groups: ``(R,)`` sample of each row, or the number of samples, B, if row r belongs to sample r mod B; None where every row is one.
+        groups: ``(R,)`` sample of each row, or the number of samples, B, if row r belongs to sample r mod B;
+            None where every row is one.
         sigmas: ``(T,)`` noise levels, for policies that want them.
         observers: Plugins that watch, or names of installed ones (``"csvtrace:path=trace.csv"``).
         on_error: See `foreseer.Session`.

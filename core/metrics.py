@@ -1,7 +1,7 @@
 """How far a forecast is from what was computed: a few sums per row, so that rows can be pooled by adding.
 
-A ratio of means over a batch is not the mean of the rows' ratios. CG-Taylor's gate is the former; keeping both sums
-apart gives either, and lets processes that share a sample add theirs before anyone divides.
+A ratio of means over a batch is not the mean of the rows' ratios. CG-Taylor's gate is the former; keeping
+both sums apart gives either, and lets processes that share a sample add theirs before anyone divides.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ def _wide(tensor: Tensor) -> Tensor:
 class Metric:
     """An error measure that pools by adding.
 
-    The law: cut rows into parts in any way, add up what ``parts`` gives for them, and it is what ``parts`` gives for the
-    whole. So the rows of a sample can be pooled, and the processes that share its tokens can vote.
+    The law: cut rows into parts in any way, add up what ``parts`` gives for them, and it is what ``parts``
+    gives for the whole. So the rows of a sample can be pooled, and the processes that share its tokens can
+    vote.
 
     Attributes:
         name: As in the options of the policies.
-        parts: ``(computed, forecast) -> sums``, a tuple of tensors ``(R,)``: mostly a numerator and a denominator.
+        parts: ``(computed, forecast) -> sums``, a tuple of tensors ``(R,)``: mostly a numerator and a
+            denominator.
         finish: ``(*sums) -> error``, each of any shape, after pooling. 0/0 is NaN, which the session rejects.
-        additive: Whether the law holds. Where it does not (a maximum, a median), say so: a vote on it is refused.
+        additive: Whether the law holds. Where it does not (a maximum, a median), say so: a vote on it is
+            refused.
     """
 
     name: str
@@ -54,8 +57,8 @@ class Metric:
             computed: ``(R, ...)`` the truth.
             forecast: ``(R, ...)`` same shape.
             groups: ``(R,)`` which rows to pool; None for every row alone.
-            vote: Adds the stacked sums, ``(number of sums, R)``, up over the processes that share the tokens; None where
-                this process has them all.
+            vote: Adds the stacked sums, ``(number of sums, R)``, up over the processes that share the tokens;
+                None where this process has them all.
 
         Raises:
             ContractError: There is a vote, and this metric's parts do not add up.
@@ -121,7 +124,9 @@ elementwise_l1 = Metric("elementwise_l1", _elementwise(1), torch.div)
 elementwise_l2 = Metric("elementwise_l2", _elementwise(2), lambda n, d: (n / d).sqrt())
 """sqrt(mean((|d| / (|h| + 1e-10))^2)): SpeCa (released DiT code, "relative_l2" there)."""
 cosine = Metric("cosine", _cosine_parts, _cosine)
-"""1 - cos(h, forecast); the rows of a group are one long vector. Three sums, since the mean of the rows' cosines is no function of two."""
+"""1 - cos(h, forecast); the rows of a group are one long vector. Three sums, since the mean of the rows'
+cosines is no function of two.
+"""
 
 METRICS = {m.name: m for m in (relative_l1, relative_l2, elementwise_l1, elementwise_l2, cosine)}
 

@@ -1,4 +1,6 @@
-"""What an observer may implement. It cannot decide; if it raises, it is dropped for the rest of the run and the report says so."""
+"""What an observer may implement. It cannot decide; if it raises, it is dropped for the rest of the run and
+the report says so.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,8 @@ class ObserverSpecs:
 
     @hookspec
     def features_wanted(self, run: Run) -> tuple[Site, ...] | None:
-        """Say which computed features this observer wants to see; asked before a run's first step, and again if the host's sites turn out to be others.
+        """Say which computed features this observer wants to see; asked before a run's first step, and again
+        if the host's sites turn out to be others.
 
         Args:
             run: The shape of the run to come.
@@ -45,13 +48,14 @@ class ObserverSpecs:
             run: Whose step it is.
             step: The step.
             rows: ``(n,)`` the computed rows, at least one.
-            features: For each recorded site, at least those that were wanted, ``(n, ...)``. Never write to them, and copy what you keep: a host may use
-                their memory again.
+            features: For each recorded site, at least those that were wanted, ``(n, ...)``. Never write to
+                them, and copy what you keep: a host may use their memory again.
         """
 
     @hookspec
     def shadow(self, run: Run, step: Step) -> bool | None:
-        """Say whether a step that was forecast for some rows shall be computed as well, to see how far off the forecast was.
+        """Say whether a step that was forecast for some rows shall be computed as well, to see how far off
+        the forecast was.
 
         What it costs is counted apart (``Report.check_block_rows``), and nothing of it enters the run.
 
@@ -74,13 +78,15 @@ class ObserverSpecs:
         output: Any,
         computed: Any,
     ) -> None:
-        """A step with forecasts was computed as well, for all rows; told before ``on_step``, and only to observers that asked for it.
+        """A step with forecasts was computed as well, for all rows; told before ``on_step``, and only to
+        observers that asked for it.
 
         Args:
             run: Whose step it is.
             step: The step.
             outcome: What happened, row by row, on the host.
-            drafts: For each site that was to be forecast, the forecast ``(R, ...)`` of every row, used or refused.
+            drafts: For each site that was to be forecast, the forecast ``(R, ...)`` of every row, used or
+                refused.
             features: For each recorded site what was computed, ``(R, ...)``.
             output: The denoiser's output that the run went on with, in the host's own form.
             computed: The output as computed, in the same form.
@@ -91,7 +97,8 @@ class ObserverSpecs:
         """A step is final.
 
         Args:
-            run: Whose step it is; the object that ``on_run_start`` was told of. Streams of one sampling are runs of their own, and take turns.
+            run: Whose step it is; the object that ``on_run_start`` was told of. Streams of one sampling are
+                runs of their own, and take turns.
             step: The step.
             outcome: What happened, row by row, on the host.
         """

@@ -21,13 +21,17 @@ from foreseer.types import OUTPUT, Plan, Run, Site, Step
 __all__ = ["Recorder"]
 
 FEW_STEPS = 8
-"""Runs of at most so many steps are named as such: distilled models change as much in one step as others in ten."""
+"""Runs of at most so many steps are named as such: distilled models change as much in one step as others in
+ten.
+"""
 
 log = logging.getLogger("foreseer")
 
 
 class Recorder:
-    """Collects a run's report and tells the observers. An observer that raises is dropped for the rest of the run."""
+    """Collects a run's report and tells the observers. An observer that raises is dropped for the rest of the
+    run.
+    """
 
     def __init__(self, policy: str, run: Run, observers: Sequence[object]) -> None:
         self.policy = policy
@@ -42,13 +46,17 @@ class Recorder:
         self._shown = False
 
     def _begin(self) -> None:
-        """Tell that the run has begun: with its first finished step, since a host may find out in it that the session must begin anew."""
+        """Tell that the run has begun: with its first finished step, since a host may find out in it that the
+        session must begin anew.
+        """
         if not self._begun:
             self._begun = True
             self._tell("on_run_start", run=self.run)
 
     def wanted(self, run: Run) -> frozenset[Site]:
-        """Ask the observers which of the run's features they want to see. What the model does not have is left out, and said."""
+        """Ask the observers which of the run's features they want to see. What the model does not have is
+        left out, and said.
+        """
         asked = dict.fromkeys(site for answer in self._ask("features_wanted", _sites, run=run) for site in answer)
         self._shown = bool(asked) and bool(self._listeners["on_features"])
         missing = [site for site in asked if site not in run.sites and site != OUTPUT]
@@ -62,7 +70,9 @@ class Recorder:
         return bool(self._outcomes)
 
     def shadow(self, step: Step, done: Done, record: Collection[Site]) -> Generator[Ask, Pass, tuple[dict[str, Any] | None, float]]:
-        """Have a step with forecasts computed as well, if an observer wants to compare. Returns what to show it, and the seconds that it took."""
+        """Have a step with forecasts computed as well, if an observer wants to compare. Returns what to show
+        it, and the seconds that it took.
+        """
         if done.trial is None or not self._listeners["shadow"] or True not in self._ask("shadow", _yes, run=self.run, step=step):
             return None, 0.0
         started = time.perf_counter()
@@ -147,7 +157,9 @@ def _yes(answer: Any) -> bool:
 
 
 def _remarks(outcomes: Sequence[Outcome], run: Run) -> tuple[str, ...]:
-    """Say plainly that a finished run gained nothing, and why; that its steps were few; or that it ended before anybody could know."""
+    """Say plainly that a finished run gained nothing, and why; that its steps were few; or that it ended
+    before anybody could know.
+    """
     count, forecast = len(outcomes), sum(not o.full for o in outcomes)
     steps = count if run.num_steps is None else max(count, run.num_steps + run.start)
     said = []

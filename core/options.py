@@ -1,4 +1,5 @@
-"""Checks for the options of policies: declared once, in the factory's signature, and used for validation, `foreseer show` and tuning.
+"""Checks for the options of policies: declared once, in the factory's signature, and used for validation,
+`foreseer show` and tuning.
 
 >>> @checked
 ... def every(*, interval: Annotated[int, at_least(1)] = 4) -> object: ...
@@ -85,13 +86,16 @@ _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: 
 
 
 def describe_option(annotation: Any) -> str:
-    """Say in words what an annotated option may be; empty where the annotation declares no range and no choice."""
+    """Say in words what an annotated option may be; empty where the annotation declares no range and no
+    choice.
+    """
     declared = any(_range_of(part) or get_origin(part) is Literal for part in _members(annotation))
     return _in_words(annotation) if declared else ""
 
 
 def alternatives(annotation: Any) -> tuple[Range | tuple[Any, ...], ...]:
-    """Return what an annotated option may be, for a tuner: ranges, and tuples of choices. Alternatives that are neither (text, a class) are left out.
+    """Return what an annotated option may be, for a tuner: ranges, and tuples of choices. Alternatives that
+    are neither (text, a class) are left out.
 
     >>> alternatives(Annotated[int | None, at_least(1)])
     (Range(kind=<class 'int'>, low=1, high=inf, open_low=False, open_high=False), (None,))
@@ -162,8 +166,8 @@ def _member_allows(part: Any, value: object) -> bool:
 
 
 def checked(factory: F) -> F:
-    """Make a policy's factory refuse options outside what its annotations declare: ``Annotated[..., Range]``, ``Literal``, int, float, bool, str, and
-    unions of them. Other types are left to the factory.
+    """Make a policy's factory refuse options outside what its annotations declare: ``Annotated[..., Range]``,
+    ``Literal``, int, float, bool, str, and unions of them. Other types are left to the factory.
 
     Raises:
         OptionError: At the call; names the option, the value and what to write instead.

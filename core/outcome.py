@@ -40,7 +40,8 @@ class Outcome:
 
     Attributes:
         step: The step.
-        plan: The plan that was carried out (``Plan()`` where the policy had none, or the engine had to compute everything).
+        plan: The plan that was carried out (``Plan()`` where the policy had none, or the engine had to
+            compute everything).
         computed: ``(R,)`` True where the row was computed, False where its forecast was used.
         error: ``(R,)`` the gate's error, NaN where nothing was judged.
         accept: ``(R,)`` the gate's answer after merging groups, or None where nothing was judged.

@@ -39,8 +39,8 @@ def describe(plugin: object) -> str:
 class Implementation:
     """One plugin's implementation of one hook, called with just the arguments that it names.
 
-    pluggy registers and validates; the calls go straight to the function. That is several times cheaper per step, and
-    an error's owner is known.
+    pluggy registers and validates; the calls go straight to the function. That is several times cheaper per
+    step, and an error's owner is known.
     """
 
     owner: str
@@ -54,11 +54,12 @@ class Implementation:
 
 
 def policy_hooks(plugins: Sequence[object]) -> dict[str, list[Implementation]]:
-    """Register the plugins of one policy. Returns each hook's implementations in the order of the plugins; a decision hook has at most one.
+    """Register the plugins of one policy. Returns each hook's implementations in the order of the plugins; a
+    decision hook has at most one.
 
     Raises:
-        PluginError: A plugin is not one (a class, a misspelt or unknown hook, an argument that the hook does not have
-            or that has a default).
+        PluginError: A plugin is not one (a class, a misspelt or unknown hook, an argument that the hook does
+            not have or that has a default).
         PolicyConflictError: Two plugins provide the same decision hook; the message names both.
     """
     hooks = _register(PolicySpecs, plugins)
@@ -70,7 +71,8 @@ def policy_hooks(plugins: Sequence[object]) -> dict[str, list[Implementation]]:
 
 
 class Part:
-    """A plugin that another one delegates to, asked as a session asks it: each hook takes only the arguments that it names.
+    """A plugin that another one delegates to, asked as a session asks it: each hook takes only the arguments
+    that it names.
 
     A hook that the plugin does not implement answers None, and `setup` with nothing that is needed.
 
@@ -122,7 +124,8 @@ class Policy:
     Args:
         name: For notes on errors.
         plugins: See `policy_hooks`, also for what is raised.
-        tolerant: Whether a hook of a step that raises, or answers with what the contract forbids, abstains instead.
+        tolerant: Whether a hook of a step that raises, or answers with what the contract forbids, abstains
+            instead.
 
     Attributes:
         fault: What went wrong since it was last emptied, in a sentence; empty if nothing did.
@@ -134,7 +137,9 @@ class Policy:
 
     @property
     def reach(self) -> int | None:
-        """The most steps that a forecast may be behind its row's last computed step, as the policy declares by ``max_draft_steps``; None where it does not."""
+        """The most steps that a forecast may be behind its row's last computed step, as the policy declares
+        by ``max_draft_steps``; None where it does not.
+        """
         declared = [most for most in (getattr(plugin, "max_draft_steps", None) for plugin in self._plugins) if most is not None]
         for most in declared:
             if isinstance(most, bool) or not isinstance(most, int) or most < 0:
@@ -146,7 +151,9 @@ class Policy:
         return bool(self._hooks[hook])
 
     def ask(self, hook: str, accept: Callable[[Any], Any] | None = None, **values: Any) -> list[Any]:
-        """Call a hook; return the answers, each passed through ``accept``. An error leaves here, if it does, with a note that says whose it is."""
+        """Call a hook; return the answers, each passed through ``accept``. An error leaves here, if it does,
+        with a note that says whose it is.
+        """
         answers = []
         for implementation in self._hooks[hook]:
             try:
@@ -171,7 +178,9 @@ class Policy:
 
 
 def observer_hooks(observers: Sequence[object]) -> dict[str, list[Implementation]]:
-    """Register observers. Returns each hook's implementations in the order of the observers. Raises `PluginError` as `policy_hooks` does."""
+    """Register observers. Returns each hook's implementations in the order of the observers. Raises
+    `PluginError` as `policy_hooks` does.
+    """
     return _register(ObserverSpecs, observers)
 
 
@@ -211,7 +220,9 @@ def _names_of(plugins: Sequence[object]) -> dict[int, str]:
 
 
 def _whom_to_tell(plugin: object) -> str:
-    """Say whose a plugin is and what it was built for: hooks and arguments that are not there may be those of another version."""
+    """Say whose a plugin is and what it was built for: hooks and arguments that are not there may be those of
+    another version.
+    """
     here = f"This foreseer has contract {CONTRACT}"
     root = type(plugin).__module__.partition(".")[0]
     listed = (p for group in (POLICIES, OBSERVERS) for p in list_plugins(group) if p.distribution != "foreseer")
@@ -233,7 +244,9 @@ def _refuse(plugin: object, known: Sequence[str]) -> None:
 
 @functools.lru_cache(maxsize=256)
 def _fault_of(cls: type, known: tuple[str, ...]) -> str:
-    """Say what is wrong with a plugin class; empty if nothing is. Classes are examined once, sessions are built often."""
+    """Say what is wrong with a plugin class; empty if nothing is. Classes are examined once, sessions are
+    built often.
+    """
     for name in dir(cls):
         function = inspect.getattr_static(cls, name)
         if isinstance(function, (staticmethod, classmethod)):

@@ -1,4 +1,6 @@
-"""A preset: a policy with its options, what it was measured to cost and to change, and what it was made for. A small JSON file."""
+"""A preset: a policy with its options, what it was measured to cost and to change, and what it was made for.
+A small JSON file.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,8 @@ class Measured:
             `foreseer.psnr.Likeness` has it: a sample counts with at most 100 dB, and with 0 if it is
             broken.
         psnr_worst: The lowest of them, dB.
-        fewer_psnr_mean: The same mean for plain sampling with as many steps as were computed (half a step rounded up); None where that was not measured.
+        fewer_psnr_mean: The same mean for plain sampling with as many steps as were computed (half a step
+            rounded up); None where that was not measured.
         broken: How many of the samples are broken, that is not finite. None in presets that were made before
             this was counted: none is, and a sample counted with at most 120 dB.
     """
@@ -78,7 +81,8 @@ class Preset:
     Attributes:
         name: What messages call it.
         policy: As one writes it on the command line, ``"cg_taylor:threshold=0.06"``.
-        signature: What it was tuned on; a run of another model, scheduler or schedule of timesteps is refused.
+        signature: What it was tuned on; a run of another model, scheduler or schedule of timesteps is
+            refused.
         tuned: What was measured on the samples that it was chosen by.
         held_out: What was measured on others, afterwards; None where nothing was. The honest one of the two.
         found: How it was found: the settings of the study.
@@ -129,13 +133,16 @@ class Preset:
         """Read a file.
 
         Raises:
-            OptionError: It cannot be read, is no preset, or was changed since it was written; the message says what differs.
+            OptionError: It cannot be read, is no preset, or was changed since it was written; the message
+                says what differs.
         """
         return FILE.load(path, cls)
 
 
 def installed_presets() -> dict[str, Path]:
-    """Return the files of the presets that installed packages bring, by name: what is called where nothing else is named so."""
+    """Return the files of the presets that installed packages bring, by name: what is called where nothing
+    else is named so.
+    """
     return {name: path for listing in list_plugins(PRESETS) for name, path in listing.load()().items()}
 
 
@@ -143,8 +150,9 @@ def find_preset(preset: Preset | str | Path, *, folder: Path = Path()) -> Preset
     """Return a preset by the name of a bundled one, or by its file.
 
     Args:
-        preset: A name of an installed one (entry points of the group ``foreseer.presets``, each a callable that returns files
-            by name, as `foreseer.zoo.presets` does), a file's path, or a preset, which is returned as it is.
+        preset: A name of an installed one (entry points of the group ``foreseer.presets``, each a callable
+            that returns files by name, as `foreseer.zoo.presets` does), a file's path, or a preset, which is
+            returned as it is.
         folder: Where a relative path begins.
 
     Raises:

@@ -49,7 +49,8 @@ def pair_of(a: Tensor, b: Tensor) -> tuple[Array, Array]:
 
 
 def psnr(a: Tensor, b: Tensor) -> Array:
-    """Return the ``(B,)`` float64 peak signal-to-noise ratio in dB of each sample; infinite where the two are equal, NaN where one is not finite.
+    """Return the ``(B,)`` float64 peak signal-to-noise ratio in dB of each sample; infinite where the two are
+    equal, NaN where one is not finite.
 
     Args:
         a: ``(B, ...)`` images in [-1, 1], of any float dtype, on any device. They are not clipped.

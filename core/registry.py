@@ -36,7 +36,9 @@ def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
 
 
 def check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that the factory does not take, and the lack of one that it needs. Raises `OptionError`, with the nearest name."""
+    """Refuse options that the factory does not take, and the lack of one that it needs. Raises `OptionError`,
+    with the nearest name.
+    """
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     known = {p.name: p for p in signature_of(factory).parameters.values() if p.kind not in variable}
     for option in options:
@@ -109,7 +111,8 @@ class PolicySpec:
             return ()
 
     def elsewhere(self, other: Signature | Run) -> str:
-        """Hold a run against what the preset was tuned on: a sentence for the report, empty where nothing differs or nothing was tuned.
+        """Hold a run against what the preset was tuned on: a sentence for the report, empty where nothing
+        differs or nothing was tuned.
 
         Raises:
             OptionError: Something differs and ``any_model`` was not asked for; the message says what.
@@ -134,13 +137,15 @@ def policy(policy: str | Path | Callable[..., Any] | PolicySpec | Preset, /, **o
     """Name a policy and its options.
 
     Args:
-        policy: The name of an installed policy, with options as `parse_policy` reads them or without; the name of an installed preset, or the
-            file of one; any callable that returns a plugin or a tuple of plugins; or a `PolicySpec` or `foreseer.presets.Preset`.
-        **options: Handed to the factory; unknown ones are an error, and so is one that ``policy`` gives already. A preset brings its own, and
-            takes but ``any_model=True``: use it wherever it was tuned.
+        policy: The name of an installed policy, with options as `parse_policy` reads them or without; the
+            name of an installed preset, or the file of one; any callable that returns a plugin or a tuple of
+            plugins; or a `PolicySpec` or `foreseer.presets.Preset`.
+        **options: Handed to the factory; unknown ones are an error, and so is one that ``policy`` gives
+            already. A preset brings its own, and takes but ``any_model=True``: use it wherever it was tuned.
 
     Raises:
-        PluginError: No such policy, or it cannot be imported, or an instance was passed instead of its factory.
+        PluginError: No such policy, or it cannot be imported, or an instance was passed instead of its
+            factory.
         OptionError: An option is unknown or out of range, or a preset cannot be read.
 
     >>> print(policy("taylorseer:interval=5", max_order=2))
@@ -178,7 +183,9 @@ def _named(name: str, options: Mapping[str, Any]) -> PolicySpec:
 
 
 def _tuned(preset: Preset, options: Mapping[str, Any]) -> PolicySpec:
-    """Return a preset's policy. One that has options of its own for use elsewhere, as ``planned`` does, is given them."""
+    """Return a preset's policy. One that has options of its own for use elsewhere, as ``planned`` does, is
+    given them.
+    """
     any_model = options.get("any_model", False)
     if others := [option for option in options if option != "any_model"]:
         raise OptionError(f"preset {preset.name!r} brings its options, and {', '.join(others)} was given too; write the policy itself: {preset.policy}")
@@ -203,8 +210,9 @@ def _name_of(factory: Callable[..., Any]) -> str:
 def parse_policy(text: str, *, group: str = POLICIES) -> PolicySpec:
     """Read a plugin and its options as written on a command line: ``speca:threshold=0.2,max_order=2``.
 
-    Values are Python literals (``0.2``, ``None``, ``True``) or, failing that, plain words (``batch``). A value that has options of its own is put in
-    brackets: ``cg_taylor:predictor=(hicache:scale=0.5,max_order=2),threshold=0.1``.
+    Values are Python literals (``0.2``, ``None``, ``True``) or, failing that, plain words (``batch``). A
+    value that has options of its own is put in brackets:
+    ``cg_taylor:predictor=(hicache:scale=0.5,max_order=2),threshold=0.1``.
 
     Args:
         text: The name and the options.
@@ -223,13 +231,16 @@ def parse_plugin(text: str) -> PolicySpec:
 
 
 def group_of(name: str) -> str:
-    """The entry-point group in which a name is to be looked for: that of the observers where only they have it."""
+    """The entry-point group in which a name is to be looked for: that of the observers where only they have
+    it.
+    """
     known = {group: {alias for p in list_plugins(group) for alias in (p.name, f"{p.distribution}:{p.name}")} for group in (POLICIES, OBSERVERS)}
     return OBSERVERS if name in known[OBSERVERS] - known[POLICIES] else POLICIES
 
 
 def build_observers(observers: Sequence[object]) -> tuple[object, ...]:
-    """Build the observers that are named, and hand on those that are there: ``("csvtrace:path=trace.csv", MyObserver())``.
+    """Build the observers that are named, and hand on those that are there:
+    ``("csvtrace:path=trace.csv", MyObserver())``.
 
     Raises:
         PluginError, OptionError: A name or an option is wrong, as for a policy.

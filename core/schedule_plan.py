@@ -1,4 +1,6 @@
-"""A planned schedule as a small JSON file: for every number of computed steps which ones, and how far off the result is predicted to be."""
+"""A planned schedule as a small JSON file: for every number of computed steps which ones, and how far off the
+result is predicted to be.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,9 @@ class Budget:
 
     Attributes:
         steps: Indices of the computed steps, rising; the first is 0.
-        error: Predicted distance of the final latent from that of full computation over its norm, both L2, of the recorded samples together: added up, and
-            over the samples, as ``SchedulePlan.objective`` says (squares are averaged, and the root is taken). 0 where every step is computed.
+        error: Predicted distance of the final latent from that of full computation over its norm, both L2, of
+            the recorded samples together: added up, and over the samples, as ``SchedulePlan.objective`` says
+                (squares are averaged, and the root is taken). 0 where every step is computed.
         psnr: The same in dB, for values between -1 and 1: the mean of the samples' own, as
             `foreseer.psnr.Likeness` has it; 100 where ``error`` is 0. None where the size of a latent
             is not known.
@@ -65,10 +68,12 @@ class SchedulePlan:
         predictor: What forecasts the other steps, as on the command line: ``"taylor:max_order=1"``.
         target: What is forecast; the plan was made for errors at the recorded site, which ``site`` names.
         site: Where the forecast errors were recorded, such as ``"11.block"``.
-        objective: How errors of single steps were added up: ``"gaps"``, ``"sum"`` or ``"squares"``, and over the samples ``"mean"`` or ``"worst"``.
+        objective: How errors of single steps were added up: ``"gaps"``, ``"sum"`` or ``"squares"``, and over
+            the samples ``"mean"`` or ``"worst"``.
         budgets: By number of computed steps.
         chosen: Which budget is run where nothing else is said.
-        note: What a reader should know: that the predictor was truncated, that sensitivities were missing; empty for nothing.
+        note: What a reader should know: that the predictor was truncated, that sensitivities were missing;
+            empty for nothing.
         seed: Of the recorded noises; None where it is not known.
         samples: How many samples it was planned for; 0 where that is not known.
     """
@@ -102,7 +107,9 @@ class SchedulePlan:
         return self.signature.num_steps
 
     def budget(self, number: int | None = None) -> Budget:
-        """Return the schedule that computes so many steps; None for the chosen one. Raises `OptionError` with the budgets that there are."""
+        """Return the schedule that computes so many steps; None for the chosen one. Raises `OptionError` with
+        the budgets that there are.
+        """
         number = self.chosen if number is None else number
         if number not in self.budgets:
             known = sorted(self.budgets)
@@ -112,7 +119,9 @@ class SchedulePlan:
         return self.budgets[number]
 
     def cheapest(self, error: float) -> int:
-        """Return the smallest budget with at most this predicted error. Raises `OptionError` with the best there is."""
+        """Return the smallest budget with at most this predicted error. Raises `OptionError` with the best
+        there is.
+        """
         if not 0 <= error < float("inf"):
             raise OptionError(f"target_error={error:g} is out of range; write a number >= 0, relative to the final latent's norm, such as 0.02")
         found = [number for number, budget in sorted(self.budgets.items()) if budget.error <= error]
@@ -130,14 +139,15 @@ class SchedulePlan:
         """Read a file.
 
         Raises:
-            OptionError: It cannot be read, is no plan, or was changed since it was written; the message says what differs.
+            OptionError: It cannot be read, is no plan, or was changed since it was written; the message says
+                what differs.
         """
         return FILE.load(path, cls)
 
 
 def stretched(steps: Sequence[int], before: int, after: int) -> tuple[int, ...]:
-    """Map a schedule for ``before`` steps to one for ``after`` steps: the same shares of the run, as many steps (or all, where there are fewer), the first
-    first, none twice.
+    """Map a schedule for ``before`` steps to one for ``after`` steps: the same shares of the run, as many
+    steps (or all, where there are fewer), the first first, none twice.
 
     >>> stretched((0, 1, 4, 9), 10, 20)
     (0, 2, 8, 19)

@@ -2,9 +2,9 @@
 
     plan -> draft -> probe -> verdict -> compute the rest -> commit
 
-`Session.step` evaluates the denoiser once and does no work itself. It is a generator: it yields what it asks of a host (an
-`Ask`), is sent the `Pass` that came of it, and returns the output. Its driver decides where passes run, and may run those of
-several sessions together. Find decisions about rows here and in `trial.py`, what a policy is asked in `tenure.py`.
+`Session.step` evaluates the denoiser once and does no work itself. It is a generator: it yields an `Ask` to a
+host, is sent the `Pass` that came of it, and returns the output. Its driver decides where passes run, and may
+run those of several sessions together. See `trial.py` for rows, `tenure.py` for what a policy is asked.
 """
 
 from __future__ import annotations
@@ -36,16 +36,18 @@ class Session:
         spec: The policy.
         run: The shape of the run.
         observers: Plugins that watch.
-        on_error: ``"raise"`` lets a policy's exception through, with a note whose it is; ``"compute"`` computes that step and says so.
+        on_error: ``"raise"`` lets a policy's exception through; ``"compute"`` computes that step and says so.
         storage: Where and how features are kept; None keeps them as they are computed.
         allowance: What may be held, with other sessions; None for what ``storage`` allows.
-        leader: Another stream's session of the same run, whose decisions this one repeats; None to decide by itself.
+        leader: Another stream's session of the run, whose decisions this one repeats; None for its own.
         vote: How processes that share the rows' tokens decide alike; None where this one has them all.
 
-    Attributes: ``latest``, how the last step ended (None before the first); ``recorder``, the account; ``tenure``, the policy at work.
+    Attributes:
+        latest: How the last step ended; None before the first.
+        recorder: The account. ``tenure`` is the policy at work.
 
     Raises:
-        ForeseerError: The policy cannot be built, or was tuned on another kind of run; from `evaluate`, what was computed is over ``storage``'s limit.
+        ForeseerError: The policy cannot be built, or was tuned on other runs; from `step`, too much is held.
     """
 
     def __init__(
@@ -84,13 +86,13 @@ class Session:
         return self.recorder.finish()
 
     def evaluate(self, inputs: Any, **at: Any) -> Any:
-        """Evaluate the denoiser on ``inputs``, in the host's own form, on the session's host: drive one `step`, which takes ``at``."""
+        """Drive one `step`, which takes ``at``, on the session's host; ``inputs`` are in the host's own form."""
         return carry_out(self.step(**at), self.tenure.backbone, inputs)
 
     def step(
         self, *, index: int | None = None, timestep: float | None = None, sigma: float | None = None, computed_because: str = ""
     ) -> Generator[Ask, Pass, Any]:
-        """Evaluate the denoiser once: compute it, forecast it, or both, row by row. Returns its output, in the host's own form.
+        """Evaluate the denoiser once, row by row computed or forecast. Returns its output, in the host's form.
 
         Args:
             index: Of the step, where the stream skipped some. None, or what is too small, takes the next.
@@ -113,7 +115,7 @@ class Session:
         return done.output
 
     def _attempt(self, step: Step, own: Step) -> Generator[Ask, Pass, Done]:
-        """Carry out the policy's plan. ``step`` counts as the run does, ``own`` as the policy does, from where it began anew."""
+        """Carry out the policy's plan. ``step`` counts as the run does, ``own`` from where the policy began."""
         trial = self.tenure.propose(own, self._led(step) or self.tenure.before_step(own))
         if isinstance(trial, Declined):
             return (yield from self._compute(*trial))

@@ -38,8 +38,8 @@ class Signature:
         guidance: Weight of the guidance; None where it is not known.
         dtype: Of the features, such as ``"float32"``; empty where it is not known.
         shapes: Shape of one row's feature at each recorded site, such as ``{"11.block": [16, 128]}``.
-        conditions: Hash of what the samples were conditioned on and of their noises: the seed; empty where it is not known. Never compared: what is
-            recorded on some samples is for others.
+        conditions: Hash of what the samples were conditioned on and of their noises: the seed; empty where it
+            is not known. Never compared: what is recorded on some samples is for others.
         versions: Of foreseer, torch and diffusers. Never compared either; for readers.
     """
 
@@ -54,10 +54,12 @@ class Signature:
     versions: Mapping[str, str] = attrs.field(factory=dict)
 
     def conflicts(self, other: Signature | Run, *, other_steps: bool = False) -> list[str]:
-        """Return what differs, as "50 steps before, 30 now"; empty where nothing does. What one side does not know is not compared.
+        """Return what differs, as "50 steps before, 30 now"; empty where nothing does. What one side does not
+        know is not compared.
 
         Args:
-            other: Where this is to be used: a run, of which guidance, dtype and shapes are not known, or another signature.
+            other: Where this is to be used: a run, of which guidance, dtype and shapes are not known, or
+                another signature.
             other_steps: Allow another number of steps, and with it other timesteps.
         """
         found = [

@@ -13,8 +13,8 @@ class Site:
 
     Attributes:
         block: Index of the block, from 0 to L-1, in execution order.
-        part: ``"block"`` for the block's output (the residual stream after it), else the name of a module part, whose
-            feature is the raw module output before its gate is applied: ``"attn"``, ``"mlp"``.
+        part: ``"block"`` for the block's output (the residual stream after it), else the name of a module
+            part, whose feature is the raw module output before its gate is applied: ``"attn"``, ``"mlp"``.
     """
 
     block: int
@@ -25,5 +25,5 @@ class Site:
 
 
 OUTPUT = Site(-1, "output")
-"""The denoiser's output itself; every host has it, so that `Run.sites` does not list it. Where it is forecast nothing of the model runs, not even its
-head: the weakest level, and the cheapest."""
+"""The denoiser's output itself; every host has it, so that `Run.sites` does not list it. Where it is forecast
+nothing of the model runs, not even its head: the weakest level, and the cheapest."""

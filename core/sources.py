@@ -1,7 +1,7 @@
 """What a plugin says of itself, read from its source without running it.
 
-`foreseer policies` lists whatever is installed. Importing fifty packages for the first line of their docstrings would take seconds, and would run the code
-of packages that nobody asked for.
+`foreseer policies` lists whatever is installed. Importing fifty packages for the first line of their
+docstrings would take seconds, and would run the code of packages that nobody asked for.
 """
 
 from __future__ import annotations
@@ -43,7 +43,9 @@ def docstring_of(target: str) -> str:
 
 
 def module_exists(target: str) -> bool:
-    """Whether the module of ``"module:attribute"`` is there to be imported; whether it can be is another matter."""
+    """Whether the module of ``"module:attribute"`` is there to be imported; whether it can be is another
+    matter.
+    """
     module = target.partition(":")[0]
     return module in sys.modules or _find(module) is not None
 

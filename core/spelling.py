@@ -12,7 +12,8 @@ __all__ = ["read_spec", "read_values"]
 
 
 def read_spec(text: str) -> tuple[str, dict[str, Any]]:
-    """Split ``name:option=value,option=value`` into the name and the options. Finds nothing and builds nothing.
+    """Split ``name:option=value,option=value`` into the name and the options. Finds nothing and builds
+    nothing.
 
     Raises:
         PluginError: There is no name.
@@ -35,7 +36,9 @@ def read_spec(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def read_values(text: str) -> list[Any]:
-    """Read values with commas between them, each as the value of an option: ``row,batch`` or ``taylor,(hicache:scale=0.5,max_order=2)``."""
+    """Read values with commas between them, each as the value of an option: ``row,batch`` or
+    ``taylor,(hicache:scale=0.5,max_order=2)``.
+    """
     parts, depth, start = [], 0, 0
     for place, character in enumerate(text):
         depth += (character in "([{") - (character in ")]}")
@@ -46,7 +49,9 @@ def read_values(text: str) -> list[Any]:
 
 
 def _split(options: str, text: str) -> list[str]:
-    """Cut at the commas that stand outside of brackets and before another ``option=``; a comma inside a value stays (``steps=0,5,10``)."""
+    """Cut at the commas that stand outside of brackets and before another ``option=``; a comma inside a value
+    stays (``steps=0,5,10``).
+    """
     pairs, depth, start = [], 0, 0
     for place, character in enumerate(options):
         depth += (character in "([{") - (character in ")]}")

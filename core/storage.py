@@ -40,16 +40,18 @@ def _known(storage: Storage, field: attrs.Attribute[Any], what: Any) -> None:
 
 @attrs.frozen(kw_only=True)
 class Storage:
-    """Where and how features are kept, whatever the policy: ``attach(pipe, "speca", storage=Storage(dtype=torch.bfloat16))``.
+    """Where and how features are kept, whatever the policy:
+    ``attach(pipe, "speca", storage=Storage(dtype=torch.bfloat16))``.
 
     Attributes:
-        dtype: Kept in this dtype (``torch.bfloat16`` halves what a float32 model's take); None keeps the model's. Sums are formed in
-            float32 either way.
-        device: Kept there, for example ``"cpu"``; None keeps them where they were computed. ``"cpu"`` for features of a CUDA model is
-            pinned memory, copied without waiting.
+        dtype: Kept in this dtype (``torch.bfloat16`` halves what a float32 model's take); None keeps the
+            model's. Sums are formed in float32 either way.
+        device: Kept there, for example ``"cpu"``; None keeps them where they were computed. ``"cpu"`` for
+            features of a CUDA model is pinned memory, copied without waiting.
         max_bytes: The most that one run may hold, all its streams and models together; None for no limit.
-        on_over_budget: ``"raise"`` in the first step, before anything more is held (a stream that comes later is computed, and the report
-            says so). ``"last_block"``, where a model is attached: forecast the last block instead of the module parts, and say so too.
+        on_over_budget: ``"raise"`` in the first step, before anything more is held (a stream that comes later
+            is computed, and the report says so). ``"last_block"``, where a model is attached: forecast the
+            last block instead of the module parts, and say so too.
 
     Raises:
         OptionError: A value is out of range, or the device keeps nothing.

@@ -74,8 +74,8 @@ def report_text(report: Facts) -> str:
         report: The report of a run, finished or not.
 
     Returns:
-        Lines of about 100 characters, without colour codes. They are plain ASCII where standard output could not
-        print anything else.
+        Lines of about 100 characters, without colour codes. They are plain ASCII where standard output could
+        not print anything else.
     """
     title, summary, lines, notes = _title(report), _summary(report), _lines(report), _notes(report)
     table = [line.cells() for line in lines]
@@ -212,7 +212,8 @@ def _rich_table(header: Sequence[str], table: Sequence[Sequence[str]], right: Se
     for cells in table:
         drawing.add_row(*map(Text, cells))
     page = StringIO()
-    # Text that may end up in a log or a file carries no colour codes, whatever the environment says about terminals.
+    # Text that may end up in a log or a file carries no colour codes, whatever the environment says about
+    # terminals.
     console = Console(file=page, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
     console.print(drawing)
     return "\n".join(line.rstrip() for line in page.getvalue().strip("\n").splitlines())

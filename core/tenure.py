@@ -19,14 +19,18 @@ from foreseer.vote import Electorate
 __all__ = ["Tenure"]
 
 PAUSE = 4
-"""Steps in which a stream may be absent without beginning anew, where its policy does not say how far back its forecasts reach."""
+"""Steps in which a stream may be absent without beginning anew, where its policy does not say how far back
+its forecasts reach.
+"""
 
 
 class Tenure:
-    """A policy in office, from one step of a run on. Every question to it goes through here, and so does all that is recorded for it.
+    """A policy in office, from one step of a run on. Every question to it goes through here, and so does all
+    that is recorded for it.
 
     Args:
-        spec: The policy. Its plugins are built here and thrown away when it begins anew, so nothing can be stale.
+        spec: The policy. Its plugins are built here and thrown away when it begins anew, so nothing can be
+            stale.
         run: The whole run.
         backbone: The host.
         recorder: Whom to tell.
@@ -38,7 +42,8 @@ class Tenure:
         run: The part of the run that the policy sees: from where it began. Its steps count from there.
         sites: The sites that are recorded: what the policy needs, and what observers want to see.
         backbone: The host that the session's own driver asks.
-        next: Index of the step that is under way or, between steps, of the next one; counted in the whole run.
+        next: Index of the step that is under way or, between steps, of the next one; counted in the whole
+            run.
         given_up: Why nothing is forecast any more; empty while the policy decides.
     """
 
@@ -74,7 +79,8 @@ class Tenure:
         return self._bank.sites
 
     def begin_anew(self, why: str, *, backbone: Backbone | None = None) -> None:
-        """Let go of what was recorded; a new instance of the policy decides from this step on, and warms up as at the start of a run.
+        """Let go of what was recorded; a new instance of the policy decides from this step on, and warms up
+        as at the start of a run.
 
         Args:
             why: For the report; empty where there is nothing to say.
@@ -107,7 +113,9 @@ class Tenure:
         self.given_up = f"{why}: the rest of the run is computed"
 
     def enter(self, step: Step) -> None:
-        """Begin with the first step of which something is kept, and anew after an absence longer than forecasts reach."""
+        """Begin with the first step of which something is kept, and anew after an absence longer than
+        forecasts reach.
+        """
         absent, self.next = step.index - self.next, step.index
         if self._bank.filled:
             if absent > (PAUSE if self._reach is None else self._reach):

@@ -15,7 +15,8 @@ from foreseer.files import write_whole
 
 __all__ = ["draw"]
 
-# Okabe and Ito's palette, which colour-blind readers can tell apart; the order is also one of lightness, so that a grey print keeps it.
+# Okabe and Ito's palette, which colour-blind readers can tell apart; the order is also one of lightness, so
+# that a grey print keeps it.
 FATES = (
     ("computed", "#00466e"),  # their blue, darkened: the few computed steps should be seen first
     ("rejected and computed", "#d55e00"),
@@ -51,10 +52,10 @@ STYLE = {
 def draw(report: Facts, path: Path) -> Path:
     """Draw the timeline of a run.
 
-    Above: a cell for each step and row, in the order of the samples; a run that has not ended leaves the rest of its
-    steps blank. Below, where a gate
-    judged anything: each row's error and the threshold. On a logarithmic axis an error of 0 sits on the lower edge;
-    an error that is not finite is a cross at the top.
+    Above: a cell for each step and row, in the order of the samples; a run that has not ended leaves the rest
+    of its steps blank. Below, where a gate
+    judged anything: each row's error and the threshold. On a logarithmic axis an error of 0 sits on the lower
+    edge; an error that is not finite is a cross at the top.
 
     Args:
         report: The report of a run, finished or not.
@@ -83,7 +84,8 @@ def draw(report: Facts, path: Path) -> Path:
     cells_height = min(3.2, max(0.45, 0.2 * report.run.rows))
     errors_height = 1.7 if shown else 0.0
     title = _title(report, characters=int(13.5 * width))
-    # A style of the user's own (dark, LaTeX) is set aside: it would change what was chosen here to be legible.
+    # A style of the user's own (dark, LaTeX) is set aside: it would change what was chosen here to be
+    # legible.
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(width, cells_height + errors_height + 0.95 + 0.17 * title.count("\n")), dpi=200, layout="constrained")
         figure.get_layout_engine().set(h_pad=0.04, hspace=0.02)  # type: ignore[union-attr, call-arg]
@@ -220,7 +222,8 @@ def _draw_errors(report: Facts, axes: Any) -> list[tuple[str, Any]]:
     axes.set_ylabel("error")
     handles: list[tuple[str, Any]] = []
     if np.isfinite(threshold).any():
-        # A level piece for each judged step, so that a threshold which falls from step to step is read at the right place.
+        # A level piece for each judged step, so that a threshold which falls from step to step is read at the
+        # right place.
         pieces = np.stack([threshold, threshold], axis=1).ravel()
         ends = np.stack([steps - 0.5, steps + 0.5], axis=1).ravel()
         handles.append(("threshold", axes.plot(ends, pieces, color=INK, linewidth=1.2, zorder=2.6, solid_capstyle="butt", clip_on=False)[0]))
@@ -231,7 +234,8 @@ def _draw_errors(report: Facts, axes: Any) -> list[tuple[str, Any]]:
 
 
 def _scale(axes: Any, values: NDArray[np.float64], *, crown: bool) -> None:
-    """Choose a linear or logarithmic error axis. Below its smallest value the latter goes on straight, down to 0.
+    """Choose a linear or logarithmic error axis. Below its smallest value the latter goes on straight, down
+    to 0.
 
     Args:
         axes: Where.

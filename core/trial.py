@@ -44,11 +44,13 @@ def check_verdict(verdict: object, rows: int) -> Verdict:
 
 
 class LazyDrafts(Mapping[Site, Tensor]):
-    """The drafts of one step. A weighted sum is formed when its site is reached, so that no second set of features is ever held.
+    """The drafts of one step. A weighted sum is formed when its site is reached, so that no second set of
+    features is ever held.
 
     Attributes:
         last: The draft that was formed last.
-        broken: Rows of which a draft was seen to be not finite: in float16, where a sum of numbers in range may run over, on the CPU.
+        broken: Rows of which a draft was seen to be not finite: in float16, where a sum of numbers in range
+            may run over, on the CPU.
     """
 
     def __init__(self, bank: FeatureBank, sites: tuple[Site, ...], drafts: Drafts) -> None:
@@ -131,7 +133,9 @@ class Done(NamedTuple):
         return [row for row, computed in enumerate(self.computed) if computed]
 
     def behind_probe(self, first: Pass) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
-        """Return what the speculative pass computed of the rejected rows up to an input probe, and what stands in for all that: the probed block's output."""
+        """Return what the speculative pass computed of the rejected rows up to an input probe, and what
+        stands in for all that: the probed block's output.
+        """
         probed = -1 if self.plan.probe is None else self.plan.probe.block
         rows = self.rows
         kept = {site: feature[on_device(rows, feature.device)] for site, feature in first.features.items() if 0 <= site.block <= probed}
@@ -185,7 +189,9 @@ class Trial:
         self.refused = False
 
     def judge(self, evidence: Evidence) -> bool:
-        """Ask for the verdict and merge it: the one device-to-host sync of a verified step. Returns whether any row may be forecast."""
+        """Ask for the verdict and merge it: the one device-to-host sync of a verified step. Returns whether
+        any row may be forecast.
+        """
         ballot = self._electorate.ballot()
         verdict = self._verify(evidence if ballot is None else attrs.evolve(evidence, vote=ballot))
         rows = len(self.rejected)
@@ -207,8 +213,9 @@ class Trial:
         return not self.refused
 
     def reject_non_finite(self, output: Sequence[bool] | None) -> None:
-        """Reject rows whose forecast is not finite, where looking is free. A NaN anywhere in a row's residual stream has reached the last block's forecast
-        when it was recorded, and the output. Under a vote it is not free: the others would have to be told.
+        """Reject rows whose forecast is not finite, where looking is free. A NaN anywhere in a row's residual
+        stream has reached the last block's forecast when it was recorded, and the output. Under a vote it is
+        not free: the others would have to be told.
 
         Args:
             output: ``(R,)`` whether the rows of what came out are finite; None where nobody looked.

@@ -1,20 +1,24 @@
 """The version of the contract, and what a plugin says that it was built for.
 
-The contract is what a plugin relies on: the hooks and the values that pass between (`foreseer.hookspecs`, `foreseer.types`), and what plugins are built
-from (`foreseer.options`, `foreseer.metrics`, and of `foreseer.policies` the parts `LinearPredictor`, `predictor_from`, `PredictorLike`, `DraftCounter`). It
-has a version of its own, because foreseer's says nothing about it: most releases leave the contract alone. A distribution states the version that its
-plugins were built for in its metadata, where it can be read without importing anything:
+The contract is what a plugin relies on: the hooks and the values that pass between (`foreseer.hookspecs`,
+`foreseer.types`), and what plugins are built from (`foreseer.options`, `foreseer.metrics`, and of
+`foreseer.policies` the parts `LinearPredictor`, `predictor_from`, `PredictorLike`, `DraftCounter`). It has a
+version of its own, because foreseer's says nothing about it: most releases leave the contract alone. A
+distribution states the version that its plugins were built for in its metadata, where it can be read without
+importing anything:
 
     [project.entry-points."foreseer.contract"]
     "1.0" = "my_plugin"
 
 What changes which number:
 
-- *Minor*: something was added. A new argument of a hook (a plugin that does not name it never sees it), a new field with a default (a plugin that does
-  not read it does not miss it), a new hook, a new value that a plugin may return. Plugins built for an earlier minor run as before.
+- *Minor*: something was added. A new argument of a hook (a plugin that does not name it never sees it), a new
+  field with a default (a plugin that does not read it does not miss it), a new hook, a new value that a
+  plugin may return. Plugins built for an earlier minor run as before.
 - *Major*: something was removed, renamed, or means something else.
 
-A plugin that states nothing is run: what it needs and does not find is an error of registration, which names both versions too.
+A plugin that states nothing is run: what it needs and does not find is an error of registration, which names
+both versions too.
 """
 
 from __future__ import annotations
@@ -49,7 +53,8 @@ def why_incompatible(stated: str) -> str:
 
 
 def contracts_stated(entries: Iterable[EntryPoint]) -> dict[str, str]:
-    """Return the contract that each distribution states, by the distribution's name. One that states several is taken at the highest that can run here.
+    """Return the contract that each distribution states, by the distribution's name. One that states several
+    is taken at the highest that can run here.
 
     Args:
         entries: The entry points of the group ``foreseer.contract``.

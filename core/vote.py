@@ -1,17 +1,19 @@
 """How processes that each hold a part of a sample come to one decision.
 
-Under context (sequence) parallelism every process sees its own tokens only, so each would measure another error and decide for itself; the
-next all-to-all inside the model would then wait for a process that has left it. Two places could be made to agree:
+Under context (sequence) parallelism every process sees its own tokens only, so each would measure another
+error and decide for itself; the next all-to-all inside the model would then wait for a process that has left
+it. Two places could be made to agree:
 
-- *The sums.* A metric is a function of sums over a row's entries, and sums over tokens add up over processes. One all-reduce of the sums,
-  before anyone divides, gives every process the error of the whole sample: what a single process would have measured. This is what
-  `foreseer.Evidence.error` does, and what every built-in gate uses.
-- *The verdicts.* A gate that computes its error by hand, or that was written before there was a vote, cannot be helped that way. Its
-  verdicts are voted instead: a row is accepted where every process accepts it, and its error is the largest. That is not the error of the
-  whole sample, but it is the same everywhere.
+- *The sums.* A metric is a function of sums over a row's entries, and sums over tokens add up over processes.
+  One all-reduce of the sums, before anyone divides, gives every process the error of the whole sample: what a
+  single process would have measured. This is what `foreseer.Evidence.error` does, and what every built-in
+  gate uses.
+- *The verdicts.* A gate that computes its error by hand, or that was written before there was a vote, cannot
+  be helped that way. Its verdicts are voted instead: a row is accepted where every process accepts it, and
+  its error is the largest. That is not the error of the whole sample, but it is the same everywhere.
 
-A `Ballot` does the second where the first was not done, so that each judged step costs one all-reduce either way, and a plugin whose author
-has never heard of any of this cannot make a run hang.
+A `Ballot` does the second where the first was not done, so that each judged step costs one all-reduce either
+way, and a plugin whose author has never heard of any of this cannot make a run hang.
 """
 
 from __future__ import annotations
@@ -28,9 +30,11 @@ __all__ = ["Ballot", "Electorate", "Vote"]
 
 
 class Vote(Protocol):
-    """An all-reduce over the processes that share a sample's tokens. Every one of them must make the same calls in the same order.
+    """An all-reduce over the processes that share a sample's tokens. Every one of them must make the same
+    calls in the same order.
 
-    The result must be the same on all processes bit for bit, as it is with gloo and NCCL, which reduce each entry in one place.
+    The result must be the same on all processes bit for bit, as it is with gloo and NCCL, which reduce each
+    entry in one place.
     """
 
     @property
@@ -54,8 +58,9 @@ class Ballot:
 
     Args:
         vote: Who votes.
-        wary: Whether the gate of some process may raise while others vote. Each vote is then preceded by another, on whether all take part; where one
-            does not, the others' gates are told by an `AnswerError`, so that nobody waits for it.
+        wary: Whether the gate of some process may raise while others vote. Each vote is then preceded by
+            another, on whether all take part; where one does not, the others' gates are told by an
+            `AnswerError`, so that nobody waits for it.
 
     Attributes:
         cast: Whether the gate's sums were voted on.
@@ -79,10 +84,12 @@ class Ballot:
         return self._vote.sum(sums)
 
     def settle(self, error: Tensor, accept: Tensor) -> tuple[Tensor, Tensor]:
-        """Make ``(R,)`` errors and answers those of all processes, where the sums that they come from were not voted on.
+        """Make ``(R,)`` errors and answers those of all processes, where the sums that they come from were
+        not voted on.
 
         Returns:
-            The largest error, infinite where one process's is not finite, and 1 where every process accepts, else 0; both float32.
+            The largest error, infinite where one process's is not finite, and 1 where every process accepts,
+            else 0; both float32.
         """
         error, refused = error.float(), 1 - accept.float()
         if self._wary and not self._dissent:

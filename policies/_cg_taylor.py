@@ -28,10 +28,11 @@ class FirstBlockGate:
     Attributes:
         threshold: Accept where error < threshold (released code; strict).
         warmup_steps: Computed steps at the start.
-        decide: ``"row"``: each sample by its own error. ``"batch"``: one error over all rows, the ratio of means over
-            the whole tensor, as released.
+        decide: ``"row"``: each sample by its own error. ``"batch"``: one error over all rows, the ratio of
+            means over the whole tensor, as released.
         target: What is forecast where the gate accepts.
-        verified: Block 0 is probed in every forecast step. The last block's forecast, which is used, is never compared.
+        verified: Block 0 is probed in every forecast step. The last block's forecast, which is used, is never
+            compared.
     """
 
     verified: ClassVar[bool] = True
@@ -90,21 +91,24 @@ def cg_taylor(
 ) -> tuple[FirstBlockGate, object]:
     """Forecast the last block, gated by the error of the first (CG-Taylor, arXiv 2508.02240).
 
-    Defaults are those of the released code for DiT-XL/2 (threshold 0.008, orders 3 and 1, the first three steps
-    computed), except ``decide``. The last step is always computed. The run must know its number of steps.
+    Defaults are those of the released code for DiT-XL/2 (threshold 0.008, orders 3 and 1, the first three
+    steps computed), except ``decide``. The last step is always computed. The run must know its number of
+    steps.
 
-    Where sources disagree: the released Paddle code never updates the first block's features after warm-up (it tests
-    a tensor with ``is False``); we update them at every computed step, as the authors' DiT code does. Thresholds
-    differ between scripts and README (FLUX 0.03 and 0.13, Wan 0.18 and 0.36): they belong to a model, so tune them.
+    Where sources disagree: the released Paddle code never updates the first block's features after warm-up
+    (it tests a tensor with ``is False``); we update them at every computed step, as the authors' DiT code
+    does. Thresholds differ between scripts and README (FLUX 0.03 and 0.13, Wan 0.18 and 0.36): they belong to
+    a model, so tune them.
 
     Args:
         threshold: Accept where sum|forecast - h| / sum|h| at block 0 is below this. 0 computes everything.
         first_order: Order of the forecast of block 0, which is only compared.
         last_order: Order of the forecast of the last block, which is used.
         warmup_steps: Computed steps at the start.
-        decide: ``"row"``: each sample decides for itself. ``"batch"``: one decision over the whole batch, as released.
-        target: ``"last_block"``: its output, as published, so that the head of the current step runs. ``"output"``: the
-            denoiser's output; for models whose last block cannot be forecast on its own.
+        decide: ``"row"``: each sample decides for itself. ``"batch"``: one decision over the whole batch, as
+            released.
+        target: ``"last_block"``: its output, as published, so that the head of the current step runs.
+            ``"output"``: the denoiser's output; for models whose last block cannot be forecast on its own.
         predictor: Another predictor for both sites, by name or factory.
     """
     first = predictor_from(predictor, max_order=first_order)

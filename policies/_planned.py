@@ -33,7 +33,8 @@ class Schedule:
     Attributes:
         timetable: Which steps.
         target: What is forecast.
-        max_draft_steps: Most forecasts in a row, as the timetable says; None where that depends on the run, and `setup` was not called yet.
+        max_draft_steps: Most forecasts in a row, as the timetable says; None where that depends on the run,
+            and `setup` was not called yet.
     """
 
     timetable: Timetable
@@ -71,7 +72,8 @@ class GatedSchedule:
     Attributes:
         timetable: Which steps.
         gate: The gate's plugin, which implements ``before_step`` and ``verify``.
-        max_draft_steps: Most forecasts in a row, as the timetable says; None where that depends on the run, and `setup` was not called yet.
+        max_draft_steps: Most forecasts in a row, as the timetable says; None where that depends on the run,
+            and `setup` was not called yet.
     """
 
     timetable: Timetable
@@ -145,23 +147,28 @@ def planned(
 ) -> tuple[object, ...]:
     """Compute the steps of a planned schedule, forecast the others.
 
-    A plan is a file that ``foreseer plan`` made from a few recorded samples. It holds for one model, scheduler and number of steps: a run with others is
-    refused, with what differs. A list of steps is for any run of its length.
+    A plan is a file that ``foreseer plan`` made from a few recorded samples. It holds for one model,
+    scheduler and number of steps: a run with others is refused, with what differs. A list of steps is for any
+    run of its length.
 
     Args:
         schedule: A plan's file, read where the policy is named and not again; or a list of the computed steps
             that begins with 0, such as ``0+1+4+9``, which may end well before the run does only where it says
             how long that is, ``0+1+4+9/50``; or a `foreseer.workbench.SchedulePlan`. None computes
             everything, and the report says so.
-        budget: How many steps to compute, of those that the plan has; None for the one that it was written with.
+        budget: How many steps to compute, of those that the plan has; None for the one that it was written
+            with.
         predictor: What forecasts, by name or factory. None takes the plan's, or ``taylor`` for a list.
         max_order: Highest order of the predictor. None takes the plan's, or 1.
-        target: ``"last_block"``: the last block's output. ``"modules"``: every module's raw output. ``"output"``: the denoiser's output. None takes the
-            plan's, or the last block; the last block too under a gate that does not forecast what the plan says, and the report says so.
-        gate: A policy that judges forecasts, with its options: ``cg_taylor:threshold=0.1``, ``speca:threshold=0.3``. The forecast steps are put before it, so
-            that it may compute more than was planned, never less. It is given the predictor, the target, a warm-up of 1 and no limit of its own to drafts in
-            a row, unless its options say otherwise. None uses forecasts unseen.
-        interpolate: Map the schedule to the run's number of steps, where that is another one; the report says so.
+        target: ``"last_block"``: the last block's output. ``"modules"``: every module's raw output.
+            ``"output"``: the denoiser's output. None takes the plan's, or the last block; the last block too
+            under a gate that does not forecast what the plan says, and the report says so.
+        gate: A policy that judges forecasts, with its options: ``cg_taylor:threshold=0.1``,
+            ``speca:threshold=0.3``. The forecast steps are put before it, so that it may compute more than
+            was planned, never less. It is given the predictor, the target, a warm-up of 1 and no limit of its
+            own to drafts in a row, unless its options say otherwise. None uses forecasts unseen.
+        interpolate: Map the schedule to the run's number of steps, where that is another one; the report says
+            so.
         any_model: Use a plan on another model, scheduler or timesteps.
     """
     timetable = timetable_from(schedule, budget, interpolate=interpolate, any_model=any_model)

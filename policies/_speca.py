@@ -1,6 +1,7 @@
 """SpeCa (arXiv 2509.11628): draft by TaylorSeer, verify at a deep block, compute where the draft was wrong.
 
-This is the paper's method: a rejected step is itself computed. `speca_released` is what the released code does.
+This is the paper's method: a rejected step is itself computed. `speca_released` is what the released code
+does.
 """
 
 from __future__ import annotations
@@ -149,13 +150,13 @@ def speca(
 ) -> tuple[DraftGate, object]:
     """Draft by Taylor sums, verify at a deep block, compute what was wrong (SpeCa, arXiv 2509.11628).
 
-    The paper's method, decided sample by sample. The paper prints no thresholds; the numbers here are those of the
-    released DiT script, and they were chosen for its metric, so tune them. A rejected step costs the verification on
-    top of a full step.
+    The paper's method, decided sample by sample. The paper prints no thresholds; the numbers here are those
+    of the released DiT script, and they were chosen for its metric, so tune them. A rejected step costs the
+    verification on top of a full step.
 
     Where paper and code disagree, each is an option: what a rejection computes (``on_reject``), the error
-    (``metric``), the floor (paper: none; code: 0.01), and drafts that are not verified (paper: none; code: 2). The
-    progress in the threshold is k/T.
+    (``metric``), the floor (paper: none; code: 0.01), and drafts that are not verified (paper: none; code:
+    2). The progress in the threshold is k/T.
 
     Args:
         threshold: tau_0; a draft is accepted where error <= tau_0 * beta^(k/T). 0 computes everything.
@@ -167,10 +168,10 @@ def speca(
         max_draft_steps: Drafts in a row after which a row is computed; None: no limit, as in the paper.
         metric: ``"relative_l2"``: ||d|| / ||h|| (paper). ``"elementwise_l1"``: mean(|d| / |h|) (code).
         decide: ``"row"``: each sample by its own error. ``"batch"``: all rows by one error, as released.
-        on_reject: ``"recompute"``: the rejected step is computed (paper). ``"next_step"``: it is kept and the next
-            one is computed (code).
-        verify_block: The block that is computed, counting from the end if negative. Default: the last (layer 27 of 28
-            in the paper).
+        on_reject: ``"recompute"``: the rejected step is computed (paper). ``"next_step"``: it is kept and the
+            next one is computed (code).
+        verify_block: The block that is computed, counting from the end if negative. Default: the last (layer
+            27 of 28 in the paper).
         target: ``"modules"``: every module's raw output, as published. ``"last_block"``: the blocks around
             ``verify_block`` and the last one.
         predictor: Another predictor, by name or factory.

@@ -111,15 +111,18 @@ def speca_released(
 ) -> tuple[LaggedGate, object]:
     """SpeCa as the released DiT code runs: an error above the threshold computes the next step, not this one.
 
-    Defaults are those of the released ``sample.py`` for DiT-XL/2 (``sample_ddp.py``: 0.3, 0.05, floor 0.01, drafts 3 to 8). Its quirks, all kept:
+    Defaults are those of the released ``sample.py`` for DiT-XL/2 (``sample_ddp.py``: 0.3, 0.05, floor 0.01,
+    drafts 3 to 8). Its quirks, all kept:
 
-    - A rejected forecast is used all the same; the step after it is full. Nothing of the verification is reused.
-    - The step after a full one is always a forecast, even in warm-up: with ``warmup_steps=3`` steps 0 and 2 are full
-      and step 1 is reuse.
-    - The error is a mean of element-wise ratios over the whole batch, so that activations near zero dominate it.
+    - A rejected forecast is used all the same; the step after it is full. Nothing of the verification is
+      reused.
+    - The step after a full one is always a forecast, even in warm-up: with ``warmup_steps=3`` steps 0 and 2
+      are full and step 1 is reuse.
+    - The error is a mean of element-wise ratios over the whole batch, so that activations near zero dominate
+      it.
     - The first draft after a full step is never verified; verification starts with the draft that has
-      ``min_draft_steps`` before it, so that the earliest error that can trigger comes from draft ``min_draft_steps +
-      1``.
+      ``min_draft_steps`` before it, so that the earliest error that can trigger comes from draft
+      ``min_draft_steps + 1``.
     - The progress in the threshold is (k+1)/T.
     - The compared tensor is the residual stream behind the last block.
     - The last step is not forced.
@@ -134,8 +137,8 @@ def speca_released(
         warmup_steps: Steps at the start that are full unless they follow a full one, W.
         min_draft_steps: Drafts in a row before one is verified.
         max_draft_steps: Drafts in a row after which a step is full.
-        metric: ``"elementwise_l1"``: mean(|d| / |h|) (default of the code). ``"elementwise_l2"``: sqrt(mean((d /
-            h)^2)).
+        metric: ``"elementwise_l1"``: mean(|d| / |h|) (default of the code). ``"elementwise_l2"``:
+            sqrt(mean((d / h)^2)).
         predictor: Another predictor, by name or factory.
     """
     gate = LaggedGate(

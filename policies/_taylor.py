@@ -1,20 +1,20 @@
 """The predictor of all three papers: backward differences of recorded features in a Taylor sum, as weights on the features.
 
-The published recurrence (TaylorSeer, arXiv 2503.06923, and its released code), carried out at every computed step
-with fresh feature F at distance d from the computed step before:
+The published recurrence (TaylorSeer, arXiv 2503.06923, and its released code), carried out at every computed
+step with fresh feature F at distance d from the computed step before:
 
     D_0 <- F,    D_{i+1} <- (new D_i - old D_i) / d
 
 and the forecast at distance x is sum_i D_i x^i / i!. Where the sources disagree:
 
-- *Spacing.* The paper assumes a constant interval. The code divides every order by the latest gap, whatever the gaps
-  before were; a divided difference would take each order's own span. We do as the code does: policy results are
-  compared with it, and at constant spacing the two are one.
-- *Exactness.* Backward differences are not derivatives at the anchor, so the sum is exact to degree 1 only, whatever
-  the order. For f = k^2 at interval N the order-2 forecast at offset x is off by -N x. Newton's form is exact; on
-  small trained models it was not better. We keep the published sum and declare degree 1.
-- *Ramp-up.* The code stores order 0 only until the last warm-up step but one: differences grow where k > W - 2. We
-  keep that.
+- *Spacing.* The paper assumes a constant interval. The code divides every order by the latest gap, whatever
+  the gaps before were; a divided difference would take each order's own span. We do as the code does: policy
+  results are compared with it, and at constant spacing the two are one.
+- *Exactness.* Backward differences are not derivatives at the anchor, so the sum is exact to degree 1 only,
+  whatever the order. For f = k^2 at interval N the order-2 forecast at offset x is off by -N x. Newton's form
+  is exact; on small trained models it was not better. We keep the published sum and declare degree 1.
+- *Ramp-up.* The code stores order 0 only until the last warm-up step but one: differences grow where k > W -
+  2. We keep that.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ __all__ = ["taylor", "taylor_weights"]
 @functools.lru_cache(maxsize=32768)  # planning 50 steps with three anchors asks for 20,000 of them, each a dozen times
 def _from_offsets(offsets: tuple[float, ...], x: float, order: int) -> tuple[float, ...]:
     """Weights from the anchors' distances to the newest one (0, 4, 8, ...): they do not depend on where the step axis begins."""
-    # differences[j][i]: weight of feature i in the difference, of the order reached so far, that was stored at anchor j.
+    # differences[j][i]: weight of feature i in the difference, of the order reached so far, that was stored
+    # at anchor j.
     differences = [[float(i == j) for i in range(order + 1)] for j in range(order + 1)]
     weights = list(differences[0])
     for i in range(1, order + 1):
@@ -71,9 +72,9 @@ def taylor(*, max_order: Annotated[int, at_least(0)] = 1, warmup_steps: Annotate
     """Predictor: Taylor sum of backward differences (TaylorSeer, arXiv 2503.06923).
 
     Args:
-        max_order: Highest order of difference, O. Order 0 is reuse, order 1 a line through the last two computed
-            features.
-        warmup_steps: Warm-up of the schedule that it works with, W (released code: only order 0 is stored before the
-            last warm-up step).
+        max_order: Highest order of difference, O. Order 0 is reuse, order 1 a line through the last two
+            computed features.
+        warmup_steps: Warm-up of the schedule that it works with, W (released code: only order 0 is stored
+            before the last warm-up step).
     """
     return LinearPredictor(functools.partial(taylor_weights, max_order=max_order, warmup_steps=warmup_steps), max_order, exact_degree=min(max_order, 1))

@@ -122,16 +122,16 @@ def taylorseer(
 ) -> tuple[Interval, object]:
     """Compute at a fixed interval, forecast by Taylor sums in between (TaylorSeer, arXiv 2503.06923).
 
-    Defaults are those of the released code for DiT-XL/2 with 50 DDIM steps. Full steps are k < warmup_steps, and then
-    every interval-th.
+    Defaults are those of the released code for DiT-XL/2 with 50 DDIM steps. Full steps are k < warmup_steps,
+    and then every interval-th.
 
     Args:
         interval: Steps from one computed step to the next, N.
         max_order: Highest order of difference, O.
         warmup_steps: Computed steps at the start, W ("first_enhance").
-        target: ``"modules"``: every module's raw output before its gate, as published. ``"last_block"``: the last
-            block's output only; far less memory, and the whole step but the head is skipped. ``"output"``: the
-            denoiser's output; nothing runs, and the head of the current step is not used.
+        target: ``"modules"``: every module's raw output before its gate, as published. ``"last_block"``: the
+            last block's output only; far less memory, and the whole step but the head is skipped.
+            ``"output"``: the denoiser's output; nothing runs, and the head of the current step is not used.
         predictor: Another predictor, by name or factory.
     """
     return Interval(interval, warmup_steps, target), predictor_from(predictor, max_order=max_order, warmup_steps=warmup_steps)

@@ -35,8 +35,8 @@ def draft_needs(run: Run, target: Target, *, verify_block: int | None = None) ->
 
     Args:
         run: The run.
-        target: ``"modules"``: every module part, so that norms, modulation and gates of the current step stay live.
-            ``"last_block"``: the last block's output. ``"output"``: the denoiser's output.
+        target: ``"modules"``: every module part, so that norms, modulation and gates of the current step stay
+            live. ``"last_block"``: the last block's output. ``"output"``: the denoiser's output.
         verify_block: Where the draft will be verified by computing that block on its draft input, or None.
 
     Returns:

@@ -27,12 +27,12 @@ class LinearPredictor:
     """Forecasts every planned site as a weighted sum of its recorded features.
 
     Attributes:
-        weights: ``(anchors, target) -> weights`` of one row: ``anchors`` are the step indices of its computed steps,
-            newest first, one or more; ``target`` is the step to forecast; the result has at most ``max_order + 1``
-            entries and no more than ``anchors``.
+        weights: ``(anchors, target) -> weights`` of one row: ``anchors`` are the step indices of its computed
+            steps, newest first, one or more; ``target`` is the step to forecast; the result has at most
+            ``max_order + 1`` entries and no more than ``anchors``.
         max_order: Highest order; ``max_order + 1`` features are kept per site.
-        exact_degree: Degree of the polynomials in the step index that are forecast exactly once enough anchors exist,
-            or None where nothing is promised. The conformance kit tests it.
+        exact_degree: Degree of the polynomials in the step index that are forecast exactly once enough
+            anchors exist, or None where nothing is promised. The conformance kit tests it.
         linear: A forecast is linear in the features, by construction.
     """
 
@@ -58,8 +58,8 @@ class BlockWise:
     """Two predictors side by side: one for one block's output, one for another's.
 
     Attributes:
-        pairs: ``((block, predictor), ...)``; each predictor plugin implements ``setup`` and ``predict_features``.
-            Blocks count from the end if negative; a `Site` stands for itself.
+        pairs: ``((block, predictor), ...)``; each predictor plugin implements ``setup`` and
+            ``predict_features``. Blocks count from the end if negative; a `Site` stands for itself.
         exact_degree: What both promise: the lower of their degrees, or None where one promises nothing.
         linear: Whether both are linear.
     """
@@ -113,8 +113,8 @@ class BlockWise:
 def predictor_from(predictor: PredictorLike, *, max_order: int, warmup_steps: int = 1) -> Any:
     """Build the predictor that a gate was asked to work with.
 
-    Its factory is called with those of ``max_order`` and ``warmup_steps`` that it names and was not given; one that
-    names neither is taken as configured already.
+    Its factory is called with those of ``max_order`` and ``warmup_steps`` that it names and was not given;
+    one that names neither is taken as configured already.
 
     Args:
         predictor: Name of an installed predictor, with or without options, or a factory.

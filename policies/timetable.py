@@ -56,7 +56,8 @@ class Timetable:
     def for_run(self, run: Run) -> tuple[frozenset[int] | None, tuple[str, ...]]:
         """Return the steps to compute in this run (None: all), and sentences for the report.
 
-        A schedule is of a whole sampling. Of a stream that begins in the middle of one, or begins anew, it says the rest.
+        A schedule is of a whole sampling. Of a stream that begins in the middle of one, or begins anew, it
+        says the rest.
 
         Raises:
             OptionError: It is for other runs; the message says what differs.
@@ -122,7 +123,8 @@ def timetable_from(schedule: Any, budget: int | None, *, interpolate: bool, any_
         any_model: As there.
 
     Raises:
-        OptionError: It is none of this, or the options do not fit one another; the message says what to write.
+        OptionError: It is none of this, or the options do not fit one another; the message says what to
+            write.
     """
     if schedule is None:
         return Timetable(None)

@@ -25,8 +25,8 @@ Model = TypeVar("Model", bound=torch.nn.Module)
 def load_dit(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> DiTTransformer2DModel:
     """Load the class-conditional DiT on handwritten digits, in eval mode.
 
-    It predicts the noise of ``(B, 1, 8, 8)`` images in [-1, 1] for classes 0..9; class 10 stands for "no class". See
-    ``zoo/dit_digits/card.md``.
+    It predicts the noise of ``(B, 1, 8, 8)`` images in [-1, 1] for classes 0..9; class 10 stands for "no
+    class". See ``zoo/dit_digits/card.md``.
 
     Raises:
         ImportError: Without diffusers (``pip install 'foreseer[diffusers]'``).
@@ -54,8 +54,8 @@ def load_flux(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.
 
     `pipe("7")` draws a 16x16 grey image. A prompt names one digit, as a numeral or a word ("a seven"); the
     empty prompt stands for any digit. Guidance is an input of the transformer (distilled, 1 to 5). The
-    transformer is a `FluxTransformer2DModel` of 4 double and 8 single blocks. The rest are stand-ins, named for
-    what they are: a `DigitTable` of trained embeddings for both text encoders, a `DigitTokenizer`, and a
+    transformer is a `FluxTransformer2DModel` of 4 double and 8 single blocks. The rest are stand-ins, named
+    for what they are: a `DigitTable` of trained embeddings for both text encoders, a `DigitTokenizer`, and a
     `PixelImage` for the VAE, whose latents are the pixels: ``(B, 1, 16, 16)``, packed to ``(B, 64, 4)``. See
     ``zoo/flux_digits/card.md``.
 
@@ -87,11 +87,14 @@ def load_wan(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.f
 
 
 def presets() -> dict[str, Path]:
-    """Return the bundled presets: by name, the file. ``foreseer.attach(model, name)`` takes either; see ``zoo/presets/README.md``."""
+    """Return the bundled presets: by name, the file. ``foreseer.attach(model, name)`` takes either; see
+    ``zoo/presets/README.md``.
+    """
     return {path.stem: path for path in sorted((ZOO / "presets").glob("*.json"))}
 
 
 def _moved(model: Model, device: str | torch.device, dtype: torch.dtype) -> Model:
-    # diffusers' own `to` warns about layers to keep in float32; here every layer takes the dtype that was asked for
+    # diffusers' own `to` warns about layers to keep in float32; here every layer takes the dtype that was
+    # asked for
     torch.nn.Module.to(model, device, dtype)
     return model

@@ -1,4 +1,6 @@
-"""A small classifier of 8x8 digits: the judge of what the bundled DiT draws. Its penultimate layer is the space of the Frechet distance."""
+"""A small classifier of 8x8 digits: the judge of what the bundled DiT draws. Its penultimate layer is the
+space of the Frechet distance.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""DDIM with guidance by concatenation, as in the papers' DiT experiments: a user's own loop, short enough to be checked.
+"""DDIM with guidance by concatenation, as in the papers' DiT experiments: a user's own loop, short enough to
+be checked.
 
-diffusers' `DDIMScheduler` steps from t to t - 1000 // T whatever its timesteps are; with timesteps spread over the
-whole range, as here, that is not the next timestep. This sampler steps to the next timestep.
+diffusers' `DDIMScheduler` steps from t to t - 1000 // T whatever its timesteps are; with timesteps spread
+over the whole range, as here, that is not the next timestep. This sampler steps to the next timestep.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ def ddim_sample(
         noise: ``(B, 1, H, W)`` initial noise.
         labels: ``(B,)`` classes.
         timesteps: Noisiest first.
-        guidance: e = e_uncond + guidance * (e_cond - e_uncond). Each call has 2B rows: the conditional ones, then the
-            unconditional.
+        guidance: e = e_uncond + guidance * (e_cond - e_uncond). Each call has 2B rows: the conditional ones,
+            then the unconditional.
         on_step: Called with the step index after each step, for progress bars.
 
     Returns:

@@ -1,7 +1,7 @@
 """The bundled FLUX-shaped model of handwritten digits, in diffusers' own classes.
 
-`FluxDigits` is what is trained: a `FluxTransformer2DModel` and the table of embeddings in place of its text encoders. `pipeline` puts both, with the other
-stand-ins, into a `FluxPipeline`.
+`FluxDigits` is what is trained: a `FluxTransformer2DModel` and the table of embeddings in place of its text
+encoders. `pipeline` puts both, with the other stand-ins, into a `FluxPipeline`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ def upscale(digits: Tensor) -> Tensor:
 
 
 def shrink(images: Tensor) -> Tensor:
-    """Return the ``(B, 1, 8, 8)`` digits of ``(B, 1, 16, 16)`` images, as the digit classifier takes them: means of 2x2 pixels."""
+    """Return the ``(B, 1, 8, 8)`` digits of ``(B, 1, 16, 16)`` images, as the digit classifier takes them:
+    means of 2x2 pixels.
+    """
     return F.avg_pool2d(images, 2)
 
 

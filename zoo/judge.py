@@ -1,4 +1,6 @@
-"""How good samples of digits are: accuracy, and the Frechet distance to the data, in the eyes of the bundled classifier."""
+"""How good samples of digits are: accuracy, and the Frechet distance to the data, in the eyes of the bundled
+classifier.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +23,21 @@ FRECHET_NOTE = (
 """To be shown wherever the number is shown."""
 
 FRECHET_MINIMUM_SAMPLES = 256
-"""With fewer samples the Frechet distance says more about their number than about their quality: four times the 64 features. See `frechet_distance`."""
+"""With fewer samples the Frechet distance says more about their number than about their quality: four times
+the 64 features. See `frechet_distance`.
+"""
 
 
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
-    """Return the squared Frechet distance of two Gaussians that have the means and covariances of two sets of features.
+    """Return the squared Frechet distance of two Gaussians that have the means and covariances of two sets of
+    features.
 
-    d = |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), as in FID (arXiv 1706.08500), in float64. With C = X^T X of the centred features, the last
-    trace is the nuclear norm of X_a X_b^T: no matrix root is taken, so that covariances without full rank do no harm.
+    d = |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), as in FID (arXiv 1706.08500), in float64. With C =
+    X^T X of the centred features, the last trace is the nuclear norm of X_a X_b^T: no matrix root is taken,
+    so that covariances without full rank do no harm.
 
-    The estimate is too high with few samples, strongly so when there are fewer than features: compare only distances that were measured with the same
-    number of samples, and with `FRECHET_MINIMUM_SAMPLES` at least.
+    The estimate is too high with few samples, strongly so when there are fewer than features: compare only
+    distances that were measured with the same number of samples, and with `FRECHET_MINIMUM_SAMPLES` at least.
 
     Args:
         features_a: ``(N, D)``, N >= 2, of any float dtype, on any device.
@@ -60,7 +66,8 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Return the share of rows whose largest logit is that of the label. A row with a logit that is not finite is wrong.
+    """Return the share of rows whose largest logit is that of the label. A row with a logit that is not
+    finite is wrong.
 
     Args:
         logits: ``(B, classes)``, B >= 1.
@@ -76,13 +83,15 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 
 
 class DigitJudge:
-    """Judges samples of digits with a classifier: accuracy, and the Frechet distance of its features to those of reference images.
+    """Judges samples of digits with a classifier: accuracy, and the Frechet distance of its features to those
+    of reference images.
 
     Samples are clipped to [-1, 1] first, as they would be to be looked at.
 
     Args:
         classifier: The judge's eyes; None loads the one that ships with foreseer.
-        reference: ``(M, 1, 8, 8)`` images in [-1, 1] to measure the distance to; None takes all 1,797 digits, held out ones included.
+        reference: ``(M, 1, 8, 8)`` images in [-1, 1] to measure the distance to; None takes all 1,797 digits,
+            held out ones included.
     """
 
     note = FRECHET_NOTE
@@ -114,7 +123,8 @@ class DigitJudge:
         return logits.argmax(1)
 
     def frechet_distance(self, samples: Tensor) -> float:
-        """Return the `frechet_distance` of ``(N, 1, 8, 8)`` samples to the reference, N >= 2; NaN where a sample is not finite.
+        """Return the `frechet_distance` of ``(N, 1, 8, 8)`` samples to the reference, N >= 2; NaN where a
+        sample is not finite.
 
         Show ``note`` beside it. With N below `FRECHET_MINIMUM_SAMPLES` it says little.
         """

@@ -1,8 +1,9 @@
 """Stand-ins for the text encoders and the VAEs around the bundled FLUX-shaped and Wan-shaped models.
 
-Nothing here understands language or compresses images, and no name pretends so. A prompt is read for the digit it names, the "encoder" looks that digit
-up in a small trained table, and the "VAE" only rearranges and rescales pixels. What they share with the real ones is the interface that diffusers'
-pipelines call, so that `pipe("7")` runs the pipelines' own code from end to end.
+Nothing here understands language or compresses images, and no name pretends so. A prompt is read for the
+digit it names, the "encoder" looks that digit up in a small trained table, and the "VAE" only rearranges and
+rescales pixels. What they share with the real ones is the interface that diffusers' pipelines call, so that
+`pipe("7")` runs the pipelines' own code from end to end.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ NO_DIGIT = 10
 
 
 def digit_of(prompt: str) -> int:
-    """Return the digit that a prompt names, as a numeral or an English word ("7", "a handwritten seven"); `NO_DIGIT` for an empty one.
+    """Return the digit that a prompt names, as a numeral or an English word ("7", "a handwritten seven");
+    `NO_DIGIT` for an empty one.
 
     Raises:
         OptionError: If it names none, or several.
@@ -41,7 +43,9 @@ def digit_of(prompt: str) -> int:
 
 
 class Encoding(dict[str, Tensor]):
-    """What tokenizers and encoders return: fields by name, as attributes and, as in transformers' outputs, by number."""
+    """What tokenizers and encoders return: fields by name, as attributes and, as in transformers' outputs, by
+    number.
+    """
 
     def __getattr__(self, name: str) -> Tensor:
         try:
@@ -58,8 +62,9 @@ class DigitTokenizer:
 
     Args:
         length: Ids per prompt.
-        repeat: Fill ``max_length`` by starting over, where it is asked for, instead of returning ``length`` ids. `WanPipeline` pads prompts with zeros that
-            cross-attention looks at; to attend to a sequence that is repeated a whole number of times is to attend to it once.
+        repeat: Fill ``max_length`` by starting over, where it is asked for, instead of returning ``length``
+            ids. `WanPipeline` pads prompts with zeros that cross-attention looks at; to attend to a sequence
+            that is repeated a whole number of times is to attend to it once.
     """
 
     def __init__(self, length: int, *, repeat: bool = False) -> None:
@@ -68,7 +73,8 @@ class DigitTokenizer:
         self.added_tokens_encoder: dict[str, int] = {}  # no textual inversions
 
     def __call__(self, text: str | Sequence[str], *, max_length: int | None = None, **_: Any) -> Encoding:
-        """Return ``input_ids`` and ``attention_mask``, ``(B, length)`` int64; the other options of a real tokenizer say nothing here.
+        """Return ``input_ids`` and ``attention_mask``, ``(B, length)`` int64; the other options of a real
+        tokenizer say nothing here.
 
         Raises:
             OptionError: As `digit_of`; or if a repeated sequence is asked for in a length that cuts it.
@@ -109,7 +115,8 @@ class Placed(nn.Module):
 
 
 class DigitTable(Placed):
-    """Looks a digit up in a trained table: ``length`` vectors and one pooled vector for each of ten digits and for none.
+    """Looks a digit up in a trained table: ``length`` vectors and one pooled vector for each of ten digits
+    and for none.
 
     It stands where a pipeline has its text encoder. One object serves as both of FLUX's.
 
@@ -144,7 +151,9 @@ class PixelImage(Placed):
         self.config = SimpleNamespace(block_out_channels=(1,), latent_channels=1, scaling_factor=scale, shift_factor=shift)
 
     def encode(self, images: Tensor) -> SimpleNamespace:
-        """Return ``latents``: the ``(B, 1, H, W)`` images as they are; shift and scale are the caller's task, as with FLUX's VAE."""
+        """Return ``latents``: the ``(B, 1, H, W)`` images as they are; shift and scale are the caller's task,
+        as with FLUX's VAE.
+        """
         return SimpleNamespace(latents=images)
 
     def decode(self, latents: Tensor, return_dict: bool = True) -> Any:
@@ -155,7 +164,8 @@ class PixelImage(Placed):
 class FoldedVideo(Placed):
     """Stands where Wan has its VAE: folds 2x2 pixels of two frames into 8 channels, and unfolds them.
 
-    The first frame stands alone, as in Wan: it is stored twice, and unfolding takes the mean. So there is an odd number of frames.
+    The first frame stands alone, as in Wan: it is stored twice, and unfolding takes the mean. So there is an
+    odd number of frames.
 
     Args:
         mean: Mean of the pixels, which lie in [-1, 1].
@@ -167,7 +177,8 @@ class FoldedVideo(Placed):
         self.config = SimpleNamespace(scale_factor_temporal=2, scale_factor_spatial=2, z_dim=8, latents_mean=[mean] * 8, latents_std=[std] * 8)
 
     def encode(self, video: Tensor) -> SimpleNamespace:
-        """Return ``latents`` ``(B, 8, (F + 1) / 2, H / 2, W / 2)`` of a ``(B, 1, F, H, W)`` video, neither shifted nor scaled.
+        """Return ``latents`` ``(B, 8, (F + 1) / 2, H / 2, W / 2)`` of a ``(B, 1, F, H, W)`` video, neither
+        shifted nor scaled.
 
         Raises:
             OptionError: If F is even, or H or W is odd.

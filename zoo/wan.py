@@ -1,7 +1,7 @@
 """The bundled Wan-shaped model of moving handwritten digits, in diffusers' own classes.
 
-`WanDigits` is what is trained: a `WanTransformer3DModel` and the table of embeddings in place of its text encoder. `pipeline` puts both, with the other
-stand-ins, into a `WanPipeline`.
+`WanDigits` is what is trained: a `WanTransformer3DModel` and the table of embeddings in place of its text
+encoder. `pipeline` puts both, with the other stand-ins, into a `WanPipeline`.
 """
 
 from __future__ import annotations

@@ -33,7 +33,9 @@ def gpu(
     history_device: Annotated[str, typer.Option(help="cpu keeps the features in pinned memory of the host.")] = "",
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what is there.")] = False,
 ) -> None:
-    """Time policies on models in their published shapes, with random weights and forced decisions. Of quality nothing is said."""
+    """Time policies on models in their published shapes, with random weights and forced decisions. Of quality
+    nothing is said.
+    """
     with needs("bench gpu", "bench"):
         from foreseer.bench.gpu.suite import Settings, time_all
         from foreseer.bench.gpu.tables import print_timings

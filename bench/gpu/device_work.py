@@ -1,4 +1,6 @@
-"""What a step asks of a CUDA device: kernels and copies that it starts, and moments at which the host waits for them."""
+"""What a step asks of a CUDA device: kernels and copies that it starts, and moments at which the host waits
+for them.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,9 @@ class StepCounter(Marked, Protocol):
 
 
 class CudaCounter:
-    """A `StepCounter` by torch's profiler, one profile a step. It slows a step down, so that nothing is timed beside it."""
+    """A `StepCounter` by torch's profiler, one profile a step. It slows a step down, so that nothing is timed
+    beside it.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -94,7 +98,8 @@ def device_work(loop: Loop, lane: Lane, counter: StepCounter, *, history_device:
         history_device: Where features are kept, as `foreseer.Storage` says.
 
     Returns:
-        For each kind of step that there was, ``"computed"``, ``"forecast"``, ``"rejected"``, the median of each attribute of `Work`.
+        For each kind of step that there was, ``"computed"``, ``"forecast"``, ``"rejected"``, the median of
+        each attribute of `Work`.
     """
     with attach(loop, lane.spec, streams=lane.streams, storage=Storage(device=history_device), copies=len(loop.times[0])) as attached:
         loop(counter, 1)  # the self-check

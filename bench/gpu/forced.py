@@ -1,4 +1,6 @@
-"""Gates whose verdicts are forced: everything that a gate costs is real, and what it decides is a fixed pattern."""
+"""Gates whose verdicts are forced: everything that a gate costs is real, and what it decides is a fixed
+pattern.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,12 @@ __all__ = ["ForcedGate", "forced"]
 
 @attrs.define(eq=False)
 class ForcedGate:
-    """Gate: another gate's plan and evidence, and in the place of its verdict one that has ``computed`` of every ``of`` steps computed.
+    """Gate: another gate's plan and evidence, and in the place of its verdict one that has ``computed`` of
+    every ``of`` steps computed.
 
-    The draft of step k is rejected where fewer steps were computed so far than ``computed * (k + 1) // of``. Steps that the gate computes without a draft
-    count, so that a run of ``of`` steps computes exactly ``computed``, unless the gate's own are more. All rows meet one fate.
+    The draft of step k is rejected where fewer steps were computed so far than ``computed * (k + 1) // of``.
+    Steps that the gate computes without a draft count, so that a run of ``of`` steps computes exactly
+    ``computed``, unless the gate's own are more. All rows meet one fate.
 
     Attributes:
         gate: The real gate. It measures its error on the device, and the error goes into the report.

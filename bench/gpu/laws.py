@@ -1,9 +1,13 @@
-"""Two laws of what forecasting may cost, measured on a model that a CPU can run: step by step, with the time inside of the blocks told apart.
+"""Two laws of what forecasting may cost, measured on a model that a CPU can run: step by step, with the time
+inside of the blocks told apart.
 
-- *Blocks.* Where the last block is forecast, a step's time beyond the blocks that must run is at most 0.3 % of a full step.
-- *Parts.* Where every module is forecast, a forecast step takes at most 4 % of a full one, and ``max_order + 1`` features of each module are held, no more.
+- *Blocks.* Where the last block is forecast, a step's time beyond the blocks that must run is at most 0.3 %
+  of a full step.
+- *Parts.* Where every module is forecast, a forecast step takes at most 4 % of a full one, and
+  ``max_order + 1`` features of each module are held, no more.
 
-Time is that of the processor on one thread, not of the wall: whatever else runs on the machine then counts little.
+Time is that of the processor on one thread, not of the wall: whatever else runs on the machine then counts
+little.
 """
 
 from __future__ import annotations
@@ -78,7 +82,8 @@ def _watched(model: nn.Module, inside: _Inside) -> Iterator[None]:
         finally:
             inside.seconds += time.process_time() - began
 
-    # Not by a hook or a `forward` of the instance, for whose sake a block would be run that can be put together from its parts.
+    # Not by a hook or a `forward` of the instance, for whose sake a block would be run that can be put
+    # together from its parts.
     interceptions = [intercept(block, timed) for _, block in find_blocks(model)]
     try:
         yield
@@ -96,8 +101,9 @@ def laws(loop: Loop, *, repeats: int, tell: Callable[[str], object] = lambda wha
         tell: Told what is under way.
 
     Returns:
-        ``"full"``: medians over the steps of the bare model: seconds, and seconds outside of blocks. ``"steps"``: for each policy and kind of step
-        (``"computed"``, ``"forecast"``) the medians of the seconds outside of blocks and of all seconds, and both over a full step. ``"modules"``: bytes held.
+        ``"full"``: medians over the steps of the bare model: seconds, and seconds outside of blocks.
+        ``"steps"``: for each policy and kind of step (``"computed"``, ``"forecast"``) the medians of the
+        seconds outside of blocks and of all seconds, and both over a full step. ``"modules"``: bytes held.
     """
     inside = _Inside()
     full: list[tuple[float, float]] = []

@@ -64,7 +64,8 @@ def timed_run(
         clock: For the device.
         device: The device.
         history_device: Where features are kept, as `foreseer.Storage` says.
-        warm_up: Steps of the short run, which is not timed. One step brings the self-check of a fresh attachment; more bring the kernels of a forecast.
+        warm_up: Steps of the short run, which is not timed. One step brings the self-check of a fresh
+            attachment; more bring the kernels of a forecast.
         clear: Called between the two.
     """
     rows = len(loop.times[0])
@@ -97,13 +98,15 @@ def lane_figures(
         device: Where it is.
         history_device: Where features are kept, as `foreseer.Storage` says.
         bandwidth: Bytes per second that a forecast could move at best.
-        repeats: Runs. Each is beside ``full_steps`` steps of the bare model: before it in even ones, after it in odd ones.
+        repeats: Runs. Each is beside ``full_steps`` steps of the bare model: before it in even ones, after it
+            in odd ones.
         full_steps: See ``repeats``. Full steps are all alike, so that a few stand for a run.
         tell: Told what is under way.
         counter: Counts what steps ask of the device, in a run of its own; None to leave it out.
 
     Returns:
-        What a line of the results holds. Seconds are medians over all repeats; a ratio is the median of each repeat's own.
+        What a line of the results holds. Seconds are medians over all repeats; a ratio is the median of each
+        repeat's own.
     """
     clock = Clock(device)
     full: list[list[float]] = []
@@ -135,7 +138,8 @@ def lane_figures(
     forecast = _median(s for run in runs for s in run.steps(lambda o: not any(o.computed)))
     moved = [forecast_bytes(report, lane.spec) for report in reports]
     read, written = sum(m[0] for m in moved), sum(m[1] for m in moved)
-    # What lies on another device is read over the bus; there the sum and what it writes are hidden behind that.
+    # What lies on another device is read over the bus; there the sum and what it writes are hidden behind
+    # that.
     floor = (read + (0 if history_device not in (None, device.type) else written)) / bandwidth
     speedup = statistics.median(speedups)
     return {
@@ -170,7 +174,8 @@ def lane_figures(
 def forecast_bytes(report: Report, spec: PolicySpec) -> tuple[int, int]:
     """Return the bytes that the weighted sums of one forecast step must read and write.
 
-    Of module parts and of what a gate compares, all are formed; of blocks that nobody judges, the last one only.
+    Of module parts and of what a gate compares, all are formed; of blocks that nobody judges, the last one
+    only.
     """
     outcome = next((o for o in report.outcomes if o.plan.forecast and not any(o.computed)), None)
     if outcome is None:

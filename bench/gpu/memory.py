@@ -20,8 +20,8 @@ from foreseer.storage import Storage, in_bytes
 __all__ = ["Need", "Needs", "copy_bandwidth", "free_bytes", "peak_bytes", "reset_peak"]
 
 WORKING_SET = 16
-"""Activations that are alive at once in a block, in features of the last block: the residual stream, its norm, queries, keys and values, an MLP four times as
-wide, and what its activation makes of it."""
+"""Activations that are alive at once in a block, in features of the last block: the residual stream, its
+norm, queries, keys and values, an MLP four times as wide, and what its activation makes of it."""
 
 
 @attrs.frozen
@@ -92,7 +92,8 @@ def copy_bandwidth(device: torch.device, *, to: torch.device | None = None, size
 
     Args:
         device: Copies within it count twice, read and written.
-        to: Another device: copies from there to ``device`` count once; its memory is pinned where it is the CPU and ``device`` is not.
+        to: Another device: copies from there to ``device`` count once; its memory is pinned where it is the
+            CPU and ``device`` is not.
         size: Bytes of a copy.
         repeats: How many.
     """
@@ -117,5 +118,7 @@ def reset_peak(device: torch.device) -> None:
 
 
 def peak_bytes(device: torch.device) -> int | None:
-    """Return the most bytes of tensors since `reset_peak`, the weights in it; None on the CPU, which does not count them."""
+    """Return the most bytes of tensors since `reset_peak`, the weights in it; None on the CPU, which does not
+    count them.
+    """
     return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None

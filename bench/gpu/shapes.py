@@ -48,8 +48,8 @@ _TINY = {
 _MIDDLE = {"flux-dev": attrs.evolve(_like("flux-dev", _MIDDLE_FLUX, (512, 512, 1)), inputs=_short_text)}
 
 SCALES: dict[str, dict[str, Published]] = {"published": _PUBLISHED, "mid": _MIDDLE, "tiny": _TINY}
-"""``published``: the released models at the papers' resolutions. ``mid``: a FLUX that a CPU can run, 8 double and 16 single blocks, 512 wide, 1,024 tokens of
-image and 64 of text. ``tiny``: all of them, for tests."""
+"""``published``: the released models at the papers' resolutions. ``mid``: a FLUX that a CPU can run, 8 double
+and 16 single blocks, 512 wide, 1,024 tokens of image and 64 of text. ``tiny``: all of them, for tests."""
 
 
 def shapes_of(names: tuple[str, ...], scale: str) -> list[Published]:
@@ -64,7 +64,8 @@ def shapes_of(names: tuple[str, ...], scale: str) -> list[Published]:
 
 
 def random_model(shape: Published, *, device: torch.device, dtype: torch.dtype) -> nn.Module:
-    """Build a model with random weights. As ``from_pretrained`` does, keep in float32 what the class asks to be kept so.
+    """Build a model with random weights. As ``from_pretrained`` does, keep in float32 what the class asks to
+    be kept so.
 
     Raises:
         ImportError: Without diffusers.
@@ -87,7 +88,8 @@ def random_model(shape: Published, *, device: torch.device, dtype: torch.dtype) 
 
 
 def calls_of(shape: Published, *, device: torch.device, dtype: torch.dtype) -> tuple[dict[str, Any], ...]:
-    """Return the fixed arguments of each call of a step, for one sample: two where the pipeline guides in two calls, which differ in their text.
+    """Return the fixed arguments of each call of a step, for one sample: two where the pipeline guides in two
+    calls, which differ in their text.
 
     Timesteps are not in them. What is no position, mask or label is drawn from a normal distribution.
     """
@@ -114,7 +116,9 @@ def calls_of(shape: Published, *, device: torch.device, dtype: torch.dtype) -> t
 
 
 def timesteps(shape: Published, count: int, *, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-    """Return what each step's calls are given as ``timestep``, ``(R,)`` each: falling, from 1 for FLUX and from 999 for the others."""
+    """Return what each step's calls are given as ``timestep``, ``(R,)`` each: falling, from 1 for FLUX and
+    from 999 for the others.
+    """
     like = shape.inputs(shape, shape.rows_per_sample, *shape.size)["timestep"]
     highest = 1.0 if shape.cls.startswith("Flux") else 999.0
     values = torch.linspace(highest, highest / count, count)

@@ -75,13 +75,15 @@ def time_all(settings: Settings, models: Sequence[str], policies: Sequence[str],
     Args:
         settings: What decides the numbers.
         models: Their names; empty for all of the scale.
-        policies: Lanes, or installed policies with their options; empty for all lanes, and at scale ``"mid"`` for the two laws alone.
+        policies: Lanes, or installed policies with their options; empty for all lanes, and at scale ``"mid"``
+            for the two laws alone.
         out: The JSON file.
         restart: Throw away what is there.
         tell: Told what is under way.
 
     Raises:
-        OptionError, PluginError: A name or a setting is wrong, or ``out`` holds other results; nothing has been timed.
+        OptionError, PluginError: A name or a setting is wrong, or ``out`` holds other results; nothing has
+            been timed.
     """
     shapes = shapes_of(tuple(models), settings.scale)
     names = list(dict.fromkeys(policies or (() if settings.scale == "mid" else LANES)))

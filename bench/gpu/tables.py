@@ -73,7 +73,9 @@ def _work(lane: dict[str, Any], what: str) -> str:
 
 
 def print_timings(content: dict[str, Any]) -> None:
-    """Print what is known: a table for each model, what was left out and why, the laws, and what all of it is not."""
+    """Print what is known: a table for each model, what was left out and why, the laws, and what all of it is
+    not.
+    """
     out = console()
     settings, speed = content["settings"], content["bandwidth"]
     device = content["machine"].get("GPU") or content["machine"]["processor"]

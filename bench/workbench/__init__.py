@@ -1,7 +1,9 @@
-"""The workbench: record a model once, then replay predictors and gates, plan schedules and tune policies without it.
+"""The workbench: record a model once, then replay predictors and gates, plan schedules and tune policies
+without it.
 
-The idea that makes it small: with features F_i of the T steps of a run and G_ij = <F_i, F_j>, the squared error of any weighted sum of recorded features
-against F_k is quadratic in the weights, with entries of G. T x T numbers for each site and sample score every linear predictor at every schedule exactly.
+The idea that makes it small: with features F_i of the T steps of a run and G_ij = <F_i, F_j>, the squared
+error of any weighted sum of recorded features against F_k is quadratic in the weights, with entries of G. T x
+T numbers for each site and sample score every linear predictor at every schedule exactly.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 from importlib import import_module as _import_module
 from typing import TYPE_CHECKING, Any
 
-# Loaded when they are first used: the command line imports its commands from here, and must not wait for torch.
+# Loaded when they are first used: the command line imports its commands from here, and must not wait for
+# torch.
 if TYPE_CHECKING:
     from foreseer.presets import Preset
     from foreseer.schedule_plan import SchedulePlan

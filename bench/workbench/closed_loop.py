@@ -1,4 +1,6 @@
-"""How far open loop was off: chosen pairs run with the model, on other samples, and what the replay promised beside what was measured."""
+"""How far open loop was off: chosen pairs run with the model, on other samples, and what the replay promised
+beside what was measured.
+"""
 
 from __future__ import annotations
 
@@ -49,10 +51,11 @@ class Measured:
 
     Attributes:
         score: What the replay found.
-        predicted: ``(S,)`` predicted error of the final latent over its norm; empty where the trace has no sensitivities of this site.
+        predicted: ``(S,)`` predicted error of the final latent over its norm; empty where the trace has no
+            sensitivities of this site.
         error: ``(N,)`` measured error of the final latent over its norm, on the N other samples.
-        psnr: ``(N,)`` measured PSNR in dB of the decoded images; infinite where a sample is that of full computation,
-            NaN where it is broken, that is not finite.
+        psnr: ``(N,)`` measured PSNR in dB of the decoded images; infinite where a sample is that of full
+            computation, NaN where it is broken, that is not finite.
         cost: Computed steps, mean over the samples.
     """
 
@@ -86,7 +89,9 @@ class Measured:
 
 
 def choose_scores(scores: Sequence[Score], asked: Sequence[str]) -> list[Score]:
-    """Read what is to be measured: one number for the best, or names as the table prints them. Raises `OptionError` for a name that is not there."""
+    """Read what is to be measured: one number for the best, or names as the table prints them. Raises
+    `OptionError` for a name that is not there.
+    """
     if len(asked) == 1 and asked[0].isdecimal():
         if int(asked[0]) < 1:
             raise OptionError(f"closed_loop={asked[0]!r} is out of range; write a whole number >= 1, or names from the table")
@@ -99,9 +104,11 @@ def choose_scores(scores: Sequence[Score], asked: Sequence[str]) -> list[Score]:
 
 
 def best_scores(scores: Sequence[Score], count: int) -> list[Score]:
-    """Return the best: those that no other beats in both computed steps and predicted error, and of them ``count`` spread evenly from cheap to dear.
+    """Return the best: those that no other beats in both computed steps and predicted error, and of them
+    ``count`` spread evenly from cheap to dear.
 
-    The error is that of the final latent where it is predicted, else that of the feature. What computes everything is left out.
+    The error is that of the final latent where it is predicted, else that of the feature. What computes
+    everything is left out.
     """
 
     def error(score: Score) -> float:

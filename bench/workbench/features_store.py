@@ -1,4 +1,6 @@
-"""`FeatureStore`: recorded tensors in a folder beside the trace, a safetensors file for each recorded run, and an index in JSON."""
+"""`FeatureStore`: recorded tensors in a folder beside the trace, a safetensors file for each recorded run,
+and an index in JSON.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def check_kept(settings: object, attribute: object, value: object) -> None:
 
 @attrs.frozen(kw_only=True)
 class _Chunk:
-    """One file: the samples ``first`` to ``first + samples`` of one stream. Stores of before there were checksums have none."""
+    """One file: the samples ``first`` to ``first + samples`` of one stream. Stores of before there were
+    checksums have none.
+    """
 
     file: str
     stream: str
@@ -53,8 +57,8 @@ class _Chunk:
 class FeatureStore:
     """Recorded features on disk. Made by `create`, read by `open`; reading loads only what is asked for.
 
-    A feature has the shape ``(S, T, C, ...)``: S samples, T steps, C rows of each sample in a call (2 for guidance by concatenation), and then that of a
-    row's feature.
+    A feature has the shape ``(S, T, C, ...)``: S samples, T steps, C rows of each sample in a call (2 for
+    guidance by concatenation), and then that of a row's feature.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any], kept_as: KeptAs, chunks: Sequence[_Chunk] = ()) -> None:
@@ -74,7 +78,8 @@ class FeatureStore:
             kept_as: What numbers are kept as. float32 holds those of bfloat16 and float16 as they are.
 
         Raises:
-            OptionError: There is a store of other features; the message says what differs. Or ``kept_as`` is unknown.
+            OptionError: There is a store of other features; the message says what differs. Or ``kept_as`` is
+                unknown.
         """
         check_kept(None, None, kept_as)
         new = cls(folder, plain(facts), kept_as)
@@ -91,7 +96,8 @@ class FeatureStore:
         """Open a store.
 
         Raises:
-            OptionError: The folder has no index, another foreseer's, or one that names files which are not there or have another size.
+            OptionError: The folder has no index, another foreseer's, or one that names files which are not
+                there or have another size.
         """
         found = FILE.read(folder / INDEX)
         with FILE.content(folder / INDEX):
@@ -180,7 +186,9 @@ class FeatureStore:
         raise OptionError(f"sample={sample} was not recorded; there are {self._count(stream)}")
 
     def chunks(self, site: Site, stream: str = "") -> Iterator[tuple[range, NDArray[Any]]]:
-        """Go through the files: which samples, and their features ``(S', T, C, ...)``. Raises `OptionError` for what was not recorded."""
+        """Go through the files: which samples, and their features ``(S', T, C, ...)``. Raises `OptionError`
+        for what was not recorded.
+        """
         self._check(site)
         for chunk in self._of(stream):
             with self._opened(chunk) as file:

@@ -20,15 +20,18 @@ Index = NDArray[np.int64]
 
 @attrs.frozen(eq=False, kw_only=True)
 class ForecastErrors:
-    """Errors of N forecasts of S samples: every step from every choice of newest anchors, step 0 being computed.
+    """Errors of N forecasts of S samples: every step from every choice of newest anchors, step 0 being
+    computed.
 
     Attributes:
         site: What is forecast.
         num_steps: Steps, T.
-        anchors: ``(N, K)`` the newest computed steps, oldest first; T where there are fewer, which means that step 0 is the oldest one there.
+        anchors: ``(N, K)`` the newest computed steps, oldest first; T where there are fewer, which means that
+            step 0 is the oldest one there.
         target: ``(N,)`` the forecast step, rising; of one step, the anchors rise as words do.
-        weighted: ``(S, N)`` L2 norm of the forecast's error, times the sensitivity of the sample's final latent in that step, over that latent's norm: how far
-            it moves the result. Infinite where the predictor is not able.
+        weighted: ``(S, N)`` L2 norm of the forecast's error, times the sensitivity of the sample's final
+            latent in that step, over that latent's norm: how far it moves the result. Infinite where the
+            predictor is not able.
         notes: What a reader of a plan should know.
     """
 
@@ -105,7 +108,9 @@ def forecast_errors(trace: Trace, weights: LinearWeights, *, site: Site, width: 
 
 
 def _choices(target: int, width: int, none: int) -> Index:
-    """``(n, K)`` which newest anchors a forecast of this step can have, in rising order: K of the steps before it, or fewer where step 0 is among them."""
+    """``(n, K)`` which newest anchors a forecast of this step can have, in rising order: K of the steps
+    before it, or fewer where step 0 is among them.
+    """
     full = list(itertools.combinations(range(target), width))
     fewer = [(none,) * (width - count - 1) + (0, *rest) for count in range(min(width - 1, target)) for rest in itertools.combinations(range(1, target), count)]
     return np.array(sorted(full + fewer), dtype=np.int64).reshape(-1, width)
@@ -114,8 +119,9 @@ def _choices(target: int, width: int, none: int) -> Index:
 def mean_sensitivity(trace: Trace) -> Array:
     """Return ``(T,)`` how far the final latent moves for an error in each step; 1 where nothing was measured.
 
-    It is the mean over the samples that were measured: one sample's is mostly chance, of the direction of its one error. Between measured steps, and beyond
-    them, it is continued; between the last two it is the larger.
+    It is the mean over the samples that were measured: one sample's is mostly chance, of the direction of its
+    one error. Between measured steps, and beyond them, it is continued; between the last two it is the
+    larger.
     """
     measured = np.isfinite(trace.sensitivity) & (trace.sensitivity > 0)
     if not measured.any():
@@ -135,7 +141,8 @@ def mean_sensitivity(trace: Trace) -> Array:
 def final_errors(trace: Trace, errors: Array, computed: NDArray[np.bool_]) -> Array:
     """Return ``(S,)`` how far errors of single steps move the final latents, L2, as plans predict it.
 
-    Errors between two computed steps are of one forecast, and add up; those of different gaps point in directions of their own, and their squares add up.
+    Errors between two computed steps are of one forecast, and add up; those of different gaps point in
+    directions of their own, and their squares add up.
 
     Args:
         trace: With sensitivities.

@@ -1,9 +1,11 @@
-"""`foreseer compare --headroom`: what schedules reach that were planned on the very samples that are compared, as many steps as the policies computed.
+"""`foreseer compare --headroom`: what schedules reach that were planned on the very samples that are
+compared, as many steps as the policies computed.
 
-Three kinds of lanes. *Best static*: one schedule for all samples. *Best per class, hindsight*: one for the samples of each class, where some share theirs.
-*Best per sample, hindsight*: each sample has its own, found from its own recording. No policy can know that beforehand, so the last bounds what schedules *of
-this predictor, under this error model* can reach. It bounds no other predictor, and no gate that forecasts something else; and the model only predicts the
-true error, so that a lane may in single cases be beaten.
+Three kinds of lanes. *Best static*: one schedule for all samples. *Best per class, hindsight*: one for the
+samples of each class, where some share theirs. *Best per sample, hindsight*: each sample has its own, found
+from its own recording. No policy can know that beforehand, so the last bounds what schedules *of this
+predictor, under this error model* can reach. It bounds no other predictor, and no gate that forecasts
+something else; and the model only predicts the true error, so that a lane may in single cases be beaten.
 """
 
 from __future__ import annotations
@@ -41,7 +43,8 @@ class EachItsOwn:
     """Schedule: every sample computes the steps of a schedule of its own.
 
     Attributes:
-        schedules: For each sample of the batch, in the order of its first row, the steps that it computes; each with step 0.
+        schedules: For each sample of the batch, in the order of its first row, the steps that it computes;
+            each with step 0.
     """
 
     schedules: tuple[frozenset[int], ...]
@@ -70,8 +73,8 @@ class EachItsOwn:
 def headroom(workload: Workload, settings: CompareSettings, samples: int, counts: Sequence[int], tell: Tell) -> list[LaneOf]:
     """Record the compared samples, and plan on them: see `foreseer.bench.compare.Afterwards`.
 
-    Sensitivities are measured: one sampling, and one more for every measured step. It takes 2 to 3 times as long
-    as full computation for each 10 steps of a run.
+    Sensitivities are measured: one sampling, and one more for every measured step. It takes 2 to 3 times as
+    long as full computation for each 10 steps of a run.
     """
     from foreseer.workbench.recording import record
 
@@ -91,7 +94,8 @@ def headroom(workload: Workload, settings: CompareSettings, samples: int, counts
 
 
 def headroom_lanes(trace: Trace, counts: Sequence[int]) -> list[LaneOf]:
-    """Plan on the recorded samples, and return two lanes for each number of computed steps, or three where samples share classes.
+    """Plan on the recorded samples, and return two lanes for each number of computed steps, or three where
+    samples share classes.
 
     Args:
         trace: Of the compared samples, in their order.

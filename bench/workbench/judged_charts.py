@@ -1,4 +1,6 @@
-"""Charts of gates against the truth: evidence over true error, what other thresholds would do, and counts per step."""
+"""Charts of gates against the truth: evidence over true error, what other thresholds would do, and counts per
+step.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ def _title(text: str) -> dict[str, Any]:
 
 
 def evidence_chart(found: Mapping[str, Judgements], tolerances: Mapping[str, float] | None = None) -> Chart:
-    """Draw each gate's error against the true error, a dot for each draft, with its thresholds and the tolerance.
+    """Draw each gate's error against the true error, a dot for each draft, with its thresholds and the
+    tolerance.
 
     Args:
         found: By policy what its gate said and what was true.
@@ -95,7 +98,8 @@ def ranks_chart(found: Mapping[str, Judgements]) -> Chart:
 
 
 def sweep_chart(found: Mapping[str, Judgements], tolerances: Mapping[str, float]) -> Chart:
-    """Draw the share of good drafts accepted over that of bad ones, as the threshold rises, with the gate as it was.
+    """Draw the share of good drafts accepted over that of bad ones, as the threshold rises, with the gate as
+    it was.
 
     Raises:
         OptionError: As `Judgements.sweep`.

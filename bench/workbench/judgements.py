@@ -1,4 +1,6 @@
-"""How well a gate's evidence knows the true error: counts at a tolerance, rank correlations, and what other thresholds would have done."""
+"""How well a gate's evidence knows the true error: counts at a tolerance, rank correlations, and what other
+thresholds would have done.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ Flags = NDArray[np.bool_]
 
 
 def spearman(a: Array, b: Array) -> float:
-    """Return Spearman's rank correlation of two vectors; ties share their mean rank. NaN for fewer than two pairs, or where one side is constant."""
+    """Return Spearman's rank correlation of two vectors; ties share their mean rank. NaN for fewer than two
+    pairs, or where one side is constant.
+    """
     if len(a) < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
         return math.nan
     from scipy.stats import spearmanr
@@ -42,9 +46,10 @@ class Entry:
         accept: ``(R,)`` the gate's answer; None where nothing was judged.
         computed: ``(R,)`` whether the run went on with the computed row.
         site: The forecast site whose error is the truth: the last one of the plan.
-        site_error: ``(R,)`` error of the forecast there, of used and refused rows alike. Rows of one sample share it.
-        output_error: ``(R,)`` error of the denoiser's output that the run went on with; NaN where the row was computed, since a refused forecast never
-            became an output.
+        site_error: ``(R,)`` error of the forecast there, of used and refused rows alike. Rows of one sample
+            share it.
+        output_error: ``(R,)`` error of the denoiser's output that the run went on with; NaN where the row was
+            computed, since a refused forecast never became an output.
     """
 
     policy: str
@@ -71,7 +76,8 @@ class StepCounts:
         judged: Those of them that a gate judged, with a true error that is known.
         accepted: Judged drafts that the gate accepted.
         false_accepts: Accepted although the true error was above the tolerance.
-        false_rejects: Rejected although the true error was within it; None where the truth of refused drafts is not known.
+        false_rejects: Rejected although the true error was within it; None where the truth of refused drafts
+            is not known.
         error_mean: Mean of the gate's error; NaN where nothing was judged.
         truth_mean, truth_worst: Mean and largest true error of all drafts, judged or not.
         rank: Spearman's correlation of evidence and truth over the samples of the step.
@@ -91,14 +97,16 @@ class StepCounts:
 
 @attrs.frozen(eq=False, kw_only=True)
 class Sweep:
-    """What a gate would have done with its threshold multiplied by a factor; ascending, one entry for each judged draft and one before the first.
+    """What a gate would have done with its threshold multiplied by a factor; ascending, one entry for each
+    judged draft and one before the first.
 
     Attributes:
-        factor: Multiplies the threshold: drafts with error <= factor * threshold are accepted. 1 is the gate as it was. Of a gate that names no threshold,
-            or a threshold of 0, it is the threshold itself.
+        factor: Multiplies the threshold: drafts with error <= factor * threshold are accepted. 1 is the gate
+            as it was. Of a gate that names no threshold, or a threshold of 0, it is the threshold itself.
         good_accepted: Share of the drafts within the tolerance that are accepted; NaN where there is none.
         bad_accepted: Share of the drafts above the tolerance that are accepted; NaN where there is none.
-        area: Area under ``good_accepted`` over ``bad_accepted``: how often a good draft has the smaller error than a bad one. 1 is perfect, 0.5 is chance.
+        area: Area under ``good_accepted`` over ``bad_accepted``: how often a good draft has the smaller error
+            than a bad one. 1 is perfect, 0.5 is chance.
     """
 
     factor: Array
@@ -138,12 +146,16 @@ class Judgements:
         return self.judged & np.isfinite(self.error) & np.isfinite(self.truth)
 
     def usual_tolerance(self) -> float:
-        """Return the median true error: what is taken where nobody says what is tolerable. NaN where no truth is known."""
+        """Return the median true error: what is taken where nobody says what is tolerable. NaN where no truth
+        is known.
+        """
         known = self.truth[np.isfinite(self.truth)]
         return float(np.median(known)) if len(known) else math.nan
 
     def rank(self, step: int | None = None) -> float:
-        """Return Spearman's correlation of evidence and truth, of one step's samples or of everything that was judged."""
+        """Return Spearman's correlation of evidence and truth, of one step's samples or of everything that
+        was judged.
+        """
         chosen = self.comparable & (True if step is None else self.step == step)
         return spearman(self.error[chosen], self.truth[chosen])
 
@@ -174,11 +186,14 @@ class Judgements:
         )
 
     def table(self, tolerance: float) -> list[StepCounts]:
-        """Return the counts of every step that has drafts, in order, and of all together as the last entry. Raises as `counts` does."""
+        """Return the counts of every step that has drafts, in order, and of all together as the last entry.
+        Raises as `counts` does.
+        """
         return [self.counts(tolerance, int(step)) for step in np.unique(self.step)] + [self.counts(tolerance)]
 
     def sweep(self, tolerance: float) -> Sweep:
-        """Return what other thresholds would have done with these drafts. What later drafts would have been after other decisions is not in it.
+        """Return what other thresholds would have done with these drafts. What later drafts would have been
+        after other decisions is not in it.
 
         Raises:
             OptionError: As `counts` does.
@@ -205,8 +220,8 @@ def judgements(entries: Iterable[Entry], *, at: Literal["site", "output"] = "sit
 
     Args:
         entries: Of one policy, as a rule.
-        at: ``"site"``: the true error is that of the forecast feature, of used and refused drafts alike. ``"output"``: that of the denoiser's output, known
-            of accepted drafts only.
+        at: ``"site"``: the true error is that of the forecast feature, of used and refused drafts alike.
+            ``"output"``: that of the denoiser's output, known of accepted drafts only.
 
     Raises:
         OptionError: ``at`` is neither.

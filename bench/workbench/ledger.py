@@ -1,4 +1,6 @@
-"""Observer `ledger`: what a gate said of each draft beside how wrong the draft was, found by computing the step as well."""
+"""Observer `ledger`: what a gate said of each draft beside how wrong the draft was, found by computing the
+step as well.
+"""
 
 from __future__ import annotations
 
@@ -40,12 +42,14 @@ MetricName = Literal["relative_l2", "relative_l1"]
 class Ledger:
     """Observer: computes chosen forecast steps as well, and notes gate and truth side by side.
 
-    A step costs a full computation more. It is counted apart (``Report.check_block_rows``), and nothing of it enters the run.
+    A step costs a full computation more. It is counted apart (``Report.check_block_rows``), and nothing of it
+    enters the run.
 
     Args:
         every: Look at steps whose index is a multiple of this, >= 1.
         steps: Look at these steps instead; None for those of ``every``.
-        path: A file to which each entry is appended at once, as a line of JSON; a file that exists is continued. None keeps the entries in memory only.
+        path: A file to which each entry is appended at once, as a line of JSON; a file that exists is
+            continued. None keeps the entries in memory only.
         metric: The error that is the truth: ``"relative_l2"`` or ``"relative_l1"``.
 
     Raises:
@@ -140,13 +144,15 @@ def ledger(
     steps: tuple[int, ...] | int | None = None,
     metric: MetricName = "relative_l2",
 ) -> Ledger:
-    """Observer: computes forecast steps as well, and notes the gate's errors and answers beside the true errors. `foreseer ledger` reads the file.
+    """Observer: computes forecast steps as well, and notes the gate's errors and answers beside the true
+    errors. `foreseer ledger` reads the file.
 
     Args:
         path: The file; lines are appended, and every run gets a number of its own.
         every: Look at steps whose index is a multiple of this.
         steps: Look at these steps instead, such as ``steps=5,10,15``.
-        metric: The error that is the truth: ``"relative_l2"`` is ||d|| / ||h||, ``"relative_l1"`` is sum|d| / sum|h|.
+        metric: The error that is the truth: ``"relative_l2"`` is ||d|| / ||h||, ``"relative_l1"`` is sum|d| /
+            sum|h|.
     """
     if not str(path) or Path(path).is_dir():
         raise OptionError(f"ledger: path={path!r} is not the name of a file; write one, such as 'ledger.json'")
@@ -157,7 +163,8 @@ def read_ledger(path: Path) -> tuple[tuple[Entry, ...], str]:
     """Read a ledger's file, finished or not.
 
     Returns:
-        Its entries, oldest first, and the name of the metric that is the truth. A last line that was cut off is left out.
+        Its entries, oldest first, and the name of the metric that is the truth. A last line that was cut off
+        is left out.
 
     Raises:
         OptionError: It cannot be read, or is no ledger.

@@ -1,4 +1,6 @@
-"""What `foreseer record` has finished so far: a trace for each batch, so that an interrupted recording goes on where it was."""
+"""What `foreseer record` has finished so far: a trace for each batch, so that an interrupted recording goes
+on where it was.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Parts:
         FILE.resume(folder / REQUEST, request)
 
     def load(self, batch: int) -> tuple[Trace, Array] | None:
-        """Return what is there of a batch: its trace so far, and the final latents ``(S, N)``. None where there is nothing that can be read."""
+        """Return what is there of a batch: its trace so far, and the final latents ``(S, N)``. None where
+        there is nothing that can be read.
+        """
         path = self._path(batch)
         try:
             return Trace.load(path), np.load(path.with_suffix(".npy"), allow_pickle=False)
@@ -90,7 +94,8 @@ def joined(traces: Sequence[Trace]) -> Trace:
     """Put the samples of several traces side by side; everything else is the first's.
 
     Args:
-        traces: At least one, with the same streams and sites, and the same measured steps where any were measured.
+        traces: At least one, with the same streams and sites, and the same measured steps where any were
+            measured.
 
     Raises:
         OptionError: They were recorded on different things; the message says what differs.

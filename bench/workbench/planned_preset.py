@@ -1,4 +1,6 @@
-"""A plan as a preset: one of its schedules written out, and measured with the model on the samples it was planned from and on others."""
+"""A plan as a preset: one of its schedules written out, and measured with the model on the samples it was
+planned from and on others.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ def planned_preset(plan: SchedulePlan, family: Workload, *, name: str, samples: 
         plan: With a chosen budget.
         family: The model that it was planned for.
         name: Of the preset.
-        samples: How many samples to measure on: at most those that were recorded, the first ones, and as many of another seed.
+        samples: How many samples to measure on: at most those that were recorded, the first ones, and as many
+            of another seed.
         device: Where the family is, for the record.
 
     Raises:

@@ -1,9 +1,12 @@
-"""The best static schedules of a recorded run, for every number of computed steps at once, by dynamic programming.
+"""The best static schedules of a recorded run, for every number of computed steps at once, by dynamic
+programming.
 
-A forecast's error is a function of the newest anchors and the step, and known exactly from the recorded inner products. Times the measured sensitivity of the
-final latent to an error in that step, it is what a forecast does to the result. Errors between two computed steps are of one forecast, and add up as numbers;
-those of different gaps point in directions of their own, and their squares add up. Such a sum splits at every computed step, so that the best schedule is
-found exactly over the states (anchors kept): with S samples, T steps and K anchors in about T^(K+2) operations for each of them.
+A forecast's error is a function of the newest anchors and the step, and known exactly from the recorded inner
+products. Times the measured sensitivity of the final latent to an error in that step, it is what a forecast
+does to the result. Errors between two computed steps are of one forecast, and add up as numbers; those of
+different gaps point in directions of their own, and their squares add up. Such a sum splits at every computed
+step, so that the best schedule is found exactly over the states (anchors kept): with S samples, T steps and K
+anchors in about T^(K+2) operations for each of them.
 """
 
 from __future__ import annotations
@@ -42,7 +45,8 @@ class Limits:
     Attributes:
         first: Steps that are computed at the start, at least 1.
         last: Steps that are computed at the end.
-        max_gap: Most steps from one computed step to the next, and from the last one to the end of the run; None for no limit.
+        max_gap: Most steps from one computed step to the next, and from the last one to the end of the run;
+            None for no limit.
 
     Raises:
         OptionError: A value is out of range.
@@ -131,11 +135,15 @@ def plan(
     Args:
         trace: Recorded samples; with sensitivities, or all errors weigh alike, and the plan says so.
         predictor: A linear predictor, as on the command line.
-        budget: The number of computed steps that is chosen in the plan; None takes about a quarter of the steps.
-        target: What will be forecast. Errors are those at the recorded site of the sensitivities (the last block), whatever the target; forecasts of every
-            module are off by less than these say, and are what came closest in most of our runs.
-        objective: How errors of single steps add up. ``"gaps"``: those between two computed steps are of one forecast and push in one direction, those of
-            different gaps in directions of their own: the predicted error is the root of the sum of the gaps' squares. ``"sum"``: all push in one direction.
+        budget: The number of computed steps that is chosen in the plan; None takes about a quarter of the
+            steps.
+        target: What will be forecast. Errors are those at the recorded site of the sensitivities (the last
+            block), whatever the target; forecasts of every module are off by less than these say, and are
+            what came closest in most of our runs.
+        objective: How errors of single steps add up. ``"gaps"``: those between two computed steps are of one
+            forecast and push in one direction, those of different gaps in directions of their own: the
+                predicted error is the root of the sum of the gaps' squares. ``"sum"``: all push in one
+                direction.
             ``"squares"``: each pushes in a direction of its own.
         over: The mean over the samples, or in each gap the worst sample.
         limits: What every schedule must do.
@@ -148,7 +156,8 @@ def plan(
         A plan; ``error`` of each budget is the objective: it never rises with the number of steps.
 
     Raises:
-        OptionError: The predictor is not linear, the limits leave no schedule, the budget is not among them, or another value is out of range.
+        OptionError: The predictor is not linear, the limits leave no schedule, the budget is not among them,
+            or another value is out of range.
     """
     for name, value, words in (("objective", objective, get_args(Objective)), ("over", over, get_args(Over)), ("target", target, get_args(Target))):
         if value not in words:
@@ -194,7 +203,9 @@ def _chosen(samples: Sequence[int] | None, recorded: int) -> NDArray[np.int64]:
 
 
 def _combined(errors: ForecastErrors, samples: NDArray[np.int64], *, objective: Objective, over: str, forced: NDArray[np.bool_]) -> Array:
-    """What each gap costs, over the samples. Sample by sample, since all at once would take S times the memory."""
+    """What each gap costs, over the samples. Sample by sample, since all at once would take S times the
+    memory.
+    """
     total: Array | None = None
     for sample in samples:
         costs = errors.dense(errors.weighted[sample] ** (2 if objective == "squares" else 1))
@@ -206,7 +217,9 @@ def _combined(errors: ForecastErrors, samples: NDArray[np.int64], *, objective: 
 
 
 def _of_gaps(errors: ForecastErrors, samples: NDArray[np.int64], steps: tuple[int, ...], objective: Objective) -> Array:
-    """``(S, gaps)`` what the gaps of one schedule cost; gaps without a forecast are left out, and there is a gap of 0 where none has one."""
+    """``(S, gaps)`` what the gaps of one schedule cost; gaps without a forecast are left out, and there is a
+    gap of 0 where none has one.
+    """
     values = errors.weighted[samples][:, errors.places(steps)]
     forecast = [k for k in range(errors.num_steps) if k not in set(steps)]
     gap = np.searchsorted(np.array(steps), forecast)

@@ -68,7 +68,9 @@ class Predictor:
 
 
 def predictor_named(predictor: str | PolicySpec) -> Predictor:
-    """Read a predictor as written on a command line; ``"own"`` is the policy's. Raises `PluginError` and `OptionError` for one that is none."""
+    """Read a predictor as written on a command line; ``"own"`` is the policy's. Raises `PluginError` and
+    `OptionError` for one that is none.
+    """
     if predictor == OWN:
         return Predictor(OWN)
     found = Predictor(str(predictor), parse_policy(predictor) if isinstance(predictor, str) else predictor)
@@ -77,7 +79,9 @@ def predictor_named(predictor: str | PolicySpec) -> Predictor:
 
 
 def is_linear(trace: Trace, predictor: str | PolicySpec, site: Site) -> bool:
-    """Whether inner products can score a predictor: asked for the weights of one forecast, it gives some, or is not able yet. `OWN` is taken for linear."""
+    """Whether inner products can score a predictor: asked for the weights of one forecast, it gives some, or
+    is not able yet. `OWN` is taken for linear.
+    """
     known = predictor_named(predictor)
     if known.spec is None:
         return True

@@ -36,8 +36,9 @@ class RecordSettings:
         batch: Samples that are drawn together.
         sites: Sites to record: ``default`` (first and last block, and output), ``blocks``, or a list as in
             ``0.block,11.attn,last,output``. See `foreseer.workbench.TraceRecorder`.
-        every: Measure sensitivities at every so many steps, and interpolate in between; None measures none. Each measured step takes one more sampling of the
-            samples that are measured. They may fall by more than ten times from one step to the next, so that leaving steps out is a risk.
+        every: Measure sensitivities at every so many steps, and interpolate in between; None measures none.
+            Each measured step takes one more sampling of the samples that are measured. They may fall by more
+            than ten times from one step to the next, so that leaving steps out is a risk.
         measured: How many samples are measured, the first ones; None for all. Plans use the mean over them.
         target: Site whose errors are let through to measure; None for the last block's output, or the
             denoiser's where it is not recorded.

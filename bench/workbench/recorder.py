@@ -1,4 +1,6 @@
-"""`TraceRecorder`: an observer that turns the features of full computation into inner products while they are computed."""
+"""`TraceRecorder`: an observer that turns the features of full computation into inner products while they are
+computed.
+"""
 
 from __future__ import annotations
 
@@ -49,18 +51,21 @@ class _Recording:
 
 
 class TraceRecorder:
-    """Records runs of full computation: hand it to `foreseer.attach` or `foreseer.sample` as an observer, with policy ``"none"``.
+    """Records runs of full computation: hand it to `foreseer.attach` or `foreseer.sample` as an observer,
+    with policy ``"none"``.
 
-    Any number of runs may be recorded one after the other (batches); their samples are put side by side. Nothing of a run changes. Features of past steps
-    are held in their own dtype until their run ends; each step costs its inner products with those before it.
+    Any number of runs may be recorded one after the other (batches); their samples are put side by side.
+    Nothing of a run changes. Features of past steps are held in their own dtype until their run ends; each
+    step costs its inner products with those before it.
 
-    An observer cannot end a run. So where a run cannot be recorded (a policy forecast something, a step was left out), its report says that the recorder was
-    dropped, and `trace` raises.
+    An observer cannot end a run. So where a run cannot be recorded (a policy forecast something, a step was
+    left out), its report says that the recorder was dropped, and `trace` raises.
 
     Args:
-        sites: ``"default"``: the outputs of the first and the last block, and `foreseer.OUTPUT`. ``"blocks"``: of every block, and `foreseer.OUTPUT`. Or a
-            list; block -1 is the last.
-        keep_on: Where to hold the features of a run under way, such as ``"cpu"``; None holds them where they were computed.
+        sites: ``"default"``: the outputs of the first and the last block, and `foreseer.OUTPUT`.
+            ``"blocks"``: of every block, and `foreseer.OUTPUT`. Or a list; block -1 is the last.
+        keep_on: Where to hold the features of a run under way, such as ``"cpu"``; None holds them where they
+            were computed.
         store: Takes the tensors of each finished run; None lets go of them.
 
     Raises:
@@ -198,7 +203,8 @@ class TraceRecorder:
             features: Name of the folder that holds the tensors.
 
         Raises:
-            OptionError: Nothing whole was recorded, or a run was none of full computation; the message says what happened.
+            OptionError: Nothing whole was recorded, or a run was none of full computation; the message says
+                what happened.
         """
         if self._problem:
             raise OptionError(self._problem)
@@ -259,7 +265,9 @@ class TraceRecorder:
 
 
 def _products(past: Tensor, now: Tensor) -> Tensor:
-    """Inner products ``(K,)`` float64 of each of ``(K, N)`` with ``(N,)``. Numbers are made float64 before they are multiplied, a part at a time."""
+    """Inner products ``(K,)`` float64 of each of ``(K, N)`` with ``(N,)``. Numbers are made float64 before
+    they are multiplied, a part at a time.
+    """
     width = max(AT_ONCE // len(past), 1)
     total = torch.zeros(len(past), dtype=torch.float64, device=past.device)
     for start in range(0, past.shape[1], width):

@@ -1,6 +1,8 @@
-"""Open-loop error of any linear predictor under any static schedule on a recorded run, from inner products alone.
+"""Open-loop error of any linear predictor under any static schedule on a recorded run, from inner products
+alone.
 
-Open loop: features of full computation are taken as history, and errors do not feed back into what is computed later.
+Open loop: features of full computation are taken as history, and errors do not feed back into what is
+computed later.
 """
 
 from __future__ import annotations
@@ -45,9 +47,11 @@ class Score:
         gate: Whether the steps were chosen by looking at features, so that samples differ.
         site: What was forecast.
         computed: ``(S, T)`` whether the step was computed.
-        error: ``(S, T)`` relative error of the forecast that was used, |f - F| / |F|; 0 where the step was computed.
-        final: ``(S,)`` predicted L2 error of the final latent, see `foreseer.workbench.forecast_errors.final_errors`. Empty where the trace has no
-            sensitivities of this site.
+        error: ``(S, T)`` relative error of the forecast that was used, |f - F| / |F|; 0 where the step was
+            computed.
+        final: ``(S,)`` predicted L2 error of the final latent, see
+            `foreseer.workbench.forecast_errors.final_errors`. Empty where the trace has no sensitivities of
+            this site.
         promise: ``(S,)`` the PSNR in dB that this promises, see `promised_psnr`. Empty likewise.
         judged: What the gate said, and what was true; None for a schedule.
         note: A sentence where something was not as asked; else empty.
@@ -108,7 +112,9 @@ class Score:
 
 
 def site_of(trace: Trace, text: str) -> Site:
-    """Read a site: ``last``, ``first``, ``output``, a block's number, or ``11.block``. Raises `OptionError` for one that is not recorded."""
+    """Read a site: ``last``, ``first``, ``output``, a block's number, or ``11.block``. Raises `OptionError`
+    for one that is not recorded.
+    """
     there = ", ".join(map(str, trace.sites))
     site = site_from(text, advice=f"write last, first, output, or one of {there}")
     trace.gram(site)
@@ -116,7 +122,8 @@ def site_of(trace: Trace, text: str) -> Site:
 
 
 def promised_psnr(final: Array, size: int) -> Array:
-    """Return the PSNR in dB that an L2 error of the final latent means where latents are images that span 2, from -1 to 1.
+    """Return the PSNR in dB that an L2 error of the final latent means where latents are images that span 2,
+    from -1 to 1.
 
     It is that of a mean squared error of final^2 / size; infinite where nothing is off.
 
@@ -129,7 +136,8 @@ def promised_psnr(final: Array, size: int) -> Array:
 
 @attrs.frozen(eq=False)
 class Replay:
-    """Scores predictors under schedules on one trace. Weights and errors are kept by predictor, anchors and step, so that schedules share them.
+    """Scores predictors under schedules on one trace. Weights and errors are kept by predictor, anchors and
+    step, so that schedules share them.
 
     Attributes:
         trace: The recording. Streams of a step do the same; their errors are pooled.
@@ -243,7 +251,9 @@ def _pairs(schedules: Sequence[Schedule], predictors: Sequence[Predictor]) -> li
 
 
 def with_promise(trace: Trace, score: Score) -> Score:
-    """Add what the errors mean for the final latent, where the trace has measured how it depends on this site."""
+    """Add what the errors mean for the final latent, where the trace has measured how it depends on this
+    site.
+    """
     if trace.target != score.site or not trace.sensitivity.shape[1]:
         return score
     off = score.error * trace.norms(score.site)
@@ -257,7 +267,8 @@ class GapErrors:
 
     Attributes:
         predictor: As it was written.
-        error: ``(G, T)`` mean over the samples: of step k forecast from anchors at k - g, k - 2g, ..., for g = 1..G. NaN where there is no anchor.
+        error: ``(G, T)`` mean over the samples: of step k forecast from anchors at k - g, k - 2g, ..., for g
+            = 1..G. NaN where there is no anchor.
     """
 
     predictor: str

@@ -1,4 +1,6 @@
-"""Gates, and predictors that need tensors, on a recorded run: the real policy through an ordinary session, open loop, with the truth of every draft."""
+"""Gates, and predictors that need tensors, on a recorded run: the real policy through an ordinary session,
+open loop, with the truth of every draft.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ from foreseer.workbench.trace import Trace, site_named
 __all__ = ["pair_spec", "replay_gate", "replay_pair", "with_predictor"]
 
 APART = 1e-3
-"""Errors on vectors and on rotated vectors differ by rounding alone, far below this relative difference, where a gate measures lengths and angles only."""
+"""Errors on vectors and on rotated vectors differ by rounding alone, far below this relative difference,
+where a gate measures lengths and angles only.
+"""
 
 Features = Mapping[Site, NDArray[Any]]
 
@@ -33,13 +37,16 @@ Features = Mapping[Site, NDArray[Any]]
 def replay_gate(trace: Trace, gate: str | PolicySpec, predictor: str | PolicySpec = OWN, *, features: Features | None = None) -> Score:
     """Run a gate on a recording.
 
-    On inner products alone the run is made twice: on vectors that have the inner products of the features, and on the same vectors rotated. A gate that
-    measures lengths and angles (`relative_l2`, `cosine`) cannot tell these from the features, and so says the same both times; one that does not say the
-    same looks at single entries (`relative_l1` and the elementwise metrics), and is refused. That is a test of what the gate does, not of what it declares.
+    On inner products alone the run is made twice: on vectors that have the inner products of the features,
+    and on the same vectors rotated. A gate that measures lengths and angles (`relative_l2`, `cosine`) cannot
+    tell these from the features, and so says the same both times; one that does not say the same looks at
+    single entries (`relative_l1` and the elementwise metrics), and is refused. That is a test of what the
+    gate does, not of what it declares.
 
     Args:
-        trace: The recording. Of several streams the first decides, as in a pipeline, and is what is compared; what is promised for the final latent takes the
-            others to be off by the same share of their norms, and the score's note says so.
+        trace: The recording. Of several streams the first decides, as in a pipeline, and is what is compared;
+            what is promised for the final latent takes the others to be off by the same share of their norms,
+            and the score's note says so.
         gate: An installed policy that judges features, with its options.
         predictor: Another predictor for it, or `foreseer.workbench.predictors.OWN`.
         features: ``site -> (S, T, ...)`` the tensors, if they were kept; None for inner products alone.
@@ -49,7 +56,8 @@ def replay_gate(trace: Trace, gate: str | PolicySpec, predictor: str | PolicySpe
 
     Raises:
         PluginError: A name is wrong.
-        OptionError: An option is wrong; the gate probes a draft, compares or forecasts a site that was not recorded, or needs tensors that are not there.
+        OptionError: An option is wrong; the gate probes a draft, compares or forecasts a site that was not
+            recorded, or needs tensors that are not there.
     """
     known = predictor_named(predictor)
     asked = parse_policy(gate) if isinstance(gate, str) else gate
@@ -70,14 +78,16 @@ def replay_gate(trace: Trace, gate: str | PolicySpec, predictor: str | PolicySpe
 
 
 def replay_pair(trace: Trace, predictor: str | PolicySpec, schedule: str | PolicySpec, site: Site, *, features: Features | None = None) -> Score:
-    """Run a predictor under a static schedule through a session: the way for predictors that are not linear. `foreseer.workbench.replay.Replay` is faster.
+    """Run a predictor under a static schedule through a session: the way for predictors that are not linear.
+    `foreseer.workbench.replay.Replay` is faster.
 
     Args:
         trace: The recording; of several streams the first.
         predictor: Any predictor.
         schedule: A static schedule, or a list of steps.
         site: What is forecast.
-        features: ``site -> (S, T, ...)`` the tensors; None for vectors that have their inner products, which only linear predictors may be given.
+        features: ``site -> (S, T, ...)`` the tensors; None for vectors that have their inner products, which
+            only linear predictors may be given.
 
     Raises:
         PluginError, OptionError: A name or an option is wrong, or the site was not recorded.
@@ -105,7 +115,9 @@ def pair_spec(schedule: Schedule, predictor: Predictor, site: Site) -> PolicySpe
 
 
 def with_predictor(spec: PolicySpec, predictor: Predictor) -> PolicySpec:
-    """Return a policy with another predictor in the place of its own. Raises `OptionError` where it has no option for that, or was given it already."""
+    """Return a policy with another predictor in the place of its own. Raises `OptionError` where it has no
+    option for that, or was given it already.
+    """
     if predictor.spec is None:
         return spec
     if "predictor" not in signature_of(spec.factory).parameters:
@@ -130,7 +142,9 @@ def _run(trace: Trace, spec: PolicySpec, features: Features, name: str) -> tuple
 
 
 def _same_evidence(report: Report, again: Report) -> bool:
-    """Whether two runs saw the same errors, as long as they went the same way. An error may lie so near a threshold that rounding decides."""
+    """Whether two runs saw the same errors, as long as they went the same way. An error may lie so near a
+    threshold that rounding decides.
+    """
     for one, other in zip(report.outcomes, again.outcomes, strict=True):
         if not np.allclose(one.error, other.error, rtol=APART, atol=1e-9, equal_nan=True):
             return False

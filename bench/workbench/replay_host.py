@@ -1,4 +1,6 @@
-"""Recorded features as a host: vectors with the same inner products, or the tensors themselves. One row for each sample."""
+"""Recorded features as a host: vectors with the same inner products, or the tensors themselves. One row for
+each sample.
+"""
 
 from __future__ import annotations
 
@@ -28,10 +30,11 @@ ROUNDING = 0.02
 
 
 class RecordedHost:
-    """A denoiser given by what full computation recorded; satisfies `foreseer.backbone.Backbone`. ``inputs`` is the step's index.
+    """A denoiser given by what full computation recorded; satisfies `foreseer.backbone.Backbone`. ``inputs``
+    is the step's index.
 
-    Sites that were not recorded are never shown to anybody. What runs behind a forecast is what full computation recorded there: open loop. The output is
-    of no meaning, a zero for each row.
+    Sites that were not recorded are never shown to anybody. What runs behind a forecast is what full
+    computation recorded there: open loop. The output is of no meaning, a zero for each row.
 
     Args:
         features: ``site -> (S, T, ...)``; a sample's rows are part of its feature.
@@ -75,7 +78,9 @@ class RecordedHost:
         judge: Callable[[Evidence], bool] | None = None,
         record: Collection[Site] = (),
     ) -> Pass:
-        """See `foreseer.backbone.Backbone.forward`. Raises `OptionError` for a probe on a draft: what a block makes of a forecast was not recorded."""
+        """See `foreseer.backbone.Backbone.forward`. Raises `OptionError` for a probe on a draft: what a block
+        makes of a forecast was not recorded.
+        """
         if probe is not None and probe.on == "draft":
             raise OptionError(
                 f"{self._who!r} computes block {probe.block} on its forecast input, which needs the model: what comes of it was not recorded. "
@@ -102,7 +107,9 @@ def vectors_of(trace: Trace, stream: str) -> dict[Site, NDArray[np.float64]]:
 
 
 def rotated(features: Mapping[Site, NDArray[np.float64]], *, seed: int = 0) -> dict[Site, NDArray[np.float64]]:
-    """Turn all vectors of a site by one random rotation, another for each site: lengths and angles stay, sums of absolute values do not."""
+    """Turn all vectors of a site by one random rotation, another for each site: lengths and angles stay, sums
+    of absolute values do not.
+    """
     random = np.random.default_rng(seed)
     return {site: values @ np.linalg.qr(random.normal(size=(values.shape[-1],) * 2))[0] for site, values in features.items()}
 
@@ -118,7 +125,8 @@ def stored_features(trace: Trace, beside: Path) -> dict[Site, NDArray[Any]] | No
         ``site -> (S, T, ...)`` float32.
 
     Raises:
-        OptionError: The trace names a folder that is not there, is damaged, or holds the tensors of another recording.
+        OptionError: The trace names a folder that is not there, is damaged, or holds the tensors of another
+            recording.
     """
     if not trace.features:
         return None

@@ -149,7 +149,9 @@ def _steps(score: Score) -> str:
 
 
 def _scores_chart(lines: Sequence[Figures]) -> Chart:
-    """Computed steps against an error that the reader chooses, a colour for each predictor; gates are outlines."""
+    """Computed steps against an error that the reader chooses, a colour for each predictor; gates are
+    outlines.
+    """
     predictors = list(dict.fromkeys(line["predictor"] for line in lines))
     kinds = dict.fromkeys((predictors.index(line["predictor"]), line["kind"]) for line in lines)
 

@@ -56,7 +56,8 @@ class Schedule:
 
 
 def schedule_from(text: str | PolicySpec) -> Schedule:
-    """Read a schedule as written on a command line: ``taylorseer:interval=4``, or a list, ``steps=0+1+2+5+9``.
+    """Read a schedule as written on a command line: ``taylorseer:interval=4``, or a list,
+    ``steps=0+1+2+5+9``.
 
     Raises:
         PluginError: There is no such policy.
@@ -117,7 +118,8 @@ class ScheduleAt:
 def computed_steps(schedule: Schedule, run: Run, able: Able = lambda anchors, step: True) -> tuple[int, ...]:
     """Return the steps that a schedule computes, ascending, in a run of that shape.
 
-    Its hooks are called as a session calls them: the first step is always computed, and so is a step that the predictor cannot forecast.
+    Its hooks are called as a session calls them: the first step is always computed, and so is a step that the
+    predictor cannot forecast.
 
     Args:
         schedule: The schedule.

@@ -1,4 +1,6 @@
-"""What a tuner searches: for each option of a policy a range or a list of values, from what the policy declares and from what the user writes."""
+"""What a tuner searches: for each option of a policy a range or a list of values, from what the policy
+declares and from what the user writes.
+"""
 
 from __future__ import annotations
 
@@ -116,7 +118,8 @@ class Space:
 
 
 def parse_range(text: str) -> Dimension:
-    """Read ``NAME=LOW..HIGH``, ``NAME=LOW..HIGH:log`` or ``NAME=VALUE,VALUE,...``. Values are as on the command line.
+    """Read ``NAME=LOW..HIGH``, ``NAME=LOW..HIGH:log`` or ``NAME=VALUE,VALUE,...``. Values are as on the
+    command line.
 
     >>> parse_range("threshold=0.01..0.5:log")
     Span(name='threshold', low=0.01, high=0.5, whole=False, log=True)
@@ -161,15 +164,17 @@ def _number(text: str, whole: str) -> float:
 def space_of(spec: PolicySpec, ranges: Sequence[str] = ()) -> Space:
     """Return what to search of a policy.
 
-    What its text fixes is held. Of the others: a range that is given counts; choices and ranges with two ends are searched as they are declared; of a range
-    with one end, a part around the default; an option that declares neither is held at its default.
+    What its text fixes is held. Of the others: a range that is given counts; choices and ranges with two ends
+    are searched as they are declared; of a range with one end, a part around the default; an option that
+    declares neither is held at its default.
 
     Args:
         spec: The policy; its options are held.
         ranges: See `parse_range`.
 
     Raises:
-        OptionError: A range is no range, is for an option that the policy has not or that is fixed, or goes beyond what the policy allows; or nothing is left.
+        OptionError: A range is no range, is for an option that the policy has not or that is fixed, or goes
+            beyond what the policy allows; or nothing is left.
     """
     hints = hints_of(spec.factory)
     given: dict[str, Dimension] = {}
@@ -194,7 +199,9 @@ def space_of(spec: PolicySpec, ranges: Sequence[str] = ()) -> Space:
 
 
 def _fitting(dimension: Dimension, text: str, spec: PolicySpec, hint: Any) -> Dimension:
-    """Return a given range with the kind of number that the policy declares. Raises `OptionError` where it allows less."""
+    """Return a given range with the kind of number that the policy declares. Raises `OptionError` where it
+    allows less.
+    """
     ends = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
     check_options(spec.name, spec.factory, {**spec.options, dimension.name: ends[0]})
     declared = alternatives(hint) if hint is not None else ()

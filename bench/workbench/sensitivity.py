@@ -1,6 +1,8 @@
-"""Sensitivities: how far the final latent moves for an error in one step. They are measured, by forecasting that step alone.
+"""Sensitivities: how far the final latent moves for an error in one step. They are measured, by forecasting
+that step alone.
 
-Weighting errors by the linear part of the sampler alone makes schedules worse than even ones: what the later steps make of an error has to be seen.
+Weighting errors by the linear part of the sampler alone makes schedules worse than even ones: what the later
+steps make of an error has to be seen.
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ __all__ = ["interpolated", "one_forecast", "one_forecast_errors", "sensitivities
 Array = NDArray[np.float64]
 
 NOTHING = 1e-6
-"""An error below this part of the feature's norm is none: float32 features of a straight line are off by 1e-7 of it, and inner products in float64 by 6e-8."""
+"""An error below this part of the feature's norm is none: float32 features of a straight line are off by 1e-7
+of it, and inner products in float64 by 6e-8.
+"""
 
 
 class OneForecast:
-    """Policy: compute everything but one step, in which one site is forecast: a line through the two steps before, or the one step before where there is one.
+    """Policy: compute everything but one step, in which one site is forecast: a line through the two steps
+    before, or the one step before where there is one.
 
     Args:
         site: What is forecast.
@@ -58,10 +63,11 @@ def one_forecast(site: Site, step: int) -> PolicySpec:
 
 
 def steps_to_measure(num_steps: int, every: int) -> tuple[int, ...]:
-    """Return the steps at which to measure: 1, 1 + ``every``, and so on, and the last two. Step 0 has nothing before it, and is never forecast.
+    """Return the steps at which to measure: 1, 1 + ``every``, and so on, and the last two. Step 0 has nothing
+    before it, and is never forecast.
 
-    Samplers treat the last step unlike those before it: on the bundled DiT it is 20 times less sensitive than the step before, and values in between must not
-    be drawn to it.
+    Samplers treat the last step unlike those before it: on the bundled DiT it is 20 times less sensitive than
+    the step before, and values in between must not be drawn to it.
 
     >>> steps_to_measure(50, 4)
     (1, 5, 9, 13, 17, 21, 25, 29, 33, 37, 41, 45, 48, 49)
@@ -75,7 +81,9 @@ def steps_to_measure(num_steps: int, every: int) -> tuple[int, ...]:
 
 
 def one_forecast_errors(trace: Trace, site: Site, step: int) -> Array:
-    """Return ``(S,)`` the L2 norm of the error that `OneForecast` makes, of all streams together; NaN where it is nothing but rounding."""
+    """Return ``(S,)`` the L2 norm of the error that `OneForecast` makes, of all streams together; NaN where
+    it is nothing but rounding.
+    """
     index = np.arange(step, max(step - 3, -1), -1)
     coefficients = np.array([-1.0, *taylor_weights(tuple(float(i) for i in index[1:]), float(step), max_order=1)])
     gram = trace.gram(site)
@@ -90,7 +98,8 @@ def sensitivities(trace: Trace, site: Site, step: int, moved: Array) -> Array:
         trace: The same samples, fully computed.
         site: What was forecast.
         step: In which step.
-        moved: ``(S,)`` L2 norm of the final latent less that of full computation; NaN where the step was computed after all.
+        moved: ``(S,)`` L2 norm of the final latent less that of full computation; NaN where the step was
+            computed after all.
 
     Returns:
         ``(S,)``; NaN where the forecast was exact, so that nothing can be said.
@@ -101,8 +110,8 @@ def sensitivities(trace: Trace, site: Site, step: int, moved: Array) -> Array:
 def interpolated(measured: dict[int, Array], num_steps: int) -> Array:
     """Return ``(S, T)`` sensitivities of all steps from those that were measured.
 
-    Logarithms are interpolated, between the nearest measured steps of a sample that are not NaN; where one of them is 0, the values themselves. NaN before
-    the first and behind the last.
+    Logarithms are interpolated, between the nearest measured steps of a sample that are not NaN; where one of
+    them is 0, the values themselves. NaN before the first and behind the last.
 
     Args:
         measured: For each measured step ``(S,)``.

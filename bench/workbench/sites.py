@@ -12,7 +12,9 @@ from foreseer.workbench.trace import site_named
 __all__ = ["Recordable", "recorded_sites", "site_from", "sites_from"]
 
 Recordable = Literal["default", "blocks"] | Sequence[Site]
-"""Which sites to record: the first and the last block's output and the denoiser's, or those of every block, or a list."""
+"""Which sites to record: the first and the last block's output and the denoiser's, or those of every block,
+or a list.
+"""
 
 
 def recorded_sites(asked: Recordable, *, depth: int) -> tuple[Site, ...]:

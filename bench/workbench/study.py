@@ -1,4 +1,6 @@
-"""A tuner's memory: optuna's study, in a file that can be gone on with, and every trial of it told to the digit."""
+"""A tuner's memory: optuna's study, in a file that can be gone on with, and every trial of it told to the
+digit.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,8 @@ STARTING = 8
 class Study:
     """Asks for points, and remembers what they came to.
 
-    What is asked for next depends on the seed and the finished trials only: a study that was stopped and gone on with is that which was not stopped.
+    What is asked for next depends on the seed and the finished trials only: a study that was stopped and gone
+    on with is that which was not stopped.
 
     Args:
         settings: What the numbers depend on. A file with others is refused.
@@ -39,7 +42,8 @@ class Study:
         file: SQLite database; made if it is missing. None keeps nothing.
 
     Raises:
-        OptionError: optuna is missing, or the file is none of a study, or of one with other settings; the message says what differs.
+        OptionError: optuna is missing, or the file is none of a study, or of one with other settings; the
+            message says what differs.
     """
 
     def __init__(self, settings: Mapping[str, Any], space: Space, target: Target, *, seed: int, file: Path | None) -> None:
@@ -77,14 +81,16 @@ class Study:
         """Ask for a point, have it measured, and remember what it came to.
 
         Args:
-            measure: ``(options, number) -> Point``. What it raises of `Exception` is the trial's error; an interruption leaves no trace.
+            measure: ``(options, number) -> Point``. What it raises of `Exception` is the trial's error; an
+                interruption leaves no trace.
         """
         states = self._optuna.trial.TrialState
         done = self.points
         number = len(done)
         with warnings.catch_warnings(), self._kept():
             warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
-            # a sampler of its own for each trial: its random numbers do not depend on how many it has asked for in this process
+            # a sampler of its own for each trial: its random numbers do not depend on how many it has asked
+            # for in this process
             self._study.sampler = self._optuna.samplers.TPESampler(seed=_seed(self._seed, number), n_startup_trials=STARTING)
             if not number and not self._study.get_trials(deepcopy=False, states=(states.WAITING,)):
                 self._study.enqueue_trial(self._space.first())

@@ -1,4 +1,6 @@
-"""What a tuned policy is to reach: a cost, a likeness to full computation, or whatever no other point beats in both."""
+"""What a tuned policy is to reach: a cost, a likeness to full computation, or whatever no other point beats
+in both.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,8 @@ class Point:
         ratio: Block-rows over those of full computation.
         steps: Steps computed for a sample, on average.
         mean, worst: PSNR to full computation, dB.
-        seconds: Wall-clock time of drawing the samples; NaN where the figures are those of an earlier trial of the same policy.
+        seconds: Wall-clock time of drawing the samples; NaN where the figures are those of an earlier trial
+            of the same policy.
         error: Why it failed; empty where it did not. The figures of a failed one are NaN.
     """
 
@@ -50,8 +53,9 @@ class Target:
     """What to look for.
 
     Attributes:
-        kind: ``"speedup"``: the greatest mean PSNR at no more than 1/value of the block-rows. ``"psnr"``: the fewest block-rows at a mean PSNR of at least
-            value dB. ``"front"``: all points that no other beats in both.
+        kind: ``"speedup"``: the greatest mean PSNR at no more than 1/value of the block-rows. ``"psnr"``: the
+            fewest block-rows at a mean PSNR of at least value dB. ``"front"``: all points that no other beats
+            in both.
         value: See ``kind``; 0 for a front.
 
     Raises:
@@ -84,7 +88,9 @@ class Target:
         return point.ratio * self.value <= 1.0 + SLACK if self.kind == "speedup" else point.mean >= self.value if self.kind == "psnr" else True
 
     def values(self, point: Point) -> list[float]:
-        """Return what optuna is told of a point. Only the order matters to it: all that reach the target come before all that do not, nearest first."""
+        """Return what optuna is told of a point. Only the order matters to it: all that reach the target come
+        before all that do not, nearest first.
+        """
         if self.kind == "front":
             return [point.ratio, point.mean]
         if self.kind == "speedup":
@@ -92,7 +98,9 @@ class Target:
         return [-point.ratio if self.reached(point) else -1e3 - (self.value - point.mean)]
 
     def best(self, points: Sequence[Point]) -> Point | None:
-        """Return the best point that reaches the target, the earliest of equals; None where none does, and for a front."""
+        """Return the best point that reaches the target, the earliest of equals; None where none does, and
+        for a front.
+        """
         fine = [point for point in points if self.reached(point)]
         if not fine or self.kind == "front":
             return None

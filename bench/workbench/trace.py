@@ -1,4 +1,6 @@
-"""A recorded run: inner products of its features instead of the features. The file is safetensors with JSON metadata."""
+"""A recorded run: inner products of its features instead of the features. The file is safetensors with JSON
+metadata.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ def site_named(text: str) -> Site:
 
 
 def in_order(sites: Iterable[Site]) -> tuple[Site, ...]:
-    """Return sites, each once: by block, parts before the block's output, and the denoiser's output at the end."""
+    """Return sites, each once: by block, parts before the block's output, and the denoiser's output at the
+    end.
+    """
     return tuple(sorted(set(sites), key=lambda site: (site.block < 0, site.block, site.part == "block", site.part)))
 
 
@@ -49,7 +53,8 @@ def squared_error(gram: Array, index: NDArray[np.int64], coefficients: Array) ->
     Args:
         gram: ``(S, T, T)`` inner products of S samples.
         index: ``(N, K)`` or ``(K,)`` which steps enter each sum.
-        coefficients: Of the same shape; of a forecast's error the weights of its anchors, and -1 for the step itself.
+        coefficients: Of the same shape; of a forecast's error the weights of its anchors, and -1 for the step
+            itself.
 
     Returns:
         ``(S, N)`` or ``(S,)``, not negative.
@@ -76,8 +81,9 @@ class Trace:
         streams: Names of a step's calls: ``("",)``, or ``("cond", "uncond")`` for guidance in two calls.
         grams: For each stream and site ``(S, T, T)`` float64 inner products of the features of two steps.
         target: The site whose forecast error was let through to measure sensitivities.
-        sensitivity: ``(S, T)`` how far the final latent moves for an error of the target's feature in one step alone: |x - x_full| over the norm of the
-            feature's error, both L2, errors of all streams together. NaN in steps that were neither measured nor interpolated; empty ``(S, 0)`` where
+        sensitivity: ``(S, T)`` how far the final latent moves for an error of the target's feature in one
+            step alone: |x - x_full| over the norm of the feature's error, both L2, errors of all streams
+                together. NaN in steps that were neither measured nor interpolated; empty ``(S, 0)`` where
             nothing was measured.
         measured: Steps at which it was measured; between them it is interpolated.
         evaluations: Denoiser evaluations that measuring took, beyond the recorded run.
@@ -141,10 +147,11 @@ class Trace:
         return np.asarray(np.sqrt(np.einsum("stt->st", self.gram(site, stream))), dtype=np.float64)
 
     def embedding(self, site: Site, stream: str = "") -> Array:
-        """Return ``(S, T, T)``: for each step a vector of T numbers, such that all inner products are those of the features.
+        """Return ``(S, T, T)``: for each step a vector of T numbers, such that all inner products are those
+        of the features.
 
-        Whatever only adds, scales and measures lengths and angles cannot tell them from the features: linear predictors and L2 gates run on them as they
-        are. Sums of absolute values (L1) are others.
+        Whatever only adds, scales and measures lengths and angles cannot tell them from the features: linear
+        predictors and L2 gates run on them as they are. Sums of absolute values (L1) are others.
         """
         values, vectors = np.linalg.eigh(self.gram(site, stream))
         return np.asarray(vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :])
@@ -203,7 +210,9 @@ class Trace:
 
 
 def _digest(tensors: Mapping[str, NDArray[Any]], text: str) -> str:
-    """Of the numbers and of what is said about them: a number of another model or site is as wrong as a changed one."""
+    """Of the numbers and of what is said about them: a number of another model or site is as wrong as a
+    changed one.
+    """
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].tobytes())

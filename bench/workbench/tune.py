@@ -1,4 +1,6 @@
-"""`foreseer tune`: search a policy's options in the closed loop, on samples of a family, and check what was found on others."""
+"""`foreseer tune`: search a policy's options in the closed loop, on samples of a family, and check what was
+found on others.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,8 @@ class TuneSettings:
         guidance: Weight of the guidance; None for the family's own.
         seed: Seed of the noise, and of the search.
         trials: How many points are tried, those of the study's file counted.
-        study: SQLite file in which the trials are kept; with one that exists, the search goes on. None keeps nothing.
+        study: SQLite file in which the trials are kept; with one that exists, the search goes on. None keeps
+            nothing.
         name: Of the preset; None for family and target.
         dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
@@ -82,7 +85,8 @@ class TuneSettings:
         """Return the policy.
 
         Raises:
-            PluginError, OptionError: It is not installed, or has other options; or it has no name that a preset could write down.
+            PluginError, OptionError: It is not installed, or has other options; or it has no name that a
+                preset could write down.
         """
         if not isinstance(self.policy, PolicySpec):
             return parse_policy(self.policy)
@@ -128,16 +132,19 @@ class Tuned:
 def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None) -> Tuned:
     """Search, and check what was found.
 
-    Cost is the ratio of block-rows, which is the same on every machine; wall-clock time is kept, and decides nothing. Full computation is drawn once.
+    Cost is the ratio of block-rows, which is the same on every machine; wall-clock time is kept, and decides
+    nothing. Full computation is drawn once.
 
     Args:
         settings: What to do.
         tell: Told how far it is.
 
     Raises:
-        PluginError, OptionError: See `TuneSettings`, `foreseer.workbench.search.space_of` and `foreseer.workbench.study.Study`.
+        PluginError, OptionError: See `TuneSettings`, `foreseer.workbench.search.space_of` and
+            `foreseer.workbench.study.Study`.
         NotFiniteError: Samples of full computation are not finite.
-        KeyboardInterrupt: The finished trials are in the study's file, where there is one; the same call goes on.
+        KeyboardInterrupt: The finished trials are in the study's file, where there is one; the same call goes
+            on.
     """
     space = space_of(settings.spec(), settings.ranges)
     workload = load_workload(settings.family, device=settings.device, dtype=settings.dtype)
@@ -171,7 +178,9 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
 
 
 def _settings(settings: TuneSettings, space: Space, sampler: Sampler) -> dict[str, Any]:
-    """What the trials depend on. Neither their number nor where they are kept is part of it, nor how many samples are held out."""
+    """What the trials depend on. Neither their number nor where they are kept is part of it, nor how many
+    samples are held out.
+    """
     return {
         "policy": str(space.spec),
         "search": [str(dimension) for dimension in space.dimensions],

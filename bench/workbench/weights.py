@@ -53,14 +53,16 @@ class LinearWeights:
         """Return the weights of N forecasts of one step.
 
         Args:
-            anchors: ``(N, K)`` step indices of the computed steps, newest first, NaN where there are fewer; K is at most `anchors`.
+            anchors: ``(N, K)`` step indices of the computed steps, newest first, NaN where there are fewer; K
+                is at most `anchors`.
             target: The step to forecast.
 
         Returns:
             ``(N, K)``, 0 where there is no anchor; None where the predictor is not able.
 
         Raises:
-            OptionError: The predictor is not linear: it looks at the features, or returns a forecast instead of weights.
+            OptionError: The predictor is not linear: it looks at the features, or returns a forecast instead
+                of weights.
         """
         self._setup(len(anchors))
         history = History(np.array(anchors, dtype=float), self._no_features)
@@ -78,7 +80,8 @@ class LinearWeights:
         return draft.values
 
     def each(self, anchors: Array, target: int) -> tuple[Array, NDArray[np.bool_]]:
-        """Return the weights of N forecasts of one step, each of a run of its own: a predictor abstains for all rows of a run together.
+        """Return the weights of N forecasts of one step, each of a run of its own: a predictor abstains for
+        all rows of a run together.
 
         Args:
             anchors: As `of` takes them.

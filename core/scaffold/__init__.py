@@ -1,4 +1,5 @@
-"""``foreseer new``: a plugin project that installs, passes its tests and does something, to be changed into something better.
+"""``foreseer new``: a plugin project that installs, passes its tests and does something, to be changed into
+something better.
 
 `names` says what may be made and what it is called, `project` writes it, ``templates`` holds what is written.
 """

@@ -1,4 +1,6 @@
-"""What a new plugin is called: as a project, as a module, as a plugin and as a class; and which names are refused."""
+"""What a new plugin is called: as a project, as a module, as a plugin and as a class; and which names are
+refused.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ __all__ = ["KINDS", "RESERVED", "Names", "names_for"]
 KINDS = ("gate", "predictor", "schedule", "observer")
 
 LONGEST = 40
-"""Characters of a name. The templates' lines hold one of this length; then what they give needs no reformatting."""
+"""Characters of a name. The templates' lines hold one of this length; then what they give needs no
+reformatting.
+"""
 
 PATTERN = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 
@@ -32,7 +36,9 @@ RESERVED = frozenset(
         *("parametrize_policies", "predictor_from", "pytest", "relative_l1", "st", "taylor"),
     }
 )
-"""What a function in a generated module cannot be called: Python's words, and what the module has by that name already."""
+"""What a function in a generated module cannot be called: Python's words, and what the module has by that
+name already.
+"""
 
 
 @attrs.frozen
@@ -43,7 +49,8 @@ class Names:
         project: The distribution and its folder, ``foreseer-my-gate``.
         module: What is imported, ``foreseer_my_gate``.
         plugin: The entry point and its factory, ``my_gate``: what users of foreseer write.
-        cls: The plugin's class, ``MyGate``; it ends in the kind, so that it is none of foreseer's own (``Plan``, ``Probe``).
+        cls: The plugin's class, ``MyGate``; it ends in the kind, so that it is none of foreseer's own
+            (``Plan``, ``Probe``).
     """
 
     project: str
@@ -57,8 +64,9 @@ def names_for(kind: str, name: str, *, allow_taken: bool = False) -> Names:
 
     Args:
         kind: One of `KINDS`.
-        name: Small letters, digits and single hyphens, a letter first: ``"my-gate"``. A leading ``foreseer-`` belongs to
-            the project and the module, and not to the plugin: ``"foreseer-newton"`` brings the plugin ``newton``.
+        name: Small letters, digits and single hyphens, a letter first: ``"my-gate"``. A leading ``foreseer-``
+            belongs to the project and the module, and not to the plugin: ``"foreseer-newton"`` brings the
+                plugin ``newton``.
         allow_taken: Whether the name may be that of something installed.
 
     Raises:
@@ -103,5 +111,6 @@ def _owner(names: Names) -> str:
     if names.module in sys.stdlib_module_names:
         return f"Python itself has a module {names.module!r}"
     spec = importlib.util.find_spec(names.module)
-    # A folder without code, such as a project's own, is a namespace package to Python: it has no origin, and it is in nobody's way.
+    # A folder without code, such as a project's own, is a namespace package to Python: it has no origin, and
+    # it is in nobody's way.
     return f"a module {names.module!r} is installed ({spec.origin})" if spec is not None and spec.origin is not None else ""

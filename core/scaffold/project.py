@@ -70,16 +70,17 @@ def write_project(
         kind: One of ``"gate"``, ``"predictor"``, ``"schedule"``, ``"observer"``.
         name: The project's name; see `foreseer.scaffold.names_for`.
         into: The folder that gets the project's folder.
-        overwrite: Whether existing files that would change may be overwritten. A function is asked once, with all of
-            them, and only if there are any.
+        overwrite: Whether existing files that would change may be overwritten. A function is asked once, with
+            all of them, and only if there are any.
         allow_taken: Whether the name may be that of something installed.
 
     Returns:
-        The files that were written. Files that were there already, with the same text, are left alone and not among them;
-        none are if ``overwrite`` was asked and said no.
+        The files that were written. Files that were there already, with the same text, are left alone and not
+        among them; none are if ``overwrite`` was asked and said no.
 
     Raises:
-        OptionError: The kind is unknown; the name cannot be used or is taken; or files would change and ``overwrite`` is False.
+        OptionError: The kind is unknown; the name cannot be used or is taken; or files would change and
+            ``overwrite`` is False.
         MissingPackageError: Without jinja2 (``pip install 'foreseer[cli]'``).
         OSError: The files cannot be read or written.
     """

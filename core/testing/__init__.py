@@ -9,8 +9,9 @@ The whole test module of a plugin::
     def test_conformance(policy, check):
         check(policy)
 
-Without pytest, `check_policy` returns what each law says; ``foreseer check NAME`` prints it. A policy declares what it can do by plain attributes of its
-plugins (`Capabilities`), and is held to what it declares. Image quality and speed are not examined, nor that an error below a threshold means a good image.
+Without pytest, `check_policy` returns what each law says; ``foreseer check NAME`` prints it. A policy
+declares what it can do by plain attributes of its plugins (`Capabilities`), and is held to what it declares.
+Image quality and speed are not examined, nor that an error below a threshold means a good image.
 """
 
 from foreseer.testing.check import Check, Violation

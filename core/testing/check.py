@@ -1,4 +1,6 @@
-"""A check: one function, one law. Its docstring gives the law in the first line, then why it matters, then a real failure that it would have caught."""
+"""A check: one function, one law. Its docstring gives the law in the first line, then why it matters, then a
+real failure that it would have caught.
+"""
 
 from __future__ import annotations
 
@@ -43,14 +45,16 @@ class Check:
     applies: Callable[[Capabilities], str] = attrs.field(repr=False)
 
     def __call__(self, policy: str | Callable[..., Any] | PolicySpec | Subject) -> str:
-        """Examine a policy. Whatever it does to the process (random numbers, switches of torch, the environment) is undone.
+        """Examine a policy. Whatever it does to the process (random numbers, switches of torch, the
+        environment) is undone.
 
         Returns:
             What was seen, in a few words.
 
         Raises:
             Violation: The law is broken, or the policy raised something while it was examined.
-            SkipTest: The policy takes none of the runs in which it could be examined; pytest and unittest skip the test.
+            SkipTest: The policy takes none of the runs in which it could be examined; pytest and unittest
+                skip the test.
         """
         try:
             with kept():

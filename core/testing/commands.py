@@ -29,7 +29,8 @@ def check(
 
     parse_plugin(name)  # a wrong name is told as what it is
     try:
-        # An observer that writes files, or hypothesis with its folder, leaves nothing behind where the user stands.
+        # An observer that writes files, or hypothesis with its folder, leaves nothing behind where the user
+        # stands.
         with quiet(), tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
             results = check_policy(name, expected_failures=dict(_pair(e) for e in expect or ()))
     except ImportError as error:

@@ -54,7 +54,9 @@ def implements(plugin: object, hooks: Sequence[str]) -> bool:
 
 
 def declared(plugins: Sequence[object], attribute: str, default: Any) -> Any:
-    """The first declaration of an attribute among the plugins that it is read from. What is not a valid one counts for nothing; `misdeclared` says so."""
+    """The first declaration of an attribute among the plugins that it is read from. What is not a valid one
+    counts for nothing; `misdeclared` says so.
+    """
     declaration = DECLARATIONS[attribute]
     for plugin in plugins:
         value = getattr(plugin, attribute, None) if implements(plugin, declaration.hooks) else None
@@ -64,7 +66,9 @@ def declared(plugins: Sequence[object], attribute: str, default: Any) -> Any:
 
 
 def misdeclared(plugin: object) -> Iterator[tuple[str, str]]:
-    """Say what is wrong with a plugin's declarations, and what to write: values of another kind, methods in their place, and names that are nearly one."""
+    """Say what is wrong with a plugin's declarations, and what to write: values of another kind, methods in
+    their place, and names that are nearly one.
+    """
     own = type(plugin).__name__
     names = [name for name, declaration in DECLARATIONS.items() if implements(plugin, declaration.hooks)]
     for name in names:

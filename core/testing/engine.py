@@ -1,4 +1,6 @@
-"""Engine: a policy fits the engine. Rejecting everything is the bare model, the report is true, and parts can be crossed."""
+"""Engine: a policy fits the engine. Rejecting everything is the bare model, the report is true, and parts can
+be crossed.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,11 @@ __all__ = ["CHECKS", "check_accounting", "check_composes", "check_reject_all_is_
 def check_reject_all_is_identity(subject: Subject) -> str:
     """Where everything is rejected, the output is the bare model's, bit for bit.
 
-    Why: to compute is always right. A policy that changes the output even then changes it elsewhere too, and every quality that is measured of it is of two
-    changes.
+    Why: to compute is always right. A policy that changes the output even then changes it elsewhere too, and
+    every quality that is measured of it is of two changes.
 
-    Would have caught: cache-dit with four first and four last blocks of six gives a wrong output even where no step is cached.
+    Would have caught: cache-dit with four first and four last blocks of six gives a wrong output even where
+    no step is cached.
     """
     for cast in range(len(subject.casts)):
         done = play(subject, World(mixed), cast=cast, tamper=reject_all())
@@ -36,13 +39,16 @@ def check_reject_all_is_identity(subject: Subject) -> str:
 
 
 def check_accounting(subject: Subject) -> str:
-    """The report is true: blocks counted by the model are those reported, and no draft was used whose error is above the threshold that is reported.
+    """The report is true: blocks counted by the model are those reported, and no draft was used whose error
+    is above the threshold that is reported.
 
     A gate that has no threshold leaves it NaN, and is not held to one.
 
-    Why: users tune by the report. An error of 0.3 beside a threshold of 0.1 and the word "accepted" teaches them that the numbers mean nothing.
+    Why: users tune by the report. An error of 0.3 beside a threshold of 0.1 and the word "accepted" teaches
+    them that the numbers mean nothing.
 
-    Would have caught: cache-dit's summary goes on reporting the steps [3,4,6] while its contexts drift and others are skipped.
+    Would have caught: cache-dit's summary goes on reporting the steps [3,4,6] while its contexts drift and
+    others are skipped.
     """
     judged = 0
     for cast in range(len(subject.casts)):
@@ -62,12 +68,14 @@ def check_accounting(subject: Subject) -> str:
 
 
 def check_composes(subject: Subject) -> str:
-    """Parts can be crossed: a lone part works with a reference partner, the option ``predictor`` is honoured, and a second provider is refused by name.
+    """Parts can be crossed: a lone part works with a reference partner, the option ``predictor`` is honoured,
+    and a second provider is refused by name.
 
-    Why: a gate is compared with other gates at the same predictor, and the other way round. That is what the parts are apart for.
+    Why: a gate is compared with other gates at the same predictor, and the other way round. That is what the
+    parts are apart for.
 
-    Would have caught: every released method is one bundle; the same gate was written four times for four engines in a month (SeaCache: sglang #36471,
-    vllm-omni #6975 and #6922, diffusers #14663).
+    Would have caught: every released method is one bundle; the same gate was written four times for four
+    engines in a month (SeaCache: sglang #36471, vllm-omni #6975 and #6922, diffusers #14663).
     """
     used = []
     for cast, (name, _) in enumerate(subject.casts):

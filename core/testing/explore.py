@@ -1,6 +1,7 @@
 """hypothesis, as the numeric checks use it: the same examples every time, and no database of them.
 
-hypothesis itself keeps a small cache in ``.hypothesis`` of the working folder; ``HYPOTHESIS_STORAGE_DIRECTORY`` puts it elsewhere.
+hypothesis itself keeps a small cache in ``.hypothesis`` of the working folder;
+``HYPOTHESIS_STORAGE_DIRECTORY`` puts it elsewhere.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ def strategies() -> Any:
 
 
 def explore(*arguments: Any, examples: int = 20) -> Callable[[F], Callable[[], None]]:
-    """Turn a function into one without arguments that tries it with ``examples`` sets of arguments, drawn from the strategies."""
+    """Turn a function into one without arguments that tries it with ``examples`` sets of arguments, drawn
+    from the strategies.
+    """
     hypothesis = need_hypothesis()
     settings = hypothesis.settings(
         max_examples=examples,

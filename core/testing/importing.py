@@ -1,4 +1,6 @@
-"""Another process, into which a plugin's module is imported: what that changed, and what the policy does there."""
+"""Another process, into which a plugin's module is imported: what that changed, and what the policy does
+there.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ def changed_by_import(module: str, file: str) -> tuple[str, ...]:
 
 
 def runs_elsewhere(spec: PolicySpec, seeds: Sequence[int]) -> list[str]:
-    """What the policy does in a process of each hash seed; empty where its factory or its options cannot be sent to one."""
+    """What the policy does in a process of each hash seed; empty where its factory or its options cannot be
+    sent to one.
+    """
     home = home_of(spec)
     try:
         sent = base64.b64encode(pickle.dumps((spec.name, spec.factory, dict(spec.options)))).decode()

@@ -37,12 +37,14 @@ def _where_they_part(first: Play, second: Play) -> str:
 
 
 def check_fresh_sessions(subject: Subject) -> str:
-    """Two sessions of one policy do not meet: run step by step in turn, they give what they give one after the other.
+    """Two sessions of one policy do not meet: run step by step in turn, they give what they give one after
+    the other.
 
     Why: guidance branches, threads and a server's requests are sessions side by side.
 
-    Would have caught: cache-dit patches the class: running a second pipeline of the class overwrites the first one's statistics, and disabling both leaves
-    every later one raising AttributeError. With true guidance on Flux, both branches share one context and nothing is ever skipped.
+    Would have caught: cache-dit patches the class: running a second pipeline of the class overwrites the
+    first one's statistics, and disabling both leaves every later one raising AttributeError. With true
+    guidance on Flux, both branches share one context and nothing is ever skipped.
     """
     for cast in range(len(subject.casts)):
         worlds = World(mixed), World(noise)
@@ -65,8 +67,9 @@ def check_aborted_run(subject: Subject) -> str:
 
     Why: users press stop, and servers cancel requests.
 
-    Would have caught: in cache-dit's transformer-only mode an exception in a callback leaks the state into the next run, which then computes the steps
-    [1,0,0,0,1,1,0,0] of eight instead of the mask. vllm-omni #5882: "without the refresh, cache state leaks across requests".
+    Would have caught: in cache-dit's transformer-only mode an exception in a callback leaks the state into
+    the next run, which then computes the steps [1,0,0,0,1,1,0,0] of eight instead of the mask. vllm-omni
+    #5882: "without the refresh, cache state leaks across requests".
     """
     for cast in range(len(subject.casts)):
         before = play(subject, World(mixed), cast=cast)
@@ -102,15 +105,17 @@ def sets_in_another_order(salt: int) -> Iterator[None]:
 
 
 def check_deterministic(subject: Subject) -> str:
-    """The same inputs give the same bits, whatever the global random numbers, the clocks and the hash seed say.
+    """The same inputs give the same bits, whatever the global random numbers, the clocks and the hash seed
+    say.
 
-    The second run has other seeds, and clocks that leap a day with every reading, so that every step seems to take days. In further ones sites hash
-    otherwise, and a factory that can be imported is run in two processes, of two hash seeds.
+    The second run has other seeds, and clocks that leap a day with every reading, so that every step seems to
+    take days. In further ones sites hash otherwise, and a factory that can be imported is run in two
+    processes, of two hash seeds.
 
     Why: what depends on how fast the machine is can be neither repeated nor compared.
 
-    Would have caught: a context of cache-dit's transformer-only mode lives nine calls of an eight-step run, so that requests drift by one step each: the same
-    request is 0.4% off the first time and 1.2% the fourth.
+    Would have caught: a context of cache-dit's transformer-only mode lives nine calls of an eight-step run,
+    so that requests drift by one step each: the same request is 0.4% off the first time and 1.2% the fourth.
     """
     for cast in range(len(subject.casts)):
         runs = []
@@ -140,13 +145,16 @@ SORTED = "Choose from tuples and dicts, which keep their order, or sort: sets of
 
 
 def check_process_untouched(subject: Subject) -> str:
-    """A run changes nothing that the whole process shares: no global random number is drawn, no switch of torch is left, nor a variable of the environment.
+    """A run changes nothing that the whole process shares: no global random number is drawn, no switch of
+    torch is left, nor a variable of the environment.
 
-    Why: a policy that draws from the global generator changes the image even where it decides nothing, and a comparison with the bare model compares two
-    different noises. One that switches gradients off ends somebody's training.
+    Why: a policy that draws from the global generator changes the image even where it decides nothing, and a
+    comparison with the bare model compares two different noises. One that switches gradients off ends
+    somebody's training.
 
-    Would have caught: ToCa's released code draws the scores of its ``random`` mode from the global generator (``torch.rand``), between those of the sampler.
-    In transformers, gradients that were switched off in one place stayed off, and tests of the Trainer failed (transformers #13257).
+    Would have caught: ToCa's released code draws the scores of its ``random`` mode from the global generator
+    (``torch.rand``), between those of the sampler. In transformers, gradients that were switched off in one
+    place stayed off, and tests of the Trainer failed (transformers #13257).
     """
     for cast in range(len(subject.casts)):
         torch.set_grad_enabled(True)
@@ -164,12 +172,15 @@ def check_process_untouched(subject: Subject) -> str:
 def check_bounded_memory(subject: Subject) -> str:
     """A policy holds no more after 80 steps than after 20.
 
-    What counts are the tensors and arrays that can be reached from its plugins, their classes, their modules and the caches in them.
+    What counts are the tensors and arrays that can be reached from its plugins, their classes, their modules
+    and the caches in them.
 
-    Why: features are large. What grows by one feature a step is out of memory before the run is over, and the session's byte limit does not see it.
+    Why: features are large. What grows by one feature a step is out of memory before the run is over, and the
+    session's byte limit does not see it.
 
-    Would have caught: cache-dit keeps a transformer alive after ``del pipe``: three rebuilds leave three models, their wrappers nested. TaylorSeer, which keeps
-    every module's features, ran out of memory on four 80 GB GPUs (HunyuanVideo #255).
+    Would have caught: cache-dit keeps a transformer alive after ``del pipe``: three rebuilds leave three
+    models, their wrappers nested. TaylorSeer, which keeps every module's features, ran out of memory on four
+    80 GB GPUs (HunyuanVideo #255).
     """
     for cast in range(len(subject.casts)):
         world, sizes = World(mixed), {}

@@ -54,7 +54,8 @@ def check_constant_reproduced(subject: Subject) -> str:
 
     Why: it is the least that a forecast can do. Whoever fails here scales, shifts or rounds every feature.
 
-    Would have caught: diffusers' TaylorSeer stores its factors in bfloat16 by default, which leaves three digits of float32 features.
+    Would have caught: diffusers' TaylorSeer stores its factors in bfloat16 by default, which leaves three
+    digits of float32 features.
     """
     st, seen = strategies(), [0]
 
@@ -74,14 +75,18 @@ def check_constant_reproduced(subject: Subject) -> str:
 
 
 def check_finite_forecast(subject: Subject) -> str:
-    """Of finite features every forecast is finite, whichever of them are zero; and what always was zero is forecast as zero.
+    """Of finite features every forecast is finite, whichever of them are zero; and what always was zero is
+    forecast as zero.
 
-    Tried with zeros in single entries, in whole tokens, in whole rows and everywhere, in single anchors and in all, in 64 bits and, a few steps ahead, in 16.
+    Tried with zeros in single entries, in whole tokens, in whole rows and everywhere, in single anchors and
+    in all, in 64 bits and, a few steps ahead, in 16.
 
-    Why: padding, masked tokens and modules that are initialised with zeros give exact zeros, and one NaN in one entry is a black image.
+    Why: padding, masked tokens and modules that are initialised with zeros give exact zeros, and one NaN in
+    one entry is a black image.
 
-    Would have caught: EasyCache's rate, the change of the output over that of the latent, is 0/0 where neither changed. SpeCa's released error divides by every
-    entry, with 1e-10 added: entries near zero decide for all the others.
+    Would have caught: EasyCache's rate, the change of the output over that of the latent, is 0/0 where
+    neither changed. SpeCa's released error divides by every entry, with 1e-10 added: entries near zero decide
+    for all the others.
     """
     st, seen = strategies(), [0]
     masks = torch.ones(5, ROWS, WIDTH, dtype=torch.float64)
@@ -115,15 +120,19 @@ def check_finite_forecast(subject: Subject) -> str:
 
 
 def check_exact_degree(subject: Subject) -> str:
-    """Polynomials in the step index are forecast exactly up to the declared ``exact_degree``, at any spacing of the anchors.
+    """Polynomials in the step index are forecast exactly up to the declared ``exact_degree``, at any spacing
+    of the anchors.
 
     To four digits of the largest value, with as many anchors as the predictor keeps.
 
-    Why: spacing is where forecasts go wrong, and nothing else shows it: a forecast that is nearly reuse gives nearly the right image.
+    Why: spacing is where forecasts go wrong, and nothing else shows it: a forecast that is nearly reuse gives
+    nearly the right image.
 
-    Would have caught: FoCa takes the difference of the last two features for the slope, without dividing by the steps between them: on a line at interval 3 it
-    is 16% off, where reuse is 8% off; its tests use consecutive anchors only. TaylorSeer of order 2 is not exact on parabolas (cache-dit, diffusers,
-    official code). Hermite polynomials taken at -k instead of +k "survived every end-to-end benchmark, because near-reuse fails safe" (hicache-pp).
+    Would have caught: FoCa takes the difference of the last two features for the slope, without dividing by
+    the steps between them: on a line at interval 3 it is 16% off, where reuse is 8% off; its tests use
+    consecutive anchors only. TaylorSeer of order 2 is not exact on parabolas (cache-dit, diffusers, official
+    code). Hermite polynomials taken at -k instead of +k "survived every end-to-end benchmark, because
+    near-reuse fails safe" (hicache-pp).
     """
     degree = subject.can.exact_degree
     assert degree is not None
@@ -156,12 +165,14 @@ def check_exact_degree(subject: Subject) -> str:
 
 
 def check_linearity(subject: Subject) -> str:
-    """Where ``linear`` is declared, the forecast of a sum is the sum of the forecasts: predict(a F + b G) = a predict(F) + b predict(G).
+    """Where ``linear`` is declared, the forecast of a sum is the sum of the forecasts: predict(a F + b G) = a
+    predict(F) + b predict(G).
 
-    Why: a linear forecast is a few weights. It can be studied in float64 without a model, summed by one kernel, and kept in 16 bits.
+    Why: a linear forecast is a few weights. It can be studied in float64 without a model, summed by one
+    kernel, and kept in 16 bits.
 
-    Would have caught: cache-dit's DMD is a fit, and falls back to a Taylor sum wherever fewer than four evenly spaced anchors exist: two methods under one
-    name, of which one is linear.
+    Would have caught: cache-dit's DMD is a fit, and falls back to a Taylor sum wherever fewer than four
+    evenly spaced anchors exist: two methods under one name, of which one is linear.
     """
     st, seen = strategies(), [0]
 
@@ -188,10 +199,11 @@ def check_linearity(subject: Subject) -> str:
 def check_perfect_draft_accepted(subject: Subject) -> str:
     """A draft that is right to the last bit is accepted, unless the threshold is 0.
 
-    Why: a gate that rejects what is perfect costs its verification and saves nothing; and nobody sees it, for the images are right.
+    Why: a gate that rejects what is perfect costs its verification and saves nothing; and nobody sees it, for
+    the images are right.
 
-    Would have caught: cache-dit never skipped a step on MiniMax-H3 (sglang #33827), and vllm-omni's cache backend was "as slow as no caching at all" (vllm-omni
-    #7335); both went unnoticed.
+    Would have caught: cache-dit never skipped a step on MiniMax-H3 (sglang #33827), and vllm-omni's cache
+    backend was "as slow as no caching at all" (vllm-omni #7335); both went unnoticed.
     """
     perfect = Tamper(evidence=lambda step, shown: attrs.evolve(shown, forecast=shown.computed.clone()))
     seen = 0
@@ -215,7 +227,8 @@ def check_threshold_monotone(subject: Subject) -> str:
 
     Why: users turn this knob, and tuning searches along it.
 
-    Would have caught: Wan2GP #659, where a search for a speed-up of 2.5 returned "threshold 0.01 with gain x1.00".
+    Would have caught: Wan2GP #659, where a search for a speed-up of 2.5 returned "threshold 0.01 with gain
+    x1.00".
     """
     base = subject.spec.options.get("threshold", _default(subject, "threshold"))
     base = 0.1 if base is None else base  # a policy that finds out its own

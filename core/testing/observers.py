@@ -27,16 +27,19 @@ __all__ = ["CHECKS", "check_observer_changes_nothing", "check_observer_is_its_ow
 
 
 def check_observer_survives(subject: Subject) -> str:
-    """An observer watches any run through: of one row or many, of known length or not, interrupted or empty, two in turn; and it changes nothing it is shown.
+    """An observer watches any run through: of one row or many, of known length or not, interrupted or empty,
+    two in turn; and it changes nothing it is shown.
 
-    All of its hooks are called, whether it asks for features and shadow steps or another observer does. What it asks to see does not depend on the order of
-    a set, which is another in every process.
+    All of its hooks are called, whether it asks for features and shadow steps or another observer does. What
+    it asks to see does not depend on the order of a set, which is another in every process.
 
-    Why: an observer that raises is dropped for the rest of the run, and its picture or its file is missing when the run is over. Guidance in two calls is
-    two runs that take turns, so that an observer of a real pipeline is told of both.
+    Why: an observer that raises is dropped for the rest of the run, and its picture or its file is missing
+    when the run is over. Guidance in two calls is two runs that take turns, so that an observer of a real
+    pipeline is told of both.
 
-    Would have caught: nine of the twenty lines of cache-dit's summary say that something cannot be found, and none which guard refused which step. Running a
-    second pipeline overwrites the first one's statistics there.
+    Would have caught: nine of the twenty lines of cache-dit's summary say that something cannot be found, and
+    none which guard refused which step. Running a second pipeline overwrites the first one's statistics
+    there.
     """
     told = 0
     for what, streams in _situations():
@@ -81,11 +84,14 @@ def _situations() -> Iterator[tuple[str, tuple[_Stream, ...]]]:
 
 
 def check_observer_changes_nothing(subject: Subject) -> str:
-    """A run that is watched is the run that is not: the same output, the same decisions, the same random numbers, the same switches of torch.
+    """A run that is watched is the run that is not: the same output, the same decisions, the same random
+    numbers, the same switches of torch.
 
-    Why: a measurement that changes what it measures is none. One random number that an observer draws is another image.
+    Why: a measurement that changes what it measures is none. One random number that an observer draws is
+    another image.
 
-    Would have caught: Lightning runs the callbacks of every installed package in the training loop, with all that they do to it.
+    Would have caught: Lightning runs the callbacks of every installed package in the training loop, with all
+    that they do to it.
     """
     bare = _watched(())
     torch.set_grad_enabled(True)
@@ -103,11 +109,14 @@ def check_observer_changes_nothing(subject: Subject) -> str:
 
 
 def check_observer_is_its_own(subject: Subject) -> str:
-    """What an observer has gathered is in that observer, and goes with it: two of a class share nothing, and nothing is left in the class or the module.
+    """What an observer has gathered is in that observer, and goes with it: two of a class share nothing, and
+    nothing is left in the class or the module.
 
-    Why: two attachments have two observers, and a server has one after the other. A list that all share mixes their runs, and grows for ever.
+    Why: two attachments have two observers, and a server has one after the other. A list that all share mixes
+    their runs, and grows for ever.
 
-    Would have caught: running a second pipeline overwrites the first one's statistics in cache-dit, which keeps them on a class.
+    Would have caught: running a second pipeline overwrites the first one's statistics in cache-dit, which
+    keeps them on a class.
     """
     instead = "Make what it gathers in __init__ or on_run_start: no mutable default argument, no list in the class or the module"
     first, second = subject.spec(), subject.spec()
@@ -169,7 +178,9 @@ class _Stream:
 
 
 def _reports(streams: Sequence[_Stream], observers: Sequence[object]) -> list[Report]:
-    """What comes of streams that take turns, up to their end or an interruption, watched by these and by one who wants to see everything."""
+    """What comes of streams that take turns, up to their end or an interruption, watched by these and by one
+    who wants to see everything.
+    """
     with mock.patch("foreseer.observing.log"):
         sessions = [stream.session((*observers, ReferenceObserver())) for stream in streams]
         with contextlib.suppress(Interrupted):

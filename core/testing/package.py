@@ -1,4 +1,6 @@
-"""Package: importing is free of side effects, hooks are hooks, plugins are told apart, and options are checked before a run begins."""
+"""Package: importing is free of side effects, hooks are hooks, plugins are told apart, and options are
+checked before a run begins.
+"""
 
 from __future__ import annotations
 
@@ -28,14 +30,16 @@ def _always(_: Capabilities) -> str:
 
 
 def check_entry_point(subject: Subject) -> str:
-    """Importing the plugin does nothing: no random number, no device, no global switch of torch, no environment variable, not a line of output.
+    """Importing the plugin does nothing: no random number, no device, no global switch of torch, no
+    environment variable, not a line of output.
 
     Its module is imported in a new process, after torch and foreseer.
 
-    Why: a policy is imported where it is named, in the middle of somebody's program. What its import changes, it changes for the whole program.
+    Why: a policy is imported where it is named, in the middle of somebody's program. What its import changes,
+    it changes for the whole program.
 
-    Would have caught: Lightning adds the callbacks of every installed package to every Trainer: "to unregister the factory, simply uninstall the package".
-    Results then depend on what is installed.
+    Would have caught: Lightning adds the callbacks of every installed package to every Trainer: "to
+    unregister the factory, simply uninstall the package". Results then depend on what is installed.
     """
     home = home_of(subject.spec)
     if home is None:
@@ -55,9 +59,11 @@ def check_hooks_known(subject: Subject) -> str:
 
     None is unknown or unmarked, none is a wrapper, and no argument has a default or is keyword-only.
 
-    Why: a hook that is not one is never called, and nothing says so: the policy computes everything, or accepts everything.
+    Why: a hook that is not one is never called, and nothing says so: the policy computes everything, or
+    accepts everything.
 
-    Would have caught: pluggy passes over a misspelt hook and over an override without its marker, and fills an argument with a default in 1.7 but not in 1.6.
+    Would have caught: pluggy passes over a misspelt hook and over an override without its marker, and fills
+    an argument with a default in 1.7 but not in 1.6.
     """
     plugins = subject.spec()
     hooks = observer_hooks(plugins) if subject.can.observer else policy_hooks(plugins)
@@ -73,12 +79,14 @@ def check_hooks_known(subject: Subject) -> str:
 def check_declarations(subject: Subject) -> str:
     """What it declares can be read: each declaration is a plain value of its kind, under its own name.
 
-    ``exact_degree`` and ``max_draft_steps`` are whole numbers or None, ``linear`` and ``verified`` True or False, ``decide`` "row" or "batch". What is none of
-    these counts for nothing.
+    ``exact_degree`` and ``max_draft_steps`` are whole numbers or None, ``linear`` and ``verified`` True or
+    False, ``decide`` "row" or "batch". What is none of these counts for nothing.
 
-    Why: a declaration is what the other laws hold a policy to. One that is not read promises nothing, and nothing says so.
+    Why: a declaration is what the other laws hold a policy to. One that is not read promises nothing, and
+    nothing says so.
 
-    Would have caught: cache-dit 1.5.3 takes -0.1 for "never" and "0.1" for a number until it is compared with one, in the middle of the run.
+    Would have caught: cache-dit 1.5.3 takes -0.1 for "never" and "0.1" for a number until it is compared with
+    one, in the middle of the run.
     """
     for plugin in subject.spec():
         for did, instead in misdeclared(plugin):
@@ -88,12 +96,14 @@ def check_declarations(subject: Subject) -> str:
 
 
 def check_identity(subject: Subject) -> str:
-    """Every call of the factory builds new plugins, which are told apart by identity: they register side by side, hash, and equal only themselves.
+    """Every call of the factory builds new plugins, which are told apart by identity: they register side by
+    side, hash, and equal only themselves.
 
-    Why: a session builds plugins of its own and throws them away. That is why nothing has to be reset, and why nothing can be stale.
+    Why: a session builds plugins of its own and throws them away. That is why nothing has to be reset, and
+    why nothing can be stale.
 
-    Would have caught: two equal ``@attrs.define`` plugins raise "already registered under a different name" in pluggy, and cannot be hashed; one that holds a
-    tensor raises "Boolean value of Tensor is ambiguous".
+    Would have caught: two equal ``@attrs.define`` plugins raise "already registered under a different name"
+    in pluggy, and cannot be hashed; one that holds a tensor raises "Boolean value of Tensor is ambiguous".
     """
     first, second = subject.spec(), subject.spec()
     instead = "Have the factory build a new one at each call, of a class with @attrs.define(eq=False), or without __eq__"
@@ -131,15 +141,17 @@ def _outside(annotation: Any) -> list[Any]:
 
 
 def check_options(subject: Subject) -> str:
-    """Options are refused before the run where they are wrong: by the factory, with an error that names the option.
+    """Options are refused before the run where they are wrong: by the factory, with an error that names the
+    option.
 
-    For every option that declares a range or a list of words, values just outside and of the wrong kind are tried. A name that the factory does not know is
-    refused, and all its options are named ones: none is swallowed by ``**options``.
+    For every option that declares a range or a list of words, values just outside and of the wrong kind are
+    tried. A name that the factory does not know is refused, and all its options are named ones: none is
+    swallowed by ``**options``.
 
     Why: a misspelt option that is ignored is an experiment with other numbers than the ones in its title.
 
-    Would have caught: cache-dit 1.5.3 ignores ``residual_dif_threshold=0.9`` and goes on with 0.08, takes -0.1 for "never", and finds out in the middle of the
-    run that "0.1" is text.
+    Would have caught: cache-dit 1.5.3 ignores ``residual_dif_threshold=0.9`` and goes on with 0.08, takes
+    -0.1 for "never", and finds out in the middle of the run that "0.1" is text.
     """
     factory, tried = subject.spec.factory, 0
     try:

@@ -20,21 +20,25 @@ Test = TypeVar("Test", bound=Callable[..., None])
 def parametrize_policies(
     policies: Sequence[str | Callable[..., Any] | PolicySpec], *, expected_failures: Mapping[str, str] | None = None
 ) -> Callable[[Test], Test]:
-    """Mark a test function ``(policy, check)`` that calls ``check(policy)``: it runs once for each policy and each law.
+    """Mark a test function ``(policy, check)`` that calls ``check(policy)``: it runs once for each policy and
+    each law.
 
-    Laws that say nothing about a policy (`foreseer.testing.check_policy` lists them as skipped, with the reason) make no test.
+    Laws that say nothing about a policy (`foreseer.testing.check_policy` lists them as skipped, with the
+    reason) make no test.
 
     Args:
-        policies: Names, with options if you like, factories, or `foreseer.PolicySpec`; of policies or of observers.
-        expected_failures: ``check -> why``: laws that these policies break on purpose. Their tests are expected to fail, strictly: one that passes is
-            a failure, since the reason is out of date. Policies that break different laws are marked by calls of their own.
+        policies: Names, with options if you like, factories, or `foreseer.PolicySpec`; of policies or of
+            observers.
+        expected_failures: ``check -> why``: laws that these policies break on purpose. Their tests are
+            expected to fail, strictly: one that passes is a failure, since the reason is out of date.
+                Policies that break different laws are marked by calls of their own.
 
     Returns:
         The mark.
 
     Raises:
-        OptionError: ``expected_failures`` names a check that does not exist; the message has the nearest name; or one that says nothing
-            about any of these policies. Or there is no policy.
+        OptionError: ``expected_failures`` names a check that does not exist; the message has the nearest
+            name; or one that says nothing about any of these policies. Or there is no policy.
         PluginError, OptionError: There is no such policy, or it cannot be built.
         MissingPackageError: Without pytest or hypothesis (``pip install 'foreseer[testing]'``).
 

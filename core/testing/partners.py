@@ -1,4 +1,6 @@
-"""Reference plugins: partners for a policy that brings only one part. Each is as simple as the part can be, so that what fails is the other one."""
+"""Reference plugins: partners for a policy that brings only one part. Each is as simple as the part can be,
+so that what fails is the other one.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +53,9 @@ class ReferenceSchedule:
 
 
 class ReferenceProbe:
-    """The first half of a gate: probe the first block on its real input, and forecast the last. A row is computed after four drafts in a row."""
+    """The first half of a gate: probe the first block on its real input, and forecast the last. A row is
+    computed after four drafts in a row.
+    """
 
     @hookimpl
     def setup(self, run: Run) -> Needs:
@@ -92,7 +96,9 @@ class ReferenceGate:
 
 
 class ReferenceObserver:
-    """Observer: wants to see every feature, and every forecast step computed as well, and does nothing with them."""
+    """Observer: wants to see every feature, and every forecast step computed as well, and does nothing with
+    them.
+    """
 
     @hookimpl
     def features_wanted(self, run: Run) -> tuple[Site, ...]:

@@ -79,8 +79,8 @@ class Play:
 
 
 def run_of(world: World, *, num_steps: int = STEPS, groups: Sequence[int] | None = None, sigmas: bool = False) -> Run:
-    """The shape of a run in a world: timesteps fall from 1000 in equal steps. Without ``sigmas`` there are none, as with every adapter; with, they are a
-    thousandth of the timesteps.
+    """The shape of a run in a world: timesteps fall from 1000 in equal steps. Without ``sigmas`` there are
+    none, as with every adapter; with, they are a thousandth of the timesteps.
     """
     rows = len(world.labels)
     timesteps = tuple(1000.0 * (1 - k / num_steps) for k in range(num_steps))
@@ -172,7 +172,9 @@ def play(
     steps: int | Iterable[int] = STEPS,
     vote: Vote | None = None,
 ) -> Play:
-    """Run a policy from the first step to the last; ``steps`` may list the indices of those in which the stream is called. Arguments as in `rehearse`."""
+    """Run a policy from the first step to the last; ``steps`` may list the indices of those in which the
+    stream is called. Arguments as in `rehearse`.
+    """
     result = rehearse(subject, world, cast=cast, run=run, as_given=as_given, tamper=tamper, vote=vote)
     try:
         for index in range(steps) if isinstance(steps, int) else steps:
@@ -188,7 +190,9 @@ def steps_of(first: Play, second: Play) -> list[int]:
 
 
 def forced(pattern: Mapping[int, Sequence[bool]] | None = None, *, accept: bool = True, rows: int = 3) -> Tamper:
-    """Verdicts that do not depend on the policy: ``pattern`` has the answers of single steps, ``accept`` those of all others."""
+    """Verdicts that do not depend on the policy: ``pattern`` has the answers of single steps, ``accept``
+    those of all others.
+    """
 
     def verdict(step: Step, _: object) -> Verdict:
         answers = torch.tensor((pattern or {}).get(step.index, [accept] * rows))
@@ -209,7 +213,9 @@ def reject_all(rows: int = 3) -> Tamper:
 
 
 def some_rejected(labels: Sequence[int] = (0, 1, 2)) -> Tamper:
-    """Verdicts and plans that have one row of the world computed after the other, so that each has anchors of its own."""
+    """Verdicts and plans that have one row of the world computed after the other, so that each has anchors of
+    its own.
+    """
 
     def due(step: int) -> tuple[bool, ...]:
         return tuple((step + 2 * label) % 5 == 0 for label in labels)
@@ -228,7 +234,8 @@ def all_rejected_in_turn(labels: Sequence[int] = (0, 1, 2)) -> Tamper:
 
 
 class Forecaster:
-    """A policy's predictor on its own: record features at steps of one's choice, and ask for forecasts of others.
+    """A policy's predictor on its own: record features at steps of one's choice, and ask for forecasts of
+    others.
 
     Args:
         subject: The policy.

@@ -21,8 +21,9 @@ CACHE = functools._lru_cache_wrapper
 
 
 def held(plugins: Iterable[object]) -> list[Tensor | np.ndarray[Any, Any]]:
-    """Return the tensors and arrays that can be reached from the plugins: through attributes, slots, containers, closures, bound arguments and caches, and
-    through the variables of their classes and modules. Other modules, and other classes, are not entered.
+    """Return the tensors and arrays that can be reached from the plugins: through attributes, slots,
+    containers, closures, bound arguments and caches, and through the variables of their classes and modules.
+    Other modules, and other classes, are not entered.
     """
     plugins = list(plugins)
     return [thing for thing in _reached([*plugins, *_shared(plugins)]) if isinstance(thing, (Tensor, np.ndarray))]
@@ -41,12 +42,16 @@ def bytes_held(plugins: Iterable[object]) -> int:
 
 
 def left_behind(plugins: Iterable[object]) -> int:
-    """How many entries all containers have that would still be there without the plugins: those of their classes, modules, closures and caches."""
+    """How many entries all containers have that would still be there without the plugins: those of their
+    classes, modules, closures and caches.
+    """
     return sum(len(thing) for thing in _reached(_shared(list(plugins))) if isinstance(thing, CONTAINERS))
 
 
 def _shared(plugins: list[object]) -> list[Any]:
-    """Where a walk of what the plugins share begins: the variables of their classes, and of the modules of these."""
+    """Where a walk of what the plugins share begins: the variables of their classes, and of the modules of
+    these.
+    """
     classes = {type(plugin) for plugin in plugins}
     roots: list[Any] = [vars(cls) for cls in classes]
     for name in {cls.__module__ for cls in classes}:

@@ -31,7 +31,8 @@ class CheckResult:
     Attributes:
         check: Its name.
         group: Its group.
-        status: ``"passed"``; ``"failed"``; ``"expected"``: failed, as ``expected_failures`` says; ``"skipped"``: says nothing about this policy.
+        status: ``"passed"``; ``"failed"``; ``"expected"``: failed, as ``expected_failures`` says;
+            ``"skipped"``: says nothing about this policy.
         message: What was seen where it passed, what is wrong where it failed, why where it was skipped.
         law: The law, in a sentence.
         seconds: How long it took.
@@ -49,16 +50,18 @@ def check_policy(policy: str | Callable[..., Any] | PolicySpec, *, expected_fail
     """Examine a policy, or an observer, by every law.
 
     Args:
-        policy: A name, with options if you like (``"speca:threshold=0.2"``), a factory, or a `foreseer.PolicySpec`.
-        expected_failures: ``check -> why``: laws that the policy breaks on purpose. One that is kept after all, or that says
-            nothing about this policy, is a failure: the reason is out of date.
+        policy: A name, with options if you like (``"speca:threshold=0.2"``), a factory, or a
+            `foreseer.PolicySpec`.
+        expected_failures: ``check -> why``: laws that the policy breaks on purpose. One that is kept after
+            all, or that says nothing about this policy, is a failure: the reason is out of date.
 
     Returns:
-        One result a check, in the order of `CHECKS`. A policy that fails raises nothing here; one that cannot be registered fails ``check_hooks_known``, and
-        the other checks are skipped.
+        One result a check, in the order of `CHECKS`. A policy that fails raises nothing here; one that cannot
+        be registered fails ``check_hooks_known``, and the other checks are skipped.
 
     Raises:
-        OptionError: ``expected_failures`` names a check that does not exist; the message has the nearest name.
+        OptionError: ``expected_failures`` names a check that does not exist; the message has the nearest
+            name.
         PluginError, OptionError: There is no such policy, or it cannot be built.
         MissingPackageError: Without hypothesis (``pip install 'foreseer[testing]'``).
     """

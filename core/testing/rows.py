@@ -25,12 +25,16 @@ TOKENS = 6
 
 
 def _tamper(subject: Subject, labels: Sequence[int] = (0, 1, 2)) -> Tamper | None:
-    """Where all rows share one verdict on purpose, fixed verdicts take its place, and the forecasts are compared."""
+    """Where all rows share one verdict on purpose, fixed verdicts take its place, and the forecasts are
+    compared.
+    """
     return all_rejected_in_turn(labels) if subject.can.decide == "batch" else None
 
 
 def _compare(subject: Subject, alone: Play, other: Play, rows: Sequence[tuple[int, int]], story: str) -> int:
-    """Compare rows of two runs, ``(row of the first, row of the second)``; return how many row-steps were compared."""
+    """Compare rows of two runs, ``(row of the first, row of the second)``; return how many row-steps were
+    compared.
+    """
     fates = [{o.step.index: o for o in p.spy.outcomes} for p in (alone, other)]
     verdicts = [{j.step: j for j in p.spy.judgements} for p in (alone, other)]
     drafts = [{f.step: f for f in p.spy.forecasts} for p in (alone, other)]
@@ -62,14 +66,14 @@ def _compare(subject: Subject, alone: Play, other: Play, rows: Sequence[tuple[in
 def check_row_isolation(subject: Subject) -> str:
     """What one row holds changes nothing for the others.
 
-    The first row, then the last, is filled with NaN, then with white noise; the forecasts, errors, answers and outputs of the others must stay as they are,
-    bit for bit.
+    The first row, then the last, is filled with NaN, then with white noise; the forecasts, errors, answers
+    and outputs of the others must stay as they are, bit for bit.
 
-    Why: an image must not depend on what else is in the batch. Where it does, results cannot be reproduced, and one hard prompt spoils easy ones or lets
-    them through.
+    Why: an image must not depend on what else is in the batch. Where it does, results cannot be reproduced,
+    and one hard prompt spoils easy ones or lets them through.
 
-    Would have caught: diffusers' first-block cache decides by a mean over the batch: one row of 16 that is off by 75% gives a mean of 4.7% and is
-    accepted at a threshold of 5%.
+    Would have caught: diffusers' first-block cache decides by a mean over the batch: one row of 16 that is
+    off by 75% gives a mean of 4.7% and is accepted at a threshold of 5%.
     """
     seen = 0
     for cast in range(len(subject.casts)):
@@ -85,9 +89,11 @@ def check_row_isolation(subject: Subject) -> str:
 def check_row_permutation(subject: Subject) -> str:
     """Rows in another order get the same results, in that order.
 
-    Why: a row has no rank. A policy that looks at the first row only looks right in every test with one sample.
+    Why: a row has no rank. A policy that looks at the first row only looks right in every test with one
+    sample.
 
-    Would have caught: nunchaku's TeaCache in batch mode corrupted every sample but the first (nunchaku #597, #601).
+    Would have caught: nunchaku's TeaCache in batch mode corrupted every sample but the first (nunchaku #597,
+    #601).
     """
     seen = 0
     for cast in range(len(subject.casts)):
@@ -103,10 +109,11 @@ def check_row_subset(subject: Subject) -> str:
 
     Tried with batches of one row, two, three and thirty-three.
 
-    Why: batch size is a matter of throughput. A threshold that is divided by the number of rows, or a mean over them, makes it a matter of quality.
+    Why: batch size is a matter of throughput. A threshold that is divided by the number of rows, or a mean
+    over them, makes it a matter of quality.
 
-    Would have caught: cache-dit decides once a batch: a sample that is never skipped alone at threshold 0.2 is skipped at three steps of eight beside
-    another prompt. diffusers and TeaCache decide likewise.
+    Would have caught: cache-dit decides once a batch: a sample that is never skipped alone at threshold 0.2
+    is skipped at three steps of eight beside another prompt. diffusers and TeaCache decide likewise.
     """
     seen = 0
     for cast in range(len(subject.casts)):
@@ -120,15 +127,17 @@ def check_row_subset(subject: Subject) -> str:
 def check_groups(subject: Subject) -> str:
     """Rows of one sample share one error and one answer, which depend on no other sample.
 
-    With guidance, rows of one sample are spread over the batch; ``run.groups`` says which. The error is that of the whole sample, whatever the samples are
-    called, and whichever stand beside it.
+    With guidance, rows of one sample are spread over the batch; ``run.groups`` says which. The error is that
+    of the whole sample, whatever the samples are called, and whichever stand beside it.
 
-    Why: the two halves of a guidance pair are subtracted from one another and the difference is magnified. A forecast half against a computed one is an
-    error that guidance multiplies. The session merges answers, so that a gate that ignores groups is not wrong but judged by its noisier half, and it
-    behaves otherwise where the halves come in separate calls.
+    Why: the two halves of a guidance pair are subtracted from one another and the difference is magnified. A
+    forecast half against a computed one is an error that guidance multiplies. The session merges answers, so
+    that a gate that ignores groups is not wrong but judged by its noisier half, and it behaves otherwise
+    where the halves come in separate calls.
 
-    Would have caught: cache-dit 1.5.3 on Flux with true guidance is not told that two calls are one sample: they alternate in one context, each is
-    compared with the other, and 0 of 16 are skipped at a threshold of 0.6, silently.
+    Would have caught: cache-dit 1.5.3 on Flux with true guidance is not told that two calls are one sample:
+    they alternate in one context, each is compared with the other, and 0 of 16 are skipped at a threshold of
+    0.6, silently.
     """
     seen = 0
     for groups, cast in itertools.product(((5, 2, 5), (7, 7, 1), (4, 4, 4)), range(len(subject.casts))):
@@ -163,7 +172,9 @@ def check_groups(subject: Subject) -> str:
 
 
 def _company(groups: tuple[int, ...]) -> Iterator[tuple[Feature, tuple[int, ...], tuple[int, ...], str]]:
-    """Other company for the sample of several rows: what the rows compute, which there are, what the samples are called, and that in words."""
+    """Other company for the sample of several rows: what the rows compute, which there are, what the samples
+    are called, and that in words.
+    """
     if len(set(groups)) == 1:
         yield mixed, (0, 1, 2), (0, 0, 0), "where the sample was called otherwise"
         yield mixed, (0, 1, 2, 0, 1), (2, 2, 2, 0, 1), "beside two other samples"

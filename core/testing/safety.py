@@ -1,4 +1,6 @@
-"""Safety: nothing is forecast out of nothing, nothing that is not a number is accepted, and no row is forecast for ever."""
+"""Safety: nothing is forecast out of nothing, nothing that is not a number is accepted, and no row is
+forecast for ever.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,12 @@ LONGEST = 16
 def check_first_step_computed(subject: Subject) -> str:
     """Nothing is planned to be forecast before something was computed.
 
-    Why: there is nothing to forecast from. The session computes such a row whatever the plan says, so that the plan, its reason and the policy's own counters
-    tell something else than what happened.
+    Why: there is nothing to forecast from. The session computes such a row whatever the plan says, so that
+    the plan, its reason and the policy's own counters tell something else than what happened.
 
-    Would have caught: cache-dit 1.5.3 in its documented transformer-only mode counts a context one call too long. From the second request on its first step
-    reuses the residual of the request before, and its summary goes on reporting the steps of the mask.
+    Would have caught: cache-dit 1.5.3 in its documented transformer-only mode counts a context one call too
+    long. From the second request on its first step reuses the residual of the request before, and its summary
+    goes on reporting the steps of the mask.
     """
     worlds: tuple[Feature, ...] = (mixed, constant)
     for feature in worlds:
@@ -67,14 +70,17 @@ def _fill(computed: float | None, forecast: float | None, columns: slice) -> Cal
 
 
 def check_nan_rejected(subject: Subject) -> str:
-    """What is not a number is never accepted: where evidence is NaN or infinite, ``accept`` is False or the error is not finite.
+    """What is not a number is never accepted: where evidence is NaN or infinite, ``accept`` is False or the
+    error is not finite.
 
-    One row of the evidence holds NaN or infinity, wholly or in one entry, on either side or on both; or the computed side is all zero, so that a relative
-    error divides by nothing.
+    One row of the evidence holds NaN or infinity, wholly or in one entry, on either side or on both; or the
+    computed side is all zero, so that a relative error divides by nothing.
 
-    Why: NaN compares False with everything. ``reject = error > threshold`` therefore accepts it, and one bad row spoils every step that follows.
+    Why: NaN compares False with everything. ``reject = error > threshold`` therefore accepts it, and one bad
+    row spoils every step that follows.
 
-    Would have caught: diffusers' first-block cache tests ``diff > threshold``: a residual that is NaN is accepted, and so is 0/0.
+    Would have caught: diffusers' first-block cache tests ``diff > threshold``: a residual that is NaN is
+    accepted, and so is 0/0.
     """
     one, every = slice(0, 1), slice(None)
     sides: tuple[tuple[str, Callable[[float], tuple[float | None, float | None]]], ...] = (
@@ -114,14 +120,16 @@ def _longest(done: Play) -> tuple[int, int, int]:
 
 
 def check_bounded_drafting(subject: Subject) -> str:
-    """No row is forecast for ever: at most ``max_draft_steps`` times in a row where that is declared, and not on and on where features cannot be forecast.
+    """No row is forecast for ever: at most ``max_draft_steps`` times in a row where that is declared, and not
+    on and on where features cannot be forecast.
 
-    With white noise every row is computed again within 17 steps. Where ``max_draft_steps`` is declared, it holds even where every draft is perfect and where
-    single rows were computed in between.
+    With white noise every row is computed again within 17 steps. Where ``max_draft_steps`` is declared, it
+    holds even where every draft is perfect and where single rows were computed in between.
 
     Why: errors add up. A row that is never computed again has left the model.
 
-    Would have caught: cache-dit with a static mask shorter than the run forecasts every step after the mask, silently.
+    Would have caught: cache-dit with a static mask shorter than the run forecasts every step after the mask,
+    silently.
     """
     most, worst = subject.can.max_draft_steps, (0, 0, 0)
     steps = 3 * max(LONGEST, most or 0)
@@ -162,20 +170,26 @@ GRIDS: tuple[tuple[str, dict[str, Any], Sequence[int]], ...] = (
     ("a stream that is called in some steps only", {}, (0, 1, 2, 4, 5, 9, 10, 11, 12, 17, 18, 23)),
     ("more steps than declared", _of(12), range(STEPS)),
 )
-"""What is tried: in words, what the run knows, which steps are evaluated. All else is as in `run_of`: timesteps, and no noise levels."""
+"""What is tried: in words, what the run knows, which steps are evaluated. All else is as in `run_of`:
+timesteps, and no noise levels.
+"""
 
 
 def check_step_grid(subject: Subject) -> str:
-    """Steps are counted, not recognised: any grid of timesteps is run through, or refused in ``setup`` by an error that says what is missing.
+    """Steps are counted, not recognised: any grid of timesteps is run through, or refused in ``setup`` by an
+    error that says what is missing.
 
-    Tried with a number of steps and without, with timesteps and without, with noise levels; with one step, two, and odd numbers of them; with timesteps that
-    come twice (Heun), rise (Lumina), fall from 1 to 0 (flow matching) or are all the same; and with a stream that is not called in every step. No forecast may
-    become NaN where all features are numbers.
+    Tried with a number of steps and without, with timesteps and without, with noise levels; with one step,
+    two, and odd numbers of them; with timesteps that come twice (Heun), rise (Lumina), fall from 1 to 0 (flow
+    matching) or are all the same; and with a stream that is not called in every step. No forecast may become
+    NaN where all features are numbers.
 
-    Why: Heun visits a timestep twice; in Lumina and Z-Image they rise; LTX's condition pipeline gives the same one at every call.
+    Why: Heun visits a timestep twice; in Lumina and Z-Image they rise; LTX's condition pipeline gives the
+    same one at every call.
 
-    Would have caught: diffusers' MagCache counts steps wrongly with Wan 2.2's two transformers: its state is never reset, and calibration never ends (diffusers
-    #14025, #14027). cache-dit without ``num_inference_steps`` is never reset either: the second request has no warm-up.
+    Would have caught: diffusers' MagCache counts steps wrongly with Wan 2.2's two transformers: its state is
+    never reset, and calibration never ends (diffusers #14025, #14027). cache-dit without
+    ``num_inference_steps`` is never reset either: the second request has no warm-up.
     """
     refused = []
     for cast in range(len(subject.casts)):
@@ -199,12 +213,13 @@ def check_step_grid(subject: Subject) -> str:
 
 
 def check_verified(subject: Subject) -> str:
-    """Where ``verified`` is declared, no forecast is used unseen: every row that was not computed was judged in that very step, and accepted.
+    """Where ``verified`` is declared, no forecast is used unseen: every row that was not computed was judged
+    in that very step, and accepted.
 
     Why: "verified" is what a user pays the verification for.
 
-    Would have caught: SpeCa's released code never verifies the first draft after a full step, and measures a step's error to choose what the next one does;
-    the step itself is used all the same.
+    Would have caught: SpeCa's released code never verifies the first draft after a full step, and measures a
+    step's error to choose what the next one does; the step itself is used all the same.
     """
     seen = 0
     for feature in (mixed, constant, noise):

@@ -24,7 +24,9 @@ TENSORS: tuple[tuple[torch.dtype, tuple[int, ...], bool, int | None], ...] = (
     (torch.float32, ONE, True, 6),
     (torch.float32, MANY, True, 6),
 )
-"""Dtypes, rows, whether contiguous, and tokens that are tried: as many as rows, and another number than there are rows or channels."""
+"""Dtypes, rows, whether contiguous, and tokens that are tried: as many as rows, and another number than there
+are rows or channels.
+"""
 
 
 def _worlds() -> list[tuple[str, World]]:
@@ -37,7 +39,9 @@ def _worlds() -> list[tuple[str, World]]:
 
 
 def _as_far_as_it_goes(subject: Subject, world: World, cast: int) -> tuple[list[Forecast], ContractError | None]:
-    """What the policy answered, and the session's refusal if it refused an answer: the answer itself says more."""
+    """What the policy answered, and the session's refusal if it refused an answer: the answer itself says
+    more.
+    """
     done = rehearse(subject, world, cast=cast, tamper=some_rejected(world.labels))
     try:
         for index in range(12):
@@ -52,12 +56,15 @@ def _as_far_as_it_goes(subject: Subject, world: World, cast: int) -> tuple[list[
 def check_forecast_signature(subject: Subject) -> str:
     """There is a forecast for every requested site, of the recorded shape and dtype.
 
-    Weights are float64 ``(rows, anchors)``, finite, and 0 where a row has no anchor. Tried in float64, float32 and bfloat16, with features
-    ``(rows, channels)`` and ``(rows, tokens, channels)``, with one row, three and nine, and with features that are not contiguous.
+    Weights are float64 ``(rows, anchors)``, finite, and 0 where a row has no anchor. Tried in float64,
+    float32 and bfloat16, with features ``(rows, channels)`` and ``(rows, tokens, channels)``, with one row,
+    three and nine, and with features that are not contiguous.
 
-    Why: a forecast in another dtype changes the dtype of everything behind it, or its precision; one of another shape may broadcast.
+    Why: a forecast in another dtype changes the dtype of everything behind it, or its precision; one of
+    another shape may broadcast.
 
-    Would have caught: cache-dit 1.5.3 with another batch size inside one context: the residual of one row is broadcast onto two, without an error.
+    Would have caught: cache-dit 1.5.3 with another batch size inside one context: the residual of one row is
+    broadcast onto two, without an error.
     """
     seen = 0
     for cast in range(len(subject.casts)):
@@ -96,12 +103,14 @@ def _see(forecast: Forecast, name: str, world: World) -> int:
 
 
 def check_verdict_signature(subject: Subject) -> str:
-    """A verdict is one error and one answer per row: ``error (R,)`` float32, ``accept (R,)`` bool, and a threshold that is a number.
+    """A verdict is one error and one answer per row: ``error (R,)`` float32, ``accept (R,)`` bool, and a
+    threshold that is a number.
 
-    Why: a single number for a batch is what keeps a method from deciding row by row; an answer that is not a tensor makes the host wait for the device once
-    more than it has to.
+    Why: a single number for a batch is what keeps a method from deciding row by row; an answer that is not a
+    tensor makes the host wait for the device once more than it has to.
 
-    Would have caught: diffusers' first-block cache decides by ``.item()`` of one mean, once a batch, and stops the host at every step.
+    Would have caught: diffusers' first-block cache decides by ``.item()`` of one mean, once a batch, and
+    stops the host at every step.
     """
     seen = 0
     instead = "Return Verdict(error, accept, threshold) with an error (R,) float32 and an accept (R,) bool, on the device of the evidence, or None"
@@ -127,15 +136,17 @@ def check_verdict_signature(subject: Subject) -> str:
 
 
 def check_plan_valid(subject: Subject) -> str:
-    """A plan can be carried out, whatever the model: its sites are recorded, its probe is a block that there is, ``compute`` has R entries or none.
+    """A plan can be carried out, whatever the model: its sites are recorded, its probe is a block that there
+    is, ``compute`` has R entries or none.
 
-    Tried on models of one, two and six blocks, with and without module parts, with one row, three and nine. A policy may refuse a model in ``setup``, with an
-    error of foreseer's that says why.
+    Tried on models of one, two and six blocks, with and without module parts, with one row, three and nine. A
+    policy may refuse a model in ``setup``, with an error of foreseer's that says why.
 
     Why: a policy meets models that its author has never seen.
 
-    Would have caught: the released TaylorSeer and SpeCa code has a depth of 28 and ``activated_steps = [49]`` written into it. cache-dit's default of eight
-    first blocks exceeds the blocks of FLUX.2-klein, and with four and four of six blocks it computes eight, silently wrong.
+    Would have caught: the released TaylorSeer and SpeCa code has a depth of 28 and ``activated_steps = [49]``
+    written into it. cache-dit's default of eight first blocks exceeds the blocks of FLUX.2-klein, and with
+    four and four of six blocks it computes eight, silently wrong.
     """
     seen, refused = 0, []
     most = max(6, stage_of(subject)[1])
@@ -174,11 +185,14 @@ def _see_plan(plan: Plan, where: str, run: Run) -> None:
 def check_no_mutation(subject: Subject) -> str:
     """What a policy is shown stays as it is, and so does what it has answered.
 
-    The evidence, the history and its anchors are compared before and after; so are the `Weights` that it gave, which the session keeps by identity.
+    The evidence, the history and its anchors are compared before and after; so are the `Weights` that it
+    gave, which the session keeps by identity.
 
-    Why: the probed block's output is the model's own tensor. Whoever writes to it writes into the image, and into the history.
+    Why: the probed block's output is the model's own tensor. Whoever writes to it writes into the image, and
+    into the history.
 
-    Would have caught: cache-dit never skipped a step on MiniMax-H3, because in-place fused kernels destroyed the input that it had kept (sglang #33827).
+    Would have caught: cache-dit never skipped a step on MiniMax-H3, because in-place fused kernels destroyed
+    the input that it had kept (sglang #33827).
     """
     for cast in range(len(subject.casts)):
         done = play(subject, World(mixed), cast=cast, tamper=some_rejected())
@@ -194,13 +208,16 @@ def check_no_mutation(subject: Subject) -> str:
 def check_device(subject: Subject) -> str:
     """Answers live where the evidence and the features live, and no hook makes the host wait for the device.
 
-    A run is made on the device "meta", where tensors have a shape and no numbers: as on a GPU, they cannot be mixed with tensors of the CPU; and whoever reads
-    a number fails, in whichever hook. Verdicts are given in the policy's stead.
+    A run is made on the device "meta", where tensors have a shape and no numbers: as on a GPU, they cannot be
+    mixed with tensors of the CPU; and whoever reads a number fails, in whichever hook. Verdicts are given in
+    the policy's stead.
 
-    Why: the kit runs on a CPU, the model does not. A tensor made without ``device=`` fails in the first judged step of the first user, and each ``.item()``
-    stops the host until the device has done all that it was given.
+    Why: the kit runs on a CPU, the model does not. A tensor made without ``device=`` fails in the first
+    judged step of the first user, and each ``.item()`` stops the host until the device has done all that it
+    was given.
 
-    Would have caught: diffusers' first-block cache decides by ``.item()`` in every step; TeaCache's scripts call ``.cpu().item()`` there.
+    Would have caught: diffusers' first-block cache decides by ``.item()`` in every step; TeaCache's scripts
+    call ``.cpu().item()`` there.
     """
     asked = 0
     for cast in range(len(subject.casts)):

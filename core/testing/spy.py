@@ -1,7 +1,9 @@
-"""A plugin that stands between a session and a policy: it asks the policy, notes what it was asked and what it answered, and may change either.
+"""A plugin that stands between a session and a policy: it asks the policy, notes what it was asked and what
+it answered, and may change either.
 
-A session mends much by itself: it rejects errors that are not finite, computes rows of which nothing was recorded, merges the rows of a sample. So its
-results say little about a policy. The checks look at what the policy answers.
+A session mends much by itself: it rejects errors that are not finite, computes rows of which nothing was
+recorded, merges the rows of a sample. So its results say little about a policy. The checks look at what the
+policy answers.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Forecast:
         sites: What was asked for.
         anchors: ``(R, K)`` what was there.
         answer: As given.
-        values: What the answer comes to at each site, ``(R, ...)``; sites with an answer that is no forecast are left out.
+        values: What the answer comes to at each site, ``(R, ...)``; sites with an answer that is no forecast
+            are left out.
     """
 
     step: int
@@ -59,7 +62,9 @@ class Forecast:
 
 @attrs.frozen(eq=False)
 class Judgement:
-    """One call of ``verify``. ``computed`` and ``forecast`` are copies of what was shown at ``site``; ``answer`` is what was given."""
+    """One call of ``verify``. ``computed`` and ``forecast`` are copies of what was shown at ``site``;
+    ``answer`` is what was given.
+    """
 
     step: int
     site: Site

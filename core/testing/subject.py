@@ -31,11 +31,13 @@ class Capabilities:
     Attributes:
         hooks: The hooks that it implements.
         observer: Whether it is an observer; then nothing below is set.
-        exact_degree: Polynomials in the step index up to this degree are forecast exactly; None where nothing is promised.
+        exact_degree: Polynomials in the step index up to this degree are forecast exactly; None where nothing
+            is promised.
         linear: Whether a forecast is linear in the recorded features; False where that is not declared.
         verified: Whether it promises that no forecast is used unseen.
         max_draft_steps: Most forecasts in a row that a row may get; None where nothing is promised.
-        decide: ``"row"`` where each sample is judged by itself, ``"batch"`` where it is declared that all rows share one verdict.
+        decide: ``"row"`` where each sample is judged by itself, ``"batch"`` where it is declared that all
+            rows share one verdict.
         options: Names of the options of its factory.
     """
 
@@ -66,8 +68,8 @@ class Subject:
     Attributes:
         spec: The policy and its options.
         can: What it declares.
-        casts: Named ways to make it whole: each adds the reference plugins that the policy lacks. One, as a rule; two for a lone predictor, which is
-            tried under a schedule and under a gate.
+        casts: Named ways to make it whole: each adds the reference plugins that the policy lacks. One, as a
+            rule; two for a lone predictor, which is tried under a schedule and under a gate.
     """
 
     spec: PolicySpec
@@ -84,7 +86,8 @@ def subject_of(policy: str | Callable[..., Any] | PolicySpec) -> Subject:
     """Look a policy over.
 
     Args:
-        policy: A name, with options if you like (``"speca:threshold=0.2"``), a factory, or a `PolicySpec`; of a policy or of an observer.
+        policy: A name, with options if you like (``"speca:threshold=0.2"``), a factory, or a `PolicySpec`; of
+            a policy or of an observer.
 
     Raises:
         PluginError: There is no such plugin, or it breaks the rules of registration.

@@ -1,4 +1,6 @@
-"""What a process shares: random numbers, torch's switches, the environment. A plugin must leave it as it was, and so does the kit."""
+"""What a process shares: random numbers, torch's switches, the environment. A plugin must leave it as it was,
+and so does the kit.
+"""
 
 from __future__ import annotations
 
@@ -58,7 +60,9 @@ def changed_since(before: dict[str, Any]) -> list[str]:
 
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
-    """Put everything back at the end, whatever happened: a wrong policy must not spoil the tests that follow it."""
+    """Put everything back at the end, whatever happened: a wrong policy must not spoil the tests that follow
+    it.
+    """
     before = snapshot()
     try:
         yield

@@ -22,15 +22,19 @@ HISTORY = "Forecast from history.features and history.anchors as they are given 
 
 
 def check_only_computed_is_committed(subject: Subject) -> str:
-    """Only what was computed is remembered: nothing of a forecast, or of a step that was not computed, reaches a later forecast.
+    """Only what was computed is remembered: nothing of a forecast, or of a step that was not computed,
+    reaches a later forecast.
 
-    Three things are tried with white noise. What the model would have computed in forecast steps is changed: no forecast may change. A predictor that was asked
-    in between must answer as one that was not. After a run, no plugin may hold a tensor that it was shown: the session keeps the features.
+    Three things are tried with white noise. What the model would have computed in forecast steps is changed:
+    no forecast may change. A predictor that was asked in between must answer as one that was not. After a
+    run, no plugin may hold a tensor that it was shown: the session keeps the features.
 
-    Why: errors of forecasts that are fed back grow with every step. And what a plugin keeps by itself is seen by no byte limit, no storage dtype and no device.
+    Why: errors of forecasts that are fed back grow with every step. And what a plugin keeps by itself is seen
+    by no byte limit, no storage dtype and no device.
 
-    Would have caught: DMD's fallback in cache-dit takes its differences against the anchor before the last one, since its own copy is shifted too late: on
-    1 + 0.5 t with anchors 0, 1, 2, 5 it forecasts 4.167 and 4.833 instead of 4.0 and 4.5.
+    Would have caught: DMD's fallback in cache-dit takes its differences against the anchor before the last
+    one, since its own copy is shifted too late: on 1 + 0.5 t with anchors 0, 1, 2, 5 it forecasts 4.167 and
+    4.833 instead of 4.0 and 4.5.
     """
     for cast in range(len(subject.casts)):
         base = play(subject, World(noise), cast=cast, tamper=some_rejected())
@@ -77,14 +81,17 @@ def _ask_in_between(subject: Subject, cast: int) -> None:
 
 
 def check_ragged_anchors(subject: Subject) -> str:
-    """Each row is forecast from its own anchors: what a batch forecasts after rows were computed at different steps is what each row's own run forecasts.
+    """Each row is forecast from its own anchors: what a batch forecasts after rows were computed at different
+    steps is what each row's own run forecasts.
 
-    Tried with features ``(rows, tokens, channels)`` that have as many tokens as rows, and in a run with noise levels.
+    Tried with features ``(rows, tokens, channels)`` that have as many tokens as rows, and in a run with noise
+    levels.
 
-    Why: as soon as a gate decides row by row, rows have different histories. Whoever takes the first row's anchors for all is right until then.
+    Why: as soon as a gate decides row by row, rows have different histories. Whoever takes the first row's
+    anchors for all is right until then.
 
-    Would have caught: nunchaku's TeaCache in batch mode, which corrupted samples 1 and up and took a "batch-aware" rewrite (nunchaku #597, #601). Released
-    methods decide once a batch, where this cannot show.
+    Would have caught: nunchaku's TeaCache in batch mode, which corrupted samples 1 and up and took a
+    "batch-aware" rewrite (nunchaku #597, #601). Released methods decide once a batch, where this cannot show.
     """
     st, seen = strategies(), [0]
 

@@ -67,23 +67,29 @@ class _Voter:
 
 
 def _uneven(site: Site, step: float) -> Tensor:
-    """Smooth in the first half of the columns and rough in the second: the two processes see different errors."""
+    """Smooth in the first half of the columns and rough in the second: the two processes see different
+    errors.
+    """
     rough = noise(site, step) * torch.tensor([1e-3, 1e-2, 1.0], dtype=torch.float64)[:, None]
     rough[:, : WIDTH // 2] = 0
     return exponential(site, step) + rough
 
 
 def check_vote(subject: Subject) -> str:
-    """Two processes that each hold half of a sample's tokens come to one verdict, or refuse in an error that says why.
+    """Two processes that each hold half of a sample's tokens come to one verdict, or refuse in an error that
+    says why.
 
-    The run is made twice at once, on the two halves, with an all-reduce between them that adds up. Then a gate that takes part in the vote is given the same
-    totals beside tokens of its own that are near the truth and far from it, small and large: its answers must be the same.
+    The run is made twice at once, on the two halves, with an all-reduce between them that adds up. Then a
+    gate that takes part in the vote is given the same totals beside tokens of its own that are near the truth
+    and far from it, small and large: its answers must be the same.
 
-    Why: under context parallelism the next all-to-all inside the model waits for both. If one computes and the other forecasts, the run hangs. The session
-    votes on the verdicts of gates that do not vote themselves; a gate that takes part of its answer from ``evidence.error`` and part from its own arithmetic
+    Why: under context parallelism the next all-to-all inside the model waits for both. If one computes and
+    the other forecasts, the run hangs. The session votes on the verdicts of gates that do not vote
+    themselves; a gate that takes part of its answer from ``evidence.error`` and part from its own arithmetic
     has voted, and is not voted on.
 
-    Would have caught: diffusers' first-block cache decides by each process's own tokens, and deadlocks under context parallelism.
+    Would have caught: diffusers' first-block cache decides by each process's own tokens, and deadlocks under
+    context parallelism.
     """
     judged = 0
     for cast in range(len(subject.casts)):

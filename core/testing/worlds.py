@@ -1,6 +1,8 @@
-"""Toy worlds: denoisers whose features are known in closed form, so that what a policy should have answered is known too.
+"""Toy worlds: denoisers whose features are known in closed form, so that what a policy should have answered
+is known too.
 
-All arithmetic is float64 and element by element, so that a row's numbers do not depend, not even in the last bit, on which rows stand beside it.
+All arithmetic is float64 and element by element, so that a row's numbers do not depend, not even in the last
+bit, on which rows stand beside it.
 """
 
 from __future__ import annotations
@@ -36,10 +38,14 @@ __all__ = [
 ROWS, WIDTH, DEPTH, PARTS = 3, 12, 5, ("attn", "mlp")
 
 MANY = (2, 0, 1, 2, 1, 2, 1, 2, 2, 2, 2, 0, 1, 0, 2, 0, 0, 0, 1, 1, 0, 1, 2, 0, 2, 0, 0, 2, 0, 1, 1, 0, 1)
-"""A batch of many more rows than there are. In no period, up to its length, do rows repeat: who looks at the first k rows alone is seen."""
+"""A batch of many more rows than there are. In no period, up to its length, do rows repeat: who looks at the
+first k rows alone is seen.
+"""
 
 Feature = Callable[[Site, float], Tensor]
-"""``(site, step) -> (ROWS, WIDTH)`` float64: what the part computes at that step, for every row that there is. Never written to."""
+"""``(site, step) -> (ROWS, WIDTH)`` float64: what the part computes at that step, for every row that there
+is. Never written to.
+"""
 
 
 class Interrupted(RuntimeError):  # noqa: N818  # nothing went wrong
@@ -112,9 +118,11 @@ def replaced(feature: Feature, row: int, other: Feature | float) -> Feature:
 
 
 class World:
-    """A denoiser given by the features of its blocks' parts; satisfies `foreseer.backbone.Backbone`. Its inputs are the step index.
+    """A denoiser given by the features of its blocks' parts; satisfies `foreseer.backbone.Backbone`. Its
+    inputs are the step index.
 
-    A block's output is the residual stream: the sum of its parts and of all before it. Without parts, it is the block's own feature.
+    A block's output is the residual stream: the sum of its parts and of all before it. Without parts, it is
+    the block's own feature.
 
     Args:
         feature: What each part computes.
@@ -125,7 +133,8 @@ class World:
         device: Where they are; "meta" has shapes and no numbers.
         contiguous: False lays every feature out transposed in memory.
         columns: Which of the entries this process holds.
-        tokens: Lay each row's entries out as ``(tokens, WIDTH / tokens)``, as most models do; None leaves them ``(WIDTH,)``.
+        tokens: Lay each row's entries out as ``(tokens, WIDTH / tokens)``, as most models do; None leaves
+            them ``(WIDTH,)``.
         square: Lay tokens out in two dimensions, ``(2, tokens / 2, WIDTH / tokens)``.
         fails_at: Step at which the model raises `Interrupted`, or None.
 
@@ -243,7 +252,9 @@ class World:
         record: Collection[Site],
         substitute: Mapping[Site, Tensor],
     ) -> Tensor:
-        """Compute a block, with those of its parts replaced that are substituted; what was computed goes into ``features``."""
+        """Compute a block, with those of its parts replaced that are substituted; what was computed goes into
+        ``features``.
+        """
         sites = [Site(block, part) for part in self._parts] or [Site(block)]
         if self._parts:
             for site in sites:

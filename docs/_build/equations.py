@@ -1,4 +1,6 @@
-"""Equations: an mkdocs hook that turns what `pymdownx.arithmatex` found between dollar signs into MathML, so that no page needs a script for it."""
+"""Equations: an mkdocs hook that turns what `pymdownx.arithmatex` found between dollar signs into MathML, so
+that no page needs a script for it.
+"""
 
 from __future__ import annotations
 

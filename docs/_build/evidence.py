@@ -1,4 +1,5 @@
-"""Writes docs/evidence.md from the committed results: every figure in it is read from a file, and each section says which command made that file.
+"""Writes docs/evidence.md from the committed results: every figure in it is read from a file, and each
+section says which command made that file.
 
     python docs/_build/evidence.py            write docs/evidence.md
     python docs/_build/evidence.py --check    fail if it would change
@@ -36,7 +37,9 @@ SECTIONS = {
     "peers_flux": "Peers on the FLUX-shaped model",
     "peers_wan": "Peers on the Wan-shaped model",
 }
-"""Folder of results, which is the name of its settings file, and heading. Two may share a settings file's stem only if they are one."""
+"""Folder of results, which is the name of its settings file, and heading. Two may share a settings file's
+stem only if they are one.
+"""
 
 HEAD = """# Evidence
 

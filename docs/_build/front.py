@@ -1,4 +1,6 @@
-"""Peers and policies point by point: each point of a peer's front beside the best policies that compute no more."""
+"""Peers and policies point by point: each point of a peer's front beside the best policies that compute no
+more.
+"""
 
 from __future__ import annotations
 
@@ -70,7 +72,8 @@ def front_of(lanes: Sequence[LaneResult]) -> list[LaneResult]:
 
 
 def points_of_peers(results: Results, batch: int, *, least: float = 7.0, most: float = 36.0) -> Iterator[Point]:
-    """Yield every point of every peer's front. Lanes that failed, or drew something else altogether, are on none.
+    """Yield every point of every peer's front. Lanes that failed, or drew something else altogether, are on
+    none.
 
     Args:
         results: With peers.

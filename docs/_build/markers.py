@@ -1,4 +1,5 @@
-"""Generated parts of the documentation: an mkdocs hook that replaces markers when the site is built, so that nothing generated is kept and nothing goes stale.
+"""Generated parts of the documentation: an mkdocs hook that replaces markers when the site is built, so that
+nothing generated is kept and nothing goes stale.
 
 A marker is a comment alone on its line:
 
@@ -33,7 +34,9 @@ WIDTH = "96"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Replace the markers of one page. Raises mkdocs' `PluginError`, which ends the build, naming page and marker."""
+    """Replace the markers of one page. Raises mkdocs' `PluginError`, which ends the build, naming page and
+    marker.
+    """
 
     def replaced(match: re.Match[str]) -> str:
         try:

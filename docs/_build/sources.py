@@ -1,7 +1,7 @@
 """Where mkdocstrings finds the sources: an mkdocs hook that lays them out as they are imported.
 
-`pyproject.toml` maps the folders of the repository to `foreseer` and its subpackages. mkdocstrings reads files and not that mapping, so a folder of links
-shows it the result.
+`pyproject.toml` maps the folders of the repository to `foreseer` and its subpackages. mkdocstrings reads
+files and not that mapping, so a folder of links shows it the result.
 """
 
 from __future__ import annotations

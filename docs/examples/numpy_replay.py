@@ -1,6 +1,8 @@
-"""Policies on recorded features, with numpy and without a model: what each would have computed, and how far off its forecasts would have been.
+"""Policies on recorded features, with numpy and without a model: what each would have computed, and how far
+off its forecasts would have been.
 
-The features are made up here. Yours are arrays ``(steps, rows, ...)`` of each block's output, recorded once, for example with `numpy.savez`.
+The features are made up here. Yours are arrays ``(steps, rows, ...)`` of each block's output, recorded once,
+for example with `numpy.savez`.
 """
 
 import contextlib

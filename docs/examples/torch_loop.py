@@ -1,4 +1,6 @@
-"""A sampling loop in plain PyTorch: `Blocks` says how your blocks are run, and every installed policy drives them."""
+"""A sampling loop in plain PyTorch: `Blocks` says how your blocks are run, and every installed policy drives
+them.
+"""
 
 # ruff: noqa: D102  # `foreseer.Backbone` documents the methods
 import contextlib
@@ -10,7 +12,9 @@ from foreseer import OUTPUT, Evidence, Pass, Site
 
 
 class Blocks:
-    """Satisfies `foreseer.Backbone`. A feature is a block's output ``(R, width)``; inputs are ``(x, t)``; ``block(index, h, t)`` runs a block."""
+    """Satisfies `foreseer.Backbone`. A feature is a block's output ``(R, width)``; inputs are ``(x, t)``;
+    ``block(index, h, t)`` runs a block.
+    """
 
     def __init__(self, block, depth):
         self.block, self.depth, self.sites = block, depth, tuple(map(Site, range(depth)))

@@ -1,11 +1,13 @@
 """A gate that is given a share of the work, and not a threshold.
 
-A threshold belongs to a model, a metric and a sampler; a share of the work belongs to the user. This gate probes the first block in every step, as
-CG-Taylor does, and computes a sample where the errors that it has gathered since it was last computed are large *for this sample*. How large that is,
-it finds out on the way: each row has a scale of its own, set by the first error measured and pulled along so that the row keeps pace.
+A threshold belongs to a model, a metric and a sampler; a share of the work belongs to the user. This gate
+probes the first block in every step, as CG-Taylor does, and computes a sample where the errors that it has
+gathered since it was last computed are large *for this sample*. How large that is, it finds out on the way:
+each row has a scale of its own, set by the first error measured and pulled along so that the row keeps pace.
 
-The account comes out because it is simple. In every step behind the warm-up a row is probed, for 1 block, or computed, for all L of them. Then a run of T
-steps with m computed ones costs T + (L - 1) m blocks a row, and a budget of B blocks pays for m = (B - T) // (L - 1).
+The account comes out because it is simple. In every step behind the warm-up a row is probed, for 1 block, or
+computed, for all L of them. Then a run of T steps with m computed ones costs T + (L - 1) m blocks a row, and
+a budget of B blocks pays for m = (B - T) // (L - 1).
 """
 
 from __future__ import annotations
@@ -43,7 +45,8 @@ def computed_steps(fraction: float, *, steps: int, depth: int) -> int:
 
 @attrs.define(eq=False)
 class _Row:
-    """What is kept for a row. Rows of one group have the same errors and the same fate, and so the same account.
+    """What is kept for a row. Rows of one group have the same errors and the same fate, and so the same
+    account.
 
     Attributes:
         left: Computed steps that it may still have.
@@ -60,9 +63,11 @@ class _Row:
         return min(self.left / remaining, 1.0)
 
     def allowed(self, remaining: int) -> float:
-        """What the errors may add up to in this step: as much as they gather from one computed step to the next, at this pace.
+        """What the errors may add up to in this step: as much as they gather from one computed step to the
+        next, at this pace.
 
-        Inf where the budget is used up. Before anything was measured 1, which refuses only a forecast that is no better than zero.
+        Inf where the budget is used up. Before anything was measured 1, which refuses only a forecast that is
+        no better than zero.
         """
         if not self.left:
             return math.inf
@@ -79,10 +84,11 @@ class _Row:
 
 @attrs.define(eq=False)
 class BudgetGate:
-    """Gate: probe the first block in every step, and compute a row's share of the steps where its errors are largest.
+    """Gate: probe the first block in every step, and compute a row's share of the steps where its errors are
+    largest.
 
-    Every row is also probed in the steps in which it can no longer be computed: in a batch the probe runs for the others anyway, and a row must cost, and
-    get, what it would alone.
+    Every row is also probed in the steps in which it can no longer be computed: in a batch the probe runs for
+    the others anyway, and a row must cost, and get, what it would alone.
 
     Attributes:
         fraction: Share of the block-rows of computing everything, in (0, 1].
@@ -141,7 +147,9 @@ class BudgetGate:
 
     @hookimpl
     def verify(self, step: Step, evidence: Evidence) -> Verdict:
-        """Errors gathered since a row was last computed, this one included, over what the row is allowed. So one threshold, 1, stands for all rows."""
+        """Errors gathered since a row was last computed, this one included, over what the row is allowed. So
+        one threshold, 1, stands for all rows.
+        """
         error = evidence.error(relative_l1, groups=self._groups)
         gathered = error + error.new_tensor([row.gathered for row in self._rows])
         share = gathered / error.new_tensor([row.allowed(self._steps - step.index) for row in self._rows])
@@ -174,7 +182,9 @@ def budget(
         fraction: Block-rows, over those of computing everything; the probes count.
         predictor: Another predictor, by name or factory.
         max_order: Order of the forecasts.
-        target: ``"last_block"``: its output is forecast, and the head of the current step runs. ``"output"``: the denoiser's output is.
-        warmup_steps: Computed steps at the start; fewer, and a note in the report, where the budget does not pay for them.
+        target: ``"last_block"``: its output is forecast, and the head of the current step runs. ``"output"``:
+            the denoiser's output is.
+        warmup_steps: Computed steps at the start; fewer, and a note in the report, where the budget does not
+            pay for them.
     """
     return BudgetGate(fraction, target, warmup_steps), predictor_from(predictor, max_order=max_order, warmup_steps=warmup_steps)

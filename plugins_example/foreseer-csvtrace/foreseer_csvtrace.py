@@ -31,9 +31,11 @@ COLUMNS = (
 
 
 class CsvTrace:
-    """Observer: appends one line per step, and closes the file behind it, so that a run that is killed keeps what it wrote and none leaves it open.
+    """Observer: appends one line per step, and closes the file behind it, so that a run that is killed keeps
+    what it wrote and none leaves it open.
 
-    A file that exists is continued: each run gets the next number. Streams of one sampling (conditional, unconditional) are runs of their own.
+    A file that exists is continued: each run gets the next number. Streams of one sampling (conditional,
+    unconditional) are runs of their own.
 
     Args:
         path: The file; it and its folder are made when the first run starts.
@@ -81,7 +83,9 @@ class CsvTrace:
 
 
 def _last_run(path: Path) -> int:
-    """Number of the last run in the file, 0 where there is none. Raises `OptionError` for a file with other columns: appending would garble it."""
+    """Number of the last run in the file, 0 where there is none. Raises `OptionError` for a file with other
+    columns: appending would garble it.
+    """
     if not path.exists() or path.stat().st_size == 0:
         return 0
     with path.open(newline="", encoding="utf-8") as file:

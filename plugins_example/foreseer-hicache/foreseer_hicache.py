@@ -1,17 +1,22 @@
 """HiCache (arXiv 2508.16984): TaylorSeer's differences on a basis of scaled Hermite polynomials.
 
-TaylorSeer forecasts a feature x steps ahead as sum_i D_i x^i / i!, with D_i the i-th backward difference. HiCache puts
+TaylorSeer forecasts a feature x steps ahead as sum_i D_i x^i / i!, with D_i the i-th backward difference.
+HiCache puts
 
     h_i(x) = s^i H_i(s x),    H_0 = 1,  H_1 = 2x,  H_{n+1} = 2x H_n - 2n H_{n-1}
 
-in the place of x^i: the physicists' Hermite polynomials, contracted by a scale s in (0, 1) both in argument and in value. Written from the paper's
-description. What follows from the formula, and is easily got wrong:
+in the place of x^i: the physicists' Hermite polynomials, contracted by a scale s in (0, 1) both in argument
+and in value. Written from the paper's description. What follows from the formula, and is easily got wrong:
 
-- *The offset is positive.* The step to forecast lies x > 0 steps after the newest anchor, and D_1 is (newest - before) / gap. Evaluated at -x the odd
-  orders turn round. Pictures hardly show it, since what is left is close to reuse; a test on a straight line does.
-- *The slope is damped.* Order 1 is D_1 2 s^2 x: half of the line's slope at s = 0.5, the line itself at s = sqrt(1/2), beyond it more than the line.
-- *The anchor is not hit.* h_2(0) = -2 s^2, so that from order 2 on the forecast at x = 0 is not the newest feature.
-- *Steps are a unit.* The polynomials are not homogeneous: counting steps in twos gives another forecast. x is in steps, as TaylorSeer's is.
+- *The offset is positive.* The step to forecast lies x > 0 steps after the newest anchor, and D_1 is (newest
+  - before) / gap. Evaluated at -x the odd orders turn round. Pictures hardly show it, since what is left is
+    close to reuse; a test on a straight line does.
+- *The slope is damped.* Order 1 is D_1 2 s^2 x: half of the line's slope at s = 0.5, the line itself at s =
+  sqrt(1/2), beyond it more than the line.
+- *The anchor is not hit.* h_2(0) = -2 s^2, so that from order 2 on the forecast at x = 0 is not the newest
+  feature.
+- *Steps are a unit.* The polynomials are not homogeneous: counting steps in twos gives another forecast. x is
+  in steps, as TaylorSeer's is.
 """
 
 from __future__ import annotations
@@ -55,7 +60,8 @@ def hicache_weights(anchors: tuple[float, ...], target: float, *, max_order: int
     (1.25, -0.25)
     """
     newest = anchors[0]
-    # One step ahead x^i is 1: there, TaylorSeer's forecast of order i less that of order i - 1 is D_i / i!, quirks of spacing and ramp-up included.
+    # One step ahead x^i is 1: there, TaylorSeer's forecast of order i less that of order i - 1 is D_i / i!,
+    # quirks of spacing and ramp-up included.
     ahead = [taylor_weights(anchors, newest + 1, max_order=order, warmup_steps=warmup_steps) for order in range(max_order + 1)]
     weights = [0.0] * len(ahead[-1])
     weights[0] = 1.0

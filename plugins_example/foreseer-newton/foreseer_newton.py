@@ -1,8 +1,9 @@
 """Newton's form: the polynomial through a row's last computed features, evaluated at the step to forecast.
 
-TaylorSeer puts backward differences into a Taylor sum, which is exact to degree 1 whatever its order. The polynomial
-through the same features is exact to its order, at any spacing of the computed steps. Exact is not the same as better:
-its weights grow faster with the order, and with them whatever in the features is not smooth.
+TaylorSeer puts backward differences into a Taylor sum, which is exact to degree 1 whatever its order. The
+polynomial through the same features is exact to its order, at any spacing of the computed steps. Exact is not
+the same as better: its weights grow faster with the order, and with them whatever in the features is not
+smooth.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def newton_weights(anchors: tuple[float, ...], target: float, *, max_order: int)
 
 @checked
 def newton(*, max_order: Annotated[int, at_least(0)] = 2) -> LinearPredictor:
-    """Predictor: the polynomial through the last computed features (Newton's backward form), exact to its order.
+    """Predictor: the polynomial through the last computed features (Newton's backward form), exact to its
+    order.
 
     Args:
         max_order: Highest degree. 0 is reuse; 1 is the same line as TaylorSeer's; from 2 on the two differ.

@@ -22,7 +22,9 @@ WORLDS = {
 
 
 def replay(kinds, *, steps, depth, seed=0):
-    """A host of recorded features, one kind of trajectory for each row, and the same for a row whatever stands beside it."""
+    """A host of recorded features, one kind of trajectory for each row, and the same for a row whatever
+    stands beside it.
+    """
     features = {}
     for block in range(depth):
         rows = []
@@ -53,7 +55,9 @@ def test_conformance(policy, check):
     st.integers(1, 4),
 )
 def test_every_row_ends_within_one_step_of_the_target_and_never_above(kinds, fraction, steps, depth, warmup):
-    """Whatever the features do: target - L < spent <= target blocks a row. Or the budget is refused, and the fraction that the message names is not."""
+    """Whatever the features do: target - L < spent <= target blocks a row. Or the budget is refused, and the
+    fraction that the message names is not.
+    """
     host = replay(kinds, steps=steps, depth=depth)
     if computed_steps(fraction, steps=steps, depth=depth) < 1:
         with pytest.raises(foreseer.OptionError, match=f"{steps} steps with {depth} blocks") as refused:
@@ -91,7 +95,9 @@ def test_a_jump_is_computed_where_it_happens():
 
 
 def test_errors_may_be_multiplied_by_anything():
-    """A threshold does not transfer from model to model; here there is none to transfer: only ratios of errors count."""
+    """A threshold does not transfer from model to model; here there is none to transfer: only ratios of
+    errors count.
+    """
 
     def steps(size):
         features = {foreseer.Site(b): 1e3 + size * np.sin(0.02 * np.arange(40) ** 1.5)[:, None, None] * np.ones((40, 1, 4)) for b in range(6)}

@@ -36,7 +36,9 @@ def test_weights_sum_to_one(steps, x, order, scale):
 
 @given(st.integers(1, 8), st.integers(1, 6), st.integers(1, 4), scales)
 def test_at_constant_spacing_it_is_the_published_sum(gap, x, order, scale):
-    """F + sum_i D_i / i! h_i(x), with D_i = (backward difference of order i) / gap^i, on features without any structure."""
+    """F + sum_i D_i / i! h_i(x), with D_i = (backward difference of order i) / gap^i, on features without any
+    structure.
+    """
     features = np.random.default_rng(0).normal(size=order + 1)  # newest first
     steps = tuple(float(gap * i) for i in reversed(range(order + 1)))
     weights = hicache_weights(steps, steps[0] + x, max_order=order, scale=scale)
@@ -49,7 +51,9 @@ def test_at_constant_spacing_it_is_the_published_sum(gap, x, order, scale):
 
 @given(anchors.filter(lambda steps: len(steps) > 1), ahead, st.integers(1, 4), scales)
 def test_it_looks_forward(steps, x, order, scale):
-    """A line that rises is forecast above its newest value, by 2 s^2 of what is due. Evaluated at -x it would come out below, and no picture would tell."""
+    """A line that rises is forecast above its newest value, by 2 s^2 of what is due. Evaluated at -x it would
+    come out below, and no picture would tell.
+    """
     weights = hicache_weights(steps, steps[0] + x, max_order=order, scale=scale)
     assert np.dot(weights, steps[: len(weights)]) == pytest.approx(steps[0] + 2 * scale**2 * x, abs=1e-6)
 
