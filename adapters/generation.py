@@ -1,7 +1,8 @@
 """One sampling of a denoiser: its steps, and whose each call of a model is.
 
-A stream is what belongs together over the steps. It is told by what the host calls it, else by the text that it brings, else by its place in the step.
-Never one history for two things: a forecast for one window from another's features looks like a picture.
+A stream is what belongs together over the steps. It is told by what the host calls it, else by the text that
+it brings, else by its place in the step. Never one history for two things: a forecast for one window from
+another's features looks like a picture.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ __all__ = ["MOST_CALLS", "Generation", "Place"]
 
 NAMELESS = re.compile(r"(^| )call \d+$")
 MOST_CALLS = 8
-"""Calls of one model within a step. More are not a sampling loop: somebody else uses the model, or its text changes with every call."""
+"""Calls of one model within a step. More are no loop: others use the model, or its text always changes."""
 CHANGING = 4
 """In how many steps texts must have come that never came again, before texts are taken to tell nothing."""
 TOO_MANY = f"more than {MOST_CALLS} of one model in a step, or as many texts of which none came again"
@@ -119,7 +120,8 @@ class Generation:
         sigmas: ``(T,)`` noise levels, or None.
         groups: As in `foreseer.Attachment.run`; of calls that do not say their own.
         stream: What to call a stream that nothing else names.
-        steps_by_itself: A call begins a step where its stream was called in this step already, or its timestep is another. Else `step` does.
+        steps_by_itself: A call begins a step where its stream was called in this step already, or its
+            timestep is another. Else `step` does.
         times: Says the timesteps when they are asked for; None takes ``timesteps``.
 
     Attributes:
@@ -167,7 +169,7 @@ class Generation:
             )
 
     def step(self) -> None:
-        """Begin the next step. Call it before each evaluation of the denoiser, however many calls of the model that takes."""
+        """Begin the next step. Call it once before the step's calls of the model, however many those are."""
         self.index += 1
         self._time = None
         for calls in self._calls.values():
@@ -179,7 +181,7 @@ class Generation:
         """Say whose the calls of the model inside are.
 
         Args:
-            stream: A name that is the same in every step, such as ``"cond"``; empty to tell it by its text or place.
+            stream: A name that is the same in every step (``"cond"``); empty to tell it by text or place.
             groups: Which rows are one sample, as in `foreseer.Attachment.run`; None takes the generation's.
 
         Raises:
@@ -235,7 +237,7 @@ class Generation:
         return Place(self.number, self.index, stream or self._stream, kind, number.changed)
 
     def _begins(self, calls: _Calls, known: list[str], kind: object, time: Time | None) -> bool:
-        """A loop of one's own does not say so: where the timestep is another, or else where a stream's turn comes again."""
+        """Whether a step begins, which no loop says: its timestep is another, or a stream's turn comes again."""
         if self.index < 0:
             return True
         if self._per_step > 1:
@@ -287,7 +289,7 @@ def _belongs(name: str, base: str) -> bool:
 
 
 def _repeats(timesteps: tuple[float, ...] | None) -> int:
-    """How many calls a step has by a list of timesteps: n if each comes n times in a row, 0 where the calls must tell, 1 where nobody can."""
+    """Calls of a step by a list of timesteps: n if each comes n times in a row, 0 ask the calls, 1 unknown."""
     if not timesteps or len(timesteps) < 2:
         return 1
     lengths = {len(list(same)) for _, same in itertools.groupby(timesteps)}

@@ -24,15 +24,19 @@ __all__ = ["Abandoned", "RaggedError", "Unlike", "Walk"]
 
 
 class Unlike(BaseException):
-    """Ends a pass in which something is shaped otherwise than what was learnt about such calls. The text says what. Not an Exception, as `Abandoned`."""
+    """Ends a pass in which something is shaped otherwise than what was learnt about such calls. The text says
+    what. Not an Exception, as `Abandoned`.
+    """
 
 
 class RaggedError(UnsupportedModelError):
-    """Some rows of a batch are shaped otherwise when they are alone: a model cuts its texts to the longest of a call. The text says which."""
+    """Some rows of a batch are shaped otherwise when they are alone: a model cuts its texts to the longest of
+    a call. The text says which.
+    """
 
 
 class Abandoned(BaseException):
-    """Ends a pass that need not go on: its draft was rejected, or its output is forecast. Not an Exception, so that no host swallows it on the way."""
+    """Ends a pass that need not go on. Not an Exception, so that no host swallows it on the way."""
 
 
 class Walk:
@@ -174,7 +178,8 @@ class Walk:
                     output, self.rows, hidden=hidden, shards=self._shards, second=wire in self._anatomy.wires.second, what=self._name(index)
                 )
             except UnsupportedModelError:
-                # Where the model's output stands in for the last block, nobody needs to know what the others return.
+                # Where the model's output stands in for the last block, nobody needs to know what the others
+                # return.
                 if self._anatomy.claims(site) and (site in self._record or not self._anatomy.output_for_last):
                     raise
                 return output
@@ -201,7 +206,9 @@ class Walk:
             raise RaggedError(f"{self.rows} of the {self._whole} rows arrive at the first block in another shape when they are alone")
 
     def _see(self, site: Site, layouts: dict[Any, Layout], output: Any, what: str, *, key: Any = None) -> None:
-        """Record what was computed, if it is what the layout says. What nobody but an observer wants to see is left out where it is something else."""
+        """Record what was computed, if it is what the layout says. What nobody but an observer wants to see
+        is left out where it is something else.
+        """
         key = site if key is None else key
         try:
             if key not in layouts:
@@ -252,7 +259,9 @@ class Walk:
         return forecast
 
     def _ask(self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any], computed: Tensor, forecast: Tensor) -> bool:
-        """Show the evidence to the judge, without the tokens that only fill up a row: how many they are depends on the rows beside it."""
+        """Show the evidence to the judge, without the tokens that only fill up a row: how many they are
+        depends on the rows beside it.
+        """
         assert self._judge is not None
         kept = kept_tokens(self._anatomy.block(site.block), args, kwargs, computed)
         if kept is not None:
@@ -261,7 +270,9 @@ class Walk:
         return self._judge(Evidence(site, computed, forecast))
 
     def _try_assemblies(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Compare the ways of putting the block together from its recorded parts with what it returned, bit for bit."""
+        """Compare the ways of putting the block together from its recorded parts with what it returned, bit
+        for bit.
+        """
         parts = self._anatomy.parts_at(index)
         if parts is None or not parts.assemblies or not all(Site(index, part) in self.features for part in parts.modules):
             return

@@ -1,7 +1,7 @@
 """What a benchmark found, as it lies in ``results.json``: the schema, and how it is read and written.
 
-Figures per sample are lists in the order of the samples; where a figure does not exist it is None, and an infinite PSNR (the sample is the same) is
-``inf``, which the file writes as the text "inf".
+Figures per sample are lists in the order of the samples; where a figure does not exist it is None, and an
+infinite PSNR (the sample is the same) is ``inf``, which the file writes as the text "inf".
 """
 
 from __future__ import annotations
@@ -89,8 +89,8 @@ class Unit:
         steps: ``(B,)`` steps that were computed for each; a fraction where a peer computes parts of a step.
         block_rows: Blocks evaluated x rows, over the run.
         figures: By name, see `FIGURES`: ``(B,)`` numbers.
-        seconds: Of each timed run of the lane on this batch, as `foreseer.bench.clock.Took` counts them; empty
-            where it was not timed. In results of schema 1.0 they are by the clock.
+        seconds: Of each timed run of the lane on this batch, as `foreseer.bench.clock.Took` counts them;
+            empty where it was not timed. In results of schema 1.0 they are by the clock.
         full_seconds: Of full computation beside each of them.
         clock_seconds: Of each timed run, by the clock; empty in results of schema 1.0.
         stalled: Of schema 1.0: timed pairs that were repeated, because the machine stood still meanwhile.
@@ -124,7 +124,8 @@ class Counted:
         flops: Floating point operations of the sampling.
         peak_bytes: Most bytes alive at once.
         peak_how: What was counted: ``"tensors"`` or ``"cuda allocator"``.
-        held_bytes: Bytes still alive at the end of the sampling, before a peer is disabled; 0 in results that did not count them.
+        held_bytes: Bytes still alive at the end of the sampling, before a peer is disabled; 0 in results that
+            did not count them.
     """
 
     flops: int
@@ -139,17 +140,22 @@ class LaneResult:
 
     Attributes:
         name: Unique among the lanes of one batch size.
-        kind: ``"full"``, ``"policy"``, ``"peer"``, or ``"fewer"``: the bare model with fewer steps. ``"static"`` and
-            ``"hindsight"``: schedules that were planned on these samples, see `foreseer.workbench.headroom`.
+        kind: ``"full"``, ``"policy"``, ``"peer"``, or ``"fewer"``: the bare model with fewer steps.
+            ``"static"`` and ``"hindsight"``: schedules that were planned on these samples, see
+            `foreseer.workbench.headroom`.
         batch: Samples that were drawn together.
         num_steps: Denoising steps of the loop.
         method: Name of the policy or peer; empty for the bare model.
-        options: Its options: all of them, defaults included, so that lanes can be compared without the version that made them.
+        options: Its options: all of them, defaults included, so that lanes can be compared without the
+            version that made them.
         units: What is finished, by the batch's number.
         counted: Cost of the first batch.
-        frechet: Frechet distance to the data over all finished samples; None for fewer than two, or where a sample is not finite.
-        reports: Of the first batch: for each stream the run's account, as `foreseer.Report.to_dict` writes it.
-        error: Where the lane failed, in one line; what was finished before stays, and the same command tries the rest again.
+        frechet: Frechet distance to the data over all finished samples; None for fewer than two, or where a
+            sample is not finite.
+        reports: Of the first batch: for each stream the run's account, as `foreseer.Report.to_dict` writes
+            it.
+        error: Where the lane failed, in one line; what was finished before stays, and the same command tries
+            the rest again.
     """
 
     name: str
@@ -214,7 +220,8 @@ class Results:
         git: Commit of foreseer, and whether files were changed since; empty outside of a checkout.
         depth: Blocks of the model.
         lanes: In the order in which they are shown.
-        batches: Which samples are drawn together, by batch size as text, where that was chosen; empty where they are drawn in their order.
+        batches: Which samples are drawn together, by batch size as text, where that was chosen; empty where
+            they are drawn in their order.
         published: What papers printed.
         finished: Whether everything that was asked for is there.
     """
@@ -247,16 +254,19 @@ class Results:
         return next(lane for lane in self.lanes if lane.kind == "full" and lane.batch == batch)
 
     def cost(self, lane: LaneResult) -> float:
-        """Return the block-rows of a lane over those of full computation, on the batches that the lane finished; NaN where there are none."""
+        """Return the block-rows of a lane over those of full computation, on the batches that the lane
+        finished; NaN where there are none.
+        """
         done = {unit.number for unit in lane.units}
         full = sum(unit.block_rows for unit in self.full(lane.batch).units if unit.number in done)
         return lane.block_rows / full if full else math.nan
 
     def speedup(self, lane: LaneResult) -> float:
-        """Return the median of a lane's measured speed-ups: 1 for full computation, NaN where it was not timed.
+        """Return the median of a lane's measured speed-ups: 1 for full computation, NaN where it was not
+        timed.
 
-        It is NaN, too, where it is more than the saved blocks allow: the machine was busy. What peers skip inside
-        of blocks sets no such limit.
+        It is NaN, too, where it is more than the saved blocks allow: the machine was busy. What peers skip
+        inside of blocks sets no such limit.
         """
         if lane.kind == "full" or not lane.ratios:
             return 1.0 if lane.kind == "full" else math.nan
@@ -265,7 +275,7 @@ class Results:
     def save(self, folder: Path) -> Path:
         """Write ``results.json``, whole or not at all."""
         path = folder / FILE
-        # written after every unit: indented, json would leave its fast encoder, and megabytes would take seconds
+        # written after every unit: indented, json leaves its fast encoder, and megabytes take seconds
         write_whole(path, json.dumps(plain(self), allow_nan=False) + "\n")
         return path
 
@@ -274,7 +284,7 @@ class Results:
         """Read results from a folder or file.
 
         Raises:
-            OptionError: There are none, they are not JSON, or they are of another major version of the schema.
+            OptionError: There are none, they are not JSON, or their schema is another major version.
         """
         file = path / FILE if path.is_dir() else path
         try:

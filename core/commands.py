@@ -45,7 +45,8 @@ def show(
     distribution, _, short = name.rpartition(":")
     listing = next(p for p in list_plugins(group) if p.name == short and distribution in ("", p.distribution))
     text, meanings = read_docstring(inspect.getdoc(factory) or "")
-    summary, _, description = text.partition("\n")
+    summary, _, description = text.partition("\n\n")
+    summary = " ".join(summary.split())
     options = options_of(factory, meanings)
     if as_json:
         facts: dict[str, Any] = {"name": listing.name, "distribution": listing.distribution, "version": listing.version, "target": listing.target}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import difflib
 import functools
-import inspect
 import os
 import re
 import sys
@@ -21,7 +20,7 @@ from typing import Any
 import attrs
 
 from foreseer.errors import OptionError, PluginError, PolicyConflictError
-from foreseer.sources import docstring_of
+from foreseer.sources import docstring_of, first_paragraph
 from foreseer.versions import GROUP as CONTRACTS
 from foreseer.versions import contracts_stated, why_incompatible
 
@@ -91,7 +90,7 @@ class Listing:
         """First line of the factory's docstring, read from its source; the package's own summary where there
         is none. Imports nothing.
         """
-        line = inspect.cleandoc(docstring_of(self.target)).split("\n", 1)[0]
+        line = first_paragraph(docstring_of(self.target))
         if line or self._entry.dist is None:
             return line
         return str((self._entry.dist.metadata.get_all("Summary") or [""])[0])

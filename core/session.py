@@ -92,7 +92,8 @@ class Session:
     def step(
         self, *, index: int | None = None, timestep: float | None = None, sigma: float | None = None, computed_because: str = ""
     ) -> Generator[Ask, Pass, Any]:
-        """Evaluate the denoiser once, row by row computed or forecast. Returns its output, in the host's form.
+        """Evaluate the denoiser once, row by row computed or forecast. Returns its output, in the host's
+        form.
 
         Args:
             index: Of the step, where the stream skipped some. None, or what is too small, takes the next.

@@ -12,7 +12,7 @@ import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 
-__all__ = ["docstring_of", "module_exists"]
+__all__ = ["docstring_of", "first_paragraph", "module_exists"]
 
 FOLLOWED = 4
 """How many re-exports (``from .gate import gate`` in an ``__init__``) are followed."""
@@ -40,6 +40,11 @@ def docstring_of(target: str) -> str:
         else:
             return ""
     return ""
+
+
+def first_paragraph(docstring: str) -> str:
+    """Return what a docstring says first, in one line."""
+    return " ".join(inspect.cleandoc(docstring).split("\n\n", 1)[0].split())
 
 
 def module_exists(target: str) -> bool:

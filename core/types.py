@@ -1,7 +1,7 @@
 """The values that pass between a host, the engine and the plugins.
 
-All of them are frozen. `R` is the number of rows (batch entries) of a denoiser call, `T` the number of steps of a run,
-`L` the number of blocks, `K` the number of anchors kept per row.
+All of them are frozen. `R` is the number of rows (batch entries) of a denoiser call, `T` the number of steps
+of a run, `L` the number of blocks, `K` the number of anchors kept per row.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class Run:
     Attributes:
         depth: Number of blocks, L.
         rows: Batch entries of each call, R.
-        groups: ``(R,)`` sample of each row. Rows of one group are one sample (concatenated guidance) and share one
-            fate.
+        groups: ``(R,)`` sample of each row. Rows of one sample (concatenated guidance) share one fate.
         num_steps: Evaluations that the run will make, T; None where the caller did not say.
         timesteps: ``(T,)`` as given to the model, or None.
         sigmas: ``(T,)`` noise levels, or None.
         sites: Every site that the host can record and forecast, in execution order.
-        stream: Which of several calls per step this run follows (``"cond"``, ``"uncond"``); empty where there is one.
-        model: Which model it is, as its host says: class and hash of the configuration; empty where it does not say.
+        stream: Which of several calls per step this run follows (``"cond"``); empty where there is one.
+        model: Class of the model and hash of its configuration; empty where the host does not say.
         scheduler: Which scheduler steps it, likewise; empty for a loop of the caller's own.
-        start: Steps of the sampling that were over when this run began: 0, but for a stream that is first called later, or that begins anew.
-            ``num_steps``, ``timesteps`` and ``sigmas`` are those from there on.
+        start: Steps of the sampling that were over when this run began: 0, but for a stream that is first
+            called later, or that begins anew. ``num_steps``, ``timesteps`` and ``sigmas`` are those from
+            there on.
     """
 
     depth: int
@@ -78,7 +78,9 @@ class Run:
         return f"the run was declared with {self.num_steps} steps: later evaluations are computed"
 
     def whole(self) -> Run:
-        """Return the sampling that it is a part of; of one that began before it, neither timesteps nor noise levels are known."""
+        """Return the sampling that it is a part of; of one that began before it, neither timesteps nor noise
+        levels are known.
+        """
         if not self.start:
             return self
         steps = None if self.num_steps is None else self.start + self.num_steps
@@ -111,11 +113,13 @@ class Needs:
     """What a plugin wants the session to keep.
 
     Attributes:
-        sites: Sites to record in every computed row. A gate or schedule names those that it will forecast; a predictor
-            leaves this empty and serves whatever sites the gate asks for.
-        anchors: How many computed features to keep per row, >= 1: at ``sites``, or at every recorded site where
-            ``sites`` is empty. Or a number for each site, ``{Site(0): 1, Site(27): 3}``, whose sites are then recorded.
-        note: A sentence for the report, or several, where the plugin had to do something else than it was asked.
+        sites: Sites to record in every computed row. A gate or schedule names those that it will forecast; a
+            predictor leaves this empty and serves whatever sites the gate asks for.
+        anchors: How many computed features to keep per row, >= 1: at ``sites``, or at every recorded site
+            where ``sites`` is empty. Or a number for each site, ``{Site(0): 1, Site(27): 3}``, whose sites
+            are then recorded.
+        note: A sentence for the report, or several, where the plugin had to do something else than it was
+            asked.
     """
 
     sites: tuple[Site, ...] = ()
@@ -158,8 +162,9 @@ class Probe:
 
     Attributes:
         block: Which block, 0..L-1.
-        on: ``"input"``: blocks 0..block run on the real input, and the work is kept when rows are rejected (CG-Taylor).
-            ``"draft"``: that block alone runs, on its forecast input; on rejection the work is lost (SpeCa).
+        on: ``"input"``: blocks 0..block run on the real input, and the work is kept when rows are rejected
+            (CG-Taylor). ``"draft"``: that block alone runs, on its forecast input; on rejection the work is
+            lost (SpeCa).
     """
 
     block: int
@@ -189,10 +194,11 @@ class Evidence:
 
     Attributes:
         site: The probed block's output.
-        computed: ``(R, ...)`` what the block computed; on its real input or on its draft input, as the probe says.
+        computed: ``(R, ...)`` what the block computed; on its real input or on its draft input, as the probe
+            says.
         forecast: ``(R, ...)`` same shape and dtype: what the forecast says.
-        vote: Where several processes share a sample's tokens, and ``computed`` and ``forecast`` hold this process's: adds
-            a tensor of any shape up over all of them. None where there is nobody to ask.
+        vote: Where several processes share a sample's tokens, and ``computed`` and ``forecast`` hold this
+            process's: adds a tensor of any shape up over all of them. None where there is nobody to ask.
     """
 
     site: Site
@@ -201,11 +207,13 @@ class Evidence:
     vote: Callable[[Tensor], Tensor] | None = attrs.field(default=None, repr=False)
 
     def error(self, metric: Metric, *, groups: Sequence[int] | None = None) -> Tensor:
-        """Return the error per row, ``(R,)`` float32, of the whole sample, whichever part of its tokens this process holds.
+        """Return the error per row, ``(R,)`` float32, of the whole sample, whichever part of its tokens this
+        process holds.
 
-        This is the way to an error in a gate. ``metric(evidence.computed, evidence.forecast)`` is the same on one process;
-        on several it is this process's tokens only, and the session then takes the strictest of all verdicts. A method, and
-        not one more argument to hand on, because an argument that only matters on several GPUs is the one that is forgotten.
+        This is the way to an error in a gate. ``metric(evidence.computed, evidence.forecast)`` is the same on
+        one process; on several it is this process's tokens only, and the session then takes the strictest of
+        all verdicts. A method, and not one more argument to hand on, because an argument that only matters on
+        several GPUs is the one that is forgotten.
 
         Args:
             metric: One of `foreseer.metrics`, or your own `foreseer.metrics.Metric`.
@@ -219,8 +227,8 @@ class Verdict:
     """A gate's answer.
 
     Attributes:
-        error: ``(R,)`` float32, non-negative. Where it is not finite the session rejects the row, whatever ``accept``
-            says.
+        error: ``(R,)`` float32, non-negative. Where it is not finite the session rejects the row, whatever
+            ``accept`` says.
         accept: ``(R,)`` bool: True where the draft may be used.
         threshold: What the error was held against; for the report.
     """
@@ -235,8 +243,8 @@ class Weights:
     """A forecast that is linear in the recorded features; the session does the sum.
 
     Attributes:
-        values: ``(R, K)`` float64: the weight of each row's K newest anchors, newest first. Columns beyond a row's
-            anchors must be 0.
+        values: ``(R, K)`` float64: the weight of each row's K newest anchors, newest first. Columns beyond a
+            row's anchors must be 0.
     """
 
     values: NDArray[np.float64] = attrs.field(repr=False)
@@ -252,8 +260,9 @@ class Weights:
         """Apply a function of one row's anchors to every row.
 
         Args:
-            function: ``(anchors, target) -> weights``. ``anchors`` holds the step indices of the row's anchors,
-                newest first, as many as there are; ``weights`` has at most as many entries (the rest are 0).
+            function: ``(anchors, target) -> weights``. ``anchors`` holds the step indices of the row's
+                anchors, newest first, as many as there are; ``weights`` has at most as many entries (the rest
+                are 0).
             anchors: ``(R, K)`` step indices, newest first, NaN where a row has fewer.
             target: The step index to forecast.
         """
@@ -271,12 +280,13 @@ class Weights:
 
 @attrs.frozen(eq=False)
 class History:
-    """What a predictor may look at: the anchors of each row, and the recorded features for the few that need tensors.
+    """What a predictor may look at: each row's anchors, and recorded features for the few that need them.
 
     Attributes:
-        anchors: ``(R, K)`` float64 step indices of the rows' computed steps, newest first, NaN where a row has fewer.
-        features: ``site -> (K, R, ...)`` recorded features, newest first, zero where a row has fewer. Builds a copy:
-            a linear predictor should return `Weights` instead. Never write to it.
+        anchors: ``(R, K)`` float64 step indices of the rows' computed steps, newest first, NaN where a row
+            has fewer.
+        features: ``site -> (K, R, ...)`` recorded features, newest first, zero where a row has fewer. Builds
+            a copy: a linear predictor should return `Weights` instead. Never write to it.
     """
 
     anchors: NDArray[np.float64] = attrs.field(repr=False)
@@ -284,4 +294,4 @@ class History:
 
 
 Drafts = Mapping[Site, Weights | Tensor]
-"""What ``predict_features`` returns: for each requested site its weights, or the forecast ``(R, ...)`` itself."""
+"""What ``predict_features`` returns: for each requested site its weights, or the forecast ``(R, ...)``."""

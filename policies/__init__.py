@@ -1,4 +1,6 @@
-"""The built-in policies, and the small parts that they are recipes over. They come through the same entry points as anybody's."""
+"""The built-in policies, and the small parts that they are recipes over. They come through the same entry
+points as anybody's.
+"""
 
 from foreseer.policies._cg_taylor import FirstBlockGate, cg_taylor
 from foreseer.policies._planned import GatedSchedule, Schedule, planned

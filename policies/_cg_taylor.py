@@ -1,4 +1,6 @@
-"""CG-Taylor (arXiv 2508.02240): forecast the last block's output, and trust it where the first block's forecast was right."""
+"""CG-Taylor (arXiv 2508.02240): forecast the last block's output, and trust it where the first block's
+forecast was right.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +22,9 @@ __all__ = ["FirstBlockGate", "cg_taylor"]
 
 @attrs.define(eq=False)
 class FirstBlockGate:
-    """Gate: run block 0 on the step's real input, and accept the forecast of the last block where that of block 0 was within
-    ``threshold`` of what block 0 computed. On rejection block 0's output is kept, and the other blocks run.
+    """Gate: run block 0 on the step's real input, and accept the forecast of the last block where that of
+    block 0 was within ``threshold`` of what block 0 computed. On rejection block 0's output is kept, and the
+    other blocks run.
 
     The first ``warmup_steps`` steps and the last are computed. There is no limit to drafts in a row.
 

@@ -1,4 +1,6 @@
-"""A schedule that was planned for this model, scheduler and number of steps, or written by hand; alone, or under a gate."""
+"""A schedule that was planned for this model, scheduler and number of steps, or written by hand; alone, or
+under a gate.
+"""
 
 from __future__ import annotations
 

@@ -39,7 +39,8 @@ def threshold_at(progress: float, *, threshold: float, decay: float, floor: floa
 
 @attrs.define(eq=False, kw_only=True)
 class DraftGate:
-    """Gate: draft every step, compute one deep block on its draft input, and accept where the draft of its output was within the threshold.
+    """Gate: draft every step, compute one deep block on its draft input, and accept where the draft of its
+    output was within the threshold.
 
     Attributes:
         threshold, decay, floor: tau_k = max(threshold * decay^(k/T), floor).

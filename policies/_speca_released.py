@@ -1,4 +1,6 @@
-"""SpeCa as its released DiT code runs, quirk by quirk, for comparison with published samples. `speca` is the paper's method."""
+"""SpeCa as its released DiT code runs, quirk by quirk, for comparison with published samples. `speca` is the
+paper's method.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""TaylorSeer (arXiv 2503.06923): compute at a fixed interval, forecast in between. Also `reuse` (its order 0) and `none`."""
+"""TaylorSeer (arXiv 2503.06923): compute at a fixed interval, forecast in between. Also `reuse` (its order 0)
+and `none`.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,9 @@ __all__ = ["Everything", "Interval", "none", "reuse", "taylorseer"]
 
 @attrs.define(eq=False)
 class Interval:
-    """Schedule: compute the first ``warmup_steps`` steps, then every ``interval``-th (released code: full iff k < W or c = N - 1, with
-    c steps since the last full one). No step is judged and the last one is not forced.
+    """Schedule: compute the first ``warmup_steps`` steps, then every ``interval``-th (released code: full iff
+    k < W or c = N - 1, with c steps since the last full one). No step is judged and the last one is not
+    forced.
 
     Attributes:
         interval: Steps from one computed step to the next, N.

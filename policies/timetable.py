@@ -94,7 +94,9 @@ class Timetable:
             raise OptionError(f"planned: the plan was made for other runs: {'; '.join(found)}; plan again for this one, or write {' and '.join(asked)}")
 
     def _refuse_tail(self, num_steps: int) -> None:
-        """A list that ends long before the run does was written for a shorter one, and would forecast all the rest."""
+        """A list that ends long before the run does was written for a shorter one, and would forecast all the
+        rest.
+        """
         assert self.steps is not None
         last, text = self.steps[-1], "+".join(map(str, self.steps))
         if last >= num_steps or num_steps - 1 - last > (self.longest(None) or 0):

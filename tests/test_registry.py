@@ -164,7 +164,7 @@ def test_built_in_entry_points_are_those_of_the_installed_metadata() -> None:
 def test_built_in_factories_say_what_they_are_and_whose(name: str) -> None:
     """Each has a docstring whose first line is its summary, and the paper behind it. ``none``, ``taylor`` and ``planned`` have none of their own."""
     summary = listed()["foreseer", name].summary()
-    assert summary == inspect.getdoc(listing.load_factory(name)).split("\n", 1)[0]
+    assert summary == " ".join(inspect.getdoc(listing.load_factory(name)).split("\n\n", 1)[0].split())
     assert summary.endswith(".")
     assert foreseer.cite(name).startswith("@") == (name not in ("none", "taylor", "planned"))
 

@@ -1,4 +1,4 @@
-"""`record`: sample a model fully, keep inner products of its features, and measure sensitivities. Resumable after any finished sampling."""
+"""`record`: sample a model, keep inner products of its features, measure sensitivities. Can be resumed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ from foreseer.workbench.trace import Trace
 __all__ = ["Arguments", "Recorded", "record", "refuse_existing"]
 
 Arguments = Callable[[Sequence[int], float], Mapping[str, Any]]
-"""``(indices, guidance) -> keyword arguments`` of a pipeline's call, as of `foreseer.bench.families.PipelineFamily`."""
+"""``(indices, guidance) -> keyword arguments`` of a pipeline's call, as of
+`foreseer.bench.families.PipelineFamily`.
+"""
 
 Array = NDArray[np.float64]
 
@@ -88,15 +90,15 @@ def record(
 
     Args:
         what: A `foreseer.bench.workload.Workload`, or a diffusers pipeline together with ``arguments``.
-        out: The file to write, ``.safetensors``. What is finished meanwhile is kept in a folder beside it; the same call goes on with it.
+        out: The file to write, ``.safetensors``. The same call goes on with what is unfinished, beside it.
         settings: What to record; None for the defaults.
         arguments: What a pipeline is called with for some samples, besides steps, generators and output type.
-        restart: Begin anew whatever is there; ``"if other"``: only where it is finished, or was begun with other settings.
+        restart: Begin anew whatever is there; ``"if other"``: only what is finished or has other settings.
         tell: Told how far it is.
         **options: Single settings, by the names of `RecordSettings`.
 
     Raises:
-        OptionError: A value is out of range, the file exists already, or what is there was begun with other settings.
+        OptionError: A value is out of range, or what is there is finished or has other settings.
         KeyboardInterrupt: What was finished is kept; the same call goes on.
     """
     known = {field.name for field in attrs.fields(RecordSettings)}
@@ -272,7 +274,7 @@ class _Recording:
 
 
 def _computed_after_all(reports: Sequence[Report], step: int) -> NDArray[np.bool_]:
-    """Return ``(S,)`` bool: samples whose forecast was not used in the one step, in some stream; it was not finite."""
+    """Return ``(S,)`` bool: samples whose forecast was not finite, and so not used, in some stream."""
     ended = [(report.outcomes[step], first_rows(report.run.groups)) for report in reports]
     found = [[outcome.computed[row] for row in rows] for outcome, rows in ended]
     return np.asarray(np.any(found, axis=0), dtype=bool)

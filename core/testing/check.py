@@ -5,7 +5,6 @@ real failure that it would have caught.
 from __future__ import annotations
 
 import difflib
-import inspect
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 from unittest import SkipTest
@@ -14,6 +13,7 @@ import attrs
 
 from foreseer.errors import ContractError, OptionError
 from foreseer.registry import PolicySpec
+from foreseer.sources import first_paragraph
 from foreseer.testing.subject import Capabilities, NoStageError, Subject, subject_of
 from foreseer.testing.surroundings import kept
 
@@ -76,7 +76,7 @@ class Check:
 
 def law(function: Callable[[Subject], str], group: Group, applies: Callable[[Capabilities], str]) -> Check:
     """Make a check of a function; its name and its law are the function's own."""
-    return Check(function.__name__, group, (inspect.getdoc(function) or "").split("\n", 1)[0], function, applies)
+    return Check(function.__name__, group, first_paragraph(function.__doc__ or ""), function, applies)
 
 
 def broken(did: str, instead: str) -> NoReturn:

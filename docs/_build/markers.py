@@ -107,7 +107,7 @@ def checks(_: str) -> str:
     for group, members in groups.items():
         parts.append(f"### {group}")
         for check in members:
-            law, _, why = (inspect.getdoc(check.function) or check.law).partition("\n")
+            law, _, why = (inspect.getdoc(check.function) or check.law).partition("\n\n")
             parts.append(f"#### `{check.name}` {{ #{check.name} }}\n\n**{law}**\n\n{why.strip()}")
     return "\n\n".join(parts)
 
