@@ -32,14 +32,13 @@ class Likeness:
     """What a model was made of when it was looked at: shallow copies, so that looking again compares a few
     lists and asks no device.
 
-    Hooks are the same where they do the same, as are those that a pipeline registers anew for one call of
-    each step. The model's own, outside of its modules, are left out: they run in every step, forecast or not.
+    Hooks are the same where they do the same, as are those that are registered anew for one call of each step.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model, own = model, [vars(module) for module in model.modules()]
         self._where = {name: [traits for traits in own if name in traits and traits[name] != {}] for name in _TRAITS}
-        self._where |= dict.fromkeys(_HOOKS, own[1:]) | ({} if ATTRIBUTE == "forward" else {"forward": own})
+        self._where |= dict.fromkeys(_HOOKS, own) | ({} if ATTRIBUTE == "forward" else {"forward": own})
         self._was = _copied(self._now())
         self._dtypes = self._dtypes_now()
 

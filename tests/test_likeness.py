@@ -73,12 +73,13 @@ def test_a_hook_registered_anew_is_the_same_where_it_does_the_same(kind: str) ->
     assert likeness.lost, "on another block"
 
 
-def test_hooks_of_the_model_itself_are_none_of_its_business() -> None:
-    """Law: they run in every step, forecast or not."""
+def test_hooks_of_the_model_itself_count() -> None:
+    """Law: what they do to a call is part of what is forecast."""
     net = model()
     likeness = Likeness(net)
-    net.register_forward_pre_hook(lambda module, args: None)
-    net.register_forward_hook(lambda module, args, output: None)
+    handle = net.register_forward_pre_hook(lambda module, args: None)
+    assert likeness.lost
+    handle.remove()
     assert not likeness.lost
 
 
