@@ -10,7 +10,7 @@ QUICK := session malformed_answers votes_of_the_fallible rows_and_steps rows_alo
 	beginning_anew told_of_a_step votes naming registry versions taylor_properties planned planner likeness partly_known_parts places psnr \
 	words_of_the_report kit kit_catches_wrong_policies
 
-.PHONY: demo quick mutants test test-all lint types floors docs wheel lowest bench clean
+.PHONY: demo quick mutants test test-all lint types floors docs wheel lowest bench gpu clean
 
 # One environment for everything; made anew when the project's metadata changes.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -60,6 +60,10 @@ wheel: $(VENV)/.ready
 lowest: $(VENV)/.ready
 	$(BIN)/python .ci/lowest.py > $(VENV)/lowest.txt
 	.ci/wheel $(VENV)/lowest.txt
+
+# What forecasting costs on a GPU, in the published shapes: under nine minutes, and the same command goes on.
+gpu: $(VENV)/.ready
+	$(BIN)/python -m foreseer.bench.gpu --out gpu.json
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds
