@@ -1,6 +1,4 @@
-"""A sampling loop in plain PyTorch: `Blocks` says how your blocks are run, and every installed policy drives
-them.
-"""
+"""A sampling loop in plain PyTorch: `Blocks` runs your blocks, and every installed policy drives them."""
 
 # ruff: noqa: D102  # `foreseer.Backbone` documents the methods
 import contextlib
