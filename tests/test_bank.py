@@ -9,13 +9,13 @@ import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from torch import Tensor
 
-from foreseer import ContractError, Site, Weights
+from foreseer import ContractError, OverBudgetError, Site, Weights
 from foreseer.bank import FeatureBank, in_range
-from foreseer.storage import Storage
+from foreseer.storage import Allowance, Storage
 from foreseer.trial import LazyDrafts
 
 SHAPES = {Site(0): (3,), Site(2, "attn"): (2, 2)}
@@ -236,3 +236,29 @@ def test_a_draft_that_runs_over_is_noticed_wherever_it_is():
     assert drafts[Site(0)].isinf().tolist() == [[True], [False]]
     assert drafts[Site(1)].isfinite().all()
     assert drafts.broken == {0}
+
+
+@given(
+    rows=st.integers(1, 3),
+    keep=st.integers(1, 4),
+    size=st.integers(1, 5),
+    dtype=st.sampled_from([None, torch.bfloat16, torch.float64]),
+    held=st.integers(0, 40),
+    spare=st.integers(-9, 9),
+)
+def test_no_more_is_held_than_is_allowed(rows: int, keep: int, size: int, dtype: torch.dtype | None, held: int, spare: int) -> None:
+    """Law: what will be held is known at the first commit, and refused where it and what others hold exceed the limit; clearing gives it back."""
+    needed = rows * keep * size * (dtype or torch.float32).itemsize
+    allowance = Allowance(max(needed + held + spare, 0), held)
+    bank = FeatureBank({Site(0): keep}, rows, Storage(dtype=dtype), allowance=allowance)
+    features = {Site(0): torch.ones(rows, size)}
+    if needed + held > allowance.limit:
+        with pytest.raises(OverBudgetError, match=rf"would hold {needed} B \(1 sites, up to {keep} anchors, {rows} rows\).* over max_bytes={allowance.limit}"):
+            bank.commit(0, None, features)
+        assert allowance.held == held
+        return
+    bank.commit(0, None, features)
+    assert bank.bytes_held() == {Site(0): needed}
+    assert allowance.held == held + needed
+    bank.clear()
+    assert allowance.held == held

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from foreseer import OUTPUT, Outcome, Plan, Run, Site, Step
@@ -38,6 +38,7 @@ def test_a_draft_forecasts_what_is_asked_for(target, verify, sites, found) -> No
     assert bool(needs.notes) == (target == "modules" and not set(PARTS) & set(sites))
 
 
+@example([], 1)
 @given(st.lists(st.tuples(st.integers(1, 3), st.tuples(st.booleans(), st.booleans())), max_size=12), st.integers(0, 6))
 def test_rows_are_counted_in_steps_since_they_were_computed(steps: list[tuple[int, tuple[bool, bool]]], most: int) -> None:
     """Law: exhausted is who was not computed in that many steps before; steps in which the stream was not called count."""
