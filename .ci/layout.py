@@ -9,10 +9,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def lay_out(folder: Path) -> None:
-    """Copy the package's sources into a folder as they would be installed."""
+def lay_out(folder: Path, *, recipes: bool = False) -> None:
+    """Copy the package's sources into a folder as they would be installed; with ``recipes``, those of the zoo too."""
     mapping: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
     for package, source in mapping.items():
         nested = {Path(other).name for other in mapping.values() if Path(other).parent == Path(source)}
-        ignore = shutil.ignore_patterns("__pycache__", "*.safetensors", "recipes", *nested)
+        ignore = shutil.ignore_patterns("__pycache__", "*.safetensors", *nested, *(() if recipes else ("recipes",)))
         shutil.copytree(ROOT / source, folder.joinpath(*package.split(".")), ignore=ignore, dirs_exist_ok=True)

@@ -8,28 +8,36 @@ imported but what is run; the list of all reads their docstrings.
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Annotated, Any
 
 from foreseer import __version__
 from foreseer.command_options import with_settings
 from foreseer.console import Frame, Several
-from foreseer.listing import COMMANDS, list_plugins, load_factory
+from foreseer.listing import COMMANDS, Listing, list_plugins, load_factory
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 
 __all__ = ["app", "main"]
 
 
+def _installed() -> dict[str, Listing]:
+    listings = list_plugins(COMMANDS)
+    brought = Counter(listing.name for listing in listings)
+    return {listing.name if brought[listing.name] == 1 else f"{listing.distribution}:{listing.name}": listing for listing in listings}
+
+
 class Installed(Frame):
     """The commands that are installed."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Return their names."""
-        return [listing.name for listing in list_plugins(COMMANDS)]
+        """Return their names; those that two packages bring, with the package's before them."""
+        return list(_installed())
 
     def get_command(self, ctx: Any, name: str) -> Any:
-        """Import one; None where there is none of that name."""
-        if name not in self.list_commands(ctx):
+        """Import one; None where there is none of that name. Raises `PluginError`, as for a policy."""
+        known = _installed()
+        if name not in {short for listing in known.values() for short in (listing.name, f"{listing.distribution}:{listing.name}")}:
             return None
         found: Any = load_factory(name, group=COMMANDS)
         if not isinstance(found, typer.Typer):
@@ -41,7 +49,7 @@ class Installed(Frame):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the list of all; imports none."""
         with formatter.section("Commands"):
-            formatter.write_dl([(listing.name, listing.summary()) for listing in list_plugins(COMMANDS)])
+            formatter.write_dl([(name, listing.summary()) for name, listing in _installed().items()])
 
 
 app = typer.Typer(

@@ -41,6 +41,9 @@ KINDS = {
 """The entry-point groups, and what messages call what is in them."""
 
 
+LISTED = {"policy": " (`foreseer policies` lists them)", "observer": " (`foreseer policies` lists them)"}
+
+
 @attrs.frozen
 class Listing:
     """One installed plugin, as its metadata describes it. Nothing has been imported.
@@ -77,7 +80,7 @@ class Listing:
             wants = f" It asks for {asked[0]!r}, and this is foreseer {metadata_version('foreseer')}." if asked and isinstance(error, ImportError) else ""
             raise PluginError(
                 f"{whose} cannot be imported from {self.target}: {type(error).__name__}: {error}.{wants} Please tell the authors of {self.distribution}; "
-                f"until it is mended, choose another {self.kind} (`foreseer policies` lists them)"
+                f"until it is mended, choose another {self.kind}{LISTED.get(self.kind, '')}"
             ) from error
         if not callable(factory):
             raise PluginError(

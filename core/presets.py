@@ -4,6 +4,7 @@ A small JSON file.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 from collections.abc import Mapping
@@ -143,7 +144,12 @@ def installed_presets() -> dict[str, Path]:
     """Return the files of the presets that installed packages bring, by name: what is called where nothing
     else is named so.
     """
-    return {name: path for listing in list_plugins(PRESETS) for name, path in listing.load()().items()}
+    owners: dict[str, list[tuple[str, Path]]] = {}
+    for listing in list_plugins(PRESETS):
+        with contextlib.suppress(Exception):  # a broken package hurts nobody who does not name it
+            for name, path in listing.load()().items():
+                owners.setdefault(name, []).append((listing.distribution, path))
+    return {name if len(brought) == 1 else f"{distribution}:{name}": path for name, brought in owners.items() for distribution, path in brought}
 
 
 def find_preset(preset: Preset | str | Path, *, folder: Path = Path()) -> Preset:

@@ -49,8 +49,9 @@ hello = hello_commands:presets
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Holds a package as pip would have left it there."""
+    monkeypatch.delitem(sys.modules, "hello_commands", raising=False)
     about = tmp_path / "hello-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: hello\nVersion: 1.0\n")
@@ -84,6 +85,42 @@ def test_a_command_that_cannot_be_imported_is_told_by_its_package_and_hurts_no_o
     assert len(broken.stderr.strip().split("\n")) == 1
     assert run(folder, "policies").returncode == 0
     assert run(folder, "nothing").returncode == 2
+
+
+def add(folder: Path, points: str) -> None:
+    file = folder / "hello-1.0.dist-info" / "entry_points.txt"
+    file.write_text(file.read_text() + points)
+
+
+def test_a_name_that_two_packages_bring_is_nobodys_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: as for policies, an error names both, and the package's name before it picks one: nobody's is taken over."""
+    file = folder / "hello-1.0.dist-info" / "entry_points.txt"
+    file.write_text(file.read_text().replace("hello = hello_commands:hello", "policies = hello_commands:hello"))
+    listed = run(folder, "--help").stdout
+    assert "foreseer:policies" in listed
+    assert "hello:policies" in listed
+    both = run(folder, "policies")
+    assert both.returncode == 2
+    assert "write 'foreseer:policies' or 'hello:policies'" in " ".join(both.stderr.split())
+    assert "taylorseer" in run(folder, "foreseer:policies").stdout
+    assert "hello you" in run(folder, "hello:policies", "you").stdout
+    name, path = next(iter(presets().items()))
+    (folder / "hello_commands.py").write_text(HELLO.replace('"mine"', repr(name)))
+    monkeypatch.delenv("FORESEER_NO_PLUGINS")
+    monkeypatch.syspath_prepend(str(folder))
+    with pytest.raises(foreseer.OptionError, match=f"foreseer:{name}"):
+        find_preset(name)
+    assert foreseer.policy(f"foreseer:{name}").preset == find_preset(path)
+
+
+def test_broken_presets_hurt_nobody_who_does_not_name_them(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: files, other packages' presets and the error of an unknown policy are as ever."""
+    add(folder, "broken = hello_gone:presets\nodd = hello_commands:hello\n")
+    monkeypatch.delenv("FORESEER_NO_PLUGINS")
+    monkeypatch.syspath_prepend(str(folder))
+    assert find_preset(folder / "mine.json") == find_preset("mine") == find_preset(next(iter(presets())))
+    with pytest.raises(foreseer.PluginError, match="no policy is named 'taylorser'; did you mean 'taylorseer'"):
+        foreseer.policy("taylorser")
 
 
 def test_a_preset_is_known_by_its_name_once_its_package_is_installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

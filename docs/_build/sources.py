@@ -22,13 +22,14 @@ _tree: list[Path] = []
 def on_config(config: Any) -> Any:
     """Point mkdocstrings to the tree."""
     mapping: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
+    mapped = {ROOT / folder for folder in mapping.values()}
     tree = Path(tempfile.mkdtemp(prefix="foreseer-docs-"))
     _tree.append(tree)
     for package, folder in sorted(mapping.items(), key=lambda item: item[0].count(".")):
         inside = tree.joinpath(*package.split("."))
         inside.mkdir(parents=True, exist_ok=True)
         for path in (ROOT / folder).iterdir():
-            if path != ROOT / "bench" / "workbench":  # a package of its own
+            if path not in mapped:  # a package of its own
                 (inside / path.name).symlink_to(path)
     config.plugins["mkdocstrings"].config["handlers"]["python"]["paths"] = [str(tree)]
     return config

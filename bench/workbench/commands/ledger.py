@@ -43,7 +43,7 @@ def ledger(
     policies: dict[str, list[Entry]] = {}
     for entry in entries:
         policies.setdefault(entry.policy or UNKNOWN, []).append(entry)
-    found = {name: judgements(some, at=at) for name, some in policies.items()}  # type: ignore[arg-type]  # checked above
+    found = {name: judgements(some, at=at) for name, some in policies.items()}  # type: ignore[arg-type]  # judgements refuses another
     tolerances = {name: judged.usual_tolerance() if tolerance is None else tolerance for name, judged in found.items()}
     known = {name: judged for name, judged in found.items() if math.isfinite(tolerances[name])}
     if as_json:
