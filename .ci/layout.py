@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def lay_out(folder: Path, *, recipes: bool = False) -> None:
-    """Copy the package's sources into a folder as they would be installed; with ``recipes``, those of the zoo too."""
+    """Copy the sources into a folder as they would be installed; with ``recipes``, the zoo's recipes too."""
     mapping: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-dir"]
     for package, source in mapping.items():
         nested = {Path(other).name for other in mapping.values() if Path(other).parent == Path(source)}

@@ -87,7 +87,7 @@ def _usual() -> list[str]:
 
 
 def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequence[str], gates: Sequence[str], site: str) -> tuple[list[Score], list[str]]:
-    """Score everything. Returns the scores, and why gates were refused, as long as there is anything besides them."""
+    """Score everything. Returns the scores, and why gates were refused where there is anything besides."""
     from foreseer.workbench.predictors import is_linear
     from foreseer.workbench.replay import Replay, site_of
     from foreseer.workbench.replay_gates import replay_gate, replay_pair
