@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.backbone import Pass, live_blocks
+from foreseer.backbone import Pass
 from foreseer.errors import OptionError
-from foreseer.types import OUTPUT, Evidence, Probe, Site
+from foreseer.plain_walk import plain_walk
+from foreseer.types import LATENT, STREAM, Evidence, Probe, Site
 
 __all__ = ["ArrayBackbone"]
 
@@ -30,14 +32,23 @@ class ArrayBackbone:
             ``inputs`` is what is handed to `foreseer.Session.evaluate`: a time, a step index, anything.
         depth: Number of blocks, L.
         parts: Names of each block's parts, in execution order; empty for blocks as a whole.
+        stream: ``inputs -> (R, ...)`` what enters block 0, like a block's output in shape and dtype; None
+            leaves it open, and there are no residuals then. Parts are added to it.
 
     >>> host = ArrayBackbone(lambda site, t: np.full((2, 3), float(t)), depth=4)
     >>> host.forward(0.5, substitute={}).output.shape
     (2, 3)
     """
 
-    def __init__(self, feature: Callable[[Site, Any], NDArray[Any]], *, depth: int, parts: Sequence[str] = ()) -> None:
-        self._feature, self._depth, self._parts = feature, depth, tuple(parts)
+    def __init__(
+        self,
+        feature: Callable[[Site, Any], NDArray[Any]],
+        *,
+        depth: int,
+        parts: Sequence[str] = (),
+        stream: Callable[[Any], NDArray[Any]] | None = None,
+    ) -> None:
+        self._feature, self._depth, self._parts, self._stream = feature, depth, tuple(parts), stream
 
     @classmethod
     def recorded(cls, features: Mapping[Site, NDArray[Any]]) -> ArrayBackbone:
@@ -67,6 +78,11 @@ class ArrayBackbone:
         """Leading dimension of the first feature."""
         return len(self._feature(self.sites[0], inputs))
 
+    @property
+    def places(self) -> tuple[Site, ...]:
+        """What lies in front of block 0, where that is given: the latent, which is the stream too."""
+        return () if self._stream is None else (LATENT, STREAM)
+
     def forward(
         self,
         inputs: Any,
@@ -76,64 +92,28 @@ class ArrayBackbone:
         probe: Probe | None = None,
         judge: Callable[[Evidence], bool] | None = None,
         record: Collection[Site] = (),
+        see: Collection[Site] = (),
     ) -> Pass:
         """See `foreseer.backbone.Backbone.forward`."""
-        live = live_blocks(self._depth, substitute, probe)
-        features: dict[Site, Tensor] = {}
-        spent = 0
 
-        def compute(site: Site) -> Tensor:
-            array = np.asarray(self._feature(site, inputs))
-            tensor = torch.from_numpy(np.ascontiguousarray(array if rows is None else array[list(rows)]))
-            if site in record:
-                features[site] = tensor
-            return tensor
+        def tensor(array: NDArray[Any]) -> Tensor:
+            values = np.asarray(array)
+            return torch.from_numpy(np.ascontiguousarray(values if rows is None else values[list(rows)]))
 
-        def run(block: int, stream: Tensor | None) -> Tensor:
-            """Compute a block as a whole."""
-            if not self._parts:
-                return compute(Site(block))
-            total = sum((compute(Site(block, part)) for part in self._parts), torch.zeros(()) if stream is None else stream)
-            assert isinstance(total, Tensor)
-            if Site(block) in record:
-                features[Site(block)] = total
-            return total
-
-        def draft(block: int, stream: Tensor | None) -> Tensor | None:
-            """The block's forecast output, or None where it is not forecast as a whole."""
-            if Site(block) in substitute:
-                return substitute[Site(block)]
-            if self._parts and all(Site(block, part) in substitute for part in self._parts):
-                return sum((substitute[Site(block, part)] for part in self._parts), torch.zeros(()) if stream is None else stream)
-            return None
-
-        if OUTPUT in substitute and probe is None:
-            return Pass(substitute[OUTPUT].numpy(), {}, 0)
-        stream: Tensor | None = None
-        forecasting = bool(substitute)
-        for block in range(self._depth):
-            here = probe is not None and probe.block == block
-            real = not forecasting or (probe is not None and probe.on == "input" and block <= probe.block)
-            if not real and not live[block]:
-                continue
-            count = len(rows) if rows is not None else self.rows(inputs)
-            before, forecast = stream, None if real else draft(block, stream)
-            if real or forecast is None or here:
-                spent += count
-                stream = run(block, before)
-            if here and probe is not None and judge is not None and stream is not None:
-                shown = substitute[Site(block)] if forecast is None else forecast
-                go_on = judge(Evidence(Site(block), stream, shown))
-                if not go_on and probe.on == "draft":
-                    return Pass(None, {}, spent)
-                forecasting = forecasting and go_on
-                if forecasting and OUTPUT in substitute:
-                    return Pass(substitute[OUTPUT].numpy(), features, spent)
-            if forecast is not None:
-                stream = forecast
-        if OUTPUT in record and stream is not None:
-            features[OUTPUT] = stream
-        return Pass(None if stream is None else stream.numpy(), features, spent)
+        count, before = self.rows(inputs) if rows is None else len(rows), None if self._stream is None else tensor(self._stream(inputs))
+        done = plain_walk(
+            lambda site: tensor(self._feature(site, inputs)),
+            depth=self._depth,
+            parts=self._parts,
+            rows=count,
+            places={} if before is None else dict.fromkeys(self.places, before),
+            substitute=substitute,
+            probe=probe,
+            judge=judge,
+            record=record,
+            see=see,
+        )
+        return attrs.evolve(done, output=None if done.output is None else done.output.numpy())
 
     def merge(self, output: Any, rows: Sequence[int], part: Any) -> Any:
         """Return a copy of ``output`` with these rows replaced."""

@@ -42,14 +42,18 @@ if TYPE_CHECKING:
     from foreseer.report import Report
     from foreseer.session import Session
     from foreseer.storage import Storage
-    from foreseer.types import OUTPUT, Evidence, History, Needs, Plan, Probe, Run, Site, Step, Verdict, Weights
+    from foreseer.types import LATENT, MODULATED, OUTPUT, STREAM, TIME, Evidence, History, Late, Live, Needs, Plan, Probe, Run, Site, Step, Verdict, Weights
     from foreseer.versions import CONTRACT
 
 __version__ = _version("foreseer")
 
 __all__ = [
     "CONTRACT",
+    "LATENT",
+    "MODULATED",
     "OUTPUT",
+    "STREAM",
+    "TIME",
     "AnswerError",
     "Attachment",
     "Backbone",
@@ -58,6 +62,8 @@ __all__ = [
     "ForeseerError",
     "History",
     "Kind",
+    "Late",
+    "Live",
     "Needs",
     "ObserverSpecs",
     "OptionError",
@@ -114,7 +120,25 @@ _HOMES = {
     "report": ("Report",),
     "session": ("Session",),
     "storage": ("Storage",),
-    "types": ("OUTPUT", "Evidence", "History", "Needs", "Plan", "Probe", "Run", "Site", "Step", "Verdict", "Weights"),
+    "types": (
+        "LATENT",
+        "MODULATED",
+        "OUTPUT",
+        "STREAM",
+        "TIME",
+        "Evidence",
+        "History",
+        "Late",
+        "Live",
+        "Needs",
+        "Plan",
+        "Probe",
+        "Run",
+        "Site",
+        "Step",
+        "Verdict",
+        "Weights",
+    ),
     "versions": ("CONTRACT",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}

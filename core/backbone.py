@@ -15,7 +15,7 @@ from torch import Tensor
 
 from foreseer.types import OUTPUT, Evidence, Probe, Site
 
-__all__ = ["Ask", "Backbone", "Pass", "carry_out", "live_blocks"]
+__all__ = ["Ask", "Backbone", "Drafted", "Pass", "carry_out", "live_blocks", "places_of"]
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -23,7 +23,7 @@ class Ask:
     """A pass that a session asks for: the arguments of `Backbone.forward`, and where its rows go.
 
     Attributes:
-        rows, substitute, probe, judge, record: See there.
+        rows, substitute, probe, judge, record, see: See there.
         into: An output whose ``rows`` those of this pass replace; None where the pass has all rows.
     """
 
@@ -32,6 +32,7 @@ class Ask:
     probe: Probe | None = None
     judge: Callable[[Evidence], bool] | None = None
     record: Collection[Site] = ()
+    see: Collection[Site] = ()
     into: Any = None
 
 
@@ -48,6 +49,7 @@ class Pass:
         check_block_rows: Those that the host spent on checking itself, on top.
         finite: ``(rows,)`` whether the output's rows are finite; None where the host did not look, since
             looking is not free.
+        seen: What was computed for real at the places that were to be seen, as `Evidence.computed` shows it.
     """
 
     output: Any = attrs.field(repr=False)
@@ -55,28 +57,41 @@ class Pass:
     block_rows: int
     check_block_rows: int = 0
     finite: Sequence[bool] | None = None
+    seen: Mapping[Site, Tensor] = attrs.field(factory=dict, repr=False)
+
+
+class Drafted(Mapping[Site, Tensor]):
+    """Substitutes that may depend on what arrives where they are used; a host that finds one tells it."""
+
+    def reached(self, site: Site, live: Callable[[], Tensor | None]) -> None:
+        """Say what a site is given in this pass, as `foreseer.types.Live` says, before it is looked up."""
 
 
 def live_blocks(depth: int, forecast: Collection[Site], probe: Probe | None) -> list[bool]:
     """Return ``(L,)`` which blocks' outputs somebody needs, the probe included. A block is dead if the next
-    needed output behind it is forecast as a whole.
+    needed output behind it is forecast as a whole, or as a residual that starts behind or at it.
     """
     live = [False] * depth
-    needed = OUTPUT not in forecast
+    residuals = {site.block: site.since for site in forecast if site.since is not None}
+    needed = set() if any(site.end == OUTPUT for site in forecast) else {depth - 1}
     for index in reversed(range(depth)):
         drafted = probe is not None and probe.on == "draft" and probe.block == index
-        live[index] = needed or drafted
-        if live[index]:
-            needed = drafted or Site(index) not in forecast
+        live[index] = index in needed or drafted
+        if live[index] and index in residuals:
+            needed.add(residuals[index])
+        if live[index] and (drafted or (index not in residuals and Site(index) not in forecast)):
+            needed.add(index - 1)
     if probe is not None and probe.on == "input":
-        for index in range(probe.block + 1):
-            live[index] = True
+        live[: probe.block + 1] = [True] * (probe.block + 1)
     return live
 
 
 class Backbone(Protocol):
     """A denoiser whose blocks the engine can substitute, probe and record. Bound to one model, not to one
     input.
+
+    A host that can look in front of block 0 says so by a property ``places`` (see `foreseer.Run.places`), and
+    is then given ``see``.
     """
 
     @property
@@ -119,6 +134,11 @@ class Backbone(Protocol):
         """Return ``output`` with the given rows replaced by ``part`` (the output of a pass over these rows)."""
 
 
+def places_of(backbone: Backbone) -> tuple[Site, ...]:
+    """Return the places in front of block 0 that a host has; none where it says nothing of them."""
+    return tuple(getattr(backbone, "places", ()))
+
+
 def carry_out(step: Generator[Ask, Pass, Any], backbone: Backbone, inputs: Any) -> Any:
     """Carry out what a session's step asks for, pass by pass, and return its output.
 
@@ -133,6 +153,7 @@ def carry_out(step: Generator[Ask, Pass, Any], backbone: Backbone, inputs: Any) 
             ask = step.send(done)
         except StopIteration as end:
             return end.value
-        done = backbone.forward(inputs, rows=ask.rows, substitute=ask.substitute, probe=ask.probe, judge=ask.judge, record=ask.record)
+        see: dict[str, Any] = {"see": ask.see} if ask.see else {}  # a host that has no places knows no such argument
+        done = backbone.forward(inputs, rows=ask.rows, substitute=ask.substitute, probe=ask.probe, judge=ask.judge, record=ask.record, **see)
         if ask.into is not None and ask.rows is not None:
             done = attrs.evolve(done, output=backbone.merge(ask.into, ask.rows, done.output))

@@ -29,6 +29,8 @@ from foreseer.types import Site, Weights
 __all__ = ["FeatureBank"]
 
 
+CHUNK = 1 << 20
+"""Entries of a feature that are widened at a time."""
 FLOAT16_MOST = torch.finfo(torch.float16).max
 
 
@@ -166,6 +168,31 @@ class FeatureBank:
         if dtype == torch.float16 and device.type != "cpu":  # on the CPU it is looked at instead, which an accelerator would have to wait for
             total.clamp_(-FLOAT16_MOST, FLOAT16_MOST)
         return total.view(self._rows, *ring.shape[2:]).to(dtype)
+
+    def products(self, add: Callable[[Tensor], Tensor]) -> dict[Site, NDArray[np.float64]]:
+        """Return the inner products of what is kept at each site, ``(R, keep, keep)``, newest first, 0 where a
+        row has fewer: float64 sums (float32 on mps), and one transfer to the host.
+
+        Args:
+            add: Adds a tensor up over the processes that share the rows' tokens.
+        """
+        tables: list[Tensor] = []
+        for ring in self._rings.values():
+            wide, flat = torch.float32 if ring.device.type == "mps" else torch.float64, ring.reshape(*ring.shape[:2], -1)
+            table = torch.zeros((*flat.shape[:2], flat.shape[1]), dtype=wide, device=ring.device)
+            for start in range(0, flat.shape[2], CHUNK):  # a whole ring widened would take four times its memory
+                piece = flat[:, :, start : start + CHUNK].to(wide)
+                table.baddbmm_(piece, piece.mT)
+            tables.append(table.flatten().to(tables[0].device if tables else table.device))
+        host: NDArray[np.float64] = add(torch.cat(tables)).cpu().double().numpy()
+        found: dict[Site, NDArray[np.float64]] = {}
+        start = 0
+        for site, keep in self._keep.items():
+            slots, size = self._slots(keep), self._rows * keep * keep
+            square = host[start : start + size].reshape(self._rows, keep, keep)
+            found[site] = np.take_along_axis(np.take_along_axis(square, slots[:, :, None], 1), slots[:, None, :], 2)
+            start += size
+        return found
 
     def check(self, site: Site, draft: Tensor) -> None:
         """Raise `AnswerError` if a forecast that a plugin made itself does not look like what was recorded."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from foreseer.backbone import Backbone
+from foreseer.backbone import Backbone, places_of
 from foreseer.declared import floats, groups_of, refuse_schedule
 from foreseer.errors import OptionError
 from foreseer.registry import PolicySpec, build_observers
@@ -73,6 +73,7 @@ def sample(
         timesteps=times,
         sigmas=floats(sigmas),
         sites=backbone.sites,
+        places=places_of(backbone),
     )
     session = Session(backbone, named(policy), run, observers=build_observers(observers), on_error=on_error)
     try:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
-from foreseer.types import Plan, Step
+from foreseer.types import Plan, Site, Step
 
 __all__ = ["Kind", "Outcome"]
 
@@ -50,6 +53,10 @@ class Outcome:
         seconds: Host time of the evaluation. On an accelerator, work may still be under way when it is read.
         reason: Why the step went as it did, in a few words.
         kind: What became of the rows.
+        products: ``site -> (R, K, K)`` inner products of each row's K newest recorded features, newest first,
+            0 where a row has fewer, as they are behind the last computed step; in `commit` alone, for a
+            policy whose `Needs` ask for them. Norms, cosines and the distance of any two forecasts that are
+            linear in the features follow: ``||F^v - F^w||^2 = (v - w)' G (v - w)``.
     """
 
     step: Step
@@ -62,6 +69,7 @@ class Outcome:
     seconds: float
     reason: str
     kind: Kind = Kind.COMPUTED
+    products: Mapping[Site, NDArray[np.float64]] = attrs.field(factory=dict, repr=False)
 
     @property
     def full(self) -> bool:

@@ -122,7 +122,7 @@ class Session:
             return (yield from self._compute(*trial))
         probe = trial.plan.probe
         on_input = probe is not None and probe.on == "input"
-        judge, recorded = trial.judge if probe else None, self.tenure.sites if on_input else ()
+        judge, recorded = (trial.judge, self.tenure.sites | probe.resumed if on_input else ()) if probe else (None, ())
         first = yield from self._ask(substitute=trial.drafts, probe=probe, judge=judge, record=recorded)
         if probe is not None and trial.accept is None:  # the host never called the judge
             full = yield from self._compute(Kind.OVERRULED, "the host did not reach the probed block")
@@ -132,11 +132,11 @@ class Session:
         if not any(done.computed):
             return done
         if on_input and trial.refused:  # the pass went on computing: nothing is wasted
-            return done._replace(features=first.features)
+            return done._replace(features={site: first.features[site] for site in self.tenure.sites & first.features.keys()})
         if all(done.computed):
             full = yield from self._compute(done.kind, done.reason)
             return done._replace(output=full.output, features=full.features, block_rows=done.block_rows + full.block_rows)
-        kept, resume = done.behind_probe(first)
+        kept, resume = done.behind_probe(first, self.tenure.sites)
         part = yield from self._ask(rows=done.rows, substitute=resume, record=self.tenure.sites - kept.keys(), into=first.output)
         return done._replace(output=part.output, features={**part.features, **kept}, block_rows=first.block_rows + part.block_rows)
 
@@ -146,6 +146,7 @@ class Session:
         return Done(full.output, full.features, (True,) * self.run.rows, full.block_rows, kind, reason, plan or Plan())
 
     def _ask(self, **what: Any) -> Generator[Ask, Pass, Pass]:
-        found = yield Ask(**what)
+        found = yield Ask(see=self.tenure.sightings.sites, **what)
+        self.tenure.sightings.see(found.seen, what.get("rows"))
         self.recorder.check_block_rows += found.check_block_rows
         return found

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
-import attrs
+import functools
+from collections.abc import Mapping
 
-from foreseer.backbone import Backbone
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from foreseer.backbone import Backbone, places_of
 from foreseer.bank import FeatureBank
 from foreseer.contract import check_plan, features_to_keep
+from foreseer.errors import in_words
 from foreseer.observing import Recorder
 from foreseer.outcome import Kind, Outcome
 from foreseer.plugins import Policy
 from foreseer.registry import PolicySpec
+from foreseer.sightings import Sightings
 from foreseer.storage import Allowance, Storage
 from foreseer.trial import Declined, Done, LazyDrafts, Trial, check_verdict
-from foreseer.types import Evidence, History, Plan, Run, Site, Step, Verdict
+from foreseer.types import Evidence, History, Late, Live, Plan, Run, Site, Step, Verdict, Weights
 from foreseer.vote import Electorate
 
 __all__ = ["Tenure"]
@@ -41,6 +49,7 @@ class Tenure:
     Attributes:
         run: The part of the run that the policy sees: from where it began. Its steps count from there.
         sites: The sites that are recorded: what the policy needs, and what observers want to see.
+        sightings: What was last seen at the places that its gate compares with.
         backbone: The host that the session's own driver asks.
         next: Index of the step that is under way or, between steps, of the next one; counted in the whole
             run.
@@ -68,6 +77,8 @@ class Tenure:
         self._policy = Policy(str(self._spec), self._spec(), tolerant=self._electorate.wary)
         needs = self._policy.setup(run)
         self._bank = FeatureBank(features_to_keep(needs, run), run.rows, self._storage, allowance=self._allowance)
+        self.sightings, self._products = Sightings(needs.evidence, run.rows), needs.products
+        self._told: Mapping[Site, NDArray[np.float64]] = {}
         self._reach = self._policy.reach
         self.sites = self._bank.sites | self._recorder.wanted(run)
         for note in needs.notes:
@@ -89,12 +100,12 @@ class Tenure:
         Raises:
             ForeseerError: As the session itself, where no step was finished yet.
         """
-        self._bank.clear()
+        self.end()
         recorder = self._recorder
         run = recorder.run
         if backbone is not None:
             self.backbone = backbone
-            run = attrs.evolve(run, depth=backbone.depth, sites=backbone.sites)
+            run = attrs.evolve(run, depth=backbone.depth, sites=backbone.sites, places=places_of(backbone))
         if not recorder.begun:
             recorder.run = run
         try:
@@ -108,8 +119,8 @@ class Tenure:
 
     def give_up(self, why: str) -> None:
         """Compute every step from now on, and record nothing."""
-        self._bank.clear()
-        self._bank, self.sites = FeatureBank({}, self.run.rows), frozenset()
+        self.end()
+        self._bank, self.sites, self.sightings, self._products = FeatureBank({}, self.run.rows), frozenset(), Sightings((), self.run.rows), False
         self.given_up = f"{why}: the rest of the run is computed"
 
     def enter(self, step: Step) -> None:
@@ -129,7 +140,7 @@ class Tenure:
 
     def before_step(self, step: Step) -> Plan | None:
         """Ask for a plan."""
-        plan: Plan | None = self._policy.decide("before_step", lambda p: check_plan(p, self.run, self._bank.sites), step=step)
+        plan: Plan | None = self._policy.decide("before_step", lambda p: check_plan(p, self.run, self._bank.sites, self.sightings.sites), step=step)
         return plan
 
     def propose(self, step: Step, plan: Plan | None) -> Trial | Declined:
@@ -141,7 +152,8 @@ class Tenure:
         drafts: LazyDrafts | None = None
         if plan is not None and plan.forecast and not all(condemned):
             sites, history = plan.forecast, History(bank.anchors, bank.features)
-            drafts = policy.decide("predict_features", lambda d: LazyDrafts(bank, sites, d), step=step, sites=sites, history=history)
+            answer = functools.partial(LazyDrafts, bank, sites, step=step, form=self._form)
+            drafts = policy.decide("predict_features", answer, step=step, sites=sites, history=history)
         if not all(unable) and self._electorate.stopped(bool(policy.fault), bank.device):
             return Declined(Kind.OVERRULED, "computed as in the process whose policy failed")
         if plan is None or not plan.forecast:
@@ -152,10 +164,23 @@ class Tenure:
             return Declined(Kind.UNABLE, "no forecast: the predictor is not able yet")
 
         def verify(evidence: Evidence) -> Verdict | None:
-            verdict: Verdict | None = policy.decide("verify", lambda v: check_verdict(v, self.run.rows), step=step, evidence=evidence)
+            shown = self.sightings.show(evidence)
+            verdict: Verdict | None = policy.decide("verify", lambda v: check_verdict(v, self.run.rows), step=step, evidence=shown)
             return verdict
 
         return Trial(plan, condemned, self._electorate, drafts, verify)
+
+    def _form(self, late: Late, live: Live) -> Weights | Tensor | None:
+        """Form a late draft; None where that fails and is excused. Where processes vote it is not: they would
+        have to be told.
+        """
+        try:
+            return late.form(live)
+        except Exception as error:
+            if not (self._electorate.wary and self._electorate.alone):
+                raise
+            self._policy.fault = f"a late draft raised {in_words(error)}"
+            return None
 
     def excused(self, step: Step, done: Done) -> Done:
         """Note what the policy did wrong in a step of the whole run that was computed for it."""
@@ -173,18 +198,21 @@ class Tenure:
     def keep(self, step: Step, done: Done) -> None:
         """Record what was computed in a step."""
         rows = done.rows
+        self.sightings.commit(done.computed)
         if rows and self._bank.sites and not done.features:
             self._recorder.warn(f"step {step.index} was computed with nothing recorded: the model called none of its blocks in it")
         elif rows:
             self._bank.commit(step.index, None if len(rows) == self.run.rows else rows, done.features)
-            self._recorder.held(self._bank.bytes_held())
+            self._told = self._bank.products(self._electorate.add) if self._products else {}
+        self._recorder.held(self._bank.bytes_held() | self.sightings.bytes_held())
 
     def commit(self, step: Step, outcome: Outcome) -> None:
         """Tell the policy how a step ended: as it counts it, and as the whole run does."""
-        self._policy.ask("commit", step=step, outcome=attrs.evolve(outcome, step=step))
+        self._policy.ask("commit", step=step, outcome=attrs.evolve(outcome, step=step, products=self._told))
         self._note(outcome.step)
         self.next = outcome.step.index + 1
 
     def end(self) -> None:
         """Let go of the features."""
         self._bank.clear()
+        self.sightings.clear()

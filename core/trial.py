@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foreseer.backbone import Pass
+from foreseer.backbone import Drafted, Pass
 from foreseer.bank import FeatureBank
 from foreseer.errors import AnswerError
 from foreseer.outcome import Kind, Outcome
 from foreseer.transfer import on_device
-from foreseer.types import Drafts, Evidence, Plan, Site, Step, Verdict, Weights
+from foreseer.types import Drafts, Evidence, Late, Live, Plan, Site, Step, Verdict, Weights
 from foreseer.vote import Electorate
 
 __all__ = ["Declined", "Done", "LazyDrafts", "Trial", "broken_rows", "check_verdict"]
@@ -43,21 +43,39 @@ def check_verdict(verdict: object, rows: int) -> Verdict:
     return verdict
 
 
-class LazyDrafts(Mapping[Site, Tensor]):
+class LazyDrafts(Drafted):
     """The drafts of one step. A weighted sum is formed when its site is reached, so that no second set of
-    features is ever held.
+    features is ever held, and so is what waits for it.
+
+    Args:
+        bank: The history.
+        sites: What was planned.
+        drafts: What the predictor answered.
+        step: The step, for late drafts.
+        form: Forms a late draft; answers None where its policy failed.
 
     Attributes:
         last: The draft that was formed last.
         broken: Rows of which a draft was seen to be not finite: in float16, where a sum of numbers in range
-            may run over, on the CPU.
+            may run over, on the CPU; and all of them where a late draft could not be formed.
+        evidence: What was shown to the judge; None before.
     """
 
-    def __init__(self, bank: FeatureBank, sites: tuple[Site, ...], drafts: Drafts) -> None:
-        self._bank = bank
-        self._drafts: dict[Site, Weights | Tensor] = {}
+    def __init__(
+        self,
+        bank: FeatureBank,
+        sites: tuple[Site, ...],
+        drafts: Drafts,
+        *,
+        step: Step | None = None,
+        form: Callable[[Late, Live], Any] = lambda late, live: late.form(live),
+    ) -> None:
+        self._bank, self._step, self._form = bank, step or Step(0), form
+        self._drafts: dict[Site, Weights | Tensor | Late] = {}
+        self._live: dict[Site, Callable[[], Tensor | None]] = {}
         self.last: Tensor | None = None
         self.broken: set[int] = set()
+        self.evidence: Evidence | None = None
         if not isinstance(drafts, Mapping):
             raise AnswerError(f"predict_features gave a {type(drafts).__name__}; give a forecast for each planned site by that site, or None")
         checked = None
@@ -65,22 +83,35 @@ class LazyDrafts(Mapping[Site, Tensor]):
             draft = drafts.get(site)
             if draft is None:
                 raise AnswerError(f"predict_features gave no forecast for {site}; give one for every planned site, or None to compute the step")
-            if isinstance(draft, Tensor):
-                bank.check(site, draft)
-            elif draft is not checked:  # one set of weights often serves all sites
+            if draft is not checked and not isinstance(draft, Late):  # one set of weights often serves all sites
                 self._check(site, draft)
                 checked = draft
             self._drafts[site] = draft
 
     def _check(self, site: Site, draft: object) -> None:
+        if isinstance(draft, Tensor):
+            self._bank.check(site, draft)
+            return
         if not isinstance(draft, Weights):
             raise AnswerError(f"predict_features gave a {type(draft).__name__} for {site}; give foreseer.Weights or a tensor")
         shape, dtype = draft.values.shape, draft.values.dtype
         if shape != self._bank.anchors.shape or dtype != np.float64:
             raise AnswerError(f"predict_features gave weights {dtype} {shape}; give float64 (rows, anchors), here {self._bank.anchors.shape}")
 
+    def reached(self, site: Site, live: Callable[[], Tensor | None]) -> None:
+        """See `Drafted.reached`."""
+        if isinstance(self._drafts.get(site), Late):
+            self._live[site] = live
+
     def __getitem__(self, site: Site) -> Tensor:
-        draft = self._drafts[site]
+        draft: Any = self._drafts[site]
+        if isinstance(draft, Late):
+            live = self._live.get(site)
+            draft = self._form(draft, Live(self._step, None if live is None else live(), self.evidence))
+            if draft is None:
+                rows = len(self._bank.anchors)
+                self.broken, draft = set(range(rows)), Weights(np.zeros(self._bank.anchors.shape))
+            self._check(site, draft)
         self.last = self._bank.forecast(site, draft) if isinstance(draft, Weights) else draft.clone()  # the model may write into it
         if self.last.dtype == torch.float16:
             self.broken |= broken_rows(self.last)
@@ -132,15 +163,17 @@ class Done(NamedTuple):
         """Indices of the computed rows."""
         return [row for row, computed in enumerate(self.computed) if computed]
 
-    def behind_probe(self, first: Pass) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
+    def behind_probe(self, first: Pass, recorded: frozenset[Site]) -> tuple[dict[Site, Tensor], dict[Site, Tensor]]:
         """Return what the speculative pass computed of the rejected rows up to an input probe, and what
         stands in for all that: the probed block's output.
         """
-        probed = -1 if self.plan.probe is None else self.plan.probe.block
-        rows = self.rows
-        kept = {site: feature[on_device(rows, feature.device)] for site, feature in first.features.items() if 0 <= site.block <= probed}
+        probe, rows = self.plan.probe, self.rows
+        kept = {
+            site: feature[on_device(rows, feature.device)] for site, feature in first.features.items() if probe is not None and 0 <= site.block <= probe.block
+        }
         # A copy: the model may write into what it is given, and what is kept goes into the history.
-        return kept, {site: feature.clone() for site, feature in kept.items() if site == Site(probed)}
+        resumed = {site: kept[site].clone() for site in (() if probe is None else probe.resumed) if site in kept}
+        return {site: feature for site, feature in kept.items() if site in recorded}, resumed
 
     def outcome(self, step: Step, seconds: float) -> Outcome:
         """Say on the host how the step ended.
@@ -193,6 +226,7 @@ class Trial:
         any row may be forecast.
         """
         ballot = self._electorate.ballot()
+        self.drafts.evidence = evidence
         verdict = self._verify(evidence if ballot is None else attrs.evolve(evidence, vote=ballot))
         rows = len(self.rejected)
         if verdict is None and ballot is not None and ballot.open:  # the others may have an answer, and wait for this one

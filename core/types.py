@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
 
 import attrs
 import numpy as np
@@ -16,12 +15,30 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.declared import refuse_schedule, refuse_shape
-from foreseer.site import OUTPUT, Site
+from foreseer.evidence import Evidence, Probe, Verdict
+from foreseer.site import LATENT, MODULATED, OUTPUT, PLACES, STREAM, TIME, Site
 
-if TYPE_CHECKING:
-    from foreseer.metrics import Metric
-
-__all__ = ["OUTPUT", "Evidence", "History", "Needs", "Plan", "Probe", "Run", "Site", "Step", "Verdict", "Weights"]
+__all__ = [
+    "LATENT",
+    "MODULATED",
+    "OUTPUT",
+    "PLACES",
+    "STREAM",
+    "TIME",
+    "Drafts",
+    "Evidence",
+    "History",
+    "Late",
+    "Live",
+    "Needs",
+    "Plan",
+    "Probe",
+    "Run",
+    "Site",
+    "Step",
+    "Verdict",
+    "Weights",
+]
 
 
 @attrs.frozen(eq=False)
@@ -38,7 +55,10 @@ class Run:
         num_steps: Evaluations that the run will make, T; None where the caller did not say.
         timesteps: ``(T,)`` as given to the model, or None.
         sigmas: ``(T,)`` noise levels, or None.
-        sites: Every site that the host can record and forecast, in execution order.
+        sites: Every site that the host can record and forecast, in execution order. Residuals between them
+            are not listed.
+        places: The places in front of block 0 that can be looked at here, of `foreseer.types.PLACES`. With
+            `STREAM` among them the host has residuals.
         stream: Which of several calls per step this run follows (``"cond"``); empty where there is one.
         model: Class of the model and hash of its configuration; empty where the host does not say.
         scheduler: Which scheduler steps it, likewise; empty for a loop of the caller's own.
@@ -58,6 +78,7 @@ class Run:
     model: str = ""
     scheduler: str = ""
     start: int = 0
+    places: tuple[Site, ...] = ()
 
     def __attrs_post_init__(self) -> None:
         refuse_shape(self.depth, self.rows, self.groups, self.start)
@@ -120,11 +141,17 @@ class Needs:
             are then recorded.
         note: A sentence for the report, or several, where the plugin had to do something else than it was
             asked.
+        evidence: Places to keep what was last seen at, for `Evidence.before` and `Evidence.anchor`: block
+            outputs, residuals, or places in front of block 0. They are seen where they are computed.
+        products: Whether to be told, at each computed step, the inner products of what is kept at each
+            recorded site: see `Outcome.products`.
     """
 
     sites: tuple[Site, ...] = ()
     anchors: int | Mapping[Site, int] = 1
     note: str | tuple[str, ...] = ""
+    evidence: tuple[Site, ...] = ()
+    products: bool = False
 
     def __attrs_post_init__(self) -> None:
         if isinstance(self.anchors, Mapping) and not self.sites:
@@ -151,24 +178,10 @@ class Needs:
         """Return what several plugins need."""
         notes = tuple(note for needs in several for note in needs.notes) or ""
         sites = tuple(dict.fromkeys(site for needs in several for site in needs.sites))
-        if not sites:
-            return cls(anchors=max((needs.most for needs in several), default=1), note=notes)
-        return cls(sites, {site: max(needs.at(site) for needs in several) for site in sites}, notes)
-
-
-@attrs.frozen
-class Probe:
-    """The one block that is computed to judge a draft.
-
-    Attributes:
-        block: Which block, 0..L-1.
-        on: ``"input"``: blocks 0..block run on the real input, and the work is kept when rows are rejected
-            (CG-Taylor). ``"draft"``: that block alone runs, on its forecast input; on rejection the work is
-            lost (SpeCa).
-    """
-
-    block: int
-    on: Literal["input", "draft"] = "input"
+        most = max((needs.most for needs in several), default=1)
+        anchors = {site: max(needs.at(site) for needs in several) for site in sites} if sites else most
+        seen = tuple(dict.fromkeys(site for needs in several for site in needs.evidence))
+        return cls(sites, anchors, notes, seen, any(needs.products for needs in several))
 
 
 @attrs.frozen
@@ -186,56 +199,6 @@ class Plan:
     probe: Probe | None = None
     compute: tuple[bool, ...] = ()
     reason: str = ""
-
-
-@attrs.frozen(eq=False)
-class Evidence:
-    """What a gate judges: the probed block's output, computed and forecast.
-
-    Attributes:
-        site: The probed block's output.
-        computed: ``(R, ...)`` what the block computed; on its real input or on its draft input, as the probe
-            says.
-        forecast: ``(R, ...)`` same shape and dtype: what the forecast says.
-        vote: Where several processes share a sample's tokens, and ``computed`` and ``forecast`` hold this
-            process's: adds a tensor of any shape up over all of them. None where there is nobody to ask.
-    """
-
-    site: Site
-    computed: Tensor = attrs.field(repr=False)
-    forecast: Tensor = attrs.field(repr=False)
-    vote: Callable[[Tensor], Tensor] | None = attrs.field(default=None, repr=False)
-
-    def error(self, metric: Metric, *, groups: Sequence[int] | None = None) -> Tensor:
-        """Return the error per row, ``(R,)`` float32, of the whole sample, whichever part of its tokens this
-        process holds.
-
-        This is the way to an error in a gate. ``metric(evidence.computed, evidence.forecast)`` is the same on
-        one process; on several it is this process's tokens only, and the session then takes the strictest of
-        all verdicts. A method, and not one more argument to hand on, because an argument that only matters on
-        several GPUs is the one that is forgotten.
-
-        Args:
-            metric: One of `foreseer.metrics`, or your own `foreseer.metrics.Metric`.
-            groups: ``(R,)`` which rows to pool; None for every row alone.
-        """
-        return metric(self.computed, self.forecast, groups=groups, vote=self.vote)
-
-
-@attrs.frozen(eq=False)
-class Verdict:
-    """A gate's answer.
-
-    Attributes:
-        error: ``(R,)`` float32, non-negative. Where it is not finite the session rejects the row, whatever
-            ``accept`` says.
-        accept: ``(R,)`` bool: True where the draft may be used.
-        threshold: What the error was held against; for the report.
-    """
-
-    error: Tensor = attrs.field(repr=False)
-    accept: Tensor = attrs.field(repr=False)
-    threshold: float = float("nan")
 
 
 @attrs.frozen(eq=False)
@@ -293,5 +256,34 @@ class History:
     features: Callable[[Site], Tensor] = attrs.field(repr=False)
 
 
-Drafts = Mapping[Site, Weights | Tensor]
-"""What ``predict_features`` returns: for each requested site its weights, or the forecast ``(R, ...)``."""
+@attrs.frozen(eq=False)
+class Live:
+    """What is known where a late draft is formed. All tensors hold the rows of this pass; never write to them.
+
+    Attributes:
+        step: The step.
+        input: ``(R, ...)`` what the site is given now: the stream that a residual is added to, or a block or
+            a module part would transform; `LATENT` for the output. None where the host cannot say.
+        evidence: Of this step's probe, once it was judged; None before, or without one.
+    """
+
+    step: Step
+    input: Tensor | None = attrs.field(repr=False)
+    evidence: Evidence | None = attrs.field(repr=False)
+
+
+@attrs.frozen(eq=False)
+class Late:
+    """A draft that waits until its site is reached (DiCache's weights depend on this step's probe).
+
+    Attributes:
+        form: ``live -> draft``: called once a step, when the site is reached. A row's draft may depend on its
+            own row alone; do not synchronise.
+    """
+
+    form: Callable[[Live], Weights | Tensor] = attrs.field(repr=False)
+
+
+Drafts = Mapping[Site, Weights | Tensor | Late]
+"""What ``predict_features`` returns: for each requested site its weights, the forecast ``(R, ...)``, or what
+forms one of them when the site is reached."""

@@ -29,7 +29,7 @@ from importlib.metadata import EntryPoint
 
 __all__ = ["CONTRACT", "contracts_stated", "why_incompatible"]
 
-CONTRACT = "1.1"
+CONTRACT = "1.2"
 """Version of the contract that this foreseer keeps, ``major.minor``."""
 
 GROUP = "foreseer.contract"
@@ -39,7 +39,7 @@ def why_incompatible(stated: str) -> str:
     """Say why plugins built for a version of the contract cannot run here; empty if they can.
 
     >>> why_incompatible("1.0"), why_incompatible("9.1")
-    ('', 'it was built for contract 9.1 of foreseer, and this foreseer has contract 1.1: upgrade foreseer')
+    ('', 'it was built for contract 9.1 of foreseer, and this foreseer has contract 1.2: upgrade foreseer')
     """
     numbers = re.fullmatch(r"(\d+)\.(\d+)", stated)
     if numbers is None:

@@ -125,6 +125,10 @@ class Electorate:
         flagged = {group for group, flag in zip(self._groups, flags, strict=True) if flag}
         return [group in flagged for group in self._groups]
 
+    def add(self, values: Tensor) -> Tensor:
+        """Add sums over a row's tokens up over the processes that share them."""
+        return values if self._vote is None else self._vote.sum(values)
+
     def ballot(self) -> Ballot | None:
         """Return what one verdict is voted with; None where nobody votes."""
         return None if self._vote is None else Ballot(self._vote, wary=self.wary)

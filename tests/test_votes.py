@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from foreseer import AnswerError, Evidence, Plan, Site
-from foreseer.trial import Trial
+from foreseer.bank import FeatureBank
+from foreseer.trial import LazyDrafts, Trial
 from foreseer.vote import Ballot, Electorate
 
 
@@ -98,7 +99,7 @@ def test_where_no_policy_may_raise_or_nobody_votes_nobody_is_asked():
 def test_a_gate_is_given_the_ballot_where_there_is_one(vote):
     seen = []
     evidence = Evidence(Site(0), torch.ones(1, 2), torch.ones(1, 2))
-    trial = Trial(Plan((Site(0),)), [False], Electorate((0,), vote=vote), {}, lambda given: seen.append(given) or None)
+    trial = Trial(Plan((Site(0),)), [False], Electorate((0,), vote=vote), LazyDrafts(FeatureBank({}, 1), (), {}), lambda given: seen.append(given) or None)
     assert not trial.judge(evidence)
     (given,) = seen
     assert (given is evidence) == (vote is None)

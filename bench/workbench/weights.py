@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foreseer.errors import OptionError
 from foreseer.plugins import Part
-from foreseer.types import History, Run, Site, Weights
+from foreseer.types import History, Late, Run, Site, Weights
 from foreseer.workbench.trace import squared_error
 
 __all__ = ["LinearWeights"]
@@ -66,7 +66,7 @@ class LinearWeights:
         """
         self._setup(len(anchors))
         history = History(np.array(anchors, dtype=float), self._no_features)
-        draft: Weights | Tensor | None = None
+        draft: Weights | Tensor | Late | None = None
         try:
             drafts = self._part.predict_features(self.run.step(target), (self.site,), history)
             if drafts is None:
@@ -75,7 +75,7 @@ class LinearWeights:
         except _LookedError:
             pass
         if not isinstance(draft, Weights):
-            what = "returns a tensor" if isinstance(draft, Tensor) else "looks at the features"
+            what = "looks at the features" if draft is None else "returns no weights"
             raise OptionError(f"predictor={self.name!r} is not linear: it {what}, and inner products cannot score it; record with --features to replay it")
         return draft.values
 

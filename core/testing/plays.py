@@ -280,7 +280,7 @@ class Forecaster:
         missing = [str(site) for site in self.sites if site not in answer]
         if missing:
             raise ContractError(f"predict_features gave no forecast for {', '.join(missing)}")
-        return {site: weighted(answer[site], site, history) for site in self.sites}
+        return {site: weighted(answer[site], site, history, self._step(step)) for site in self.sites}
 
     def _step(self, index: int) -> Step:
         """The step as a session tells it."""

@@ -52,8 +52,8 @@ def _poison(change: Callable[[Tensor, Tensor], None]) -> Tamper:
     """Show the policy evidence whose row 1 is changed, in every verdict."""
 
     def evidence(_: Step, shown: Evidence) -> Evidence:
-        computed, forecast = shown.computed.clone(), shown.forecast.clone()
-        change(computed, forecast)
+        computed, forecast = shown.computed.clone(), None if shown.forecast is None else shown.forecast.clone()
+        change(computed, computed if forecast is None else forecast)
         return attrs.evolve(shown, computed=computed, forecast=forecast)
 
     return Tamper(evidence=evidence, verdict=accept_all().verdict)

@@ -20,7 +20,7 @@ from torch import Tensor
 from foreseer.hookspecs import hookimpl
 from foreseer.outcome import Outcome
 from foreseer.plugins import Policy
-from foreseer.types import Drafts, Evidence, History, Needs, Plan, Run, Site, Step, Verdict, Weights
+from foreseer.types import Drafts, Evidence, History, Late, Live, Needs, Plan, Run, Site, Step, Verdict, Weights
 
 __all__ = ["Forecast", "Judgement", "Spy", "Tamper", "same", "weighted"]
 
@@ -69,7 +69,7 @@ class Judgement:
     step: int
     site: Site
     computed: Tensor = attrs.field(repr=False)
-    forecast: Tensor = attrs.field(repr=False)
+    forecast: Tensor | None = attrs.field(repr=False)
     answer: Any = attrs.field(repr=False)
     error: list[float]
     accept: list[bool]
@@ -81,8 +81,12 @@ def same(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and first.dtype == second.dtype and bool(((first == second) | (first.isnan() & second.isnan())).all())
 
 
-def weighted(answer: Weights | Tensor, site: Site, history: History) -> Tensor:
-    """What an answer comes to: the tensor itself, or the weighted sum in float64."""
+def weighted(answer: Weights | Tensor | Late, site: Site, history: History, step: Step) -> Tensor:
+    """What an answer comes to: the tensor itself, or the weighted sum in float64; of a late draft, without a
+    live input.
+    """
+    if isinstance(answer, Late):
+        answer = answer.form(Live(step, None, None))
     if isinstance(answer, Tensor):
         return answer.clone()
     features = history.features(site)
@@ -143,7 +147,7 @@ class Spy:
             if isinstance(draft, Weights):
                 self._see_that_it_stays(step, draft)
             if isinstance(draft, Tensor) or (isinstance(draft, Weights) and draft.values.shape == anchors.shape):
-                values[site] = weighted(draft, site, history)
+                values[site] = weighted(draft, site, history, step)
         self.forecasts.append(Forecast(step.index, sites, anchors, answer, values))
         return answer  # type: ignore[no-any-return]
 
@@ -152,9 +156,10 @@ class Spy:
         """Note the verdict, and see that the evidence stays as it is."""
         if self._tamper.evidence is not None:
             evidence = self._tamper.evidence(step, evidence)
-        computed, forecast = evidence.computed.clone(), evidence.forecast.clone()
-        self._guard(f"evidence.computed at step {step.index}", evidence.computed)
-        self._guard(f"evidence.forecast at step {step.index}", evidence.forecast)
+        computed, forecast = evidence.computed.clone(), None if evidence.forecast is None else evidence.forecast.clone()
+        for what in ("computed", "forecast", "before", "anchor"):
+            if (tensor := getattr(evidence, what)) is not None:
+                self._guard(f"evidence.{what} at step {step.index}", tensor)
         answer = self.policy.decide("verify", step=step, evidence=evidence)
         if isinstance(answer, Verdict) and all(isinstance(a, Tensor) and not a.is_meta for a in (answer.error, answer.accept)):
             told = answer.error.float().flatten().tolist(), [bool(a) for a in answer.accept.flatten().tolist()], float(answer.threshold)

@@ -10,12 +10,14 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from foreseer.backbone import Pass, live_blocks
-from foreseer.types import OUTPUT, Evidence, Probe, Site
+from foreseer.backbone import Pass
+from foreseer.plain_walk import plain_walk
+from foreseer.types import LATENT, PLACES, STREAM, Evidence, Probe, Site
 
 __all__ = [
     "DEPTH",
@@ -53,7 +55,7 @@ class Interrupted(RuntimeError):  # noqa: N818  # nothing went wrong
 
 
 def _number(site: Site) -> int:
-    return 4 * site.block + (*PARTS, "block", "output").index(site.part)
+    return 4 * site.block + (*PARTS, "block", "output", *(place.part for place in PLACES)).index(site.part)
 
 
 @functools.lru_cache(maxsize=256)
@@ -121,8 +123,8 @@ class World:
     """A denoiser given by the features of its blocks' parts; satisfies `foreseer.backbone.Backbone`. Its
     inputs are the step index.
 
-    A block's output is the residual stream: the sum of its parts and of all before it. Without parts, it is
-    the block's own feature.
+    A block's output is the residual stream: the sum of its parts and of all before it, what enters block 0
+    included, which is the latent too. Without parts, it is the block's own feature.
 
     Args:
         feature: What each part computes.
@@ -179,11 +181,13 @@ class World:
 
     def output(self, step: int) -> Tensor:
         """``(R, ...)`` what the denoiser computes where nothing is forecast. Not counted."""
-        stream = None
-        for block in range(self.depth):
-            stream = self._run(block, stream, step, self.labels, {}, (), {})
-        assert stream is not None
-        return stream
+        output: Tensor = self._walk(step, None, substitute={}, probe=None, judge=None, record=(), see=()).output
+        return output
+
+    @property
+    def places(self) -> tuple[Site, ...]:
+        """Everything that lies in front of block 0."""
+        return PLACES
 
     def forward(
         self,
@@ -194,41 +198,25 @@ class World:
         probe: Probe | None = None,
         judge: Callable[[Evidence], bool] | None = None,
         record: Collection[Site] = (),
+        see: Collection[Site] = (),
     ) -> Pass:
         """See `foreseer.backbone.Backbone.forward`."""
         if inputs == self._fails_at:
             raise Interrupted(f"interrupted at step {inputs}")
-        if OUTPUT in substitute and probe is None:
-            return Pass(substitute[OUTPUT], {}, 0)
+        done = self._walk(inputs, rows, substitute=substitute, probe=probe, judge=judge, record=record, see=see)
+        self.counted += done.block_rows
+        return done
+
+    def _walk(self, step: int, rows: Sequence[int] | None, **given: Any) -> Pass:
         labels = self.labels if rows is None else [self.labels[row] for row in rows]
-        live, forecasting = live_blocks(self.depth, substitute, probe), bool(substitute)
-        features: dict[Site, Tensor] = {}
-        stream: Tensor | None = None
-        spent = 0
-        for block in range(self.depth):
-            probed = probe is not None and probe.block == block
-            real = not forecasting or (probe is not None and probe.on == "input" and block <= probe.block)
-            if not real and not live[block]:
-                continue
-            before, draft = stream, None if real else self._draft(block, stream, substitute)
-            if draft is None or probed:
-                spent += len(labels)
-                stream = self._run(block, before, inputs, labels, features, record, {} if real or probed else substitute)
-            if probed and probe is not None and judge is not None and stream is not None:
-                go_on = judge(Evidence(Site(block), stream, substitute[Site(block)] if draft is None else draft))
-                if not go_on and probe.on == "draft":
-                    self.counted += spent
-                    return Pass(None, {}, spent)
-                forecasting = forecasting and go_on
-                if forecasting and OUTPUT in substitute:
-                    self.counted += spent
-                    return Pass(substitute[OUTPUT], features, spent)
-            if draft is not None:
-                stream = draft
-        if OUTPUT in record and stream is not None:
-            features[OUTPUT] = stream
-        self.counted += spent
-        return Pass(stream, features, spent)
+        return plain_walk(
+            lambda site: self._compute(site, step, labels),
+            depth=self.depth,
+            parts=self._parts,
+            rows=len(labels),
+            places={site: self._compute(STREAM if site == LATENT else site, step, labels) for site in PLACES},
+            **given,
+        )
 
     def merge(self, output: Tensor, rows: Sequence[int], part: Tensor) -> Tensor:
         """Return a copy of ``output`` with these rows replaced."""
@@ -241,42 +229,3 @@ class World:
         if self._tokens is not None:
             values = values.reshape(len(values), *((2, self._tokens // 2) if self._square else (self._tokens,)), -1)
         return values if self._contiguous else values.movedim(0, -1).contiguous().movedim(-1, 0)
-
-    def _run(
-        self,
-        block: int,
-        stream: Tensor | None,
-        step: int,
-        labels: Sequence[int],
-        features: dict[Site, Tensor],
-        record: Collection[Site],
-        substitute: Mapping[Site, Tensor],
-    ) -> Tensor:
-        """Compute a block, with those of its parts replaced that are substituted; what was computed goes into
-        ``features``.
-        """
-        sites = [Site(block, part) for part in self._parts] or [Site(block)]
-        if self._parts:
-            for site in sites:
-                made = substitute[site] if site in substitute else self._compute(site, step, labels)
-                if site in record and site not in substitute:
-                    features[site] = made
-                stream = made if stream is None else stream + made
-            stream = stream if self._parts[1:] or stream is None else stream.clone()
-        else:
-            stream = self._compute(Site(block), step, labels)
-        assert stream is not None
-        if Site(block) in record:
-            features[Site(block)] = stream
-        return stream
-
-    def _draft(self, block: int, stream: Tensor | None, substitute: Mapping[Site, Tensor]) -> Tensor | None:
-        """The block's forecast output, or None where it is not forecast as a whole."""
-        if Site(block) in substitute:
-            return substitute[Site(block)]
-        sites = [Site(block, part) for part in self._parts]
-        if not sites or not all(site in substitute for site in sites):
-            return None
-        for site in sites:
-            stream = substitute[site] if stream is None else stream + substitute[site]
-        return stream
