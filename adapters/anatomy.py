@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from foreseer.adapters.assemblies import Assemble
+from foreseer.adapters.fronts import places_before
 from foreseer.adapters.layouts import Layout, Pool
 from foreseer.adapters.parts import Parts
 from foreseer.adapters.wires import Wires
 from foreseer.errors import UnsupportedModelError
-from foreseer.types import OUTPUT, Site
+from foreseer.types import LATENT, OUTPUT, Site
 
 __all__ = ["Anatomy", "Rewired"]
 
@@ -54,10 +55,12 @@ class Anatomy:
         output_for_last: Whether the model's output stands in for the last block's.
         arrival: Shapes and dtypes that arrive at the first block; None before the model was examined.
         output: Layout of the model's output; None likewise.
-        layouts, part_layouts, idle_layouts: Of the blocks, their parts, and what need not run where the parts
-            are forecast; those that were seen.
+        layouts, idle_layouts: Of the blocks and their parts, and of what need not run where the parts are
+            forecast; those that were seen.
         assemblies: The way of putting a block together that was found to equal it bit for bit, or None where
             none did.
+        handed_on: Under which name of the next block's arguments a block hands on each thing that it returns;
+            empty where it does not. Of some blocks, by index.
         examined: For which recorded sites it was found out.
         pool: Zeros that were handed out.
         notes: What was found out, in sentences.
@@ -80,10 +83,10 @@ class Anatomy:
         self.order = order
         self._positions = {wire: index for index, wire in enumerate(order)}
         self.pool: Pool = {}
-        self.layouts: dict[int, Layout] = {}
-        self.part_layouts: dict[Site, Layout] = {}
+        self.layouts: dict[Site, Layout] = {}
         self.idle_layouts: dict[tuple[int, str], Layout] = {}
         self.assemblies: dict[int, Assemble | None] = {}
+        self.handed_on: dict[int, tuple[str, ...]] = {}
         self.arrival: list[tuple[torch.Size, torch.dtype]] | None = None
         self.output: Layout | None = None
         self.called: list[int] = []
@@ -142,10 +145,14 @@ class Anatomy:
         """The last block's output."""
         return Site(self.depth - 1)
 
+    def from_output(self, sites: Collection[Site]) -> frozenset[Site]:
+        """Those of the sites whose feature is made of the model's output."""
+        return frozenset(site for site in sites if site.end == OUTPUT or (self.output_for_last and site.end == self.last))
+
     @property
-    def from_output(self) -> frozenset[Site]:
-        """The sites whose feature is the model's output."""
-        return frozenset((OUTPUT, self.last)) if self.output_for_last else frozenset((OUTPUT,))
+    def places(self) -> tuple[Site, ...]:
+        """What can be seen in front of block 0."""
+        return (LATENT,) if self.wires.opaque else places_before(self.block(0))
 
     @property
     def has_parts(self) -> bool:

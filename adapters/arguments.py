@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["are_cut", "differentiates", "kept_tokens", "named_arguments", "shapes_of", "signature_of_call", "stream_of"]
+__all__ = ["are_cut", "differentiates", "first_tensor", "kept_tokens", "named_arguments", "own_tokens", "shapes_of", "signature_of_call", "stream_of"]
 
 Shapes = list[tuple[torch.Size, torch.dtype]]
 
@@ -104,9 +104,20 @@ def kept_tokens(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, An
     return None
 
 
+def own_tokens(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], stream: Tensor) -> Tensor:
+    """Return a stream without the tokens that only fill up a row: how many they are depends on the rows
+    beside it.
+    """
+    kept = kept_tokens(block, args, kwargs, stream)
+    return stream if kept is None else torch.where(kept.reshape(*kept.shape, *(1,) * (stream.ndim - 2)), stream, 0)
+
+
+def first_tensor(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
+    """The first floating-point tensor among a call's arguments."""
+    return next((leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
+
+
 def stream_of(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Tensor | None:
     """The stream that a block transforms: its argument `hidden_states`, or else its first tensor."""
     named = named_arguments(block, args, kwargs).get("hidden_states")
-    if isinstance(named, Tensor):
-        return named
-    return next((leaf for leaf in tree_leaves((args, dict(kwargs))) if isinstance(leaf, Tensor) and leaf.is_floating_point()), None)
+    return named if isinstance(named, Tensor) else first_tensor(args, kwargs)

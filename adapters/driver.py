@@ -194,6 +194,7 @@ class Driver:
             timesteps=times,
             sigmas=sigmas,
             sites=backbone.sites,
+            places=backbone.places,
             stream=place.stream,
             model=model,
             scheduler=self._scheduler(),

@@ -13,8 +13,9 @@ from torch.utils._pytree import tree_leaves
 
 from foreseer.adapters.anatomy import Anatomy, Rewired
 from foreseer.adapters.calls import Call
-from foreseer.adapters.layouts import Layout, same_output
+from foreseer.adapters.layouts import Layout
 from foreseer.adapters.rows import batch_of
+from foreseer.adapters.sameness import same_output
 from foreseer.adapters.substitutes import Copies
 from foreseer.adapters.walk import Unlike, Walk
 from foreseer.backbone import Pass
@@ -56,7 +57,7 @@ class Examination:
             raise Rewired("the model calls other blocks than when it was examined")
         if anatomy.output is not None and not anatomy.output.fits(done.output, walk.rows):
             raise Rewired("the model's output has another shape or dtype than when it was examined")
-        if walk.revived or walk.repeated & claimed or not claimed - walk.features.keys() <= anatomy.from_output:
+        if walk.revived or walk.repeated & claimed or claimed - walk.notes.features.keys() != anatomy.from_output(claimed - walk.notes.features.keys()):
             raise Rewired("the blocks call other parts than when the model was examined")
 
     def check(self, inputs: Call, done: Pass, walk: Walk, claimed: frozenset[Site]) -> None:
@@ -64,7 +65,7 @@ class Examination:
         if not self._anatomy.wires.opaque and walk.called != self._anatomy.order:
             if len(set(walk.called)) < len(walk.called) or not walk.called:
                 why = "none of its blocks was called" if not walk.called else "a block is called several times in one evaluation"
-                if claimed and not (self._anatomy.output_for_last and claimed <= self._anatomy.from_output):
+                if claimed and not (self._anatomy.output_for_last and claimed == self._anatomy.from_output(claimed)):
                     raise self._anatomy.fall_back(claimed, why)
             else:
                 self._anatomy.reorder(walk.called)
@@ -77,7 +78,7 @@ class Examination:
         self._anatomy.called = walk.called
         if walk.repeated & claimed:
             raise self._anatomy.fall_back(claimed, "a part of a block is called several times")
-        if claimed and any(layout.doubtful for layout in (*self._anatomy.layouts.values(), *self._anatomy.part_layouts.values())):
+        if claimed and any(layout.doubtful for layout in self._anatomy.layouts.values()):
             self._look_for_rows(inputs)
         self._choose_assemblies(walk.assembled, done.output)
         try:
@@ -86,7 +87,9 @@ class Examination:
         except UnsupportedModelError:
             if claimed:
                 raise
-        features = {site: done.features[site] for site in (claimed - self._anatomy.from_output) & done.features.keys()}
+        # A residual's sum is rounded: what is looked at is the output of its last block.
+        made = (claimed - self._anatomy.from_output(claimed)) & done.features.keys()
+        features = {site.end: done.features[site] if site.since is None else walk.notes.ends[site.end] for site in made}
         if features:
             try:
                 again, _ = self._attempt(inputs, None, Copies(features))

@@ -8,7 +8,7 @@ layout is learnt from one real output: a lone tensor is its own feature, several
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -20,7 +20,7 @@ from foreseer.adapters.places import IN_ORDER, Place
 from foreseer.adapters.rows import is_row_list
 from foreseer.errors import UnsupportedModelError
 
-__all__ = ["Layout", "Pool", "same_bits", "same_output"]
+__all__ = ["Layout", "Pool"]
 
 
 @attrs.frozen
@@ -154,6 +154,11 @@ class Layout:
         return cls(main, rows, spec, tuple(leaves), constants, plain, output.shape if plain is Tensor else None)
 
     @property
+    def count(self) -> int:
+        """How many things an output holds, tensors and constants."""
+        return len(self._leaves)
+
+    @property
     def on_cpu(self) -> bool:
         """Whether all of it lies where the host can look at it without waiting."""
         return all(leaf is None or leaf.device.type == "cpu" for leaf in self._leaves)
@@ -189,7 +194,14 @@ class Layout:
         """Return the feature ``(R, ...)`` of an output."""
         if self._plain is Tensor and (leaf := self._leaves[0]) is not None:
             return leaf.with_rows(output)
-        parts = [one.with_rows(value) for value, one in zip(self._values(output), self._leaves, strict=True) if one is not None]
+        return self.join(self.streams(output))
+
+    def streams(self, output: Any) -> list[Tensor]:
+        """Return the tensors of an output one by one, each with its rows in front."""
+        return [one.with_rows(value) for value, one in zip(self._values(output), self._leaves, strict=True) if one is not None]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Return the feature of which these are the `streams`."""
         if len(parts) == 1:
             return parts[0]
         wide = parts[0].dtype
@@ -211,6 +223,35 @@ class Layout:
         """
         leaf = None if self.main is None else self._leaves[self.main]
         return self.pack(output) if leaf is None or self.main is None else leaf.with_rows(self._values(output)[self.main])
+
+    def starts(self, given: Mapping[str, Tensor], names: Sequence[str], rows: int) -> list[Tensor]:
+        """Return for each stream what it was made from, among tensors from before, rows in front: the one of
+        its name, else the hidden states, or the only one that is shaped like it; zeros where there is none.
+
+        Args:
+            given: The tensors, by name.
+            names: Of the output's tensors; empty where that is not known.
+            rows: Rows of the call.
+
+        Raises:
+            UnsupportedModelError: None of them was made from any.
+        """
+        found: list[Tensor | None] = []
+        leaves = [(leaf, name) for leaf, name in zip(self._leaves, names, strict=True) if leaf is not None]
+        for leaf, name in leaves:
+            fitting = {each: tensor for each, tensor in given.items() if leaf.fits(tensor, rows) and (each == name or each not in names)}
+            alone = len(leaves) == 1 and "hidden_states" in fitting
+            chosen = name if name in fitting else "hidden_states" if alone else next(iter(fitting)) if len(fitting) == 1 else None
+            found.append(None if chosen is None else leaf.with_rows(fitting[chosen]))
+        if all(tensor is None for tensor in found):
+            raise UnsupportedModelError("nothing of what it returns is shaped like what was there where the residual starts")
+        empty = [torch.zeros((rows, *((leaf.folded,) if leaf.folded > 1 else ()), *leaf.shape), dtype=leaf.dtype, device=leaf.device) for leaf, _ in leaves]
+        return [zero if tensor is None else tensor for tensor, zero in zip(found, empty, strict=True)]
+
+    def main_of(self, streams: Sequence[Tensor]) -> Tensor:
+        """Return of an output's `streams` what a gate compares: see `evidence`."""
+        kept = [i for i, leaf in enumerate(self._leaves) if leaf is not None]
+        return self.join(streams) if self.main is None else streams[kept.index(self.main)]
 
     def zeros(self, rows: int, pool: Pool) -> Any:
         """Return an output of that shape for somebody who will not look at it.
@@ -241,37 +282,3 @@ class Layout:
     def _put_together(self, tensors: list[Any]) -> Any:
         given = iter(tensors)
         return tree_unflatten([constant if leaf is None else next(given) for leaf, constant in zip(self._leaves, self._constants, strict=True)], self._spec)
-
-
-def same_output(a: Any, b: Any, *, tolerance: float = 0.0) -> bool:
-    """Whether two outputs are equal, bit for bit or within a relative tolerance (L2 norm per tensor); NaN
-    equals NaN.
-
-    Args:
-        a: An output.
-        b: Another.
-        tolerance: 0 for bit for bit.
-    """
-    whole, part = (tree_flatten(output)[0] for output in (a, b))
-    if len(whole) != len(part):
-        return False
-    for x, y in zip(whole, part, strict=True):
-        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
-            continue
-        if x.shape != y.shape:
-            return False
-        if tolerance:
-            x, y = x.double().nan_to_num(), y.double().nan_to_num()
-            if not bool((x - y).norm() <= tolerance * y.norm() + 1e-12):
-                return False
-        elif not torch.equal(x, y) and not bool(((x == y) | (x.isnan() & y.isnan())).all()):
-            return False
-    return True
-
-
-def same_bits(a: Any, b: Any) -> bool:
-    """Whether two outputs of floating-point tensors are equal in structure, dtype and every number; NaN
-    equals nothing.
-    """
-    (made, spec), (wanted, other) = tree_flatten(a), tree_flatten(b)
-    return spec == other and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(made, wanted, strict=True))

@@ -4,6 +4,7 @@ touched.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -15,16 +16,18 @@ from torch.utils._pytree import tree_leaves
 from foreseer.adapters.anatomy import Anatomy, Rewired
 from foreseer.adapters.calls import Call
 from foreseer.adapters.examination import FAILURES, Examination
-from foreseer.adapters.layouts import Layout, same_output
+from foreseer.adapters.fronts import latent_of
+from foreseer.adapters.layouts import Layout
 from foreseer.adapters.rows import Batch, batch_of, count_rows, merge_rows, select_rows, take_rows
-from foreseer.adapters.substitutes import Renamed
+from foreseer.adapters.sameness import same_output
+from foreseer.adapters.substitutes import OutputFor
 from foreseer.adapters.walk import Abandoned, RaggedError, Unlike, Walk
 from foreseer.adapters.wires import Wires
 from foreseer.backbone import Pass
 from foreseer.errors import ContractError, UnsupportedModelError
 from foreseer.transfer import on_device
 from foreseer.trial import broken_rows
-from foreseer.types import OUTPUT, Evidence, Probe, Site
+from foreseer.types import LATENT, OUTPUT, Evidence, Probe, Site
 from foreseer.vote import Vote
 
 __all__ = ["ModuleBackbone"]
@@ -76,6 +79,11 @@ class ModuleBackbone:
         """Every block's parts, then its output, block after block."""
         return self.anatomy.sites
 
+    @property
+    def places(self) -> tuple[Site, ...]:
+        """What can be seen in front of block 0: see `foreseer.Run.places`."""
+        return self.anatomy.places
+
     def watch(self, sites: Collection[Site], claimed: frozenset[Site] | None = None) -> None:
         """Intercept what these sites need.
 
@@ -84,7 +92,7 @@ class ModuleBackbone:
             claimed: See `Anatomy`.
         """
         self.anatomy.claimed = claimed
-        self.wires.watch({self.anatomy.order[site.block] for site in sites if site.part != "block" and site != OUTPUT})
+        self.wires.watch({self.anatomy.order[site.block] for site in sites if site.part not in ("block", "output")})
 
     def rows(self, inputs: Call) -> int:
         """Leading dimension of the first tensor argument."""
@@ -99,6 +107,7 @@ class ModuleBackbone:
         probe: Probe | None = None,
         judge: Callable[[Evidence], bool] | None = None,
         record: Collection[Site] = (),
+        see: Collection[Site] = (),
     ) -> Pass:
         """See `foreseer.backbone.Backbone.forward`.
 
@@ -107,23 +116,25 @@ class ModuleBackbone:
                 something is other than it was then.
         """
         anatomy = self.anatomy
-        last = anatomy.last
         record = frozenset(record)
         claimed, known = record if anatomy.claimed is None else record & anatomy.claimed, record in anatomy.examined
-        if self.anatomy.output_for_last and last in substitute:
-            substitute = Renamed(substitute, last)
-        if OUTPUT in substitute and probe is not None and (probe.on == "draft" or (self.anatomy.output_for_last and probe.block == last.block)):
+        for site in anatomy.from_output(substitute) - {OUTPUT}:
+            substitute = OutputFor(substitute, site, _latent(inputs) if site.end == OUTPUT else None)
+        if probe is not None and judge is not None and probe.site == LATENT and substitute:
+            substitute = substitute if judge(Evidence(LATENT, _latent(inputs), None)) else {}
+            probe = judge = None
+        if OUTPUT in substitute and probe is not None and (probe.on == "draft" or (self.anatomy.output_for_last and probe.block == anatomy.last.block)):
             raise UnsupportedModelError(
                 "this model's last block cannot be forecast on its own, only its output, and a forecast of the output cannot be verified at that block; "
                 "choose a policy without such a probe, for example taylorseer with target='output'"
             )
         if OUTPUT in substitute and probe is None:
             assert self.anatomy.output is not None
-            return Pass(self.anatomy.output.unpack(substitute[OUTPUT]), {}, 0)
+            return Pass(self.anatomy.output.unpack(substitute[OUTPUT]), {}, 0, seen={LATENT: _latent(inputs)} if LATENT in see else {})
         if rows is not None:
-            return self._some_rows(inputs, rows, substitute, record)
+            return self._some_rows(inputs, rows, substitute, record, see)
         try:
-            done, walk = self._pass(inputs, None, substitute, probe, judge, record)
+            done, walk = self._pass(inputs, None, substitute, probe, judge, record, see)
         except UnsupportedModelError as error:
             if substitute or not claimed or known:
                 raise
@@ -133,7 +144,7 @@ class ModuleBackbone:
         if walk.forecasting and substitute:
             done = attrs.evolve(done, finite=self._finite(done.output))
         elif record and known and anatomy.called and not walk.called:  # an early return, of which there is nothing to record
-            walk.features.clear()
+            walk.notes.features.clear()
             record = frozenset()
         elif record and known:
             self._examination.hold(done, walk, claimed)
@@ -147,19 +158,19 @@ class ModuleBackbone:
             done, self.spent = attrs.evolve(done, check_block_rows=self.spent), 0
         return done
 
-    def _some_rows(self, inputs: Call, rows: Sequence[int], substitute: Mapping[Site, Tensor], record: Collection[Site]) -> Pass:
+    def _some_rows(self, inputs: Call, rows: Sequence[int], substitute: Mapping[Site, Tensor], record: Collection[Site], see: Collection[Site]) -> Pass:
         """Evaluate some rows without the others. Before that is done for the first time, both ways are
         compared; where they differ, all rows are evaluated.
         """
         resumed = frozenset(substitute)  # rows that resume behind a block skip what is before it: another comparison
         try:
-            part, why = self._alone(inputs, rows, substitute, record) if self.separable else (None, "")
+            part, why = self._alone(inputs, rows, substitute, record, see) if self.separable else (None, "")
         except RaggedError as ragged:  # of these rows, in this step: others may be as long alone as among all
             self.anatomy.note(f"{self.anatomy.name}: {ragged}; so a rejection of such rows computes the whole batch")
-            done = self._among_all(inputs, rows, record)
+            done = self._among_all(inputs, rows, record, see)
         else:
             if part is None or resumed not in self._compared:
-                whole = self._among_all(inputs, rows, record)
+                whole = self._among_all(inputs, rows, record, see)
                 tolerance = ROW_TOLERANCE.get(_precision(whole.output, whole.features), 0.05)
                 differs = part is not None and not same_output(whole.output, part.output, tolerance=tolerance)
                 if self.separable and not self._examination.agreed([not why and not differs], whole.output)[0]:
@@ -172,7 +183,9 @@ class ModuleBackbone:
         done, self.spent = attrs.evolve(done, check_block_rows=self.spent), 0
         return done
 
-    def _alone(self, inputs: Call, rows: Sequence[int], substitute: Mapping[Site, Tensor], record: Collection[Site]) -> tuple[Pass | None, str]:
+    def _alone(
+        self, inputs: Call, rows: Sequence[int], substitute: Mapping[Site, Tensor], record: Collection[Site], see: Collection[Site]
+    ) -> tuple[Pass | None, str]:
         """Evaluate some rows without the others. Returns the pass, or None and why it cannot be.
 
         Raises:
@@ -180,7 +193,7 @@ class ModuleBackbone:
             Rewired: They are not where they seemed to be.
         """
         try:
-            part, walk = self._pass(inputs, rows, substitute, record=record)
+            part, walk = self._pass(inputs, rows, substitute, record=record, see=see)
         except RaggedError:
             raise
         except Unlike as unlike:
@@ -192,24 +205,35 @@ class ModuleBackbone:
         except FAILURES as error:
             return None, f"its batch cannot be cut ({type(error).__name__}: {error})"
         self._add_output(part, walk, record)
-        missing = [str(site) for site in record if self.anatomy.claims(site) and site not in walk.features]
+        missing = [str(site) for site in record if self.anatomy.claims(site) and site not in walk.notes.features]
         return (None, f"{', '.join(missing)} is not computed for some rows alone") if missing else (part, "")
 
-    def _among_all(self, inputs: Call, rows: Sequence[int], record: Collection[Site]) -> Pass:
+    def _among_all(self, inputs: Call, rows: Sequence[int], record: Collection[Site], see: Collection[Site]) -> Pass:
         """Evaluate all rows, and return some."""
         try:
-            done, walk = self._pass(inputs, None, {}, record=record)
+            done, walk = self._pass(inputs, None, {}, record=record, see=see)
         except Unlike as unlike:
             raise Rewired(str(unlike)) from None
         self._add_output(done, walk, record)
-        features = {site: feature[on_device(rows, feature.device)] for site, feature in done.features.items()}
-        return attrs.evolve(done, output=select_rows(done.output, rows, self._batch), features=features)
+        features, seen = ({site: tensor[on_device(rows, tensor.device)] for site, tensor in found.items()} for found in (done.features, done.seen))
+        return attrs.evolve(done, output=select_rows(done.output, rows, self._batch), features=features, seen=seen)
 
     def _add_output(self, done: Pass, walk: Walk, record: Collection[Site]) -> None:
         """Record the model's output, where it is wanted, also in the place of the last block's."""
-        for site in self.anatomy.from_output:
-            if site in record and self.anatomy.output is not None:
-                walk.features[site] = self.anatomy.output.pack(done.output).detach()
+        layout = self.anatomy.output
+        if layout is None:
+            return
+        for site in self.anatomy.from_output(record):
+            feature = layout.pack(done.output).detach()
+            if site.since is not None and site.end == OUTPUT:
+                latent = walk.latent()
+                if latent.shape != feature.shape:
+                    raise UnsupportedModelError(
+                        f"{self.anatomy.name} makes {tuple(feature.shape)} of a latent of shape {tuple(latent.shape)}: "
+                        "what it adds to the latent is no residual; choose another target"
+                    )
+                feature = feature - latent
+            walk.notes.features[site] = feature
 
     def _finite(self, output: Any) -> Sequence[bool] | None:
         """``(rows,)`` whether an output is finite, where looking is free."""
@@ -225,8 +249,8 @@ class ModuleBackbone:
         """
         done, walk = self._pass(inputs, None, {}, record=record)
         if OUTPUT in record:
-            walk.features[OUTPUT] = Layout.of(done.output, walk.rows, listed=self._batch.listed, what=self.anatomy.name).pack(done.output)
-        return walk.features
+            walk.notes.features[OUTPUT] = Layout.of(done.output, walk.rows, listed=self._batch.listed, what=self.anatomy.name).pack(done.output)
+        return walk.notes.features
 
     def merge(self, output: Any, rows: Sequence[int], part: Any) -> Any:
         """Scatter the rows of ``part`` into ``output``, whatever structure the model returns."""
@@ -240,6 +264,7 @@ class ModuleBackbone:
         probe: Probe | None = None,
         judge: Callable[[Evidence], bool] | None = None,
         record: Collection[Site] = (),
+        see: Collection[Site] = (),
     ) -> tuple[Pass, Walk]:
         if self.wires.walk is not None:
             raise ContractError("a second evaluation of this model began before the first had ended; give each thread a model of its own")
@@ -256,7 +281,10 @@ class ModuleBackbone:
         clone = self._clone or torch.is_inference_mode_enabled()
         voting: dict[str, Any] = {} if self.vote is None else {"shards": self.vote.processes, "all_ways": True}
         while True:
-            walk = Walk(self.anatomy, count, substitute, probe, judge, record, clone=clone, whole=whole, **voting)
+            walk = Walk(self.anatomy, count, substitute, probe, judge, record, see, clone=clone, whole=whole, **voting)
+            walk.latent = functools.partial(latent_of, args, kwargs, Batch(count, self._batch.listed))
+            if LATENT in see:
+                walk.notes.seen[LATENT] = walk.latent()
             self.wires.walk = walk
             try:
                 output = inputs.inner(*args, **kwargs)
@@ -268,9 +296,13 @@ class ModuleBackbone:
                 self.wires.walk = None
                 spent = self.depth * count if self.wires.opaque else walk.block_rows
                 self.spent += spent
-            if clone or walk.untouched():
-                return Pass(output, walk.features, spent), walk
+            if clone or walk.notes.untouched:
+                return Pass(output, walk.notes.features, spent, seen=walk.notes.seen), walk
             clone = self._clone = True
+
+
+def _latent(inputs: Call) -> Tensor:
+    return latent_of(inputs.args, inputs.kwargs, batch_of(inputs.args, inputs.kwargs))
 
 
 def _precision(output: Any, features: Mapping[Site, Tensor]) -> torch.dtype:

@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from foreseer.errors import ContractError, UnsupportedModelError
 from foreseer.transfer import on_device
 
-__all__ = ["Batch", "batch_of", "copies_in", "count_rows", "is_row_list", "merge_rows", "select_rows", "take_rows"]
+__all__ = ["Batch", "batch_of", "copies_in", "count_rows", "is_row_list", "latents_of", "merge_rows", "select_rows", "take_rows"]
 
 _BATCH_FREE = re.compile(r"rope|rotary|freqs|(?<!input)(?<!segment)_ids$|^indices_|img_shapes|pos_embed")
 """Names of positions in diffusers' models: no batch dimension, unless they have three dimensions or more
@@ -67,7 +67,7 @@ def batch_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Batch:
     ids = kwargs.get("input_ids")
     if isinstance(ids, Tensor) and ids.ndim == 1:
         return Batch(1)
-    stream = _latents(args, kwargs)
+    stream = latents_of(args, kwargs)
     named = [found for name in ("encoder_hidden_states", "timestep") if (found := _lengths(kwargs.get(name)))]
     if isinstance(stream, (list, tuple)):
         return _batch_of_several(stream, [*named, *({len(v)} for v in args if isinstance(v, Tensor) and v.ndim == 1)], (*args, *kwargs.values()))
@@ -84,7 +84,8 @@ def count_rows(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
     return batch_of(args, kwargs).rows
 
 
-def _latents(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def latents_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Return what a model is called with: ``hidden_states``, or the first that may hold rows; None without."""
     return kwargs.get("hidden_states", next((v for v in (*args, *kwargs.values()) if _lengths(v)), None))
 
 
@@ -120,7 +121,7 @@ def copies_in(args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> in
     The latents are compared, which is one device sync. Samples that were started from equal noise look like
     copies too: they then share one fate, which is safe.
     """
-    stream, batch = _latents(args, kwargs), batch_of(args, kwargs)
+    stream, batch = latents_of(args, kwargs), batch_of(args, kwargs)
     if rows != batch.rows or rows not in _lengths(stream):
         return 1
     for copies in (4, 3, 2):  # guidance with several perturbed branches first: four equal parts are two equal halves too

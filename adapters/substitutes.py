@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from torch import Tensor
 
+from foreseer.backbone import Drafted
 from foreseer.types import OUTPUT, Site
 
-__all__ = ["Copies", "Renamed"]
+__all__ = ["Copies", "OutputFor"]
 
 
 class Copies(Mapping[Site, Tensor]):
@@ -32,20 +33,35 @@ class Copies(Mapping[Site, Tensor]):
         return len(self._given)
 
 
-class Renamed(Mapping[Site, Tensor]):
-    """Substitutes in which the model's output stands in for the last block."""
+class OutputFor(Drafted):
+    """Substitutes in which the model's output is forecast in the place of another site.
 
-    def __init__(self, given: Mapping[Site, Tensor], last: Site) -> None:
-        self._given, self._last = given, last
+    Args:
+        given: The substitutes.
+        site: What the output stands in for.
+        latent: What its draft is added to, where it is what the model adds to its latent; None where it is
+            the output itself.
+    """
+
+    def __init__(self, given: Mapping[Site, Tensor], site: Site, latent: Tensor | None = None) -> None:
+        self._given, self._site, self._latent = given, site, latent
+
+    def reached(self, site: Site, live: Callable[[], Tensor | None]) -> None:
+        """See `Drafted.reached`."""
+        if isinstance(self._given, Drafted):
+            self._given.reached(site, live)
 
     def __getitem__(self, site: Site) -> Tensor:
-        return self._given[self._last if site == OUTPUT else site]
+        if site != OUTPUT:
+            return self._given[site]
+        self.reached(self._site, lambda: self._latent)
+        return self._given[self._site] if self._latent is None else self._latent + self._given[self._site]
 
     def __contains__(self, site: object) -> bool:
-        return site == OUTPUT or (site != self._last and site in self._given)
+        return site == OUTPUT or (site != self._site and site in self._given)
 
     def __iter__(self) -> Iterator[Site]:
-        return (OUTPUT if site == self._last else site for site in self._given)
+        return (OUTPUT if site == self._site else site for site in self._given)
 
     def __len__(self) -> int:
         return len(self._given)

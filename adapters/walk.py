@@ -6,33 +6,24 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from foreseer.adapters.arguments import are_cut, kept_tokens, shapes_of, stream_of
+from foreseer.adapters.arguments import are_cut, first_tensor, own_tokens, shapes_of, stream_of
 from foreseer.adapters.assemblies import leaves_out_hooks
-from foreseer.adapters.layouts import Layout, same_bits
-from foreseer.backbone import live_blocks
+from foreseer.adapters.fronts import front_of
+from foreseer.adapters.layouts import Layout
+from foreseer.adapters.notes import Notes, RaggedError, Unlike
+from foreseer.adapters.sameness import same_bits
+from foreseer.adapters.starts import Starts
+from foreseer.backbone import Drafted, live_blocks
 from foreseer.errors import UnsupportedModelError
-from foreseer.types import OUTPUT, Evidence, Probe, Site
+from foreseer.types import MODULATED, OUTPUT, STREAM, TIME, Evidence, Probe, Site
 
 if TYPE_CHECKING:
     from foreseer.adapters.anatomy import Anatomy
 
 __all__ = ["Abandoned", "RaggedError", "Unlike", "Walk"]
-
-
-class Unlike(BaseException):
-    """Ends a pass in which something is shaped otherwise than what was learnt about such calls. The text says
-    what. Not an Exception, as `Abandoned`.
-    """
-
-
-class RaggedError(UnsupportedModelError):
-    """Some rows of a batch are shaped otherwise when they are alone: a model cuts its texts to the longest of
-    a call. The text says which.
-    """
 
 
 class Abandoned(BaseException):
@@ -45,7 +36,7 @@ class Walk:
     Args:
         anatomy: What is known of the model; what is learnt on the way is put there.
         rows: Rows in this pass.
-        substitute, probe, judge, record: As in `foreseer.backbone.Backbone.forward`.
+        substitute, probe, judge, record, see: As in `foreseer.backbone.Backbone.forward`.
         clone: Record copies, because something writes to the tensors afterwards.
         whole: Rows of the batch that these were taken out of; None where they are all of them.
         shards: Among how many processes the model may divide its tokens.
@@ -54,6 +45,8 @@ class Walk:
     Attributes:
         rows: See there.
         called: The blocks that were computed, in their order.
+        notes: What was recorded and seen.
+        latent: Returns what the model was called with.
         repeated: Parts that were called more than once.
         revived: Whether a part was called that was not called before.
     """
@@ -66,6 +59,7 @@ class Walk:
         probe: Probe | None,
         judge: Callable[[Evidence], bool] | None,
         record: Collection[Site],
+        see: Collection[Site],
         *,
         clone: bool,
         whole: int | None = None,
@@ -73,16 +67,20 @@ class Walk:
         all_ways: bool = False,
     ) -> None:
         self._anatomy, self.rows, self._whole, self._shards, self._all_ways = anatomy, rows, whole, shards, all_ways
-        self._substitute, self._probe, self._judge, self._record, self._clone = substitute, probe, judge, record, clone
+        self._substitute, self._probe, self._judge, self._record, self._see = substitute, probe, judge, record, see
         self.thread = threading.get_ident()
-        self.features: dict[Site, Tensor] = {}
+        probed = () if probe is None else (probe.site,)
+        since = {site.since for site in (*record, *see, *substitute, *probed) if site.since is not None and site.block >= 0}
+        self._starts = Starts(anatomy, rows, since, clone=clone)
+        self.notes = Notes(anatomy, rows, record, see, self._starts, clone=clone, whole=whole)
+        self.latent: Callable[[], Tensor]
+        self._residuals = {site.block: site for site in substitute if site.since is not None and site.block >= 0}
         self.block_rows = 0
         self.called: list[int] = []
         self.assembled: dict[int, list[bool]] = {}  # by block, whether each way of putting it together from its parts equals it
         self.repeated: set[Site] = set()
         self.revived = False
         self._arrived = False
-        self._versions: list[tuple[Tensor, int]] = []
         self._live = live_blocks(anatomy.depth, substitute, probe) if substitute else None
         self._bypass = False
 
@@ -93,11 +91,20 @@ class Walk:
 
     def block(self, wire: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A block is called."""
+        index = self._anatomy.position(wire)
         if not self._arrived:
             self._arrived = True
             self._arrive(wire, args, kwargs)
-        index = self._anatomy.position(wire)
-        if index is None or self._live is None:
+            self._look_ahead(index, args, kwargs)
+        if index is None:
+            return self._compute(wire, index, inner, args, kwargs)
+        self._starts.arrive(index, self._anatomy.block(index), args, kwargs)
+        output = self._block(wire, index, inner, args, kwargs)
+        self._starts.leave(index, output, learn=self._live is None)
+        return output
+
+    def _block(self, wire: int, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._live is None:
             return self._compute(wire, index, inner, args, kwargs)
         probe = self._probe
         if probe is not None and index <= probe.block and probe.on == "input":
@@ -106,12 +113,12 @@ class Walk:
                 self._judge_input(index, args, kwargs, output)
             return output
         if not self._live[index]:
-            return self._anatomy.layouts[index].zeros(self.rows, self._anatomy.pool)
-        site = Site(index)
+            self.notes.pure = False
+            return self._anatomy.layouts[Site(index)].zeros(self.rows, self._anatomy.pool)
         if probe is not None and probe.block == index:
             return self._judge_draft(index, inner, args, kwargs)
-        if site in self._substitute:
-            return self._anatomy.layouts[index].unpack(self._substitute[site])
+        if index in self._residuals or Site(index) in self._substitute:
+            return self._stand_in(index, args, kwargs)
         if self._all_parts(index):
             return self._forecast_parts(index, inner, args, kwargs)
         return self._compute(wire, index, inner, args, kwargs)
@@ -123,17 +130,17 @@ class Walk:
             return inner(*args, **kwargs)
         site = Site(index, part)
         if self._replaces(site):
-            return self._anatomy.part_layouts[site].unpack(self._substitute[site])
+            return self._anatomy.layouts[site].unpack(self._draft(site, lambda: first_tensor(args, kwargs)))
         output = inner(*args, **kwargs)
         if site in self._anatomy.silent and self._record and self._live is None:
             self.revived = True
         if site in self._record:
-            if site in self.features or site in self.repeated:
+            if site in self.notes.features or site in self.repeated:
                 self.repeated.add(site)
                 if not self._anatomy.claims(site):  # which of them an observer would be shown would be chance
-                    self.features.pop(site, None)
+                    self.notes.features.pop(site, None)
             else:
-                self._see(site, self._anatomy.part_layouts, output, f"{part} of block {index}")
+                self.notes.add(site, output, f"{part} of block {index}")
         return output
 
     def idle(self, wire: int, path: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -150,9 +157,38 @@ class Walk:
             self._anatomy.idle_layouts[index, path] = Layout.of(output, self.rows, what=f"{path} of block {index}")
         return output
 
-    def untouched(self) -> bool:
-        """Whether nobody wrote to a recorded feature since it was recorded."""
-        return all(tensor._version == version for tensor, version in self._versions)
+    def _draft(self, site: Site, live: Callable[[], Tensor | None]) -> Tensor:
+        """Look a draft up."""
+        self.notes.pure = False
+        if isinstance(self._substitute, Drafted):
+            self._substitute.reached(site, live)
+        return self._substitute[site]
+
+    def _stand_in(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What is returned in the place of a block that is forecast as a whole."""
+        layout, site = self._anatomy.layouts[Site(index)], self._residuals.get(index, Site(index))
+        if site.since is None:
+            return layout.unpack(self._draft(site, lambda: stream_of(self._anatomy.block(index), args, kwargs)))
+        live = layout.join(self._starts.at(site))
+        return layout.unpack(live + self._draft(site, lambda: live))
+
+    def _look_ahead(self, index: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """See what lies in front of the first block, and judge by it."""
+        probed = None if self._probe is None or self._probe.block >= 0 or not self.forecasting else self._probe.site
+        wanted = {place for place in self._see if place in (TIME, STREAM, MODULATED)} | ({probed} if probed is not None else set())
+        if not wanted or index is None:
+            return
+        block, second = self._anatomy.block(index), self._anatomy.order[index] in self._anatomy.wires.second
+        found = {place: own_tokens(block, args, kwargs, front_of(place, block, args, kwargs, self.rows, second=second)) for place in wanted}
+        self.notes.seen |= {place: tensor for place, tensor in found.items() if place in self._see}
+        if probed is not None:
+            self._decide(self._judged(probed, found[probed], None))
+
+    def _decide(self, any_forecast: bool) -> None:
+        if not any_forecast:
+            self._live = None  # nothing is forecast: go on computing
+        elif OUTPUT in self._substitute:
+            raise Abandoned
 
     def _replaces(self, site: Site) -> bool:
         probe = self._probe
@@ -171,10 +207,10 @@ class Walk:
         if index is None or index >= self._anatomy.depth:
             return output
         site = Site(index)
-        if self._record and index not in self._anatomy.layouts:
+        if self._record and Site(index) not in self._anatomy.layouts:
             hidden = stream_of(self._anatomy.block(index), args, kwargs)
             try:
-                self._anatomy.layouts[index] = Layout.of(
+                self._anatomy.layouts[Site(index)] = Layout.of(
                     output, self.rows, hidden=hidden, shards=self._shards, second=wire in self._anatomy.wires.second, what=self._name(index)
                 )
             except UnsupportedModelError:
@@ -183,13 +219,14 @@ class Walk:
                 if self._anatomy.claims(site) and (site in self._record or not self._anatomy.output_for_last):
                     raise
                 return output
-        elif self._whole is not None and index in self._anatomy.layouts and not self._anatomy.layouts[index].fits(output, self.rows):
-            if self._anatomy.layouts[index].rows_are_second(output, self.rows, self._whole):
+        elif self._whole is not None and Site(index) in self._anatomy.layouts and not self._anatomy.layouts[Site(index)].fits(output, self.rows):
+            if self._anatomy.layouts[Site(index)].rows_are_second(output, self.rows, self._whole):
                 self._anatomy.wires.second.add(wire)
                 raise Unlike(f"the rows of what {self._name(index)} returns are not where they seemed to be")
             raise UnsupportedModelError(f"{self._name(index)} returns something else for {self.rows} of the {self._whole} rows alone")
         if site in self._record:
-            self._see(site, self._anatomy.layouts, output, self._name(index), key=index)
+            self.notes.add(site, output, self._name(index))
+        self.notes.block(index, output, args, kwargs)
         if self._live is None and self._record and index not in self._anatomy.assemblies:
             self._try_assemblies(index, args, kwargs, output)
         return output
@@ -205,27 +242,6 @@ class Walk:
         elif self._whole is not None and anatomy.arrival and not are_cut(anatomy.arrival, shapes_of(args, kwargs), self._whole, self.rows):
             raise RaggedError(f"{self.rows} of the {self._whole} rows arrive at the first block in another shape when they are alone")
 
-    def _see(self, site: Site, layouts: dict[Any, Layout], output: Any, what: str, *, key: Any = None) -> None:
-        """Record what was computed, if it is what the layout says. What nobody but an observer wants to see
-        is left out where it is something else.
-        """
-        key = site if key is None else key
-        try:
-            if key not in layouts:
-                second = self._anatomy.order[site.block] in self._anatomy.wires.second
-                layouts[key] = Layout.of(output, self.rows, second=second, what=what)
-            elif not layouts[key].fits(output, self.rows):
-                if self._whole is not None:
-                    raise UnsupportedModelError(f"{what} returns something else for {self.rows} of the {self._whole} rows alone")
-                if self._anatomy.claims(site):
-                    raise Unlike(f"{what} returned something of another shape or dtype than when the model was examined")
-                return
-        except UnsupportedModelError:
-            if self._anatomy.claims(site):
-                raise
-            return
-        self._keep(site, layouts[key].pack(output))
-
     def _forecast_parts(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assemble, block = self._anatomy.assemblies.get(index), self._anatomy.block(index)
         if assemble is not None and self._all_parts(index) and not leaves_out_hooks(block):
@@ -236,14 +252,13 @@ class Walk:
         """What the parts of a block return if these are their features."""
         parts = self._anatomy.parts_at(index)
         assert parts is not None
-        return {part: self._anatomy.part_layouts[Site(index, part)].unpack(features[Site(index, part)]) for part in parts.modules}
+        return {part: self._anatomy.layouts[Site(index, part)].unpack(features[Site(index, part)]) for part in parts.modules}
 
     def _judge_input(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        layout, site = self._anatomy.layouts[index], Site(index)
-        if not self._ask(site, args, kwargs, layout.evidence(output), layout.evidence(layout.unpack(self._substitute[site]))):
-            self._live = None  # nothing is forecast: go on computing
-        elif OUTPUT in self._substitute:
-            raise Abandoned
+        assert self._probe is not None
+        layout, site = self._anatomy.layouts[Site(index)], self._probe.site
+        forecast = layout.evidence(layout.unpack(self._substitute[site])) if site in self._substitute else None
+        self._decide(self._ask(site, args, kwargs, self.notes.shown(site, output), forecast))
 
     def _judge_draft(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.block_rows += self.rows
@@ -252,21 +267,20 @@ class Walk:
             computed = inner(*args, **kwargs)
         finally:
             self._bypass = False
-        site, layout = Site(index), self._anatomy.layouts[index]
-        forecast = layout.unpack(self._substitute[site]) if site in self._substitute else self._forecast_parts(index, inner, args, kwargs)
+        site, layout = Site(index), self._anatomy.layouts[Site(index)]
+        whole = index in self._residuals or site in self._substitute
+        forecast = self._stand_in(index, args, kwargs) if whole else self._forecast_parts(index, inner, args, kwargs)
         if not self._ask(site, args, kwargs, layout.evidence(computed), layout.evidence(forecast)):
             raise Abandoned
-        return forecast
+        return computed if self._probe is not None and self._probe.use == "computed" else forecast
 
-    def _ask(self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any], computed: Tensor, forecast: Tensor) -> bool:
-        """Show the evidence to the judge, without the tokens that only fill up a row: how many they are
-        depends on the rows beside it.
-        """
+    def _ask(self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any], computed: Tensor, forecast: Tensor | None) -> bool:
+        """Show the evidence of a block to the judge."""
+        block = self._anatomy.block(site.block)
+        return self._judged(site, own_tokens(block, args, kwargs, computed), None if forecast is None else own_tokens(block, args, kwargs, forecast))
+
+    def _judged(self, site: Site, computed: Tensor, forecast: Tensor | None) -> bool:
         assert self._judge is not None
-        kept = kept_tokens(self._anatomy.block(site.block), args, kwargs, computed)
-        if kept is not None:
-            kept = kept.reshape(*kept.shape, *(1,) * (computed.ndim - 2))
-            computed, forecast = torch.where(kept, computed, 0), torch.where(kept, forecast, 0)
         return self._judge(Evidence(site, computed, forecast))
 
     def _try_assemblies(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
@@ -274,11 +288,11 @@ class Walk:
         for bit.
         """
         parts = self._anatomy.parts_at(index)
-        if parts is None or not parts.assemblies or not all(Site(index, part) in self.features for part in parts.modules):
+        if parts is None or not parts.assemblies or not all(Site(index, part) in self.notes.features for part in parts.modules):
             return
         if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(output)):
             return
-        block, returned = self._anatomy.block(index), self._returned(index, self.features)
+        block, returned = self._anatomy.block(index), self._returned(index, self.notes.features)
         found = self.assembled[index] = []
         for way in parts.assemblies:
             try:
@@ -287,14 +301,6 @@ class Walk:
                 found.append(False)
             if found[-1] and not self._all_ways:
                 return
-
-    def _keep(self, site: Site, feature: Tensor) -> None:
-        feature = feature.detach()
-        if self._clone or feature.is_inference() or not self._anatomy.claims(site):  # an observer alone must not have a pass repeated
-            self.features[site] = feature.clone()
-        else:
-            self.features[site] = feature
-            self._versions.append((feature, feature._version))
 
     def _name(self, index: int) -> str:
         return f"block {index} ({type(self._anatomy.block(index)).__name__})"

@@ -1,0 +1,113 @@
+"""What one pass records for the history, and what it sees for gates."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from foreseer.adapters.arguments import own_tokens
+from foreseer.adapters.layouts import Layout
+from foreseer.adapters.starts import Starts
+from foreseer.errors import UnsupportedModelError
+from foreseer.types import Site
+
+if TYPE_CHECKING:
+    from foreseer.adapters.anatomy import Anatomy
+
+__all__ = ["Notes", "RaggedError", "Unlike"]
+
+
+class Unlike(BaseException):
+    """Ends a pass in which something is shaped otherwise than what was learnt about such calls. The text says
+    what. Not an Exception, as `Abandoned`.
+    """
+
+
+class RaggedError(UnsupportedModelError):
+    """Some rows of a batch are shaped otherwise when they are alone: a model cuts its texts to the longest of
+    a call. The text says which.
+    """
+
+
+class Notes:
+    """See the module.
+
+    Args:
+        anatomy: What is known of the model; layouts are learnt.
+        rows: Rows in the pass.
+        record: As in `foreseer.backbone.Backbone.forward`.
+        see: Likewise.
+        starts: What lies where residuals start.
+        clone: Record copies, because something writes to the tensors afterwards.
+        whole: Rows of the batch that these were taken out of; None where they are all of them.
+
+    Attributes:
+        features: By site, ``(rows, ...)``.
+        ends: What blocks returned at which recorded residuals end.
+        seen: As in `Pass`.
+        pure: Whether nothing was forecast yet, so that what is computed is what computing gives.
+    """
+
+    def __init__(self, anatomy: Anatomy, rows: int, record: Collection[Site], see: Collection[Site], starts: Starts, *, clone: bool, whole: int | None) -> None:
+        self._anatomy, self._rows, self._record, self._see, self._starts = anatomy, rows, record, see, starts
+        self._clone, self._whole = clone, whole
+        self.features: dict[Site, Tensor] = {}
+        self.ends: dict[Site, Tensor] = {}
+        self.seen: dict[Site, Tensor] = {}
+        self.pure = True
+        self._versions: list[tuple[Tensor, int]] = []
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nobody wrote to a recorded feature, or to what a residual starts from, since it was kept."""
+        return all(tensor._version == version for tensor, version in (*self._versions, *self._starts.versions))
+
+    def add(self, site: Site, output: Any, what: str) -> None:
+        """Record what was computed, if it is what the layout says. What nobody but an observer wants to see
+        is left out where it is something else.
+        """
+        layouts = self._anatomy.layouts
+        try:
+            if site not in layouts:
+                second = self._anatomy.order[site.block] in self._anatomy.wires.second
+                layouts[site] = Layout.of(output, self._rows, second=second, what=what)
+            elif not layouts[site].fits(output, self._rows):
+                if self._whole is not None:
+                    raise UnsupportedModelError(f"{what} returns something else for {self._rows} of the {self._whole} rows alone")
+                if self._anatomy.claims(site):
+                    raise Unlike(f"{what} returned something of another shape or dtype than when the model was examined")
+                return
+        except UnsupportedModelError:
+            if self._anatomy.claims(site):
+                raise
+            return
+        self._keep(site, layouts[site].pack(output), self.features)
+
+    def block(self, index: int, output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A block was computed: record what was added up to here, and see what is to be seen of it."""
+        if Site(index) not in self._anatomy.layouts:
+            return
+        layout, block = self._anatomy.layouts[Site(index)], self._anatomy.block(index)
+        for site in self._record:
+            if site.since is not None and site.end == Site(index):
+                self._keep(site.end, layout.pack(output), self.ends)
+                self.features[site] = self.ends[site.end] - layout.join(self._starts.at(site))
+        if self.pure:
+            self.seen |= {site: own_tokens(block, args, kwargs, self.shown(site, output)) for site in self._see if site.end == Site(index)}
+
+    def shown(self, site: Site, output: Any) -> Tensor:
+        """Return what a gate is shown of a computed block, or of what was added up to it."""
+        layout = self._anatomy.layouts[Site(site.block)]
+        shown = layout.evidence(output).detach()
+        return shown if site.since is None else shown - layout.main_of(self._starts.at(site))
+
+    def _keep(self, site: Site, feature: Tensor, into: dict[Site, Tensor]) -> None:
+        feature = feature.detach()
+        alone = into is self.features and not self._anatomy.claims(site)  # for an observer alone no pass is repeated
+        if self._clone or feature.is_inference() or alone:
+            into[site] = feature.clone()
+        else:
+            into[site] = feature
+            self._versions.append((feature, feature._version))

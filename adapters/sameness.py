@@ -1,0 +1,45 @@
+"""Whether two outputs of a module are the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten
+
+__all__ = ["same_bits", "same_output"]
+
+
+def same_output(a: Any, b: Any, *, tolerance: float = 0.0) -> bool:
+    """Whether two outputs are equal, bit for bit or within a relative tolerance (L2 norm per tensor); NaN
+    equals NaN.
+
+    Args:
+        a: An output.
+        b: Another.
+        tolerance: 0 for bit for bit.
+    """
+    whole, part = (tree_flatten(output)[0] for output in (a, b))
+    if len(whole) != len(part):
+        return False
+    for x, y in zip(whole, part, strict=True):
+        if not isinstance(x, Tensor) or not isinstance(y, Tensor):
+            continue
+        if x.shape != y.shape:
+            return False
+        if tolerance:
+            x, y = x.double().nan_to_num(), y.double().nan_to_num()
+            if not bool((x - y).norm() <= tolerance * y.norm() + 1e-12):
+                return False
+        elif not torch.equal(x, y) and not bool(((x == y) | (x.isnan() & y.isnan())).all()):
+            return False
+    return True
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Whether two outputs of floating-point tensors are equal in structure, dtype and every number; NaN
+    equals nothing.
+    """
+    (made, spec), (wanted, other) = tree_flatten(a), tree_flatten(b)
+    return spec == other and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(made, wanted, strict=True))
