@@ -25,7 +25,7 @@ FILE = Document(
     earlier=lambda content: {**content.pop("plan", {}), **content},
 )
 
-Target = Literal["modules", "last_block", "output"]
+Target = Literal["modules", "last_block", "residual", "residual_after_first", "output"]
 
 
 def _whole_numbers(values: Sequence[int]) -> tuple[int, ...]:

@@ -4,6 +4,7 @@ forecast was right.
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated, ClassVar, Literal
 
 import attrs
@@ -14,10 +15,13 @@ from foreseer.hookspecs import hookimpl
 from foreseer.metrics import relative_l1
 from foreseer.options import Range, at_least, at_least_float, checked, cites
 from foreseer.policies._taylor import taylor
+from foreseer.policies.drafting import whole_of
 from foreseer.policies.predictors import BlockWise, PredictorLike, predictor_from
-from foreseer.types import OUTPUT, Evidence, Needs, Plan, Probe, Run, Site, Step, Verdict
+from foreseer.types import Evidence, Needs, Plan, Probe, Run, Site, Step, Verdict
 
 __all__ = ["FirstBlockGate", "cg_taylor"]
+
+Whole = Literal["last_block", "residual", "residual_after_first", "output"]
 
 
 @attrs.define(eq=False)
@@ -42,7 +46,7 @@ class FirstBlockGate:
     threshold: float
     warmup_steps: int
     decide: Literal["row", "batch"] = "row"
-    target: Literal["last_block", "output"] = "last_block"
+    target: Whole = "last_block"
     _groups: tuple[int, ...] = attrs.field(default=(), init=False, repr=False)
     _last_step: int = attrs.field(default=0, init=False, repr=False)
     _sites: tuple[Site, ...] = attrs.field(default=(), init=False, repr=False)
@@ -54,7 +58,7 @@ class FirstBlockGate:
             raise OptionError("cg_taylor computes the last step and must know which it is: give the run timesteps= or num_steps=")
         self._last_step = run.num_steps - 1
         self._groups = run.groups if self.decide == "row" else (0,) * run.rows
-        self._sites = tuple(dict.fromkeys((Site(0), OUTPUT if self.target == "output" else Site(run.depth - 1))))
+        self._sites = tuple(dict.fromkeys((Site(0), whole_of(run, self.target))))
         note = "the model has one block: judging it costs as much as computing the step" if run.depth == 1 else ""
         return Needs(sites=self._sites, note=note)
 
@@ -89,7 +93,7 @@ def cg_taylor(
     last_order: Annotated[int, at_least(0)] = 1,
     warmup_steps: Annotated[int, Range(int, 1)] = 3,
     decide: Literal["row", "batch"] = "row",
-    target: Literal["last_block", "output"] = "last_block",
+    target: Whole = "last_block",
     predictor: PredictorLike = taylor,
 ) -> tuple[FirstBlockGate, object]:
     """Forecast the last block, gated by the error of the first (CG-Taylor, arXiv 2508.02240).
@@ -111,9 +115,11 @@ def cg_taylor(
         decide: ``"row"``: each sample decides for itself. ``"batch"``: one decision over the whole batch, as
             released.
         target: ``"last_block"``: its output, as published, so that the head of the current step runs.
-            ``"output"``: the denoiser's output; for models whose last block cannot be forecast on its own.
+            ``"residual"``: what all blocks add to the live stream; ``"residual_after_first"``: what those
+            behind the first add to its output, which the gate computes anyway. ``"output"``: the denoiser's
+            output; for models whose last block cannot be forecast on its own.
         predictor: Another predictor for both sites, by name or factory.
     """
     first = predictor_from(predictor, max_order=first_order)
     last = predictor_from(predictor, max_order=last_order)
-    return FirstBlockGate(threshold, warmup_steps, decide, target), BlockWise(((0, first), (OUTPUT if target == "output" else -1, last)))
+    return FirstBlockGate(threshold, warmup_steps, decide, target), BlockWise(((0, first), (functools.partial(whole_of, target=target), last)))

@@ -5,7 +5,7 @@ under a gate.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import attrs
 
@@ -142,7 +142,7 @@ def planned(
     budget: Annotated[int | None, at_least(1)] = None,
     predictor: PredictorLike | None = None,
     max_order: Annotated[int | None, at_least(0)] = None,
-    target: Literal["modules", "last_block", "output"] | None = None,
+    target: Target | None = None,
     gate: str | None = None,
     interpolate: bool = False,
     any_model: bool = False,

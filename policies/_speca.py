@@ -65,7 +65,7 @@ class DraftGate:
     decide: Literal["row", "batch"]
     on_reject: Literal["recompute", "next_step"]
     verify_block: int
-    target: Literal["modules", "last_block"]
+    target: Literal["modules", "last_block", "residual", "residual_after_first"]
     _run: Run | None = attrs.field(default=None, init=False, repr=False)
     _needs: Needs = attrs.field(factory=Needs, init=False, repr=False)
     _drafted: DraftCounter = attrs.field(factory=lambda: DraftCounter(0), init=False, repr=False)
@@ -146,7 +146,7 @@ def speca(
     decide: Literal["row", "batch"] = "row",
     on_reject: Literal["recompute", "next_step"] = "recompute",
     verify_block: int = -1,
-    target: Literal["modules", "last_block"] = "modules",
+    target: Literal["modules", "last_block", "residual", "residual_after_first"] = "modules",
     predictor: PredictorLike = taylor,
 ) -> tuple[DraftGate, object]:
     """Draft by Taylor sums, verify at a deep block, compute what was wrong (SpeCa, arXiv 2509.11628).
@@ -174,7 +174,8 @@ def speca(
         verify_block: The block that is computed, counting from the end if negative. Default: the last (layer
             27 of 28 in the paper).
         target: ``"modules"``: every module's raw output, as published. ``"last_block"``: the blocks around
-            ``verify_block`` and the last one.
+            ``verify_block`` and the last one; ``"residual"``, ``"residual_after_first"``: what was added up to
+            there, as in `taylorseer`.
         predictor: Another predictor, by name or factory.
     """
     gate = DraftGate(

@@ -102,7 +102,7 @@ def reuse(
     Args:
         interval: Steps from one computed step to the next, N. Default: FORA's N=3 for DiT-XL/2.
         warmup_steps: Computed steps at the start.
-        target: Every module's output, the last block's only, or the denoiser's.
+        target: As in `taylorseer`.
         predictor: Called with order 0; any other predictor makes this `taylorseer`.
     """
     return Interval(interval, warmup_steps, target), predictor_from(predictor, max_order=0)
@@ -134,7 +134,10 @@ def taylorseer(
         warmup_steps: Computed steps at the start, W ("first_enhance").
         target: ``"modules"``: every module's raw output before its gate, as published. ``"last_block"``: the
             last block's output only; far less memory, and the whole step but the head is skipped.
-            ``"output"``: the denoiser's output; nothing runs, and the head of the current step is not used.
+            ``"residual"``: what all blocks add to the stream that enters the first, which stays live: the
+            memory and the work of ``"last_block"``. ``"residual_after_first"``: what those behind the first
+            add to its output, which is computed. ``"output"``: the denoiser's output; nothing runs, and the
+            head of the current step is not used.
         predictor: Another predictor, by name or factory.
     """
     return Interval(interval, warmup_steps, target), predictor_from(predictor, max_order=max_order, warmup_steps=warmup_steps)

@@ -4,14 +4,11 @@ drafted.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from foreseer.outcome import Outcome
-from foreseer.types import OUTPUT, Needs, Run, Site, Step
+from foreseer.schedule_plan import Target
+from foreseer.types import OUTPUT, STREAM, Needs, Run, Site, Step
 
-__all__ = ["DraftCounter", "Target", "draft_needs"]
-
-Target = Literal["modules", "last_block", "output"]
+__all__ = ["DraftCounter", "Target", "draft_needs", "whole_of"]
 
 
 class DraftCounter:
@@ -36,27 +33,46 @@ class DraftCounter:
         return tuple([index - last > most for last in self._computed])
 
 
+def whole_of(run: Run, target: Target) -> Site:
+    """Return the one site that stands for a step as a whole.
+
+    Args:
+        run: The run.
+        target: ``"last_block"``: the last block's output. ``"residual"``: what all blocks add to the stream
+            that enters the first, so that the current step's input stays live, as TeaCache and MagCache have
+            it. ``"residual_after_first"``: what those behind the first add to its output, which is computed
+            (First Block Cache). ``"output"``: the denoiser's output. A host without residuals has the last
+            block's output in their place.
+    """
+    if target == "output":
+        return OUTPUT
+    since = {"residual": -1, "residual_after_first": min(0, run.depth - 2)}.get(target) if STREAM in run.places else None
+    return Site(run.depth - 1, since=since)
+
+
 def draft_needs(run: Run, target: Target, *, verify_block: int | None = None) -> Needs:
     """Return the sites that a draft forecasts.
 
     Args:
         run: The run.
         target: ``"modules"``: every module part, so that norms, modulation and gates of the current step stay
-            live. ``"last_block"``: the last block's output. ``"output"``: the denoiser's output.
+            live. Else see `whole_of`.
         verify_block: Where the draft will be verified by computing that block on its draft input, or None.
 
     Returns:
-        The sites, and a note where the model has no module parts and the last block is forecast instead.
+        The sites, and a note where the model has none of them and the last block is forecast instead.
     """
-    if target == "output":
-        return Needs(sites=(OUTPUT,))
     parts = tuple(site for site in run.sites if site.part != "block")
+    if target == "modules" and parts:
+        return Needs(sites=parts)
+    site = whole_of(run, target)
     note = ""
     if target == "modules":
-        if parts:
-            return Needs(sites=parts)
         note = "this model's blocks have no known module parts, or most of the work lies outside of them; the last block's output is forecast instead"
-    blocks = {run.depth - 1}
-    if verify_block is not None:  # the block needs an input, and its own forecast to be compared with
-        blocks |= {verify_block, max(verify_block - 1, 0)}
-    return Needs(sites=tuple(Site(b) for b in sorted(blocks)), note=note)
+    elif target.startswith("residual") and site.since is None:
+        note = "this host does not say what enters its blocks; the last block's output is forecast instead of what was added"
+    if verify_block is None or site == OUTPUT:
+        return Needs(sites=(site,), note=note)
+    since = site.since  # the block needs an input, and its own forecast to be compared with
+    blocks = {verify_block, max(verify_block - 1, 0), run.depth - 1} - set(range(0 if since is None else since + 1))
+    return Needs(sites=tuple(Site(block, since=since) for block in sorted(blocks)), note=note)

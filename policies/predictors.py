@@ -61,12 +61,13 @@ class BlockWise:
 
     Attributes:
         pairs: ``((block, predictor), ...)``; each predictor plugin implements ``setup`` and
-            ``predict_features``. Blocks count from the end if negative; a `Site` stands for itself.
+            ``predict_features``. Blocks count from the end if negative; a `Site` stands for itself, and what is
+            not known before the run is a function of it.
         exact_degree: What both promise: the lower of their degrees, or None where one promises nothing.
         linear: Whether both are linear.
     """
 
-    pairs: tuple[tuple[int | Site, Any], ...]
+    pairs: tuple[tuple[int | Site | Callable[[Run], Site], Any], ...]
     _by_site: dict[Site, Part] = attrs.field(factory=dict, init=False, repr=False)
 
     @property
@@ -87,7 +88,7 @@ class BlockWise:
         anchors: dict[Site, int] = {}
         notes: list[str] = []
         for block, predictor in self.pairs:
-            site = block if isinstance(block, Site) else Site(block % run.depth)
+            site = block if isinstance(block, Site) else block(run) if callable(block) else Site(block % run.depth)
             part = self._by_site[site] = Part(predictor)
             needs = part.setup(run)
             anchors[site] = needs.most
