@@ -61,6 +61,8 @@ class Anatomy:
             none did.
         handed_on: Under which name of the next block's arguments a block hands on each thing that it returns;
             empty where it does not. Of some blocks, by index.
+        joined: By the names of streams that a block was given as one, whether each lies at its end.
+        modulated: Whether what was seen at `MODULATED` was held against block 0 itself.
         examined: For which recorded sites it was found out.
         pool: Zeros that were handed out.
         notes: What was found out, in sentences.
@@ -87,6 +89,8 @@ class Anatomy:
         self.idle_layouts: dict[tuple[int, str], Layout] = {}
         self.assemblies: dict[int, Assemble | None] = {}
         self.handed_on: dict[int, tuple[str, ...]] = {}
+        self.joined: dict[str, bool] = {}
+        self.modulated = False
         self.arrival: list[tuple[torch.Size, torch.dtype]] | None = None
         self.output: Layout | None = None
         self.called: list[int] = []

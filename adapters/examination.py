@@ -14,10 +14,11 @@ from torch.utils._pytree import tree_leaves
 from foreseer.adapters.anatomy import Anatomy, Rewired
 from foreseer.adapters.calls import Call
 from foreseer.adapters.layouts import Layout
+from foreseer.adapters.notes import Unlike
 from foreseer.adapters.rows import batch_of
 from foreseer.adapters.sameness import same_output
 from foreseer.adapters.substitutes import Copies
-from foreseer.adapters.walk import Unlike, Walk
+from foreseer.adapters.walk import Walk
 from foreseer.backbone import Pass
 from foreseer.errors import ContractError, UnsupportedModelError
 from foreseer.types import Site

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from foreseer.adapters.arguments import named_arguments, stream_of
 from foreseer.adapters.layouts import Layout
 from foreseer.adapters.rows import Batch, latents_of
-from foreseer.errors import UnsupportedModelError
+from foreseer.errors import ContractError
 from foreseer.types import LATENT, MODULATED, STREAM, TIME, Site
 
-__all__ = ["front_of", "latent_of", "places_before"]
+__all__ = ["Witness", "front_of", "latent_of", "places_before"]
 
 TIMES = ("temb", "timestep_proj", "adaln_input", "embedded_timestep", "time_emb", "t_emb", "vec", "emb")
 """What blocks of diffusers' models call the time embedding."""
@@ -28,18 +29,20 @@ def places_before(block: nn.Module) -> tuple[Site, ...]:
     return (LATENT, *time, STREAM, *((MODULATED,) if _modulation(block, given) else ()))
 
 
-def _modulation(block: nn.Module, given: Mapping[str, Any]) -> tuple[nn.Module, dict[str, str]] | None:
+def _modulation(block: nn.Module, given: Collection[str]) -> tuple[nn.Module, dict[str, str]] | None:
     """Return a block's first norm and, by the name of each of its parameters, which argument of the block it
-    takes; None where no embedding reaches it.
+    takes; None where no embedding reaches it, or something else does.
     """
     norm = next((child for name, child in block.named_children() if "norm" in name), None)
     if norm is None:
         return None
-    taken = {}
-    for name in list(inspect.signature(type(norm).forward).parameters)[2:]:
-        source = name if name in given else next((time for time in TIMES if time in given), None) if name in ("emb", "temb", "conditioning_embedding") else None
+    time, taken = next((time for time in TIMES if time in given), None), {}
+    for name, parameter in list(inspect.signature(type(norm).forward).parameters.items())[2:]:
+        source = name if name in given else time if name in ("emb", "temb", "conditioning_embedding") else None
         if source is not None:
             taken[name] = source
+        elif parameter.default is parameter.empty:
+            return None
     return (norm, taken) if taken else None
 
 
@@ -60,18 +63,43 @@ def front_of(place: Site, block: nn.Module, args: tuple[Any, ...], kwargs: Mappi
         second: Whether its streams have their rows in the second dimension.
 
     Raises:
-        UnsupportedModelError: It is not there, or has other rows.
+        ContractError: It is not there.
+        UnsupportedModelError: It has other rows.
     """
     named, stream = named_arguments(block, args, kwargs), stream_of(block, args, kwargs)
-    found = stream
-    if place == TIME:
-        found = next((named[name] for name in TIMES if isinstance(named.get(name), Tensor)), None)
-    modulation = _modulation(block, inspect.signature(type(block).forward).parameters)
-    if place == MODULATED and stream is not None and modulation is not None:
+    found = next((named[name] for name in TIMES if isinstance(named.get(name), Tensor)), None) if place == TIME else stream
+    if place == MODULATED and stream is not None and (modulation := _modulation(block, inspect.signature(type(block).forward).parameters)):
         norm, taken = modulation
         dtype = {"hidden_dtype": stream.dtype} if "hidden_dtype" in inspect.signature(type(norm).forward).parameters else {}
-        made = norm(stream, **{name: named[source] for name, source in taken.items() if source in named}, **dtype)
-        found = made if isinstance(made, Tensor) else made[0]
+        try:
+            found = tree_leaves(norm(stream, **{name: named[source] for name, source in taken.items() if source in named}, **dtype))[0]
+        except (RuntimeError, TypeError) as error:
+            raise ContractError(f"what {type(block).__name__} gives its first norm is made inside of it; choose another signal ({error})") from error
     if not isinstance(found, Tensor) or not torch.is_floating_point(found):
-        raise UnsupportedModelError(f"{type(block).__name__} is given no {place}; choose a policy that looks elsewhere")
+        raise ContractError(f"{type(block).__name__} is given no {place}; choose a policy that looks elsewhere")
     return Layout.of(found, rows, second=second, what=f"the {place} of {type(block).__name__}").pack(found)
+
+
+class Witness:
+    """Sees what a block's first norm returns while the block runs, to hold the modulated input against it.
+
+    Args:
+        block: Block 0.
+        expected: What was made of the same input outside of it, ``(R, ...)``.
+    """
+
+    def __init__(self, block: nn.Module, expected: Tensor) -> None:
+        modulation = _modulation(block, inspect.signature(type(block).forward).parameters)
+        assert modulation is not None
+        self._block, self._expected, self._same = type(block).__name__, expected, False
+        self._hook = modulation[0].register_forward_hook(self._look)
+
+    def _look(self, module: nn.Module, args: Any, output: Any) -> None:
+        made = tree_leaves(output)[0]
+        self._same |= made.numel() == self._expected.numel() and torch.equal(made.reshape(-1), self._expected.reshape(-1))
+
+    def leave(self) -> None:
+        """Stop looking. Raises `ContractError` if it was not the same."""
+        self._hook.remove()
+        if not self._same:
+            raise ContractError(f"what {self._block} gives its first norm is made inside of it; choose another signal")

@@ -224,29 +224,34 @@ class Layout:
         leaf = None if self.main is None else self._leaves[self.main]
         return self.pack(output) if leaf is None or self.main is None else leaf.with_rows(self._values(output)[self.main])
 
-    def starts(self, given: Mapping[str, Tensor], names: Sequence[str], rows: int) -> list[Tensor]:
+    def starts(self, given: Mapping[str, Tensor], names: Sequence[str], rows: int, joined: Mapping[str, bool]) -> tuple[list[Tensor], bool]:
         """Return for each stream what it was made from, among tensors from before, rows in front: the one of
-        its name, else the hidden states, or the only one that is shaped like it; zeros where there is none.
+        its name, else the hidden states, or the only one that is shaped like it, or those that were joined
+        into it; zeros where there is none. And whether there was any.
 
         Args:
             given: The tensors, by name.
             names: Of the output's tensors; empty where that is not known.
             rows: Rows of the call.
-
-        Raises:
-            UnsupportedModelError: None of them was made from any.
+            joined: By the names of streams that a block was seen to be given as one, whether each lies at its
+                end.
         """
-        found: list[Tensor | None] = []
-        leaves = [(leaf, name) for leaf, name in zip(self._leaves, names, strict=True) if leaf is not None]
-        for leaf, name in leaves:
+        found, matched = [], False
+        for leaf, name in zip(self._leaves, names, strict=True):
+            if leaf is None:
+                continue
             fitting = {each: tensor for each, tensor in given.items() if leaf.fits(tensor, rows) and (each == name or each not in names)}
-            alone = len(leaves) == 1 and "hidden_states" in fitting
-            chosen = name if name in fitting else "hidden_states" if alone else next(iter(fitting)) if len(fitting) == 1 else None
-            found.append(None if chosen is None else leaf.with_rows(fitting[chosen]))
-        if all(tensor is None for tensor in found):
-            raise UnsupportedModelError("nothing of what it returns is shaped like what was there where the residual starts")
-        empty = [torch.zeros((rows, *((leaf.folded,) if leaf.folded > 1 else ()), *leaf.shape), dtype=leaf.dtype, device=leaf.device) for leaf, _ in leaves]
-        return [zero if tensor is None else tensor for tensor, zero in zip(found, empty, strict=True)]
+            chosen = next((each for each in (name, "hidden_states", *(fitting if len(fitting) == 1 else ())) if each in fitting), None)
+            start = torch.zeros((rows * leaf.folded, *leaf.shape), dtype=leaf.dtype, device=leaf.device) if chosen is None else fitting[chosen]
+            if chosen is None and leaf.shape and not (leaf.listed or leaf.second):
+                for each, last in joined.items():
+                    part = given.get(each)
+                    if part is not None and part.ndim == start.ndim and part.shape[1] <= start.shape[1] and part[:, :0].shape == start[:, :0].shape:
+                        start.narrow(1, start.shape[1] - part.shape[1] if last else 0, part.shape[1]).copy_(part)
+                        matched = True
+            found.append(leaf.with_rows(start) if chosen is not None or not leaf.listed else start)
+            matched |= chosen is not None
+        return found, matched
 
     def main_of(self, streams: Sequence[Tensor]) -> Tensor:
         """Return of an output's `streams` what a gate compares: see `evidence`."""

@@ -18,10 +18,11 @@ from foreseer.adapters.calls import Call
 from foreseer.adapters.examination import FAILURES, Examination
 from foreseer.adapters.fronts import latent_of
 from foreseer.adapters.layouts import Layout
+from foreseer.adapters.notes import RaggedError, Unlike
 from foreseer.adapters.rows import Batch, batch_of, count_rows, merge_rows, select_rows, take_rows
 from foreseer.adapters.sameness import same_output
 from foreseer.adapters.substitutes import OutputFor
-from foreseer.adapters.walk import Abandoned, RaggedError, Unlike, Walk
+from foreseer.adapters.walk import Abandoned, Walk
 from foreseer.adapters.wires import Wires
 from foreseer.backbone import Pass
 from foreseer.errors import ContractError, UnsupportedModelError

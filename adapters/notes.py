@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from foreseer.adapters.arguments import own_tokens
+from foreseer.adapters.arguments import are_cut, own_tokens, shapes_of
 from foreseer.adapters.layouts import Layout
 from foreseer.adapters.starts import Starts
 from foreseer.errors import UnsupportedModelError
@@ -63,6 +63,17 @@ class Notes:
     def untouched(self) -> bool:
         """Whether nobody wrote to a recorded feature, or to what a residual starts from, since it was kept."""
         return all(tensor._version == version for tensor, version in (*self._versions, *self._starts.versions))
+
+    def arrive(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Hold what arrives at the first block against what did when the model was examined."""
+        anatomy = self._anatomy
+        if self._whole is None and anatomy.arrival is not None:
+            if shapes_of(args, kwargs) != anatomy.arrival:
+                raise Unlike("what arrives at the first block has other shapes or dtypes than when the model was examined")
+        elif self._whole is None and self._record:
+            anatomy.arrival = shapes_of(args, kwargs)
+        elif self._whole is not None and anatomy.arrival and not are_cut(anatomy.arrival, shapes_of(args, kwargs), self._whole, self._rows):
+            raise RaggedError(f"{self._rows} of the {self._whole} rows arrive at the first block in another shape when they are alone")
 
     def add(self, site: Site, output: Any, what: str) -> None:
         """Record what was computed, if it is what the layout says. What nobody but an observer wants to see

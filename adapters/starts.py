@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from foreseer.adapters.anatomy import Anatomy
-from foreseer.adapters.arguments import named_arguments
+from foreseer.adapters.arguments import named_arguments, stream_of
 from foreseer.types import Site
 
 __all__ = ["Starts"]
@@ -43,9 +44,23 @@ class Starts:
         if index == 0 and -1 in self._wanted:
             self._keep(-1, named)
         if self._returned is not None and self._returned[0] == index - 1:
-            names = {id(value): name for name, value in named.items()}
-            self._anatomy.handed_on[index - 1] = tuple(names.get(id(leaf), "") for leaf in self._returned[1])
+            self._learn(index - 1, self._returned[1], named, stream_of(block, args, kwargs))
         self._returned = None
+
+    def _learn(self, index: int, leaves: Sequence[Any], named: Mapping[str, Tensor], stream: Tensor | None) -> None:
+        """Look under which names the next block is given what one returned, or where in its stream that lies."""
+        known = {id(value): name for name, value in named.items()}
+        names = tuple(known.get(id(leaf), "") for leaf in leaves)
+        if any(names):
+            self._anatomy.handed_on[index] = names
+            return
+        for name, leaf in zip(self._names(index, len(leaves)), leaves, strict=True):
+            fits = isinstance(leaf, Tensor) and stream is not None and leaf.ndim == stream.ndim > 1 and leaf.shape[1] < stream.shape[1]
+            if name and fits and not leaf.is_meta and stream is not None:
+                ends = (stream[:, : leaf.shape[1]], stream[:, stream.shape[1] - leaf.shape[1] :])
+                place = next((i for i, end in enumerate(ends) if end.shape == leaf.shape and torch.equal(end, leaf)), None)
+                if place is not None:
+                    self._anatomy.joined[name] = bool(place)
 
     def leave(self, index: int, output: Any, *, learn: bool) -> None:
         """A block returns something, computed or forecast."""
@@ -73,10 +88,12 @@ class Starts:
     def at(self, site: Site) -> list[Tensor]:
         """Return what a residual starts from: for each stream of its block's output one tensor, rows in front,
         zeros where it was not there.
-
-        Raises:
-            UnsupportedModelError: Nothing of it was there.
         """
         assert site.since is not None
-        layout = self._anatomy.layouts[Site(site.block)]
-        return layout.starts(self._streams.get(site.since, {}), self._names(site.block, layout.count), self._rows)
+        layout, given = self._anatomy.layouts[site.end], self._streams.get(site.since, {})
+        found, matched = layout.starts(given, self._names(site.block, layout.count), self._rows, self._anatomy.joined)
+        if not matched:
+            self._anatomy.note(
+                f"what {self._anatomy.name} returns behind block {site.block} is laid out otherwise than where {site} starts: it is forecast as it is"
+            )
+        return found

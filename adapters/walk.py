@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from foreseer.adapters.arguments import are_cut, first_tensor, own_tokens, shapes_of, stream_of
+from foreseer.adapters.arguments import first_tensor, own_tokens, stream_of
 from foreseer.adapters.assemblies import leaves_out_hooks
-from foreseer.adapters.fronts import front_of
+from foreseer.adapters.calls import is_compiled
+from foreseer.adapters.fronts import Witness, front_of
 from foreseer.adapters.layouts import Layout
-from foreseer.adapters.notes import Notes, RaggedError, Unlike
+from foreseer.adapters.notes import Notes, Unlike
 from foreseer.adapters.sameness import same_bits
 from foreseer.adapters.starts import Starts
 from foreseer.backbone import Drafted, live_blocks
@@ -23,7 +24,7 @@ from foreseer.types import MODULATED, OUTPUT, STREAM, TIME, Evidence, Probe, Sit
 if TYPE_CHECKING:
     from foreseer.adapters.anatomy import Anatomy
 
-__all__ = ["Abandoned", "RaggedError", "Unlike", "Walk"]
+__all__ = ["Abandoned", "Walk"]
 
 
 class Abandoned(BaseException):
@@ -74,6 +75,7 @@ class Walk:
         self._starts = Starts(anatomy, rows, since, clone=clone)
         self.notes = Notes(anatomy, rows, record, see, self._starts, clone=clone, whole=whole)
         self.latent: Callable[[], Tensor]
+        self._witness: Witness | None = None
         self._residuals = {site.block: site for site in substitute if site.since is not None and site.block >= 0}
         self.block_rows = 0
         self.called: list[int] = []
@@ -94,12 +96,15 @@ class Walk:
         index = self._anatomy.position(wire)
         if not self._arrived:
             self._arrived = True
-            self._arrive(wire, args, kwargs)
+            self.notes.arrive(args, kwargs)
             self._look_ahead(index, args, kwargs)
         if index is None:
             return self._compute(wire, index, inner, args, kwargs)
         self._starts.arrive(index, self._anatomy.block(index), args, kwargs)
         output = self._block(wire, index, inner, args, kwargs)
+        if self._witness is not None:
+            self._witness.leave()
+            self._witness, self._anatomy.modulated = None, True
         self._starts.leave(index, output, learn=self._live is None)
         return output
 
@@ -181,6 +186,8 @@ class Walk:
         block, second = self._anatomy.block(index), self._anatomy.order[index] in self._anatomy.wires.second
         found = {place: own_tokens(block, args, kwargs, front_of(place, block, args, kwargs, self.rows, second=second)) for place in wanted}
         self.notes.seen |= {place: tensor for place, tensor in found.items() if place in self._see}
+        if MODULATED in found and not self._anatomy.modulated and self._live is None and not is_compiled(block):
+            self._witness = Witness(block, found[MODULATED])
         if probed is not None:
             self._decide(self._judged(probed, found[probed], None))
 
@@ -230,17 +237,6 @@ class Walk:
         if self._live is None and self._record and index not in self._anatomy.assemblies:
             self._try_assemblies(index, args, kwargs, output)
         return output
-
-    def _arrive(self, wire: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Hold what arrives at the first block against what did when the model was examined."""
-        anatomy = self._anatomy
-        if self._whole is None and anatomy.arrival is not None:
-            if shapes_of(args, kwargs) != anatomy.arrival:
-                raise Unlike("what arrives at the first block has other shapes or dtypes than when the model was examined")
-        elif self._whole is None and self._record:
-            anatomy.arrival = shapes_of(args, kwargs)
-        elif self._whole is not None and anatomy.arrival and not are_cut(anatomy.arrival, shapes_of(args, kwargs), self._whole, self.rows):
-            raise RaggedError(f"{self.rows} of the {self._whole} rows arrive at the first block in another shape when they are alone")
 
     def _forecast_parts(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assemble, block = self._anatomy.assemblies.get(index), self._anatomy.block(index)

@@ -8,7 +8,7 @@ from typing import Any
 from foreseer.errors import AnswerError
 from foreseer.types import OUTPUT, PLACES, STREAM, Needs, Plan, Probe, Run, Site
 
-__all__ = ["check_plan", "features_to_keep", "needs_from"]
+__all__ = ["check_plan", "features_to_keep", "lacking", "needs_from"]
 
 
 MOST_ANCHORS = 1000
@@ -36,7 +36,7 @@ def features_to_keep(needs: Needs, run: Run) -> dict[Site, int]:
     steps.
     """
     for site in (*needs.sites, *needs.evidence):
-        if why := _lacking(site, run):
+        if why := lacking(site, run):
             raise AnswerError(f"a plugin asks {'to record' if site in needs.sites else 'for evidence of'} {site!r}, {why}")
         if site in PLACES and site in needs.sites:
             raise AnswerError(f"a plugin asks to record {site!r}, which lies in front of the model and is never forecast; name it in Needs(evidence=...)")
@@ -44,12 +44,12 @@ def features_to_keep(needs: Needs, run: Run) -> dict[Site, int]:
     return {site: min(needs.at(site), most) for site in needs.sites}
 
 
-def _lacking(site: Site, run: Run) -> str:
+def lacking(site: Site, run: Run) -> str:
     """Say why a run does not have a site; empty if it has."""
     if site.since is not None and STREAM not in run.places:
         return "a residual, and this host does not say what enters a block: its features can be forecast as they are, with since=None"
     if site.since is not None:
-        return _lacking(site.end, run) or _lacking(site.start, run)
+        return lacking(site.end, run) or lacking(site.start, run)
     if site == OUTPUT or site in run.sites or site in run.places:
         return ""
     if site in PLACES:

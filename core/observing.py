@@ -11,12 +11,13 @@ from typing import Any
 from torch import Tensor
 
 from foreseer.backbone import Ask, Pass
+from foreseer.contract import lacking
 from foreseer.errors import AnswerError, in_words
 from foreseer.outcome import Kind, Outcome
 from foreseer.plugins import Implementation, observer_hooks
 from foreseer.report import Report
 from foreseer.trial import Done
-from foreseer.types import OUTPUT, Plan, Run, Site, Step
+from foreseer.types import PLACES, Plan, Run, Site, Step
 
 __all__ = ["Recorder"]
 
@@ -59,7 +60,7 @@ class Recorder:
         """
         asked = dict.fromkeys(site for answer in self._ask("features_wanted", _sites, run=run) for site in answer)
         self._shown = bool(asked) and bool(self._listeners["on_features"])
-        missing = [site for site in asked if site not in run.sites and site != OUTPUT]
+        missing = [site for site in asked if site in PLACES or lacking(site, run)]
         if missing:
             self.warn(f"observers asked for features that this model does not have: {', '.join(map(str, missing))}")
         return frozenset(asked) - frozenset(missing)
