@@ -2,6 +2,7 @@
 points as anybody's.
 """
 
+from foreseer.policies._agreement import AgreementSchedule, agreement
 from foreseer.policies._cg_taylor import FirstBlockGate, cg_taylor
 from foreseer.policies._planned import GatedSchedule, Schedule, planned
 from foreseer.policies._speca import DraftGate, speca
@@ -13,6 +14,7 @@ from foreseer.policies.predictors import BlockWise, LinearPredictor, PredictorLi
 from foreseer.policies.timetable import Timetable
 
 __all__ = [
+    "AgreementSchedule",
     "BlockWise",
     "DraftCounter",
     "DraftGate",
@@ -25,6 +27,7 @@ __all__ = [
     "PredictorLike",
     "Schedule",
     "Timetable",
+    "agreement",
     "cg_taylor",
     "draft_needs",
     "none",

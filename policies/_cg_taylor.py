@@ -15,13 +15,11 @@ from foreseer.hookspecs import hookimpl
 from foreseer.metrics import relative_l1
 from foreseer.options import Range, at_least, at_least_float, checked, cites
 from foreseer.policies._taylor import taylor
-from foreseer.policies.drafting import whole_of
+from foreseer.policies.drafting import Whole, whole_of
 from foreseer.policies.predictors import BlockWise, PredictorLike, predictor_from
 from foreseer.types import Evidence, Needs, Plan, Probe, Run, Site, Step, Verdict
 
 __all__ = ["FirstBlockGate", "cg_taylor"]
-
-Whole = Literal["last_block", "residual", "residual_after_first", "output"]
 
 
 @attrs.define(eq=False)

@@ -4,11 +4,16 @@ drafted.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from foreseer.outcome import Outcome
 from foreseer.schedule_plan import Target
 from foreseer.types import OUTPUT, STREAM, Needs, Run, Site, Step
 
-__all__ = ["DraftCounter", "Target", "draft_needs", "whole_of"]
+__all__ = ["DraftCounter", "Target", "Whole", "draft_needs", "whole_of"]
+
+Whole = Literal["last_block", "residual", "residual_after_first", "output"]
+"""Targets that are one site."""
 
 
 class DraftCounter:

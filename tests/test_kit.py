@@ -47,7 +47,7 @@ def test_a_policy_that_accepts_unseen(policy, check):
 
 
 def test_all_built_in_policies_are_examined():
-    examined = {"none", "reuse", "taylor", "taylorseer", "planned", "cg_taylor", "speca", "speca_released"}
+    examined = {"agreement", "none", "reuse", "taylor", "taylorseer", "planned", "cg_taylor", "speca", "speca_released"}
     assert {p.name for p in foreseer.list_plugins() if p.distribution == "foreseer"} == examined
 
 
