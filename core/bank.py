@@ -171,7 +171,7 @@ class FeatureBank:
 
     def products(self, add: Callable[[Tensor], Tensor]) -> dict[Site, NDArray[np.float64]]:
         """Return the inner products of what is kept at each site, ``(R, keep, keep)``, newest first, 0 where a
-        row has fewer: float64 sums (float32 on mps), and one transfer to the host.
+        row has fewer: float64 sums (float32 on mps), and one transfer to the host. NaN on the meta device.
 
         Args:
             add: Adds a tensor up over the processes that share the rows' tokens.
@@ -184,7 +184,9 @@ class FeatureBank:
                 piece = flat[:, :, start : start + CHUNK].to(wide)
                 table.baddbmm_(piece, piece.mT)
             tables.append(table.flatten().to(tables[0].device if tables else table.device))
-        host: NDArray[np.float64] = add(torch.cat(tables)).cpu().double().numpy()
+        together = torch.cat(tables)
+        told = torch.full(together.shape, torch.nan) if together.is_meta else add(together).cpu()
+        host: NDArray[np.float64] = told.double().numpy()
         found: dict[Site, NDArray[np.float64]] = {}
         start = 0
         for site, keep in self._keep.items():
