@@ -9,7 +9,7 @@ from foreseer.errors import OptionError
 __all__ = ["LATENT", "MODULATED", "OUTPUT", "PLACES", "STREAM", "TIME", "Site"]
 
 
-@attrs.frozen(cache_hash=True)
+@attrs.frozen(cache_hash=True, repr=False)
 class Site:
     """A place in the model where a feature is recorded or forecast.
 
@@ -38,6 +38,9 @@ class Site:
                 f"since={self.since!r} of block {self.block} ({self.part}) is no residual; write -1 <= since < block for the output of a block, "
                 "or Site(-1, 'output', since=-1)"
             )
+
+    def __repr__(self) -> str:
+        return f"Site(block={self.block!r}, part={self.part!r}{'' if self.since is None else f', since={self.since!r}'})"
 
     def __str__(self) -> str:
         place = self.part if self.block < 0 else f"{self.block}.{self.part}"
