@@ -17,7 +17,7 @@ import attrs
 from foreseer.columns import Column, known
 from foreseer.files import write_whole
 
-__all__ = ["Cards", "Chart", "Facts", "Fold", "Picture", "Pictures", "Section", "Table", "Text", "write_page"]
+__all__ = ["Chart", "Facts", "Fold", "Picture", "Pictures", "Section", "Table", "Text", "write_page"]
 
 
 @attrs.frozen
@@ -27,13 +27,11 @@ class Text:
     Attributes:
         text: What it says.
         look: Space-separated classes of ``page.css``: ``soft``, ``loud``, ``warn``.
-        badge: A word before it, on the colour of its name in ``page.css``.
         keys: Colours that it explains, by what they stand for; an empty colour is that of the page.
     """
 
     text: str
     look: str = "soft"
-    badge: str = ""
     keys: Mapping[str, str] = attrs.field(factory=dict)
 
 
@@ -179,18 +177,11 @@ class Fold:
 
 
 @attrs.frozen
-class Cards:
-    """Cards beside each other, each with a heading."""
-
-    cards: Sequence[tuple[str, Sequence[Any]]]
-
-
-@attrs.frozen
 class Section:
     """A heading and what stands below it; a section of nothing is left out."""
 
     heading: str
-    blocks: Sequence[Text | Facts | Table | Chart | Pictures | Fold | Cards]
+    blocks: Sequence[Text | Facts | Table | Chart | Pictures | Fold]
 
 
 def write_page(path: Path, title: str, heading: str, head: Sequence[Any], sections: Sequence[Section]) -> Path:

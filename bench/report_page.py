@@ -11,9 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.bench.charts import COLORS, axis, escaped, front, lanes_chart, layout
-from foreseer.bench.claims import Verdict, verdicts
 from foreseer.bench.equal_cost import sweep_of
-from foreseer.bench.page import Cards, Chart, Facts, Fold, Picture, Pictures, Section, Table, Text
+from foreseer.bench.page import Chart, Facts, Fold, Picture, Pictures, Section, Table, Text
 from foreseer.bench.page import write_page as write
 from foreseer.bench.report_pictures import AMPLIFY, FATES, differences, fates_of, samples, timeline
 from foreseer.bench.report_points import ACROSS, UP, points_of
@@ -75,7 +74,6 @@ def write_page(results: Results, folder: Path, *, path: Path | None = None, note
             *sections("In short"),
             *sections("Speed and quality"),
             *sections("Table"),
-            Section("The papers\u2019 claims", _claims(results, several=len(batches) > 1)),
             *sections("Samples"),
             *sections("Timelines"),
             *sections("Memory"),
@@ -238,31 +236,6 @@ def _memory(lines: Sequence[Line]) -> list[Any]:
         Text(note),
         Chart({"": figure}, "Bars of memory by lane", rows=sum(name.count("<br>") + 1 for name in names)),
     ]
-
-
-def _claims(results: Results, *, several: bool) -> list[Any]:
-    """A card for each claim and batch size. Some claims are judged lane by lane."""
-    groups: dict[tuple[str, int], list[Verdict]] = {}
-    for verdict in verdicts(results):
-        groups.setdefault((verdict.paper, verdict.batch), []).append(verdict)
-    cards = []
-    for (paper, batch), group in groups.items():
-        first, *others = group
-        counts = {finding: sum(one.finding == finding for one in group) for finding in sorted({v.finding for v in group})}
-        judged = ", ".join(f"{finding} for {count}" for finding, count in counts.items())
-        intro = [Text(f"Judged for each of {len(group)} lanes: {judged}.")] if others else []
-        more = [block for one in others for block in _verdict(one, named=True)]
-        compared = Fold(f"{len(first.lanes)} lanes compared", [Text("; ".join(first.lanes))])
-        fold = Fold(f"{len(others)} more", more) if others else compared
-        heading = paper + f", batch {batch}" * several
-        cards.append((heading, [*intro, *_verdict(first, named=bool(others)), fold]))
-    return [Cards(cards)] if cards else []
-
-
-def _verdict(verdict: Verdict, *, named: bool) -> list[Text]:
-    numbers = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in verdict.numbers.items())
-    said = [Text("; ".join(verdict.lanes))] if named else []
-    return [Text(verdict.sentence, "", verdict.finding), *said, Text(numbers)]
 
 
 def _published(results: Results) -> Table:

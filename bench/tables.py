@@ -1,4 +1,4 @@
-"""Benchmarks in the terminal: the table, peers at matched steps, the claims, and two results side by side."""
+"""Benchmarks in the terminal: the table, peers at matched steps, and two results side by side."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import attrs
 from rich.console import Console
 from rich.text import Text
 
-from foreseer.bench.claims import verdicts
 from foreseer.bench.clock import UNMEASURABLE
 from foreseer.bench.diff import Change, Diff
 from foreseer.bench.equal_cost import best_at_steps, gain, sweep_of
@@ -188,9 +187,7 @@ def matches(results: Results) -> Iterator[Match]:
 
 
 def print_results(results: Results) -> None:
-    """Print everything that is known: a table for each batch size, failures, peers at matched steps, and the
-    claims.
-    """
+    """Print everything that is known: a table for each batch size, failures, and peers at matched steps."""
     out = console()
     for batch in dict.fromkeys(lane.batch for lane in results.lanes):
         print_lanes(out, results, batch)
@@ -198,12 +195,6 @@ def print_results(results: Results) -> None:
     for lane in failed:
         out.print(Text.assemble((f"{lane.name} (batch {lane.batch}): ", "bold"), (lane.error, "red")))
     _print_matches(out, list(matches(results)))
-    found = verdicts(results)
-    if found:
-        out.print("\nThe papers' claims")
-    for verdict in found:
-        style = {"holds": "green", "fails": "red", "mixed": "yellow", "open": ""}[verdict.finding]
-        out.print(Text.assemble((f"{verdict.finding:5}  ", style), f"{verdict.paper}: {verdict.sentence}"))
     if results.published:
         made = table("published", "model", "numbers", "source")
         for row in results.published:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,6 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from foreseer.__main__ import app
-from foreseer.bench.claims import verdicts
 from foreseer.bench.diff import diff
 from foreseer.bench.equal_cost import best_at_steps, gain, gain_at_equal_cost
 from foreseer.bench.results import Counted, LaneResult, Results, Unit
@@ -24,6 +24,10 @@ from foreseer.bench.sentences import sentence_of
 from foreseer.bench.summary import counted, lines_of, mean_of, worst_of
 from foreseer.bench.tables import COLUMNS, matches, print_diff
 from foreseer.psnr import BEST_PSNR
+
+with pytest.MonkeyPatch.context() as patch:  # what builds the page is no package: it imports what lies beside it
+    patch.syspath_prepend(str(Path(__file__).parents[1] / "docs" / "_build"))
+    verdicts = importlib.import_module("claims").verdicts
 
 SAMPLES, STEPS, DEPTH = 8, 10, 4
 SPREAD = np.linspace(-1, 1, SAMPLES)
@@ -318,7 +322,6 @@ def test_the_command_line_prints_reports_and_differences(tmp_path: Path) -> None
         results(taylor(28.0, max_order=0), taylor(psnr), finished=True, published=published).save(tmp_path / name)
     shown = CliRunner().invoke(app, ["bench", "report", str(tmp_path / "a")])
     assert shown.exit_code == 0, shown.output
-    assert "Forecasting beats reuse" in shown.output
     assert "fid 2.34" in shown.output
     (tmp_path / "a" / "index.html").unlink()
     shown = CliRunner().invoke(app, ["bench", "report", str(tmp_path / "a" / "results.json")])

@@ -56,7 +56,7 @@ def strict(text: str) -> Any:
 
 def test_every_file_is_written(result: Result) -> None:
     out = result.settings.out
-    for name in ("index.html", "table.csv", "results.json", "samples.png"):
+    for name in ("index.html", "table.csv", "results.json"):
         assert (out / name).stat().st_size > 0
     for folder, ending in (("timelines", ".png"), ("reports", ".json")):
         found = [path.name for path in (out / folder).iterdir()]

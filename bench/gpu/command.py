@@ -20,11 +20,11 @@ def gpu(
         list[str] | None,
         typer.Option(help="Lanes, such as taylorseer-5 or speca, or installed policies with their options."),
     ] = None,
-    scale: Annotated[str, typer.Option(help="published, mid (two laws on the CPU) or tiny (to try the script out).")] = "published",
+    scale: Annotated[str, typer.Option(help="published, or tiny to try the script out.")] = "published",
     steps: Annotated[int, typer.Option(help="Steps of a run.")] = 50,
     repeats: Annotated[int, typer.Option(help="Runs of each lane.")] = 3,
     full_steps: Annotated[int, typer.Option(help="Steps of full computation beside each run.")] = 10,
-    device: Annotated[str, typer.Option(help="cuda, cuda:1 or cpu; cpu where the scale is mid.")] = "",
+    device: Annotated[str, typer.Option(help="cuda, cuda:1 or cpu.")] = "cuda",
     dtype: Annotated[
         str,
         typer.Option(help="bfloat16, float16 or float32; bfloat16 on a GPU and float32 on the CPU if left out."),
@@ -39,20 +39,19 @@ def gpu(
     with needs("bench gpu", "bench"):
         from foreseer.bench.gpu.suite import Settings, time_all
         from foreseer.bench.gpu.tables import print_timings
-    where = device or ("cpu" if scale == "mid" else "cuda")
     settings = Settings(
         scale=scale,
         steps=steps,
         repeats=repeats,
         full_steps=min(full_steps, steps),
-        device=where,
-        dtype=dtype or ("float32" if where.startswith("cpu") else "bfloat16"),
+        device=device,
+        dtype=dtype or ("float32" if device.startswith("cpu") else "bfloat16"),
         compiled=compiled,
         history_device=history_device or None,  # type: ignore[arg-type]  # Settings refuses what is neither
     )
     try:
         with needs("bench gpu", "bench"):
-            record = time_all(
+            content = time_all(
                 settings,
                 models or (),
                 policies or (),
@@ -64,4 +63,4 @@ def gpu(
         if out.exists():
             print_timings(json.loads(out.read_text()))
         raise
-    print_timings(record.content)
+    print_timings(content)

@@ -6,20 +6,17 @@ from __future__ import annotations
 
 import statistics
 import warnings
-from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import attrs
 import torch
 from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
-from foreseer.adapters import attach
 from foreseer.bench.gpu.lanes import Lane
-from foreseer.bench.gpu.loop import Loop, Marked
+from foreseer.bench.gpu.loop import Loop
 from foreseer.outcome import Outcome
-from foreseer.storage import Storage
 
-__all__ = ["CudaCounter", "StepCounter", "Work", "device_work"]
+__all__ = ["CudaCounter", "Work", "device_work"]
 
 STEPS = 10
 """Of the run that is counted. It has computed and forecast steps of every lane."""
@@ -40,16 +37,9 @@ class Work:
     waits: int
 
 
-class StepCounter(Marked, Protocol):
-    """Counts between marks."""
-
-    def work(self) -> Sequence[Work]:
-        """Return what was counted between the marks, and forget it."""
-
-
 class CudaCounter:
-    """A `StepCounter` by torch's profiler, one profile a step. It slows a step down, so that nothing is timed
-    beside it.
+    """Counts between marks, by torch's profiler, one profile a step. It slows a step down, so that nothing is
+    timed beside it.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -59,7 +49,7 @@ class CudaCounter:
         self._caught: Any = None
 
     def mark(self) -> None:
-        """See `Marked`."""
+        """Mark the end of a step, and the beginning of the next."""
         self._close()
         self._profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
         self._profile.start()
@@ -69,7 +59,7 @@ class CudaCounter:
         torch.cuda.set_sync_debug_mode("warn")
 
     def work(self) -> list[Work]:
-        """See `StepCounter`."""
+        """Return what was counted between the marks, and forget it."""
         self._close()
         work, self._work = self._work[:-1], []  # the last began with the last mark
         return work
@@ -88,29 +78,25 @@ class CudaCounter:
         self._profile = None
 
 
-def device_work(loop: Loop, lane: Lane, counter: StepCounter, *, history_device: str | None = None) -> dict[str, dict[str, float]]:
+def device_work(loop: Loop, lane: Lane, counter: CudaCounter) -> dict[str, dict[str, float]]:
     """Count what the steps of a run ask of the device.
-
-    Args:
-        loop: The model and its inputs.
-        lane: The policy.
-        counter: Counts.
-        history_device: Where features are kept, as `foreseer.Storage` says.
 
     Returns:
         For each kind of step that there was, ``"computed"``, ``"forecast"``, ``"rejected"``, the median of
         each attribute of `Work`.
     """
-    with attach(loop, lane.spec, streams=lane.streams, storage=Storage(device=history_device), copies=len(loop.times[0])) as attached:
-        loop(counter, 1)  # the self-check
+    with loop.attach(lane) as attached:
+        loop(counter.mark, 1)  # the self-check
         counter.work()
-        loop(counter, STEPS)
-        work = counter.work()
+        loop(counter.mark, STEPS)
         lead = next(iter(attached.reports.values())).outcomes
-    kinds: dict[str, list[Mapping[str, int]]] = {}
-    for outcome, each in zip(lead, work, strict=True):
-        kinds.setdefault(_kind(outcome), []).append(attrs.asdict(each))
-    return {kind: {key: statistics.median(one[key] for one in all_of_it) for key in all_of_it[0]} for kind, all_of_it in kinds.items()}
+        kinds: dict[str, list[dict[str, int]]] = {}
+        for outcome, work in zip(lead, counter.work(), strict=True):
+            kinds.setdefault(_kind(outcome), []).append(attrs.asdict(work))
+    medians = {}
+    for kind, steps in kinds.items():
+        medians[kind] = {key: statistics.median(step[key] for step in steps) for key in steps[0]}
+    return medians
 
 
 def _kind(outcome: Outcome) -> str:
