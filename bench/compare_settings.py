@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 
-from foreseer.bench.fields import check_device, check_dtype, check_folder, number, whole
+from foreseer.bench.fields import check_device, check_dtype, check_folder, check_guidance, whole
 from foreseer.presets import Preset
 from foreseer.registry import PolicySpec, policy
 
@@ -56,7 +56,7 @@ class CompareSettings:
     steps: int = attrs.field(default=50, validator=whole(1, 1000))
     seed: int = attrs.field(default=0, validator=whole(0))
     batch: int = attrs.field(default=32, validator=whole(1))
-    guidance: float = attrs.field(default=1.5, validator=number(0.0, 100.0, hint="1 means no guidance"))
+    guidance: float = attrs.field(default=1.5, validator=check_guidance)
     device: str = attrs.field(default="cpu", validator=check_device)
     dtype: str = attrs.field(default="float32", validator=check_dtype)
     observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
