@@ -14,15 +14,13 @@ import attrs
 import torch
 
 from foreseer.adapters.identity import identity_of
-from foreseer.bench.compare_settings import CompareSettings
-from foreseer.bench.compare_table import print_table, remarks, verdict, write_table
-from foreseer.bench.compared import Result, whole_lanes
-from foreseer.bench.files import file_names
+from foreseer.bench.compared import CompareSettings, Result, print_table, remarks, verdict, whole_lanes, write_table
 from foreseer.bench.harness import Harness, Tell
 from foreseer.bench.lanes import LaneOf, as_many
 from foreseer.bench.machine import facts
 from foreseer.bench.report_page import write_page
 from foreseer.bench.settings import BenchSettings
+from foreseer.bench.store import file_names
 from foreseer.bench.workload import Workload, labels_of
 from foreseer.console import progress
 from foreseer.files import make_folder, refuse_unwritable, write_whole

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from foreseer.bench.results import Counted
 from foreseer.errors import OptionError
 
-__all__ = ["BlockCalls", "Cost", "count_blocks", "count_cost"]
+__all__ = ["BlockCalls", "count_blocks", "count_cost"]
 
 CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -133,34 +134,16 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= held
 
 
-@attrs.define
-class Cost:
-    """What a sampling cost. All are 0 until it is over.
-
-    Attributes:
-        flops: Floating point operations of matrix products, convolutions and attention (torch's counter; a
-            multiplication and an addition are two).
-        peak_bytes: Most bytes of tensors that were made during it and alive at once; on CUDA, of the
-            allocator beyond what was allocated before.
-        held_bytes: Bytes that were made during it and still alive at its end: what a cache keeps, and the
-            little that was drawn.
-        peak_how: ``"tensors"`` or ``"cuda allocator"``.
-    """
-
-    flops: int = 0
-    peak_bytes: int = 0
-    held_bytes: int = 0
-    peak_how: str = "tensors"
-
-
 def _attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def count_cost(device: torch.device) -> Iterator[Cost]:
-    """Count FLOPs and memory. It slows what it watches down several times: time something else."""
-    cost = Cost()
+def count_cost(device: torch.device) -> Iterator[Counted]:
+    """Count FLOPs and memory; all are 0 until it is over. It slows what it watches down several times: time
+    something else.
+    """
+    cost = Counted()
     # torch's table has the attention kernels of GPUs only
     flops = FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: _attention})
     if device.type == "cuda":

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 import attrs
 import numpy as np
 
-from foreseer.bench.noise import standard_errors
 from foreseer.bench.results import LaneResult, Results
-from foreseer.bench.summary import mean_of, paired_psnr
+from foreseer.bench.summary import mean_of, paired_psnr, standard_errors
 
-__all__ = ["Gain", "best_at_steps", "gain", "gain_at_equal_cost", "sweep_of"]
+__all__ = ["Gain", "gain", "gain_at_equal_cost", "sweep_of"]
 
 NOTHING = 0.01
 """A gain below this is none, dB, however sure it is: two ways to the same sample differ by rounding."""
@@ -45,7 +44,7 @@ class Gain:
 
     @property
     def clear(self) -> bool:
-        """Whether it is beyond noise either way, as `foreseer.bench.noise` has it, and more than nothing."""
+        """Whether it is beyond noise either way, as `standard_errors` has it, and more than nothing."""
         return abs(self.mean) > NOTHING and abs(self.mean) > standard_errors(self.samples) * self.error
 
 
@@ -79,14 +78,6 @@ def sweep_of(lane: LaneResult) -> str:
     """
     kinds = ("calibrator", "mode") if lane.kind == "peer" else ()
     return ", ".join([lane.method, *(str(lane.options[key]) for key in kinds if lane.options.get(key, "none") not in ("none", "default"))])
-
-
-def best_at_steps(lanes: Sequence[LaneResult], steps: float, *, within: float = 1.0) -> LaneResult | None:
-    """Return the lane with the best mean PSNR among those that computed as many steps, up to one more or
-    less; None where there is none.
-    """
-    fitting = [lane for lane in lanes if lane.units and abs(np.mean(lane.steps) - steps) <= within]
-    return max(fitting, key=lambda lane: mean_of(lane, "psnr"), default=None)
 
 
 def _gain(results: Results, lane: LaneResult, others: Sequence[tuple[LaneResult, float]]) -> Gain | None:

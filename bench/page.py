@@ -67,10 +67,7 @@ class Table:
         shown = known(self.columns, every)
         looks = ["words" if isinstance(column.value(every[0]), str) else "wide" * column.wide for column in shown]
         groups = [
-            (
-                heading,
-                [(self.kind(line), self.name(line), [*map(_cell, shown, looks, repeat(line))]) for line in lines],
-            )
+            (heading, [(self.kind(line), self.name(line), [*map(_cell, shown, looks, repeat(line))]) for line in lines])
             for heading, lines in self.groups
             if lines
         ]
@@ -100,7 +97,6 @@ class Chart:
             ``""``.
         note: Below the picture.
         told: Whether a point that is pointed at is told of below: its ``customdata``.
-        rows: How many lines of text stand below each other beside it, which make it higher; 0 for none.
     """
 
     figures: Mapping[str, Mapping[str, Any]]
@@ -108,7 +104,6 @@ class Chart:
     choices: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
     note: str = ""
     told: bool = False
-    rows: int = 0
 
     @property
     def entries(self) -> int:

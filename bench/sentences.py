@@ -22,14 +22,12 @@ class Summary:
 
     Attributes:
         method: Which policy.
-        batch: Batch size.
         lane: Its setting that gains most over fewer steps; where none can be compared, the one with the best
             mean PSNR.
         sentence: About that lane, and how many of the other settings gain anything.
     """
 
     method: str
-    batch: int
     lane: str
     sentence: str
 
@@ -70,15 +68,15 @@ def summaries(results: Results, batch: int) -> list[Summary]:
     for line in lines_of(results, batch):
         if line.lane.kind == "policy" and line.lane.units and line.cost < 1:
             methods.setdefault(line.lane.method, []).append(line)
-    return [_summary(results, batch, method, lines) for method, lines in methods.items()]
+    return [_summary(results, method, lines) for method, lines in methods.items()]
 
 
-def _summary(results: Results, batch: int, method: str, lines: Sequence[Line]) -> Summary:
+def _summary(results: Results, method: str, lines: Sequence[Line]) -> Summary:
     gains = [(found, line) for line in lines if (found := _over_fewer(results, line)[0]) is not None]
     best = max(gains, key=lambda pair: pair[0].mean)[1] if gains else max(lines, key=lambda line: line.means.get("psnr", -math.inf))
     above, below = (sum(found.clear and sign * found.mean > 0 for found, _ in gains) for sign in (1, -1))
     others = f" Settings of {method} that come closer than fewer steps beyond noise: {above} of {len(gains)}; less close: {below}." if len(gains) > 1 else ""
-    return Summary(method=method, batch=batch, lane=best.lane.name, sentence=sentence_of(results, best) + others)
+    return Summary(method=method, lane=best.lane.name, sentence=sentence_of(results, best) + others)
 
 
 def _rivals(results: Results, lane: LaneResult, kind: str) -> list[LaneResult]:

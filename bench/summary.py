@@ -1,9 +1,10 @@
 """What the lanes of a benchmark amount to: means and worst samples, costs over those of full computation, and
-the gain over fewer steps.
+the gain over fewer steps. What counts as noise is said here, for all who compare.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -15,7 +16,22 @@ from foreseer.bench.lanes import as_many
 from foreseer.bench.results import FIGURES, LaneResult, Results
 from foreseer.psnr import counted_psnr
 
-__all__ = ["Line", "counted", "in_decibels", "lines_of", "mean_of", "paired_psnr", "worst_of"]
+__all__ = [
+    "LEVEL",
+    "Line",
+    "counted",
+    "in_decibels",
+    "lines_of",
+    "mean_of",
+    "paired_psnr",
+    "standard_errors",
+    "worst_of",
+]
+
+LEVEL = 0.0027
+"""How often noise alone may pass for a difference, either way: what lies outside of three standard deviations
+of a normal distribution.
+"""
 
 
 def in_decibels(figure: str) -> bool:
@@ -70,6 +86,7 @@ class Line:
             the first batch was drawn.
         means, worst: By figure, see `mean_of` and `worst_of`; infinite where that of every sample is, so that
             all are the same as full computation, which tables and pictures say in words.
+        warnings: What the runs warned of, each once.
         broken: How many samples are not finite; their PSNR counts as 0 dB.
         frechet: Distance to the data; NaN where there is none.
         fewer: Name of the lane of plain sampling with as many steps; empty where there is none.
@@ -87,6 +104,7 @@ class Line:
     means: dict[str, float]
     worst: dict[str, float]
     frechet: float
+    warnings: list[str] = attrs.field(factory=list)
     broken: int = 0
     fewer: str = ""
     gain: float = math.nan
@@ -122,6 +140,7 @@ def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> L
         bytes_held=(counted.held_bytes if counted else 0) if lane.kind == "peer" else max((unit.bytes_held for unit in lane.units), default=0),
         means=means,
         worst=worst,
+        warnings=list(dict.fromkeys(warning for unit in lane.units for warning in unit.warnings)),
         broken=sum(map(math.isnan, lane.values("psnr"))),
         frechet=math.nan if lane.frechet is None else lane.frechet,
         fewer=beside.name if beside else "",
@@ -133,3 +152,19 @@ def _gain(lane: LaneResult, other: LaneResult) -> float:
     """Mean difference in PSNR over the samples that both have; NaN where there are none."""
     ours, theirs = paired_psnr(lane, other)
     return float((ours - theirs).mean()) if len(ours) else math.nan
+
+
+@functools.cache
+def standard_errors(samples: int) -> float:
+    """Return how many of its standard errors a mean of so many differences must exceed to be beyond noise.
+
+    Student's t: 3.1 of 64 samples, 4.5 of 8, 9.2 of 4. Infinite for a single one, whose spread nobody knows.
+
+    Args:
+        samples: How many differences.
+    """
+    if samples < 2:
+        return math.inf
+    from scipy.stats import t
+
+    return float(t.isf(LEVEL / 2, samples - 1))

@@ -1,19 +1,18 @@
-"""Benchmarks in the terminal: the table, peers at matched steps, and two results side by side."""
+"""Benchmarks in the terminal: the table, and two results side by side."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from typing import Any
 
-import attrs
 from rich.console import Console
 from rich.text import Text
 
 from foreseer.bench.clock import UNMEASURABLE
 from foreseer.bench.diff import Change, Diff
-from foreseer.bench.equal_cost import best_at_steps, gain, sweep_of
-from foreseer.bench.results import FIGURES, LaneResult, Results
+from foreseer.bench.results import FIGURES, Results
+from foreseer.bench.sentences import summaries
 from foreseer.bench.summary import Line, in_decibels, lines_of
 from foreseer.columns import Column, known, listed
 from foreseer.console import console, table
@@ -22,10 +21,10 @@ from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
 __all__ = [
     "APART",
     "COLUMNS",
-    "Match",
+    "PUBLISHED",
     "broken_text",
     "few_samples",
-    "matches",
+    "method_of",
     "number_text",
     "print_diff",
     "print_lanes",
@@ -45,10 +44,6 @@ def broken_text(line: Line, figure: str) -> str:
     return f" ({line.broken} broken)" if line.broken and in_decibels(figure) else ""
 
 
-def _number(title: str, note: str, value: Callable[[Line], float], form: str, **more: bool) -> Column[Line]:
-    return Column(title, note, value, lambda line: number_text(value(line), form), **more)
-
-
 def _figure(title: str, figure: str, *, wide: bool = False) -> list[Column[Line]]:
     """A figure's mean and worst sample in one column, then each in one of its own."""
     about = FIGURES[figure]
@@ -63,14 +58,17 @@ def _figure(title: str, figure: str, *, wide: bool = False) -> list[Column[Line]
     def text(line: Line) -> str:
         return number_text(mean(line), form) + broken_text(line, figure)
 
+    def least(line: Line) -> str:
+        return number_text(worst(line), form)
+
     def both(line: Line) -> str:
-        least, most = (number_text(value, form) for value in (mean(line), worst(line)))
-        return (least if least == most else f"{least} / {most}") + broken_text(line, figure)
+        found = dict.fromkeys((number_text(mean(line), form), least(line)))
+        return " / ".join(found) + broken_text(line, figure)
 
     return [
         Column(title, f"{about.note} Mean / worst{unit}.", mean, both, wide),
         Column(title, about.note, mean, text, wide),
-        _number(f"worst {title}", f"{title} of the worst sample.", worst, form, wide=wide),
+        Column(f"worst {title}", f"{title} of the worst sample.", worst, least, wide),
     ]
 
 
@@ -93,27 +91,22 @@ _BEFORE: tuple[Column[Line], ...] = (
         lambda line: line.steps,
         lambda line: number_text(line.steps, ".1f").removesuffix(".0"),
     ),
-    _number("block-rows", "Blocks evaluated x rows, over those of full computation.", lambda line: line.cost, ".3f"),
-    _number(
-        "FLOPs",
-        "Over those of full computation, on the first batch; what a policy checks at its first step is in it.",
-        lambda line: line.flops,
-        ".3f",
-    ),
+    Column("block-rows", "Blocks evaluated x rows, over those of full computation.", lambda line: line.cost, ".3f"),
+    Column("FLOPs", "Over those of full computation, on the first batch; what a policy checks at its first step is in it.", lambda line: line.flops, ".3f"),
     Column(
         "speed-up",
         "Time of full computation over that of the lane, of the processor on a CPU: median of pairs, and quartiles.",
         lambda line: line.speedup,
         _speedup,
     ),
-    _number(
+    Column(
         "peak MB",
         "Most bytes of tensors (CUDA: of the allocator) alive at once.",
         lambda line: line.peak_bytes / 1e6,
         ".1f",
         wide=True,
     ),
-    _number(
+    Column(
         "held MB",
         "Most that recorded features occupied; of peers what was still alive when a batch was drawn.",
         lambda line: line.bytes_held / 1e6 if line.bytes_held else math.nan,
@@ -121,7 +114,7 @@ _BEFORE: tuple[Column[Line], ...] = (
         wide=True,
     ),
 )
-_GAIN = _number(
+_GAIN: Column[Line] = Column(
     "gain",
     "PSNR less that of plain sampling with as many steps, dB.",
     lambda line: line.gain,
@@ -138,7 +131,7 @@ _FIGURES = (
 )
 _AFTER: tuple[Column[Line], ...] = (
     Column("Frechet", FRECHET_NOTE, lambda line: line.frechet, _frechet),
-    _number("accuracy", FIGURES["accuracy"].note, lambda line: line.means.get("accuracy", math.nan), ".1%"),
+    Column("accuracy", FIGURES["accuracy"].note, lambda line: line.means.get("accuracy", math.nan), ".1%"),
 )
 
 COLUMNS: tuple[Column[Line], ...] = (*_BEFORE, *(columns[0] for columns in _FIGURES), *_AFTER)
@@ -148,60 +141,36 @@ APART: tuple[Column[Line], ...] = (*_BEFORE, *(column for columns in _FIGURES fo
 """The columns, with the worst sample in a column of its own."""
 
 
-@attrs.frozen
-class Match:
-    """A policy beside the best point of a peer's sweep that computed as many steps, one more or less let
-    pass.
-
-    Attributes:
-        policy: The policy's lane.
-        peer: Name of the peer.
-        best: The peer's lane.
-        gain_db: Mean PSNR of the policy less that of the peer, on the same samples.
-        clear: Whether that is beyond noise.
-    """
-
-    policy: LaneResult
-    peer: str
-    best: LaneResult
-    gain_db: float
-    clear: bool
+def _numbers(row: Mapping[str, Any]) -> str:
+    known = ((key, value) for key, value in row.items() if isinstance(value, (int, float)))
+    return ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in known)
 
 
-def matches(results: Results) -> Iterator[Match]:
-    """Yield each policy beside each peer at matched numbers of computed steps. What computed everything is
-    not matched.
-    """
-    for batch in dict.fromkeys(lane.batch for lane in results.lanes):
-        saving = [lane for lane in results.lanes if lane.batch == batch and lane.units and not lane.error and results.cost(lane) < 1]
-        peers: dict[str, list[LaneResult]] = {}
-        for lane in saving:
-            if lane.kind == "peer":
-                peers.setdefault(sweep_of(lane), []).append(lane)
-        for lane in saving:
-            for kind, swept in peers.items() if lane.kind == "policy" else ():
-                best = best_at_steps(swept, sum(lane.steps) / len(lane.steps))
-                found = None if best is None else gain(results, lane, best)
-                if best is not None and found is not None:
-                    yield Match(lane, kind, best, found.mean, found.clear)
+PUBLISHED: tuple[Column[Mapping[str, Any]], ...] = (
+    Column("model", "", lambda row: str(row.get("model", ""))),
+    Column("numbers", "", _numbers),
+    Column("source", "", lambda row: str(row["source"])),
+)
+"""The columns of what papers printed."""
+
+
+def method_of(row: Mapping[str, Any]) -> str:
+    """Return the method of a published row."""
+    return str(row["method"])
 
 
 def print_results(results: Results) -> None:
-    """Print everything that is known: a table for each batch size, failures, and peers at matched steps."""
+    """Print everything that is known: a table for each batch size, what it says in short, and failures."""
     out = console()
     for batch in dict.fromkeys(lane.batch for lane in results.lanes):
         print_lanes(out, results, batch)
-    failed = [lane for lane in results.lanes if lane.error]
-    for lane in failed:
+        for summary in summaries(results, batch):
+            out.print(f"{summary.method}: {summary.sentence}")
+    for lane in (lane for lane in results.lanes if lane.error):
         out.print(Text.assemble((f"{lane.name} (batch {lane.batch}): ", "bold"), (lane.error, "red")))
-    _print_matches(out, list(matches(results)))
     if results.published:
-        made = table("published", "model", "numbers", "source")
-        for row in results.published:
-            numbers = ", ".join(f"{key} {value:g}" for key, value in row.items() if isinstance(value, (int, float)))
-            made.add_row(*map(Text, (str(row["method"]), str(row.get("model", "")), numbers, str(row["source"]))))
         out.print("\nWhat was published, of other models: nothing of it compares with the tables above but its order")
-        out.print(made)
+        out.print(listed("published", PUBLISHED, results.published, method_of))
     if not results.finished:
         out.print("\nThe benchmark is not finished: the same command goes on.")
 
@@ -226,18 +195,6 @@ def _name(line: Line) -> str:
 def few_samples(done: int) -> str:
     """Say why a Frechet distance of so many samples has a star."""
     return f"* {done} sample{' is' if done == 1 else 's are'} few for a Frechet distance: below {FRECHET_MINIMUM_SAMPLES} it is too high."
-
-
-def _print_matches(out: Console, found: list[Match]) -> None:
-    if not found:
-        return
-    made = table("policy", "steps", "peer", "best point", "steps", "PSNR gain", **{"PSNR gain": {"justify": "right"}})
-    for match in found:
-        counts = [f"{sum(lane.steps) / len(lane.steps):.1f}".removesuffix(".0") for lane in (match.policy, match.best)]
-        text = f"{match.gain_db:+.1f} dB" + " (within noise)" * (not match.clear)
-        made.add_row(*map(Text, (match.policy.name, counts[0], match.peer, match.best.name, counts[1], text)))
-    out.print("\nPeers' best points at matched numbers of computed steps, one more or less let pass")
-    out.print(made)
 
 
 def print_diff(found: Diff) -> None:

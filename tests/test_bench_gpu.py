@@ -22,8 +22,7 @@ from foreseer.adapters.blocks import find_blocks
 from foreseer.bench.gpu import suite
 from foreseer.bench.gpu.device_work import STEPS as COUNTED
 from foreseer.bench.gpu.device_work import Work, device_work
-from foreseer.bench.gpu.forced import forced
-from foreseer.bench.gpu.lanes import LANES, OF, Lane, lane_of
+from foreseer.bench.gpu.lanes import LANES, OF, Lane, forced, lane_of
 from foreseer.bench.gpu.loop import Clock, Loop
 from foreseer.bench.gpu.measure import timed_run
 from foreseer.bench.gpu.memory import Need, needs_of

@@ -16,8 +16,7 @@ import torch
 
 from foreseer.bench.clock import MEASURING_ERROR, UNMEASURABLE
 from foreseer.bench.compare import CompareSettings, Result, compare, file_names
-from foreseer.bench.compare_table import remarks
-from foreseer.bench.compared import figures
+from foreseer.bench.compared import figures, remarks
 from foreseer.bench.families import DiTFamily
 from foreseer.bench.lanes import FULL, Sampler
 from foreseer.bench.results import Results, Unit

@@ -48,7 +48,6 @@ def timed_run(
     clock: Clock,
     *,
     warm_up: int = 1,
-    clear: Callable[[], object] = lambda: None,
 ) -> Driven:
     """Attach, make a short run and then a whole one, and detach.
 
@@ -58,11 +57,9 @@ def timed_run(
         clock: For the device.
         warm_up: Steps of the short run, which is not timed. One step brings the self-check of a fresh
             attachment; more bring the kernels of a forecast.
-        clear: Called between the two.
     """
     with loop.attach(lane) as attached:
         loop(clock.mark, warm_up)
-        clear()
         seconds, peak = _timed(loop, clock)
         return Driven(seconds, attached.reports, peak)
 

@@ -1,6 +1,6 @@
 """The papers' claims, held against results: verdicts, whose sentences are made of the numbers.
 
-A claim holds where every comparison that the results allow is for it beyond noise (`foreseer.bench.noise`, of
+A claim holds where every comparison that the results allow is for it beyond noise (`standard_errors` of `foreseer.bench.summary`, of
 the paired differences); it fails where some are against it and none for it, is mixed where some are for it
 and others not, and open where none is beyond noise. What was not measured has no verdict.
 """

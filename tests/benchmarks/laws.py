@@ -31,8 +31,7 @@ from torch import nn
 from foreseer.adapters.blocks import find_blocks
 from foreseer.adapters.calls import intercept
 from foreseer.adapters.published import PUBLISHED, Published
-from foreseer.bench.gpu.forced import forced
-from foreseer.bench.gpu.lanes import Lane
+from foreseer.bench.gpu.lanes import Lane, forced
 from foreseer.bench.gpu.loop import Clock, Loop
 from foreseer.bench.gpu.measure import timed_run
 from foreseer.bench.gpu.shapes import calls_of, random_model, timesteps
@@ -137,10 +136,10 @@ def laws(loop: Loop, *, repeats: int, tell: Callable[[str], object] = lambda wha
             full += list(zip(clock.seconds(), clock.inside(), strict=True))
             for lane in LANES:
                 clock = _Split(inside)
-                run = timed_run(loop, lane, clock, clear=clock.inside)
+                run = timed_run(loop, lane, clock)
                 report = run.reports["model"]
                 held[lane.name] = sum(report.bytes_held.values())
-                for outcome, seconds, within in zip(report.outcomes, run.seconds, clock.inside(), strict=True):
+                for outcome, seconds, within in zip(report.outcomes, run.seconds, clock.inside()[-len(run.seconds) :], strict=True):
                     found.setdefault((lane.name, "computed" if outcome.full else "forecast"), []).append((seconds, within))
     step = statistics.median(seconds for seconds, _ in full)
     outside = statistics.median(seconds - within for seconds, within in full)
