@@ -11,11 +11,10 @@ from typing import Any
 import attrs
 
 from foreseer.bench.charts import COLORS, GREY, SHAPES, axis, escaped, finite, front, layout
-from foreseer.bench.equal_cost import sweep_of
 from foreseer.bench.page import Chart
 from foreseer.bench.results import FIGURES, Results
 from foreseer.bench.sentences import sentence_of
-from foreseer.bench.summary import Line, lines_of
+from foreseer.bench.summary import Line, lines_of, sweep_of
 from foreseer.bench.tables import broken_text, number_text
 
 __all__ = ["ACROSS", "UP", "Axis", "lanes_chart", "told"]

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from foreseer.bench.equal_cost import Gain, gain, gain_at_equal_cost, sweep_of
 from foreseer.bench.results import LaneResult, Results
-from foreseer.bench.summary import Line, lines_of
+from foreseer.bench.summary import Gain, Line, gain, gain_at_equal_cost, lines_of, sweep_of
 
 __all__ = ["Summary", "sentence_of", "summaries"]
 

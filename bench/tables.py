@@ -15,7 +15,7 @@ from foreseer.bench.results import FIGURES, Results
 from foreseer.bench.sentences import summaries
 from foreseer.bench.summary import Line, in_decibels, lines_of
 from foreseer.columns import Column, known, listed
-from foreseer.console import console, table
+from foreseer.console import console
 from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
 
 __all__ = [
@@ -179,22 +179,28 @@ def print_lanes(out: Console, results: Results, batch: int) -> None:
     """Print the table of a batch size: the main columns, and all of them where the terminal is wide."""
     lines, wide = lines_of(results, batch), out.width >= 200
     shown = known([column for column in COLUMNS if wide or not column.wide], lines)
-    longest = max((len(line.lane.name) for line in lines), default=0)
     done = len(lines[0].lane.indices) if lines else 0
     out.print(f"\n{results.family}, {results.num_steps} steps, {done} samples in batches of {batch}")
-    width = min(longest, 56 if wide else 34)
-    out.print(listed("lane", shown, lines, _name, faint=lambda line: line.lane.kind == "fewer", name_width=width))
+    width = min(max((len(line.lane.name) for line in lines), default=0), 56 if wide else 34)
+    looks: dict[str, Any] = {"faint": lambda line: line.lane.kind == "fewer", "name_width": width}
+    out.print(listed("lane", shown, lines, lambda line: line.lane.name, **looks))
     if any(column.title == "Frechet" for column in shown) and done < FRECHET_MINIMUM_SAMPLES:
         out.print(few_samples(done))
-
-
-def _name(line: Line) -> str:
-    return line.lane.name
 
 
 def few_samples(done: int) -> str:
     """Say why a Frechet distance of so many samples has a star."""
     return f"* {done} sample{' is' if done == 1 else 's are'} few for a Frechet distance: below {FRECHET_MINIMUM_SAMPLES} it is too high."
+
+
+_CHANGES: tuple[Column[Change], ...] = (
+    Column("figure", "", lambda found: FIGURES[found.figure].title if found.figure in FIGURES else found.figure),
+    Column("before", "", lambda found: found.before, ".4g"),
+    Column("after", "", lambda found: found.after, ".4g"),
+    Column("change", "", lambda found: found.difference, ".4g"),
+    Column("noise", "", lambda found: found.noise, ".4g"),
+    Column("", "", lambda found: {True: "better", False: "worse", None: ""}[found.better]),
+)
 
 
 def print_diff(found: Diff) -> None:
@@ -209,19 +215,8 @@ def print_diff(found: Diff) -> None:
             out.print(f"only in the {where}: {name}")
     for name, before, after in found.errors:
         out.print(f"{name}: {before or 'no error'} -> {after or 'no error'}")
-    changed = found.changed
-    if changed:
-        numbers: dict[str, dict[str, Any]] = {heading: {"justify": "right"} for heading in ("before", "after", "change", "noise")}
-        made = table("lane", "figure", "before", "after", "change", "noise", "", **numbers)
-        for change in changed:
-            made.add_row(*map(Text, _cells(change)))
-        out.print(made)
+    if changed := found.changed:
+        out.print(listed("lane", _CHANGES, changed, lambda change: f"{change.lane} (batch {change.batch})"))
     unknown = sum(change.changed is None for change in found.changes)
     compared = f"{len(found.changes)} figures compared, {len(changed)} changed beyond noise"
     out.print(compared + (f", {unknown} times measured too seldom to say" if unknown else ""))
-
-
-def _cells(change: Change) -> tuple[str, ...]:
-    title = FIGURES[change.figure].title if change.figure in FIGURES else change.figure
-    word = {True: "better", False: "worse", None: ""}[change.better]
-    return f"{change.lane} (batch {change.batch})", title, *(f"{v:.4g}" for v in (change.before, change.after, change.difference, change.noise)), word

@@ -18,10 +18,9 @@ from typer.testing import CliRunner
 
 from foreseer.__main__ import app
 from foreseer.bench.diff import diff
-from foreseer.bench.equal_cost import gain, gain_at_equal_cost
 from foreseer.bench.results import Counted, LaneResult, Results, Unit
 from foreseer.bench.sentences import sentence_of
-from foreseer.bench.summary import counted, lines_of, mean_of, worst_of
+from foreseer.bench.summary import counted, gain, gain_at_equal_cost, lines_of, mean_of, worst_of
 from foreseer.bench.tables import COLUMNS, print_diff
 from foreseer.psnr import BEST_PSNR
 

@@ -1,8 +1,8 @@
 """The papers' claims, held against results: verdicts, whose sentences are made of the numbers.
 
-A claim holds where every comparison that the results allow is for it beyond noise (`standard_errors` of `foreseer.bench.summary`, of
-the paired differences); it fails where some are against it and none for it, is mixed where some are for it
-and others not, and open where none is beyond noise. What was not measured has no verdict.
+A claim holds where every comparison that the results allow is for it beyond noise (`standard_errors` of the
+paired differences); it fails where some are against it and none for it, is mixed where some are for it and
+others not, and open where none is beyond noise. What was not measured has no verdict.
 """
 
 from __future__ import annotations
@@ -14,9 +14,8 @@ from typing import Literal
 import attrs
 import numpy as np
 
-from foreseer.bench.equal_cost import Gain, gain, gain_at_equal_cost
 from foreseer.bench.results import LaneResult, Results
-from foreseer.bench.summary import mean_of
+from foreseer.bench.summary import Gain, gain, gain_at_equal_cost, mean_of
 
 CLAIMED_COST = (0.0167, 0.035)
 """What verification costs, as a share of a full step, in the SpeCa paper: from HunyuanVideo's 60 blocks to
