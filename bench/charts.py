@@ -57,13 +57,8 @@ def layout(x: Mapping[str, Any], y: Mapping[str, Any], **more: Any) -> dict[str,
 
 def front(points: Sequence[tuple[float, float]], *, lower_x: bool, lower_y: bool) -> list[int]:
     """Return the Pareto front: indices of the points that no other point matches on both axes and beats on
-    one, from left to right.
-
-    Args:
-        points: Pairs of numbers; those that are not finite are on no front. Of equal points the first is
-            taken.
-        lower_x: Whether the left end is the better one.
-        lower_y: Whether the lower end is the better one.
+    one, from left to right. What is not finite is on no front, and of equal points the first is taken.
+    ``lower_x`` and ``lower_y`` say whether the lower end is the better one.
     """
     signs = (1 if lower_x else -1), (1 if lower_y else -1)
     able = [i for i, point in enumerate(points) if all(map(math.isfinite, point))]

@@ -170,11 +170,8 @@ class Result:
 
 
 def whole_lanes(results: Results, numbers: Iterable[int]) -> Results:
-    """Return the results on some batches.
-
-    Args:
-        results: What was measured, at one batch size.
-        numbers: The batches that count. Lanes that have not finished them are left out.
+    """Return what was measured at one batch size on some batches. Lanes that have not finished them are left
+    out.
     """
     whole = set(numbers)
     lanes = [attrs.evolve(lane, units=tuple(u for u in lane.units if u.number in whole)) for lane in results.lanes]

@@ -128,12 +128,8 @@ class Sampler:
         *,
         driven: AbstractContextManager[Attachment | None] | None = None,
     ) -> Sampling:
-        """Draw samples, and time it; what drives the model is attached and detached outside of that time.
-
-        Args:
-            indices: Which samples.
-            num_steps: None for all.
-            driven: Attaches; None for the bare model.
+        """Draw samples in so many steps (None: all), and time it; ``driven`` attaches what drives the model
+        (None: the bare model), outside of that time.
         """
         device = next(self.workload.model.parameters()).device
         with nullcontext() if driven is None else driven as attached:
@@ -157,12 +153,9 @@ def split(order: Sequence[int], batch: int) -> list[tuple[int, ...]]:
 
 
 def mixed(difficulty: Sequence[float], batch: int) -> list[tuple[int, ...]]:
-    """Return batches that each hold easy and hard samples: those ranked by difficulty are dealt out like
-    cards.
-
-    Args:
-        difficulty: ``(n,)`` of each sample; what is not a number counts as the hardest.
-        batch: Samples in a batch; some have one less where they do not come out even.
+    """Return batches that each hold easy and hard samples: those ranked by difficulty, ``(n,)``, are dealt out
+    like cards. What is not a number counts as the hardest; some batches have one less where they do not come
+    out even.
     """
     ranked = sorted(range(len(difficulty)), key=lambda i: (difficulty[i] != difficulty[i], difficulty[i], i))
     count = -(-len(ranked) // batch)
@@ -170,13 +163,8 @@ def mixed(difficulty: Sequence[float], batch: int) -> list[tuple[int, ...]]:
 
 
 def pairs_of(number: int, *, repeats: int, batches: int) -> list[int]:
-    """Return which of a lane's timed runs fall to a batch: they are spread over all batches, so that no
-    moment of the machine decides.
-
-    Args:
-        number: Of the batch.
-        repeats: Timed runs of the lane.
-        batches: How many batches there are.
+    """Return which of a lane's timed runs, ``repeats`` in all, fall to a batch: they are spread over all
+    batches, so that no moment of the machine decides.
     """
     return [pair for pair in range(repeats) if pair * batches // repeats == number]
 

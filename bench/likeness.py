@@ -54,13 +54,8 @@ def look_at(workload: Workload, judge: DigitJudge, latents: Tensor) -> Drawn:
 
 
 def figures_of(workload: Workload, own: Drawn, full: Drawn, labels: Tensor) -> dict[str, tuple[float, ...]]:
-    """Return the figures of `foreseer.bench.results.FIGURES`, each with one number per sample.
-
-    Args:
-        workload: Says whether samples are videos.
-        own: What the lane drew.
-        full: What full computation drew from the same noise.
-        labels: ``(B,)`` what was asked for.
+    """Return the figures of `foreseer.bench.results.FIGURES`, each with one number per sample: of what a lane
+    and full computation drew from the same noise, and of what was asked for, ``(B,)``.
     """
     frames = own.images.shape[1] if workload.video else 1
     own_pictures, full_pictures = (d.images.flatten(0, 1) if workload.video else d.images for d in (own, full))
@@ -95,10 +90,8 @@ def ssim(a: Tensor, b: Tensor) -> NDArray[np.float64]:
     windows that lie inside the image count: four of them in an 8x8 image, so that the border weighs less than
     the middle. Channels are averaged.
 
-    Args:
-        a: ``(B, C, H, W)`` images in [-1, 1], of any float dtype, on any device, with H and W at least 7.
-            They are not clipped.
-        b: Same shape as ``a``.
+    ``a`` and ``b`` are ``(B, C, H, W)`` images in [-1, 1], of any float dtype, on any device, with H and W at
+    least 7. They are not clipped.
 
     Raises:
         OptionError: If the shapes differ, are not ``(B, C, H, W)``, or are smaller than the window.

@@ -180,17 +180,7 @@ class Section:
 
 
 def write_page(path: Path, title: str, heading: str, head: Sequence[Any], sections: Sequence[Section]) -> Path:
-    """Write a page.
-
-    Args:
-        path: The file.
-        title: Of the window.
-        heading: Of the page.
-        head: Blocks below it.
-        sections: All else.
-
-    Returns:
-        ``path``.
+    """Write a page: its window's title, a heading, blocks below it, and sections. Returns ``path``.
 
     Raises:
         ImportError: Without jinja2 or plotly (``pip install 'foreseer[bench]'``).

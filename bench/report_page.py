@@ -34,16 +34,13 @@ KIND: Column[Line] = Column("kind", "", lambda line: line.lane.kind)
 
 
 def write_page(results: Results, folder: Path, *, path: Path | None = None, notes: Sequence[str] = ()) -> Path:
-    """Write the page of results, finished or not.
+    """Write the page of results, finished or not, and return its path.
 
     Args:
         results: What to show.
         folder: Where the benchmark lies. Where it also holds its ``samples``, some of them are shown.
         path: The page; None for ``folder / PAGE``.
         notes: What a reader must know, in sentences.
-
-    Returns:
-        The page.
 
     Raises:
         ImportError: Without jinja2 or plotly (``pip install 'foreseer[bench]'``).

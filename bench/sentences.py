@@ -38,18 +38,16 @@ def sentence_of(results: Results, line: Line) -> str:
     lane = line.lane
     if not lane.units:
         return ""
-    count = len(lane.indices)
-    total = results.full(lane.batch).num_steps
-    costs = [f"{line.cost:.2f} of the block-rows"] + (
-        [f"{line.speedup:.2f}x {'by the clock' if line.lane.by_clock else 'measured'}"] if math.isfinite(line.speedup) else []
-    )
-    head = f"{lane.name} computes {_short(line.steps)} of {total} steps ({', '.join(costs)})"
+    total, cost = results.full(lane.batch).num_steps, f"{line.cost:.2f} of the block-rows"
+    if math.isfinite(line.speedup):
+        cost += f", {line.speedup:.2f}x {'by the clock' if lane.by_clock else 'measured'}"
+    head = f"{lane.name} computes {_short(line.steps)} of {total} steps ({cost})"
     mean, worst = line.means.get("psnr", math.nan), line.worst.get("psnr", math.nan)
     if math.isinf(mean):
         return f"{head} and draws what full computation draws, in every sample."
     they = "is" if line.broken == 1 else "are"
     broken = f", with {line.broken} that {they} broken (not finite) at 0 dB" if line.broken else ""
-    reached = f"{mean:.1f} dB in the mean and {worst:.1f} dB in the worst sample of {count}"
+    reached = f"{mean:.1f} dB in the mean and {worst:.1f} dB in the worst sample of {len(lane.indices)}"
     sentence = f"{head} and reaches {reached}{broken}."
     parts = []
     if lane.kind in ("policy", "peer") and line.cost < 1:

@@ -61,12 +61,8 @@ class Store:
         """Return what is there, without what must be done again.
 
         What failed is tried once more. Batches whose samples are gone are drawn anew where they are needed:
-        those of full computation, which the rest is compared with, and those of lanes that are not finished.
-        What is finished stays as it was measured.
-
-        Args:
-            found: What is there.
-            samples: How many samples each lane draws.
+        those of full computation, which the rest is compared with, and those of lanes that have not drawn so
+        many ``samples``. What is finished stays as it was measured.
         """
         self.name([lane.key for lane in found.lanes])
         if found.finished and not any(lane.error for lane in found.lanes):

@@ -51,12 +51,8 @@ def timed_run(
 ) -> Driven:
     """Attach, make a short run and then a whole one, and detach.
 
-    Args:
-        loop: The model and its inputs.
-        lane: The policy.
-        clock: For the device.
-        warm_up: Steps of the short run, which is not timed. One step brings the self-check of a fresh
-            attachment; more bring the kernels of a forecast.
+    The short run, of ``warm_up`` steps, is not timed. One step brings the self-check of a fresh attachment;
+    more bring the kernels of a forecast.
     """
     with loop.attach(lane) as attached:
         loop(clock.mark, warm_up)

@@ -57,14 +57,8 @@ def needs_of(
     steps: int,
     dtype: torch.dtype,
 ) -> dict[str, Need]:
-    """Return what policies on one model need, found out by passes on the meta device, where nothing is
-    allocated.
-
-    Args:
-        shape: The model.
-        specs: The policies, by a name.
-        steps: Steps of the run.
-        dtype: Of weights and features.
+    """Return what policies need on one model, by the policies' names, in a run of so many steps with weights
+    and features of this dtype. It is found out on the meta device, where nothing is allocated.
     """
     model, streams = shape.build(), shape.calls_per_step
     inputs = shape.inputs(shape, shape.rows_per_sample, *shape.size)
