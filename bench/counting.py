@@ -34,34 +34,31 @@ class BlockCalls:
     left out: modulation stays live under every method.
 
     Attributes:
-        weights: For each block the weights of each of its linear layers.
-        calls: For each block how often each of them was called.
-        rows: For each block the batch entries of those calls, summed.
+        weights: For each block the weights of its linear layers.
+        calls: For each block the weights that were used, summed over the calls of those layers.
+        rows: The same, times the batch entries of each call.
     """
 
-    weights: list[list[int]]
-    calls: list[list[int]]
-    rows: list[list[int]]
+    weights: list[int]
+    calls: list[int]
+    rows: list[int]
 
     @property
     def steps(self) -> float:
         """How often the block that ran least was run: steps that were computed to the end, times the calls
         that a step makes.
         """
-        return min(self._shares(self.calls))
+        return min(used / all_of_it for used, all_of_it in zip(self.calls, self.weights, strict=True))
 
     @property
     def block_rows(self) -> float:
         """Blocks evaluated x rows."""
-        return sum(self._shares(self.rows))
+        return sum(used / all_of_it for used, all_of_it in zip(self.rows, self.weights, strict=True))
 
     def clear(self) -> None:
         """Begin to count anew."""
-        for counts in (*self.calls, *self.rows):
+        for counts in (self.calls, self.rows):
             counts[:] = [0] * len(counts)
-
-    def _shares(self, counts: list[list[int]]) -> list[float]:
-        return [sum(w * n for w, n in zip(ws, ns, strict=True)) / sum(ws) for ws, ns in zip(self.weights, counts, strict=True)]
 
 
 @contextmanager
@@ -74,35 +71,36 @@ def count_blocks(blocks: Sequence[nn.Module]) -> Iterator[BlockCalls]:
     Raises:
         OptionError: A block has no linear layer outside of its norms.
     """
-    layers = [[m for name, m in block.named_modules() if isinstance(m, nn.Linear) and "norm" not in name] for block in blocks]
-    for block, found in zip(blocks, layers, strict=True):
-        if not found:
+    counted = BlockCalls([], [0] * len(blocks), [0] * len(blocks))
+    wrapped: list[tuple[int, nn.Linear]] = []
+    for number, block in enumerate(blocks):
+        layers = [m for name, m in block.named_modules() if isinstance(m, nn.Linear) and "norm" not in name]
+        if not layers:
             unseen = "so that nobody can see from outside whether it ran"
             raise OptionError(f"a {type(block).__name__} has no linear layer outside of its norms, {unseen}")
-    counted = BlockCalls([[m.weight.numel() for m in found] for found in layers], *([[0] * len(found) for found in layers] for _ in range(2)))
+        counted.weights.append(sum(layer.weight.numel() for layer in layers))
+        wrapped += [(number, layer) for layer in layers]
 
-    def counter(block: int, layer: int, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def counter(block: int, weights: int, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @functools.wraps(forward)
         def counting(*args: Any, **kwargs: Any) -> Tensor:
             output = forward(*args, **kwargs)
-            counted.calls[block][layer] += 1
-            counted.rows[block][layer] += output.shape[0]
+            counted.calls[block] += weights
+            counted.rows[block] += weights * output.shape[0]
             return output
 
         return counting
 
-    wrapped = [m for found in layers for m in found]
-    before = [m.__dict__.get("forward") for m in wrapped]
-    for b, found in enumerate(layers):
-        for i, m in enumerate(found):
-            m.forward = counter(b, i, m.forward)  # type: ignore[method-assign]
+    before = [layer.__dict__.get("forward") for _, layer in wrapped]
+    for number, layer in wrapped:
+        layer.forward = counter(number, layer.weight.numel(), layer.forward)  # type: ignore[method-assign]
     try:
         yield counted
     finally:
-        for m, own in zip(wrapped, before, strict=True):
-            del m.forward
+        for (_, layer), own in zip(wrapped, before, strict=True):
+            del layer.forward
             if own is not None:
-                m.forward = own  # type: ignore[method-assign]
+                layer.forward = own  # type: ignore[method-assign]
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -20,11 +20,9 @@ from foreseer.__main__ import app
 from foreseer.adapters import ArrayBackbone
 from foreseer.adapters.blocks import find_blocks
 from foreseer.bench.gpu import suite
-from foreseer.bench.gpu.device_work import STEPS as COUNTED
-from foreseer.bench.gpu.device_work import Work, device_work
 from foreseer.bench.gpu.lanes import LANES, OF, Lane, forced, lane_of
 from foreseer.bench.gpu.loop import Clock, Loop
-from foreseer.bench.gpu.measure import timed_run
+from foreseer.bench.gpu.measure import COUNTED_STEPS, Work, device_work, timed_run
 from foreseer.bench.gpu.memory import Need, needs_of
 from foreseer.bench.gpu.shapes import SCALES, calls_of, random_model, shapes_of, timesteps
 from foreseer.bench.gpu.suite import Settings, time_all
@@ -329,5 +327,5 @@ def test_what_steps_ask_of_the_device_is_told_by_kind() -> None:
             return made
 
     lane = Lane("even", PolicySpec("taylorseer", taylorseer, {"interval": 3, "warmup_steps": 2, "max_order": 1}))
-    found = device_work(loop_of("flux-dev", COUNTED), lane, Counter())
+    found = device_work(loop_of("flux-dev", COUNTED_STEPS), lane, Counter())
     assert found == {"computed": {"kernels": 2.5, "copies": 0, "waits": 0}, "forecast": {"kernels": 5.5, "copies": 0, "waits": 0}}
