@@ -140,7 +140,7 @@ class Picture:
         text: What is said of them.
         images: Data URIs; empty for a gap.
         about: What each shows.
-        look: Classes of ``page.css``: ``pixels``, ``white``.
+        look: Classes of ``page.css``: ``pixels``.
         style: CSS of the images.
         ends: What stands below the images' left and right ends; empty for nothing.
     """
