@@ -63,7 +63,7 @@ lowest: $(VENV)/.ready
 
 # What forecasting costs on a GPU, in the published shapes: under nine minutes, and the same command goes on.
 gpu: $(VENV)/.ready
-	$(BIN)/python -m foreseer.bench.gpu --out gpu.json
+	$(BIN)/foreseer bench gpu --out gpu.json
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds

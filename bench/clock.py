@@ -14,7 +14,7 @@ from typing import TypeVar
 import attrs
 import torch
 
-__all__ = ["MEASURING_ERROR", "UNMEASURABLE", "Took", "possible", "speedup_text", "timed"]
+__all__ = ["MEASURING_ERROR", "UNMEASURABLE", "Took", "possible", "timed"]
 
 T = TypeVar("T")
 
@@ -61,11 +61,6 @@ def possible(speedup: float, work: float) -> float:
         work: The run's work over that of full computation, such as its block-rows; NaN where nobody knows.
     """
     return math.nan if speedup * work > 1.0 + MEASURING_ERROR else speedup
-
-
-def speedup_text(speedup: float) -> str:
-    """Return a speed-up as tables show it: ``"2.94x"``, or that it cannot be measured now."""
-    return UNMEASURABLE if math.isnan(speedup) else f"{speedup:.2f}x"
 
 
 def _wait_for(device: torch.device) -> None:

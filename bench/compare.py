@@ -14,16 +14,13 @@ import attrs
 import torch
 
 from foreseer.adapters.identity import identity_of
-from foreseer.bench.compare_settings import CompareSettings
-from foreseer.bench.compare_table import print_table, remarks, verdict, write_table
-from foreseer.bench.compared import Result, whole_lanes
-from foreseer.bench.files import file_names
+from foreseer.bench.compared import CompareSettings, Result, print_table, remarks, verdict, whole_lanes, write_table
 from foreseer.bench.harness import Harness, Tell
 from foreseer.bench.lanes import LaneOf, as_many
 from foreseer.bench.machine import facts
-from foreseer.bench.pictures import draw_samples
 from foreseer.bench.report_page import write_page
 from foreseer.bench.settings import BenchSettings
+from foreseer.bench.store import file_names
 from foreseer.bench.workload import Workload, labels_of
 from foreseer.console import progress
 from foreseer.files import make_folder, refuse_unwritable, write_whole
@@ -39,7 +36,7 @@ samples.
 """
 
 
-WRITTEN = ("index.html", "table.csv", "results.json", "samples.png")
+WRITTEN = ("index.html", "table.csv", "results.json")
 MEASURED = "measured"
 """Folder of what the harness keeps, which ``foreseer bench report`` reads too."""
 
@@ -47,9 +44,9 @@ MEASURED = "measured"
 def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwards | None = None) -> Result:
     """Run the comparison and write its folder.
 
-    Written are ``index.html`` (everything on one page), ``table.csv``, ``results.json``, ``samples.png``, and
-    for each policy ``timelines/NAME.png`` and ``reports/NAME.json``. ``results.json`` and ``table.csv`` are
-    written anew after every batch. In ``measured`` lies what was drawn, as of a benchmark.
+    Written are ``index.html`` (everything on one page), ``table.csv``, ``results.json``, and for each policy
+    ``timelines/NAME.png`` and ``reports/NAME.json``. ``results.json`` and ``table.csv`` are written anew after
+    every batch. In ``measured`` lies what was drawn, as of a benchmark.
 
     Args:
         settings: What to compare.
@@ -106,7 +103,6 @@ def compare(settings: CompareSettings, *, show: bool = True, afterwards: Afterwa
             interrupted = True
     found = _result(settings, harness, whole, told, interrupted=interrupted)
     found = attrs.evolve(found, samples={lane.name: harness.samples(lane.name, settings.batch, whole) for lane in found.results.lanes})
-    draw_samples(found, settings.out / "samples.png")
     names = file_names(found.reports)
     for policy, report in found.reports.items():
         report.plot(settings.out / "timelines" / f"{names[policy]}.png")

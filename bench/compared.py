@@ -1,4 +1,6 @@
-"""What `foreseer compare` found out."""
+"""What `foreseer compare` is asked for, and what it found out: in the terminal, in files, and what its reader
+must know.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +12,90 @@ import attrs
 import numpy as np
 from torch import Tensor
 
-from foreseer.bench.compare_settings import CompareSettings
+from foreseer.bench.fields import check_device, check_dtype, check_folder, check_guidance, whole
 from foreseer.bench.results import Results
 from foreseer.bench.summary import Line, lines_of
+from foreseer.bench.tables import print_lanes
+from foreseer.console import console
 from foreseer.document import plain
+from foreseer.files import write_csv
+from foreseer.presets import Preset
 from foreseer.psnr import likeness_of
+from foreseer.registry import PolicySpec, policy
 from foreseer.report import Report
 from foreseer.zoo.judge import FRECHET_NOTE
 
-__all__ = ["Result", "figures", "warnings_of", "whole_lanes"]
+__all__ = ["DEFAULT_POLICIES", "CompareSettings", "Result", "figures", "print_table", "remarks", "verdict", "whole_lanes", "write_table"]
 
 PER_SAMPLE_NOTE = 'dB; "inf" where a sample is that of full computation, null where it is broken (not finite)'
+
+HEADROOM_NOTE = (
+    "Headroom: 'best static' and 'best per sample, hindsight' are the schedules of the least predicted error, planned "
+    "on these very samples for taylor of order 1 at the last block. No policy can know them beforehand. They bound "
+    "schedules of that predictor under that error model; not other predictors, and not gates."
+)
+
+BUSY = 1.5
+"""A speed-up that varies by more than this factor between batches was measured beside other work: on an idle
+machine batches differ by a few per cent."""
+
+
+# CG-Taylor's threshold is for models whose first block changes less from step to step: with its default this
+# small one computes everything.
+DEFAULT_POLICIES = ("reuse", "taylorseer", "taylorseer:target=last_block", "cg_taylor:threshold=0.06", "speca", "speca_released")
+
+
+Named = str | Path | PolicySpec | Preset
+
+
+def _policies(value: Any) -> tuple[Named, ...]:
+    return (value,) if isinstance(value, Named) else tuple(value)
+
+
+@attrs.frozen(kw_only=True)
+class CompareSettings:
+    """What `compare` does. Every value is checked when the settings are made; the policies, when the
+    comparison begins.
+
+    Attributes:
+        policies: Policies to compare; several may follow. As on the command line
+            (``"speca:threshold=0.2,max_order=2"``), presets by name or file, or objects of either. Full
+            computation is always there. A preset that was tuned on something else is refused, but for
+            ``"preset.json:any_model=True"``; the results then say what differs.
+        samples: How many samples each policy draws.
+        steps: DDIM steps of a full computation, 1 to 1000.
+        seed: Seed of the initial noise. Sample i begins with the same noise whatever ``batch`` is.
+        batch: Samples that are drawn together; each is two rows, with and without its class.
+        guidance: Weight of the classifier-free guidance; 1 is none.
+            e = e_uncond + guidance * (e_cond - e_uncond).
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        observers: Observers of every policy's runs; several may follow. As on the command line
+            (``"csvtrace:path=trace.csv"``), or plugins. Built once; timed with the runs.
+        out: Folder for the results; made if it is missing. Files of the same names are overwritten.
+
+    Raises:
+        OptionError: A value is out of range; the message says what to write.
+    """
+
+    policies: tuple[Named, ...] = attrs.field(default=DEFAULT_POLICIES, converter=_policies)
+    samples: int = attrs.field(default=64, validator=whole(1))
+    steps: int = attrs.field(default=50, validator=whole(1, 1000))
+    seed: int = attrs.field(default=0, validator=whole(0))
+    batch: int = attrs.field(default=32, validator=whole(1))
+    guidance: float = attrs.field(default=1.5, validator=check_guidance)
+    device: str = attrs.field(default="cpu", validator=check_device)
+    dtype: str = attrs.field(default="float32", validator=check_dtype)
+    observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
+    out: Path = attrs.field(default=Path("compare"), converter=Path, validator=check_folder)
+
+    def specs(self) -> list[PolicySpec]:
+        """Return the policies, read and checked; what is named twice is there once.
+
+        Raises:
+            PluginError, OptionError: See `foreseer.policy`.
+        """
+        return list({str(spec): spec for spec in map(policy, self.policies)}.values())
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -87,7 +162,7 @@ class Result:
                     "steps_per_sample": list(map(int, row.lane.steps)),
                     "seconds_of_batches": [seconds for unit in row.lane.units for seconds in unit.clock_seconds],
                     "speedup_of_batches": list(row.lane.ratios),
-                    "warnings": warnings_of(row),
+                    "warnings": row.warnings,
                 }
                 for row in self.rows
             ],
@@ -95,20 +170,12 @@ class Result:
 
 
 def whole_lanes(results: Results, numbers: Iterable[int]) -> Results:
-    """Return the results on some batches.
-
-    Args:
-        results: What was measured, at one batch size.
-        numbers: The batches that count. Lanes that have not finished them are left out.
+    """Return what was measured at one batch size on some batches. Lanes that have not finished them are left
+    out.
     """
     whole = set(numbers)
     lanes = [attrs.evolve(lane, units=tuple(u for u in lane.units if u.number in whole)) for lane in results.lanes]
     return attrs.evolve(results, lanes=tuple(lane for lane in lanes if len(lane.units) == len(whole)))
-
-
-def warnings_of(line: Line) -> list[str]:
-    """Return what the runs of a lane warned of, each once."""
-    return list(dict.fromkeys(warning for unit in line.lane.units for warning in unit.warnings))
 
 
 def figures(line: Line) -> dict[str, Any]:
@@ -144,3 +211,58 @@ def _finite(value: Any) -> Any:
     if not np.isfinite(value):
         return None
     return value.item() if isinstance(value, np.generic) else value
+
+
+def remarks(result: Result) -> list[str]:
+    """Return what a reader of the table must know, in sentences."""
+    found = []
+    done, asked = len(result.labels), result.settings.samples
+    if result.interrupted:
+        rest, every = (
+            f"the results rest on {done} of {asked} samples",
+            f"all {asked} samples are in the results",
+        )
+        found.append(f"The comparison was interrupted: {rest if done < asked else every}.")
+    found.append(FRECHET_NOTE)
+    if any(row.lane.kind == "hindsight" for row in result.rows):
+        found.append(HEADROOM_NOTE)
+    if result.batches == 1:
+        return [*found, "Speed-ups rest on one batch, so nothing is known about their spread."]
+    ratios = [row.lane.ratios for row in result.rows if row.lane.ratios]
+    spread = max((max(some) / min(some) for some in ratios), default=1.0)
+    found.append(f"Speed-ups are medians over {result.batches} batches; the least steady row varied by a factor of {spread:.2f} between batches.")
+    if spread > BUSY:
+        found.append("The machine was busy with other work: repeat the comparison on an idle one before you quote its speed-ups.")
+    return found
+
+
+def verdict(result: Result) -> str:
+    """Say how many policies beat fewer steps."""
+    gains = [row.gain for row in result.rows if row.fewer and row.lane.kind == "policy"]
+    better, closer = (
+        sum(gain > 0 for gain in gains),
+        "closer to full computation than plain sampling with as many steps.",
+    )
+    if not gains:
+        return "No policy saved steps."
+    if len(gains) == 1:
+        return f"The policy that saved steps came {'' if better else 'no '}{closer}"
+    return f"{better} of {len(gains)} policies that saved steps came {closer}"
+
+
+def write_table(result: Result, path: Path) -> Path:
+    """Write the rows' figures as CSV; empty where a figure is not finite."""
+    lines = [figures(row) for row in result.rows]
+    return write_csv(path, list(lines[0]), lines)
+
+
+def print_table(result: Result) -> None:
+    """Print the table to stdout, what its reader must know, and where the page is."""
+    out = console()
+    print_lanes(out, result.results, result.settings.batch)
+    for sentence in [verdict(result), *remarks(result)]:
+        out.print(sentence)
+    for row in result.rows:
+        for warning in row.warnings:
+            out.print(f"{row.lane.name}: {warning}", style="yellow")
+    out.print(f"page: {result.page}", soft_wrap=True)

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
+from foreseer.bench.results import Counted
 from foreseer.errors import OptionError
 
-__all__ = ["BlockCalls", "Cost", "count_blocks", "count_cost"]
+__all__ = ["BlockCalls", "count_blocks", "count_cost"]
 
 CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 
@@ -33,34 +34,31 @@ class BlockCalls:
     left out: modulation stays live under every method.
 
     Attributes:
-        weights: For each block the weights of each of its linear layers.
-        calls: For each block how often each of them was called.
-        rows: For each block the batch entries of those calls, summed.
+        weights: For each block the weights of its linear layers.
+        calls: For each block the weights that were used, summed over the calls of those layers.
+        rows: The same, times the batch entries of each call.
     """
 
-    weights: list[list[int]]
-    calls: list[list[int]]
-    rows: list[list[int]]
+    weights: list[int]
+    calls: list[int]
+    rows: list[int]
 
     @property
     def steps(self) -> float:
         """How often the block that ran least was run: steps that were computed to the end, times the calls
         that a step makes.
         """
-        return min(self._shares(self.calls))
+        return min(used / all_of_it for used, all_of_it in zip(self.calls, self.weights, strict=True))
 
     @property
     def block_rows(self) -> float:
         """Blocks evaluated x rows."""
-        return sum(self._shares(self.rows))
+        return sum(used / all_of_it for used, all_of_it in zip(self.rows, self.weights, strict=True))
 
     def clear(self) -> None:
         """Begin to count anew."""
-        for counts in (*self.calls, *self.rows):
+        for counts in (self.calls, self.rows):
             counts[:] = [0] * len(counts)
-
-    def _shares(self, counts: list[list[int]]) -> list[float]:
-        return [sum(w * n for w, n in zip(ws, ns, strict=True)) / sum(ws) for ws, ns in zip(self.weights, counts, strict=True)]
 
 
 @contextmanager
@@ -73,35 +71,36 @@ def count_blocks(blocks: Sequence[nn.Module]) -> Iterator[BlockCalls]:
     Raises:
         OptionError: A block has no linear layer outside of its norms.
     """
-    layers = [[m for name, m in block.named_modules() if isinstance(m, nn.Linear) and "norm" not in name] for block in blocks]
-    for block, found in zip(blocks, layers, strict=True):
-        if not found:
+    counted = BlockCalls([], [0] * len(blocks), [0] * len(blocks))
+    wrapped: list[tuple[int, nn.Linear]] = []
+    for number, block in enumerate(blocks):
+        layers = [m for name, m in block.named_modules() if isinstance(m, nn.Linear) and "norm" not in name]
+        if not layers:
             unseen = "so that nobody can see from outside whether it ran"
             raise OptionError(f"a {type(block).__name__} has no linear layer outside of its norms, {unseen}")
-    counted = BlockCalls([[m.weight.numel() for m in found] for found in layers], *([[0] * len(found) for found in layers] for _ in range(2)))
+        counted.weights.append(sum(layer.weight.numel() for layer in layers))
+        wrapped += [(number, layer) for layer in layers]
 
-    def counter(block: int, layer: int, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def counter(block: int, weights: int, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         @functools.wraps(forward)
         def counting(*args: Any, **kwargs: Any) -> Tensor:
             output = forward(*args, **kwargs)
-            counted.calls[block][layer] += 1
-            counted.rows[block][layer] += output.shape[0]
+            counted.calls[block] += weights
+            counted.rows[block] += weights * output.shape[0]
             return output
 
         return counting
 
-    wrapped = [m for found in layers for m in found]
-    before = [m.__dict__.get("forward") for m in wrapped]
-    for b, found in enumerate(layers):
-        for i, m in enumerate(found):
-            m.forward = counter(b, i, m.forward)  # type: ignore[method-assign]
+    before = [layer.__dict__.get("forward") for _, layer in wrapped]
+    for number, layer in wrapped:
+        layer.forward = counter(number, layer.weight.numel(), layer.forward)  # type: ignore[method-assign]
     try:
         yield counted
     finally:
-        for m, own in zip(wrapped, before, strict=True):
-            del m.forward
+        for (_, layer), own in zip(wrapped, before, strict=True):
+            del layer.forward
             if own is not None:
-                m.forward = own  # type: ignore[method-assign]
+                layer.forward = own  # type: ignore[method-assign]
 
 
 class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -133,34 +132,16 @@ class _Alive(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.now -= held
 
 
-@attrs.define
-class Cost:
-    """What a sampling cost. All are 0 until it is over.
-
-    Attributes:
-        flops: Floating point operations of matrix products, convolutions and attention (torch's counter; a
-            multiplication and an addition are two).
-        peak_bytes: Most bytes of tensors that were made during it and alive at once; on CUDA, of the
-            allocator beyond what was allocated before.
-        held_bytes: Bytes that were made during it and still alive at its end: what a cache keeps, and the
-            little that was drawn.
-        peak_how: ``"tensors"`` or ``"cuda allocator"``.
-    """
-
-    flops: int = 0
-    peak_bytes: int = 0
-    held_bytes: int = 0
-    peak_how: str = "tensors"
-
-
 def _attention(query: Any, key: Any, value: Any, *args: Any, out_shape: Any = None, **kwargs: Any) -> int:
     return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
 
 
 @contextmanager
-def count_cost(device: torch.device) -> Iterator[Cost]:
-    """Count FLOPs and memory. It slows what it watches down several times: time something else."""
-    cost = Cost()
+def count_cost(device: torch.device) -> Iterator[Counted]:
+    """Count FLOPs and memory; all are 0 until it is over. It slows what it watches down several times: time
+    something else.
+    """
+    cost = Counted()
     # torch's table has the attention kernels of GPUs only
     flops = FlopCounterMode(display=False, custom_mapping={CPU_ATTENTION: _attention})
     if device.type == "cuda":

@@ -2,7 +2,7 @@
 
 How noise is judged. Figures of samples are paired where both results drew the same samples (family, seed,
 steps, guidance, dtype): the mean of the differences counts as a change where it is beyond noise as
-`foreseer.bench.noise` has it; of a single sample that differs nobody can say. Without pairs, the standard
+`standard_errors` has it; of a single sample that differs nobody can say. Without pairs, the standard
 errors of both means count, and the smaller number of samples. Ratios of time are held against the notches of
 their medians, 1.57 IQR / sqrt(n), added in squares, with three timed runs at least on each side. Counts
 (steps are figures of samples; block-rows, FLOPs, bytes are not) have no noise: any change is one, except of
@@ -11,17 +11,14 @@ CUDA's allocator, where 1 % is let pass.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import attrs
 import numpy as np
 
-from foreseer.bench.noise import standard_errors
 from foreseer.bench.results import FIGURES, LaneResult, Results
-from foreseer.bench.summary import counted
+from foreseer.bench.summary import counted, standard_errors
 
 __all__ = ["Change", "Diff", "diff"]
 
@@ -29,7 +26,7 @@ TIMED_RUNS = 3
 ROUNDING = 1e-9
 
 
-@attrs.frozen(kw_only=True)
+@attrs.frozen
 class Change:
     """One figure of one lane in both results.
 
@@ -82,7 +79,7 @@ class Diff:
 
 def diff(before: Results, after: Results) -> Diff:
     """Compare two results, lane by lane."""
-    paired = all(_drawn(before)[key] == _drawn(after)[key] for key in _drawn(before))
+    paired = _drawn(before) == _drawn(after)
     old, new = ({lane.key: lane for lane in results.lanes} for results in (before, after))
     both = [key for key in old if key in new]
     return Diff(
@@ -121,13 +118,11 @@ def _changes(old: LaneResult, new: LaneResult, paired: bool, speedups: tuple[flo
     if not old.units or not new.units:
         return []
 
-    of = functools.partial(Change, lane=old.name, batch=old.batch)
-
     def change(figure: str, before: float, after: float, difference: float, noise: float, higher: bool | None, known: bool = True) -> Change:
         beyond = abs(difference) > noise + ROUNDING * max(1.0, abs(before))
         better = (difference > 0) == higher if beyond and known and higher is not None else None
-        values: dict[str, Any] = {"before": before, "after": after, "difference": difference, "noise": noise}
-        return of(figure=figure, **values, changed=beyond if known else None, better=better)
+        said = beyond if known else None
+        return Change(old.name, old.batch, figure, before, after, difference, noise, said, better)
 
     found = []
     readers: list[tuple[str, Callable[[LaneResult], Sequence[float]], bool | None]] = [("steps", lambda lane: lane.steps, False)]
@@ -139,16 +134,15 @@ def _changes(old: LaneResult, new: LaneResult, paired: bool, speedups: tuple[flo
         raw = [[values[i] for i in common] if common else list(values.values()) for values in (one, other)]
         broken = [any(map(math.isnan, values)) for values in raw]
         a, b = (counted(figure, values) for values in raw)
+        means = float(a.mean()), float(b.mean()), float(b.mean() - a.mean())
         if broken[0] != broken[1]:  # a figure that came or went is a change that no noise explains
-            was, now = float(a.mean()), float(b.mean())
-            values: dict[str, Any] = {"before": was, "after": now, "difference": now - was, "noise": 0.0}
-            found.append(of(figure=figure, **values, changed=True, better=broken[0]))
+            found.append(attrs.evolve(change(figure, *means, 0.0, None), changed=True, better=broken[0]))
         if broken[0] != broken[1] or np.isnan(a).any():
             continue
         noise, samples = (_error(b - a) if common else math.hypot(_error(a), _error(b))), min(len(a), len(b))
         known = samples > 1 or bool(np.array_equal(a, b))
         noise *= standard_errors(samples) if samples > 1 else 0.0
-        found.append(change(figure, float(a.mean()), float(b.mean()), float(b.mean() - a.mean()), noise, higher, known))
+        found.append(change(figure, *means, noise, higher, known))
     if old.ratios and new.ratios and old.by_clock == new.by_clock and all(map(math.isfinite, speedups)):
         enough = min(len(old.ratios), len(new.ratios)) >= TIMED_RUNS
         noise = math.hypot(_notch(old.ratios), _notch(new.ratios))

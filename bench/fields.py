@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,11 @@ __all__ = [
     "check_device",
     "check_dtype",
     "check_folder",
+    "check_guidance",
+    "nearest",
     "number",
     "refuse_device",
+    "refuse_unknown",
     "whole",
 ]
 
@@ -48,6 +52,10 @@ def _within(limits: Range, words: str) -> Validator:
     return check
 
 
+check_guidance = number(0.0, 100.0, hint="1 means no guidance")
+"""The validator of a guidance's weight."""
+
+
 def check_device(settings: object, attribute: attrs.Attribute[str], value: str) -> None:
     """Refuse a device that is unknown, cannot be timed here, or is not there."""
     refuse_device(value)
@@ -73,6 +81,21 @@ def check_dtype(settings: object, attribute: attrs.Attribute[str], value: str) -
     """Refuse a name that is not in `DTYPES`."""
     if not isinstance(value, str) or value not in DTYPES:
         raise OptionError(f"dtype={value!r} is unknown; write one of {', '.join(DTYPES)}")
+
+
+def refuse_unknown(given: Iterable[str], names: Collection[str], what: str) -> None:
+    """Refuse a name that is none of these, as "'x' is no option of ..."; the message names the nearest. Raises
+    `OptionError`.
+    """
+    for name in given:
+        if name not in names:
+            raise OptionError(f"{name!r} is no {what}; {nearest(name, names)}write one of {', '.join(names)}")
+
+
+def nearest(name: str, names: Iterable[str]) -> str:
+    """Ask whether the nearest of these names was meant; empty where none is near."""
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def check_folder(settings: object, attribute: attrs.Attribute[Path], value: Path) -> None:

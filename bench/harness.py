@@ -18,8 +18,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from foreseer.bench.batches import mixed, pairs_of, split
-from foreseer.bench.lanes import FULL, LaneOf, as_many, fewer_name
+from foreseer.bench.lanes import FULL, LaneOf, as_many, fewer_name, mixed, split
 from foreseer.bench.likeness import Drawn
 from foreseer.bench.machine import git_state, machine, threads, versions
 from foreseer.bench.measuring import Measuring, judge
@@ -48,14 +47,7 @@ def run_benchmark(
 ) -> Results:
     """Run a benchmark, or go on with one.
 
-    Args:
-        settings: What to measure.
-        out: Folder of the results; made if it is missing.
-        restart: Begin anew whatever is there.
-        tell: Told how far it is.
-
-    Returns:
-        The finished results, which ``out`` holds too.
+    What is given is that of `Harness`. Returns the finished results, which ``out`` holds too.
 
     Raises:
         OptionError: The folder holds results of other settings or versions.
@@ -150,10 +142,9 @@ class Harness:
                 if draws:
                     self._measure(self._add(self._fewer(size, first=True)), number)
                     yield self._save()
-        fewer = self._add([lane for size in sizes for lane in self._fewer(size)])
-        for size in sizes:
-            for number in range(len(self._batches_of(size))):
-                self._measure([key for key in fewer if key[1] == size], number)
+        fewer = {size: self._add(self._fewer(size)) for size in sizes}
+        for size, keys in fewer.items():
+            self._measure_all(size, keys)
         yield self._save(finished=True)
 
     def measure_afterwards(self, lanes: Sequence[LaneOf]) -> Results:
@@ -161,34 +152,26 @@ class Harness:
 
         They are timed after the others, so that their speed-ups are less certain.
         """
+        self._measuring.given |= {lane.name: lane for lane in lanes}
         for size in self._settings.batch:
-            common: dict[str, Any] = {"batch": size, "num_steps": self.results.num_steps}
-            own = [LaneResult(name=lane.name, kind=lane.kind, **common) for lane in lanes]
-            self._measuring.given |= {lane.name: lane for lane in lanes}
-            keys = self._add(own)
-            for number in range(len(self._batches_of(size))):
-                self._measure(keys, number)
+            own = [self._lane(lane.name, lane.kind, size) for lane in lanes]
+            self._measure_all(size, self._add(own))
         return self._save(finished=True)
 
     def _plan(self, batch: int) -> list[LaneResult]:
-        lanes = [LaneResult(name=FULL, kind="full", batch=batch, num_steps=self.results.num_steps)]
+        lanes = [self._lane(FULL, "full", batch)]
         specs: list[PolicySpec | PeerSpec] = [*self._settings.lanes, *self._settings.peers]
         for spec in specs:
-            chosen = {p.name: p.default for p in signature_of(spec.factory).parameters.values()} | dict(spec.options)
-            options = {name: getattr(value, "__name__", str(value)) if callable(value) else value for name, value in chosen.items()}
-            kind: Any = "policy" if isinstance(spec, PolicySpec) else "peer"
-            lanes.append(
-                LaneResult(
-                    name=str(spec),
-                    kind=kind,
-                    batch=batch,
-                    num_steps=self.results.num_steps,
-                    method=spec.name,
-                    options=options,
-                )
-            )
+            parameters = signature_of(spec.factory).parameters.values()
+            chosen = {parameter.name: parameter.default for parameter in parameters} | dict(spec.options)
+            options = {k: getattr(v, "__name__", str(v)) if callable(v) else v for k, v in chosen.items()}
+            kind = "policy" if isinstance(spec, PolicySpec) else "peer"
+            lanes.append(self._lane(str(spec), kind, batch, method=spec.name, options=options))
             self._measuring.given[str(spec)] = spec
         return lanes
+
+    def _lane(self, name: str, kind: Any, batch: int, **more: Any) -> LaneResult:
+        return LaneResult(name=name, kind=kind, batch=batch, num_steps=self.results.num_steps, **more)
 
     def _fewer(self, batch: int, *, first: bool = False) -> list[LaneResult]:
         """Plain sampling at each lane's number of computed steps, or of those of the first batch alone."""
@@ -234,6 +217,10 @@ class Harness:
                 self.store.keep(key, number, drawn)
             self._save()
 
+    def _measure_all(self, batch: int, keys: Sequence[Key]) -> None:
+        for number, _ in enumerate(self._batches_of(batch)):
+            self._measure(keys, number)
+
     def _caught(self, lane: LaneResult, measure: Callable[[], Any]) -> Any:
         """Return what was measured. A lane that fails is a row that says so, unless it is full computation."""
         try:
@@ -249,26 +236,11 @@ class Harness:
         lane = self._lanes[FULL, batch]
         return next(unit for unit in lane.units if unit.number == number), self.store.drawn(lane.key, number)
 
-    def _unit(
-        self,
-        lane: LaneResult,
-        number: int,
-        batches: Sequence[Sequence[int]],
-        full: tuple[Unit, Drawn] | None,
-    ) -> tuple[LaneResult, Drawn]:
-        repeats = 0 if full is None else self._settings.repeats
-        pairs = pairs_of(number, repeats=repeats, batches=len(batches))
-        found = self._measuring.unit(lane, number, batches[number], pairs, full)
-        for report in found.reports.values():
+    def _unit(self, lane: LaneResult, number: int, *given: Any) -> tuple[LaneResult, Drawn]:
+        done, drawn, reports = self._measuring.unit(lane, number, *given)
+        for report in reports.values():
             self.reports.setdefault(lane.name, report)
-        done = attrs.evolve(
-            lane,
-            units=tuple(sorted((*lane.units, found.unit), key=lambda unit: unit.number)),
-            counted=found.cost or lane.counted,
-            reports=lane.reports if number else {name: r.to_dict() for name, r in found.reports.items()},
-            frechet=self._frechet(lane, found.drawn),
-        )
-        return done, found.drawn
+        return attrs.evolve(done, frechet=self._frechet(lane, drawn)), drawn
 
     def _frechet(self, lane: LaneResult, drawn: Drawn) -> float | None:
         """Over what is kept of a lane, and what was drawn just now."""

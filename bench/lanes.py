@@ -1,4 +1,6 @@
-"""Lanes: ways of sampling the same noise. One run of one, and how its steps are counted."""
+"""Lanes: ways of sampling the same noise. One run of one, how its steps are counted, which samples are drawn
+together, and which runs are timed.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,7 @@ from foreseer.bench.workload import Workload
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
 
-__all__ = ["FULL", "LaneOf", "Sampler", "Sampling", "as_many", "fewer_name", "keep_freed_memory"]
+__all__ = ["FULL", "LaneOf", "Sampler", "Sampling", "as_many", "fewer_name", "keep_freed_memory", "mixed", "pairs_of", "split"]
 
 FULL = "full"
 """Name of the lane that every other is compared with."""
@@ -126,12 +128,8 @@ class Sampler:
         *,
         driven: AbstractContextManager[Attachment | None] | None = None,
     ) -> Sampling:
-        """Draw samples, and time it; what drives the model is attached and detached outside of that time.
-
-        Args:
-            indices: Which samples.
-            num_steps: None for all.
-            driven: Attaches; None for the bare model.
+        """Draw samples in so many steps (None: all), and time it; ``driven`` attaches what drives the model
+        (None: the bare model), outside of that time.
         """
         device = next(self.workload.model.parameters()).device
         with nullcontext() if driven is None else driven as attached:
@@ -147,6 +145,28 @@ class Sampler:
         """Attach a policy for one run of these samples."""
         how = {"num_steps": self.num_steps, "samples": len(indices)}
         return self.workload.attached(spec, observers=observers, **how)
+
+
+def split(order: Sequence[int], batch: int) -> list[tuple[int, ...]]:
+    """Return the samples of each batch, in the order given; the last may be short."""
+    return [tuple(order[i : i + batch]) for i in range(0, len(order), batch)]
+
+
+def mixed(difficulty: Sequence[float], batch: int) -> list[tuple[int, ...]]:
+    """Return batches that each hold easy and hard samples: those ranked by difficulty, ``(n,)``, are dealt out
+    like cards. What is not a number counts as the hardest; some batches have one less where they do not come
+    out even.
+    """
+    ranked = sorted(range(len(difficulty)), key=lambda i: (difficulty[i] != difficulty[i], difficulty[i], i))
+    count = -(-len(ranked) // batch)
+    return [tuple(ranked[first::count]) for first in range(count)]
+
+
+def pairs_of(number: int, *, repeats: int, batches: int) -> list[int]:
+    """Return which of a lane's timed runs, ``repeats`` in all, fall to a batch: they are spread over all
+    batches, so that no moment of the machine decides.
+    """
+    return [pair for pair in range(repeats) if pair * batches // repeats == number]
 
 
 def keep_freed_memory() -> bool:

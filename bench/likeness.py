@@ -10,12 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.bench.quality import SSIM_WINDOW, ssim
 from foreseer.bench.workload import Workload
-from foreseer.psnr import psnr
+from foreseer.errors import OptionError
+from foreseer.psnr import DATA_RANGE, pair_of, psnr
 from foreseer.zoo.judge import DigitJudge
 
-__all__ = ["Drawn", "figures_of", "look_at"]
+__all__ = ["SSIM_WINDOW", "Drawn", "figures_of", "look_at", "ssim"]
+
+SSIM_WINDOW = 7
+"""Side of SSIM's uniform window, pixels."""
 
 
 @attrs.frozen(eq=False)
@@ -51,13 +54,8 @@ def look_at(workload: Workload, judge: DigitJudge, latents: Tensor) -> Drawn:
 
 
 def figures_of(workload: Workload, own: Drawn, full: Drawn, labels: Tensor) -> dict[str, tuple[float, ...]]:
-    """Return the figures of `foreseer.bench.results.FIGURES`, each with one number per sample.
-
-    Args:
-        workload: Says whether samples are videos.
-        own: What the lane drew.
-        full: What full computation drew from the same noise.
-        labels: ``(B,)`` what was asked for.
+    """Return the figures of `foreseer.bench.results.FIGURES`, each with one number per sample: of what a lane
+    and full computation drew from the same noise, and of what was asked for, ``(B,)``.
     """
     frames = own.images.shape[1] if workload.video else 1
     own_pictures, full_pictures = (d.images.flatten(0, 1) if workload.video else d.images for d in (own, full))
@@ -81,3 +79,32 @@ def _relative(own: Tensor, full: Tensor) -> NDArray[np.float64]:
     a, b = own.double().flatten(1), full.double().flatten(1)
     error: NDArray[np.float64] = ((a - b).norm(dim=1) / b.norm(dim=1)).numpy()
     return np.where(np.isfinite(error), error, np.nan)
+
+
+def ssim(a: Tensor, b: Tensor) -> NDArray[np.float64]:
+    """Return the ``(B,)`` float64 structural similarity of each sample, at most 1; NaN where one of the two
+    is not finite.
+
+    It is scikit-image's, with a uniform window of 7x7 pixels (``gaussian_weights=False``, since the Gaussian
+    window of the original paper is 11 pixels wide and does not fit 8x8) and the sample covariance. Only
+    windows that lie inside the image count: four of them in an 8x8 image, so that the border weighs less than
+    the middle. Channels are averaged.
+
+    ``a`` and ``b`` are ``(B, C, H, W)`` images in [-1, 1], of any float dtype, on any device, with H and W at
+    least 7. They are not clipped.
+
+    Raises:
+        OptionError: If the shapes differ, are not ``(B, C, H, W)``, or are smaller than the window.
+    """
+    from skimage.metrics import structural_similarity
+
+    x, y = pair_of(a, b)
+    if x.ndim != 4 or min(x.shape[2:]) < SSIM_WINDOW:
+        takes = f"SSIM takes (B, C, H, W) with H and W at least {SSIM_WINDOW}"
+        raise OptionError(f"a and b have shape {x.shape}; {takes}; write larger images, or use psnr")
+    found = np.full(len(x), np.nan)
+    how = {"win_size": SSIM_WINDOW, "gaussian_weights": False, "data_range": DATA_RANGE, "channel_axis": 0}
+    for i, (one, other) in enumerate(zip(x, y, strict=True)):
+        if np.isfinite(one).all() and np.isfinite(other).all():
+            found[i] = structural_similarity(one, other, **how)
+    return found

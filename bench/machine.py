@@ -20,7 +20,8 @@ PACKAGES = ("foreseer", "torch", "diffusers", "numpy", "scikit-learn", "scikit-i
 
 def facts(device: str) -> dict[str, str]:
     """Return machine and versions, in words."""
-    return {key: value for key, value in machine(device).items() if key != "memory"} | {"versions": ", ".join(f"{k} {v}" for k, v in versions().items())}
+    said = {key: value for key, value in machine(device).items() if key != "memory"}
+    return said | {"versions": ", ".join(f"{name} {version}" for name, version in versions().items())}
 
 
 def machine(device: str) -> dict[str, str]:
@@ -54,14 +55,10 @@ def circumstances(
     """Return what must be the same where a run goes on: settings, versions, GPU, processor and commit, by
     name.
     """
-    kept = {**settings, **{f"version of {name}": version for name, version in versions.items()}}
+    packages = {f"version of {name}": version for name, version in versions.items()}
     # without a GPU in it the machine is its processor; threads used are in its words
-    return {
-        **kept,
-        "GPU": machine.get("GPU"),
-        "processor": machine.get("processor"),
-        "commit": git.get("commit"),
-    }
+    where = {"GPU": machine.get("GPU"), "processor": machine.get("processor"), "commit": git.get("commit")}
+    return {**settings, **packages, **where}
 
 
 @contextmanager
@@ -83,7 +80,8 @@ def git_state() -> dict[str, Any]:
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", str(source.parent), *arguments], capture_output=True, text=True, timeout=10)
+            command = ["git", "-C", str(source.parent), *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10)
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -99,10 +97,8 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
-        platform.machine(),
-    )
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
 
 
 def _memory() -> str:

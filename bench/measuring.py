@@ -11,9 +11,8 @@ import attrs
 import torch
 
 from foreseer.adapters.attachment import Attachment
-from foreseer.bench.batches import split
-from foreseer.bench.counting import BlockCalls, Cost, count_blocks, count_cost
-from foreseer.bench.lanes import LaneOf, Sampler, Sampling, keep_freed_memory
+from foreseer.bench.counting import BlockCalls, count_blocks, count_cost
+from foreseer.bench.lanes import LaneOf, Sampler, Sampling, keep_freed_memory, pairs_of, split
 from foreseer.bench.likeness import Drawn, figures_of, look_at
 from foreseer.bench.peers import PeerError, PeerSpec, Request
 from foreseer.bench.results import Counted, LaneResult, Unit
@@ -23,30 +22,13 @@ from foreseer.registry import PolicySpec, parse_policy
 from foreseer.report import Report
 from foreseer.zoo.judge import DigitJudge
 
-__all__ = ["Measured", "Measuring", "judge"]
+__all__ = ["Measuring", "judge"]
 
 CALIBRATED = 16
 """Samples that a peer is calibrated on, where it is: the first ones."""
 
 PROBE = "taylorseer:interval=5,max_order=1"
 """By the latent error under this schedule samples are called easy or hard, where batches are to be mixed."""
-
-
-@attrs.frozen(eq=False, kw_only=True)
-class Measured:
-    """What one lane came to on one batch.
-
-    Attributes:
-        unit: For the results.
-        drawn: What it drew.
-        reports: Of each stream, the account of the policy that drove it; empty for none.
-        cost: FLOPs and memory; None where they were not counted.
-    """
-
-    unit: Unit
-    drawn: Drawn = attrs.field(repr=False)
-    reports: Mapping[str, Report] = attrs.field(repr=False)
-    cost: Counted | None
 
 
 class Measuring:
@@ -77,36 +59,40 @@ class Measuring:
         self,
         lane: LaneResult,
         number: int,
-        indices: Sequence[int],
-        pairs: Sequence[int],
+        batches: Sequence[Sequence[int]],
         full: tuple[Unit, Drawn] | None,
-    ) -> Measured:
+    ) -> tuple[LaneResult, Drawn, Mapping[str, Report]]:
         """Draw a batch once, and time it.
 
         Args:
             lane: The lane.
             number: Of the batch.
-            indices: Its samples.
-            pairs: Numbers of the timed pairs; full computation is first in even ones.
+            batches: The samples of each batch.
             full: What full computation came to on this batch; None where that is what is drawn.
+
+        Returns:
+            The lane with what it came to, what it drew, and of each stream the account of the policy that
+            drove it; empty for none.
         """
-        draws = self._settings.timed == "draws"
+        draws, indices = self._settings.timed == "draws", batches[number]
         # A peer gets a model of its own: one that is disabled again can leave a model that computes the same
         # and cannot be given to the next.
         sampler = attrs.evolve(self.sampler, workload=self._load()) if lane.kind == "peer" else self.sampler
+        workload = sampler.workload
         calls: list[BlockCalls] = []
-        costs: list[Cost] = []
+        costs: list[Counted] = []
         counting = self._counting(sampler, lane, indices, calls, None if number or draws else costs)
         plain = draws and lane.kind != "peer"  # what counts blocks takes time from what is timed
         driven = self._driven(sampler, lane, indices) if plain else counting
         run = sampler.run(indices, lane.num_steps, driven=driven)
-        self._check(sampler.workload, lane)
-        drawn = look_at(sampler.workload, judge(), run.latents)
+        self._check(workload, lane)
+        drawn = look_at(workload, judge(), run.latents)
         if draws:
             timed = [(run, run.took.seconds if full is None else full[0].seconds[0])]
         else:
+            pairs = pairs_of(number, repeats=self._settings.repeats if full else 0, batches=len(batches))
             timed = [self._pair(sampler, lane, indices, full_first=pair % 2 == 0) for pair in pairs]
-        self._check(sampler.workload, lane)
+        self._check(workload, lane)
         run = timed[-1][0] if timed else run  # its steps' seconds are undisturbed
         steps: Sequence[float] = (float(lane.num_steps),) * len(indices)
         block_rows = lane.num_steps * self._block_rows_per_step * len(indices)
@@ -119,15 +105,20 @@ class Measuring:
             indices=tuple(indices),
             steps=tuple(steps),
             block_rows=block_rows,
-            figures=figures_of(sampler.workload, drawn, full[1] if full else drawn, labels_of(indices)),
+            figures=figures_of(workload, drawn, full[1] if full else drawn, labels_of(indices)),
             seconds=tuple(own.took.seconds for own, _ in timed),
             clock_seconds=tuple(own.took.clock for own, _ in timed),
             full_seconds=tuple(beside for _, beside in timed),
             bytes_held=sum(sum(report.bytes_held.values()) for report in run.reports.values()),
             warnings=tuple(dict.fromkeys(said for r in run.reports.values() for said in r.warnings)),
         )
-        cost = Counted(**attrs.asdict(costs[0])) if costs else None
-        return Measured(unit=unit, drawn=drawn, reports=run.reports, cost=cost)
+        done = attrs.evolve(
+            lane,
+            units=tuple(sorted((*lane.units, unit), key=lambda unit: unit.number)),
+            counted=costs[0] if costs else lane.counted,
+            reports=lane.reports if number else {name: r.to_dict() for name, r in run.reports.items()},
+        )
+        return done, drawn, run.reports
 
     def warm_up(self, lane: LaneResult) -> None:
         """Draw one sample. A policy that cannot drive this model fails here, before anything long has begun."""
@@ -165,7 +156,7 @@ class Measuring:
         lane: LaneResult,
         indices: Sequence[int],
         calls: list[BlockCalls],
-        costs: list[Cost] | None,
+        costs: list[Counted] | None,
     ) -> Iterator[Attachment | None]:
         """As `_driven`, with blocks counted from outside; FLOPs and memory where there is a list for them."""
         with ExitStack() as stack:

@@ -17,7 +17,7 @@ import attrs
 from foreseer.columns import Column, known
 from foreseer.files import write_whole
 
-__all__ = ["Cards", "Chart", "Facts", "Fold", "Picture", "Pictures", "Section", "Table", "Text", "write_page"]
+__all__ = ["Chart", "Facts", "Fold", "Picture", "Pictures", "Section", "Table", "Text", "write_page"]
 
 
 @attrs.frozen
@@ -27,13 +27,11 @@ class Text:
     Attributes:
         text: What it says.
         look: Space-separated classes of ``page.css``: ``soft``, ``loud``, ``warn``.
-        badge: A word before it, on the colour of its name in ``page.css``.
         keys: Colours that it explains, by what they stand for; an empty colour is that of the page.
     """
 
     text: str
     look: str = "soft"
-    badge: str = ""
     keys: Mapping[str, str] = attrs.field(factory=dict)
 
 
@@ -69,10 +67,7 @@ class Table:
         shown = known(self.columns, every)
         looks = ["words" if isinstance(column.value(every[0]), str) else "wide" * column.wide for column in shown]
         groups = [
-            (
-                heading,
-                [(self.kind(line), self.name(line), [*map(_cell, shown, looks, repeat(line))]) for line in lines],
-            )
+            (heading, [(self.kind(line), self.name(line), [*map(_cell, shown, looks, repeat(line))]) for line in lines])
             for heading, lines in self.groups
             if lines
         ]
@@ -102,7 +97,6 @@ class Chart:
             ``""``.
         note: Below the picture.
         told: Whether a point that is pointed at is told of below: its ``customdata``.
-        rows: How many lines of text stand below each other beside it, which make it higher; 0 for none.
     """
 
     figures: Mapping[str, Mapping[str, Any]]
@@ -110,7 +104,6 @@ class Chart:
     choices: Mapping[str, Mapping[str, str]] = attrs.field(factory=dict)
     note: str = ""
     told: bool = False
-    rows: int = 0
 
     @property
     def entries(self) -> int:
@@ -147,7 +140,7 @@ class Picture:
         text: What is said of them.
         images: Data URIs; empty for a gap.
         about: What each shows.
-        look: Classes of ``page.css``: ``pixels``, ``white``.
+        look: Classes of ``page.css``: ``pixels``.
         style: CSS of the images.
         ends: What stands below the images' left and right ends; empty for nothing.
     """
@@ -179,32 +172,15 @@ class Fold:
 
 
 @attrs.frozen
-class Cards:
-    """Cards beside each other, each with a heading."""
-
-    cards: Sequence[tuple[str, Sequence[Any]]]
-
-
-@attrs.frozen
 class Section:
     """A heading and what stands below it; a section of nothing is left out."""
 
     heading: str
-    blocks: Sequence[Text | Facts | Table | Chart | Pictures | Fold | Cards]
+    blocks: Sequence[Text | Facts | Table | Chart | Pictures | Fold]
 
 
 def write_page(path: Path, title: str, heading: str, head: Sequence[Any], sections: Sequence[Section]) -> Path:
-    """Write a page.
-
-    Args:
-        path: The file.
-        title: Of the window.
-        heading: Of the page.
-        head: Blocks below it.
-        sections: All else.
-
-    Returns:
-        ``path``.
+    """Write a page: its window's title, a heading, blocks below it, and sections. Returns ``path``.
 
     Raises:
         ImportError: Without jinja2 or plotly (``pip install 'foreseer[bench]'``).

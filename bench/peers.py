@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import difflib
 import importlib
 import io
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Annotated, Any, Literal
@@ -23,8 +23,9 @@ import attrs
 import torch
 from torch import nn
 
+from foreseer.bench.fields import refuse_unknown
 from foreseer.bench.workload import Workload
-from foreseer.errors import ForeseerError, OptionError
+from foreseer.errors import ForeseerError
 from foreseer.options import at_least, at_least_float, checked, fraction
 from foreseer.registry import signature_of
 
@@ -72,12 +73,7 @@ class PeerSpec:
     options: Mapping[str, Any] = attrs.field(factory=dict)
 
     def __attrs_post_init__(self) -> None:
-        known = list(signature_of(self.factory).parameters)
-        for option in self.options:
-            if option not in known:
-                close = difflib.get_close_matches(option, known, n=1)
-                hint = f"did you mean {close[0]!r}? " if close else ""
-                raise OptionError(f"peer {self.name!r} has no option {option!r}; {hint}its options are {', '.join(known)}")
+        refuse_unknown(self.options, signature_of(self.factory).parameters, f"option of peer {self.name!r}")
         self.enable()
 
     @property
@@ -121,14 +117,15 @@ def dbcache(
     def enable(request: Request) -> Iterator[None]:
         cache_dit: Any = importlib.import_module("cache_dit")  # it has no types
         logging.getLogger("CACHE_DIT").setLevel(logging.ERROR)
-        target = request.family.pipeline if request.family.pipeline is not None else request.family.model
+        pipeline, model = request.family.pipeline, request.family.model
+        target = model if pipeline is None else pipeline
         config = cache_dit.DBCacheConfig(
             Fn_compute_blocks=first_blocks,
             Bn_compute_blocks=last_blocks,
             residual_diff_threshold=threshold,
             max_warmup_steps=warmup_steps,
             max_continuous_cached_steps=max_continuous_cached_steps,
-            num_inference_steps=None if request.family.pipeline is not None else request.num_steps,
+            num_inference_steps=request.num_steps if pipeline is None else None,
         )
         chosen: Any = None
         if calibrator == "taylorseer":
@@ -156,13 +153,7 @@ def first_block_cache(*, threshold: Annotated[float, at_least_float(0.0)] = 0.05
     Args:
         threshold: Of the change of the first block's residual.
     """
-
-    def config(request: Request) -> object:
-        from diffusers import FirstBlockCacheConfig
-
-        return FirstBlockCacheConfig(threshold=threshold)
-
-    return _diffusers(config)
+    return _diffusers("FirstBlockCacheConfig", lambda request: {"threshold": threshold})
 
 
 @checked
@@ -185,23 +176,19 @@ def diffusers_taylorseer(
             feed-forward layers, and of FLUX's single blocks the output of both together.
         factors_dtype: ``taylor_factors_dtype``.
     """
-
-    def config(request: Request) -> object:
-        from diffusers import TaylorSeerCacheConfig
-
-        modules = mode == "modules"
-        forecast = [r"(transformer_blocks|blocks)\.\d+\.(attn|attn1|attn2|ff|ffn|ff_context)", r"single_transformer_blocks\.\d+\.proj_out"]
-        return TaylorSeerCacheConfig(
-            cache_interval=interval,
-            max_order=order,
-            disable_cache_before_step=warmup_steps,
-            use_lite_mode=mode == "lite",
-            cache_identifiers=forecast if modules else None,
-            skip_predict_identifiers=[r"single_transformer_blocks\.\d+\.(attn|proj_mlp)"] if modules else None,
-            taylor_factors_dtype=getattr(torch, factors_dtype),
-        )
-
-    return _diffusers(config)
+    settings = {
+        "cache_interval": interval,
+        "max_order": order,
+        "disable_cache_before_step": warmup_steps,
+        "use_lite_mode": mode == "lite",
+        "taylor_factors_dtype": getattr(torch, factors_dtype),
+    }
+    if mode == "modules":
+        forecast = r"(transformer_blocks|blocks)\.\d+\.(attn|attn1|attn2|ff|ffn|ff_context)"
+        single = r"single_transformer_blocks\.\d+\."
+        settings["cache_identifiers"] = [forecast, rf"{single}proj_out"]
+        settings["skip_predict_identifiers"] = [rf"{single}(attn|proj_mlp)"]
+    return _diffusers("TaylorSeerCacheConfig", lambda request: settings)
 
 
 @checked
@@ -219,32 +206,33 @@ def magcache(
         max_skip_steps: Most skipped steps in a row.
         retention_ratio: Share of the steps at the start that are computed.
     """
+    settings = {"threshold": threshold, "max_skip_steps": max_skip_steps, "retention_ratio": retention_ratio}
 
-    def config(request: Request) -> object:
-        from diffusers import MagCacheConfig
-
+    def calibrated(request: Request) -> dict[str, Any]:
+        steps = {"num_inference_steps": request.num_steps}
         key = ("magcache", request.num_steps)
         if key not in request.memory:
             printed = io.StringIO()
-            calibrating = MagCacheConfig(num_inference_steps=request.num_steps, calibrate=True)
-            with contextlib.redirect_stdout(printed), _diffusers(lambda _: calibrating)(request):
+            calibrating = _diffusers("MagCacheConfig", lambda request: steps | {"calibrate": True})
+            with contextlib.redirect_stdout(printed), calibrating(request):
                 request.calibrate()
             # one list for each stream; the first is that of the call with the condition
-            lists = [line for line in printed.getvalue().splitlines() if line.startswith("[") and line.endswith("]") and "MagCache" not in line]
+            lists = [line for line in printed.getvalue().splitlines() if re.fullmatch(r"\[(?!.*MagCache).*\]", line)]
             if not lists:
                 raise PeerError("its calibration printed no ratios")
             request.memory[key] = ast.literal_eval(lists[0])
-        settings: dict[str, Any] = {"threshold": threshold, "max_skip_steps": max_skip_steps, "retention_ratio": retention_ratio}
-        return MagCacheConfig(num_inference_steps=request.num_steps, mag_ratios=request.memory[key], **settings)
+        return steps | {"mag_ratios": request.memory[key]} | settings
 
-    return _diffusers(config)
+    return _diffusers("MagCacheConfig", calibrated)
 
 
-def _diffusers(config: Callable[[Request], object]) -> Enable:
+def _diffusers(config: str, settings: Callable[[Request], Mapping[str, Any]]) -> Enable:
+    """Enable a cache of diffusers by the name of its config."""
+
     @contextmanager
     def enable(request: Request) -> Iterator[None]:
         with _with_mixin(request.family.model) as model:
-            made = config(request)
+            made = getattr(importlib.import_module("diffusers"), config)(**settings(request))
             try:
                 model.enable_cache(made)
                 yield
@@ -273,10 +261,5 @@ def _with_mixin(model: nn.Module) -> Iterator[Any]:
         model.__class__ = own
 
 
-PEERS: dict[str, Callable[..., Enable]] = {
-    "dbcache": dbcache,
-    "first_block_cache": first_block_cache,
-    "diffusers_taylorseer": diffusers_taylorseer,
-    "magcache": magcache,
-}
+PEERS: dict[str, Callable[..., Enable]] = {peer.__name__: peer for peer in (dbcache, first_block_cache, diffusers_taylorseer, magcache)}
 """By name: a function of options that returns what enables the peer for one run."""

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foreseer.bench.charts import COLORS, axis, escaped, front, lanes_chart, layout
-from foreseer.bench.claims import Verdict, verdicts
-from foreseer.bench.equal_cost import sweep_of
-from foreseer.bench.page import Cards, Chart, Facts, Fold, Picture, Pictures, Section, Table, Text
+from foreseer.bench.charts import front
+from foreseer.bench.lanes_chart import lanes_chart
+from foreseer.bench.page import Facts, Fold, Picture, Pictures, Section, Table, Text
 from foreseer.bench.page import write_page as write
 from foreseer.bench.report_pictures import AMPLIFY, FATES, differences, fates_of, samples, timeline
-from foreseer.bench.report_points import ACROSS, UP, points_of
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.sentences import Summary, summaries
 from foreseer.bench.store import Store
 from foreseer.bench.summary import Line, lines_of
-from foreseer.bench.tables import APART, COLUMNS, broken_text, few_samples, number_text
+from foreseer.bench.tables import APART, COLUMNS, PUBLISHED, broken_text, few_samples, method_of, number_text
 from foreseer.columns import Column
 from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES
 
@@ -36,16 +34,13 @@ KIND: Column[Line] = Column("kind", "", lambda line: line.lane.kind)
 
 
 def write_page(results: Results, folder: Path, *, path: Path | None = None, notes: Sequence[str] = ()) -> Path:
-    """Write the page of results, finished or not.
+    """Write the page of results, finished or not, and return its path.
 
     Args:
         results: What to show.
         folder: Where the benchmark lies. Where it also holds its ``samples``, some of them are shown.
         path: The page; None for ``folder / PAGE``.
         notes: What a reader must know, in sentences.
-
-    Returns:
-        The page.
 
     Raises:
         ImportError: Without jinja2 or plotly (``pip install 'foreseer[bench]'``).
@@ -75,11 +70,9 @@ def write_page(results: Results, folder: Path, *, path: Path | None = None, note
             *sections("In short"),
             *sections("Speed and quality"),
             *sections("Table"),
-            Section("The papers\u2019 claims", _claims(results, several=len(batches) > 1)),
             *sections("Samples"),
             *sections("Timelines"),
-            *sections("Memory"),
-            Section("What was published", [Text(published), _published(results)] if results.published else []),
+            Section("What was published", [Text(published), Table("method", PUBLISHED, [("", results.published)], method_of)] if results.published else []),
             *sections("What the runs warned of"),
             Section("What the columns mean", [Facts([(column.title, column.note) for column in COLUMNS])]),
             Section("Settings and machine", [Facts(_about(results))]),
@@ -90,17 +83,17 @@ def write_page(results: Results, folder: Path, *, path: Path | None = None, note
 def _parts(results: Results, folder: Path, batch: int) -> dict[str, list[Any]]:
     """The blocks about one batch size, by their heading."""
     lines = [line for line in lines_of(results, batch) if line.lane.units]
-    points, found = points_of(results, batch), summaries(results, batch)
-    best = front([(p.at["cost"], p.at["psnr_mean"]) for p in points], lower_x=True, lower_y=False)
+    found, psnr = summaries(results, batch), [line.means.get("psnr", math.nan) for line in lines]
+    best = front([(line.cost, mean) for line, mean in zip(lines, psnr, strict=True)], lower_x=True, lower_y=False)
     chosen = {line.lane.name for line in lines if line.lane.kind == "full"}
-    chosen |= {summary.lane for summary in found} | {points[i].name for i in best}
+    chosen |= {summary.lane for summary in found} | {lines[i].lane.name for i in best}
     done = len(lines[0].lane.indices) if lines else 0
     few = done < FRECHET_MINIMUM_SAMPLES and any(math.isfinite(line.frechet) for line in lines)
-    warned = [(line.lane.name, text) for line in lines for text in _warnings(line)]
+    warned = [(line.lane.name, text) for line in lines for text in line.warnings]
     counted = f"{len(warned)} warning{'s' * (len(warned) != 1)}"
     return {
         "In short": _short(found),
-        "Speed and quality": [lanes_chart(points, ACROSS, UP, note="Bars across are quartiles.")] if points else [],
+        "Speed and quality": [lanes_chart(results, batch)] if lines else [],
         "Table": [
             Text(f"{done} samples in batches of {batch}. A column\u2019s head sorts by it."),
             *([_table(lines)] if lines else []),
@@ -108,7 +101,6 @@ def _parts(results: Results, folder: Path, batch: int) -> dict[str, list[Any]]:
         ],
         "Samples": _samples(results, folder, lines, batch, chosen),
         "Timelines": _timelines(lines, chosen | set(_first_of_each_method(lines))),
-        "Memory": _memory(lines),
         "What the runs warned of": [Fold(counted, [Facts(warned)])] if warned else [],
     }
 
@@ -124,10 +116,6 @@ def _short(found: Sequence[Summary]) -> list[Any]:
         "errors of the differences, sample by sample, and more where samples are few (Student\u2019s t)."
     )
     return [Facts(said, "loud"), Text(note)]
-
-
-def _warnings(line: Line) -> Iterator[str]:
-    yield from dict.fromkeys(text for unit in line.lane.units for text in unit.warnings)
 
 
 def _split(found: Sequence[Picture], chosen: set[str], look: str) -> Pictures:
@@ -205,78 +193,6 @@ def _timeline(line: Line, stream: str, report: Any) -> Picture:
     style, ends = f"aspect-ratio: {steps} / {max(0.75 * rows, steps / 4)}", ["step 0", str(steps - 1)]
     about = f"Timeline of {line.lane.name}: {text}"
     return Picture(line.lane.name, text, [timeline(fates)], [about], "pixels", style, ends)
-
-
-def _memory(lines: Sequence[Line]) -> list[Any]:
-    """Bars of peak and recorded features. Settings of one method that hold the same share a bar: their
-    highest peak.
-    """
-    groups: dict[tuple[str, str, int], list[Line]] = {}
-    for line in lines:
-        if line.lane.kind != "fewer" and math.isfinite(line.peak_bytes):
-            groups.setdefault((line.lane.kind, sweep_of(line.lane), line.bytes_held), []).append(line)
-    if not groups:
-        return []
-    names, peaks = [], []
-    held = [held / 1e6 for _, _, held in groups]
-    for (_, sweep, kept), group in groups.items():
-        peaks.append(max(line.peak_bytes for line in group) / 1e6)
-        name = group[0].lane.name if len(group) == 1 else f"{sweep}, {len(group)} settings"
-        names.append(f"{escaped(name)}<br>{peaks[-1]:.1f} MB" + (f", {kept / 1e6:.1f} held" if kept else ""))
-    # of one name there may be two bars: their places are numbers, and the names stand beside them
-    bar = {"type": "bar", "orientation": "h", "y": list(range(len(names))), "hovertemplate": "%{x:.1f} MB"}
-    traces = [
-        bar | {"name": name, "x": x, "marker": {"color": color}} for name, x, color in (("in all", peaks, COLORS[5]), ("recorded features", held, COLORS[0]))
-    ]
-    up = axis("", tickmode="array", tickvals=bar["y"], ticktext=names, autorange="reversed", showgrid=False)
-    figure = {"data": traces, "layout": layout(axis("MB"), up, barmode="overlay", showlegend=True)}
-    note = (
-        "Most bytes alive at once while the first batch was drawn. What recorded features take of them is not known "
-        "of peers. Settings that hold the same share a bar."
-    )
-    return [
-        Text(note),
-        Chart({"": figure}, "Bars of memory by lane", rows=sum(name.count("<br>") + 1 for name in names)),
-    ]
-
-
-def _claims(results: Results, *, several: bool) -> list[Any]:
-    """A card for each claim and batch size. Some claims are judged lane by lane."""
-    groups: dict[tuple[str, int], list[Verdict]] = {}
-    for verdict in verdicts(results):
-        groups.setdefault((verdict.paper, verdict.batch), []).append(verdict)
-    cards = []
-    for (paper, batch), group in groups.items():
-        first, *others = group
-        counts = {finding: sum(one.finding == finding for one in group) for finding in sorted({v.finding for v in group})}
-        judged = ", ".join(f"{finding} for {count}" for finding, count in counts.items())
-        intro = [Text(f"Judged for each of {len(group)} lanes: {judged}.")] if others else []
-        more = [block for one in others for block in _verdict(one, named=True)]
-        compared = Fold(f"{len(first.lanes)} lanes compared", [Text("; ".join(first.lanes))])
-        fold = Fold(f"{len(others)} more", more) if others else compared
-        heading = paper + f", batch {batch}" * several
-        cards.append((heading, [*intro, *_verdict(first, named=bool(others)), fold]))
-    return [Cards(cards)] if cards else []
-
-
-def _verdict(verdict: Verdict, *, named: bool) -> list[Text]:
-    numbers = ", ".join(f"{key.replace('_', ' ')} {value:.4g}" for key, value in verdict.numbers.items())
-    said = [Text("; ".join(verdict.lanes))] if named else []
-    return [Text(verdict.sentence, "", verdict.finding), *said, Text(numbers)]
-
-
-def _published(results: Results) -> Table:
-    columns: list[Column[Any]] = [
-        Column("model", "", lambda row: str(row.get("model", ""))),
-        Column("numbers", "", _numbers),
-        Column("source", "", lambda row: str(row["source"])),
-    ]
-    return Table("method", columns, [("", results.published)], lambda row: str(row["method"]))
-
-
-def _numbers(row: Any) -> str:
-    known = ((key, value) for key, value in row.items() if isinstance(value, (int, float)))
-    return ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in known)
 
 
 def _about(results: Results) -> list[tuple[str, str]]:

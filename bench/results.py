@@ -17,21 +17,15 @@ import numpy as np
 
 from foreseer.bench.clock import possible
 from foreseer.document import plain, structured
-from foreseer.errors import ForeseerError, OptionError
+from foreseer.errors import OptionError
 from foreseer.files import write_whole
 
-__all__ = ["FIGURES", "FILE", "SCHEMA", "Counted", "Figure", "LaneResult", "NoLaneError", "Results", "Unit"]
+__all__ = ["FIGURES", "FILE", "SCHEMA", "Counted", "Figure", "LaneResult", "Results", "Unit"]
 
 SCHEMA = "1.1"
 """Version of the schema: a reader of 1.x reads every 1.y; what 2.0 writes, it refuses."""
 
 FILE = "results.json"
-
-
-class NoLaneError(ForeseerError, KeyError):
-    """Results hold no lane of that name."""
-
-    __str__ = Exception.__str__  # a KeyError puts its message into quotes
 
 
 @attrs.frozen
@@ -93,7 +87,6 @@ class Unit:
             empty where it was not timed. In results of schema 1.0 they are by the clock.
         full_seconds: Of full computation beside each of them.
         clock_seconds: Of each timed run, by the clock; empty in results of schema 1.0.
-        stalled: Of schema 1.0: timed pairs that were repeated, because the machine stood still meanwhile.
         bytes_held: Bytes that recorded features occupied.
         warnings: From the reports.
     """
@@ -106,7 +99,6 @@ class Unit:
     seconds: tuple[float, ...] = ()
     full_seconds: tuple[float, ...] = ()
     clock_seconds: tuple[float, ...] = ()
-    stalled: int = 0
     bytes_held: int = 0
     warnings: tuple[str, ...] = ()
 
@@ -116,21 +108,23 @@ class Unit:
         return tuple(full / own for own, full in zip(self.seconds, self.full_seconds, strict=True))
 
 
-@attrs.frozen(kw_only=True)
+@attrs.define(kw_only=True)
 class Counted:
     """What the first batch cost, counted in a run of its own.
 
     Attributes:
-        flops: Floating point operations of the sampling.
-        peak_bytes: Most bytes alive at once.
-        peak_how: What was counted: ``"tensors"`` or ``"cuda allocator"``.
-        held_bytes: Bytes still alive at the end of the sampling, before a peer is disabled; 0 in results that
-            did not count them.
+        flops: Floating point operations of matrix products, convolutions and attention (torch's counter; a
+            multiplication and an addition are two).
+        peak_bytes: Most bytes of tensors that were made during it and alive at once; on CUDA, of the
+            allocator beyond what was allocated before.
+        held_bytes: Bytes that were made during it and still alive at its end, before a peer is disabled: what
+            a cache keeps, and the little that was drawn; 0 in results that did not count them.
+        peak_how: ``"tensors"`` or ``"cuda allocator"``.
     """
 
-    flops: int
-    peak_bytes: int
-    peak_how: str
+    flops: int = 0
+    peak_bytes: int = 0
+    peak_how: str = "tensors"
     held_bytes: int = 0
 
 
@@ -243,11 +237,12 @@ class Results:
     finished: bool = False
 
     def lane(self, name: str, batch: int | None = None) -> LaneResult:
-        """Return a lane by its name, and its batch size where there are several. Raises `NoLaneError`."""
+        """Return a lane by its name, and its batch size where there are several. Raises `OptionError`."""
         for lane in self.lanes:
             if lane.name == name and batch in (None, lane.batch):
                 return lane
-        raise NoLaneError(f"no lane {name!r}; there are {', '.join(lane.name for lane in self.lanes)}")
+        names = ", ".join(lane.name for lane in self.lanes)
+        raise OptionError(f"lane={name!r} is not there; write one of {names}")
 
     def full(self, batch: int) -> LaneResult:
         """Return full computation at a batch size."""

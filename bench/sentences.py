@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from foreseer.bench.equal_cost import Gain, gain, gain_at_equal_cost, sweep_of
 from foreseer.bench.results import LaneResult, Results
-from foreseer.bench.summary import Line, lines_of
+from foreseer.bench.summary import Gain, Line, gain, gain_at_equal_cost, lines_of, sweep_of
 
 __all__ = ["Summary", "sentence_of", "summaries"]
 
@@ -22,14 +21,12 @@ class Summary:
 
     Attributes:
         method: Which policy.
-        batch: Batch size.
         lane: Its setting that gains most over fewer steps; where none can be compared, the one with the best
             mean PSNR.
         sentence: About that lane, and how many of the other settings gain anything.
     """
 
     method: str
-    batch: int
     lane: str
     sentence: str
 
@@ -41,18 +38,16 @@ def sentence_of(results: Results, line: Line) -> str:
     lane = line.lane
     if not lane.units:
         return ""
-    count = len(lane.indices)
-    total = results.full(lane.batch).num_steps
-    costs = [f"{line.cost:.2f} of the block-rows"] + (
-        [f"{line.speedup:.2f}x {'by the clock' if line.lane.by_clock else 'measured'}"] if math.isfinite(line.speedup) else []
-    )
-    head = f"{lane.name} computes {_short(line.steps)} of {total} steps ({', '.join(costs)})"
+    total, cost = results.full(lane.batch).num_steps, f"{line.cost:.2f} of the block-rows"
+    if math.isfinite(line.speedup):
+        cost += f", {line.speedup:.2f}x {'by the clock' if lane.by_clock else 'measured'}"
+    head = f"{lane.name} computes {_short(line.steps)} of {total} steps ({cost})"
     mean, worst = line.means.get("psnr", math.nan), line.worst.get("psnr", math.nan)
     if math.isinf(mean):
         return f"{head} and draws what full computation draws, in every sample."
     they = "is" if line.broken == 1 else "are"
     broken = f", with {line.broken} that {they} broken (not finite) at 0 dB" if line.broken else ""
-    reached = f"{mean:.1f} dB in the mean and {worst:.1f} dB in the worst sample of {count}"
+    reached = f"{mean:.1f} dB in the mean and {worst:.1f} dB in the worst sample of {len(lane.indices)}"
     sentence = f"{head} and reaches {reached}{broken}."
     parts = []
     if lane.kind in ("policy", "peer") and line.cost < 1:
@@ -70,15 +65,15 @@ def summaries(results: Results, batch: int) -> list[Summary]:
     for line in lines_of(results, batch):
         if line.lane.kind == "policy" and line.lane.units and line.cost < 1:
             methods.setdefault(line.lane.method, []).append(line)
-    return [_summary(results, batch, method, lines) for method, lines in methods.items()]
+    return [_summary(results, method, lines) for method, lines in methods.items()]
 
 
-def _summary(results: Results, batch: int, method: str, lines: Sequence[Line]) -> Summary:
+def _summary(results: Results, method: str, lines: Sequence[Line]) -> Summary:
     gains = [(found, line) for line in lines if (found := _over_fewer(results, line)[0]) is not None]
     best = max(gains, key=lambda pair: pair[0].mean)[1] if gains else max(lines, key=lambda line: line.means.get("psnr", -math.inf))
     above, below = (sum(found.clear and sign * found.mean > 0 for found, _ in gains) for sign in (1, -1))
     others = f" Settings of {method} that come closer than fewer steps beyond noise: {above} of {len(gains)}; less close: {below}." if len(gains) > 1 else ""
-    return Summary(method=method, batch=batch, lane=best.lane.name, sentence=sentence_of(results, best) + others)
+    return Summary(method=method, lane=best.lane.name, sentence=sentence_of(results, best) + others)
 
 
 def _rivals(results: Results, lane: LaneResult, kind: str) -> list[LaneResult]:

@@ -26,16 +26,16 @@ Full computation is always there, and for each lane plain sampling with as many 
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
+from attrs.validators import optional
 
-from foreseer.bench.fields import check_device, check_dtype, number, whole
+from foreseer.bench.fields import check_device, check_dtype, check_guidance, nearest, refuse_unknown, whole
 from foreseer.bench.peers import PEERS, PeerSpec
 from foreseer.errors import OptionError, PluginError
 from foreseer.presets import find_preset
@@ -64,16 +64,6 @@ def _one_of(*choices: str) -> Any:
             raise OptionError(f"{attribute.name}={value!r} is unknown; write {' or '.join(map(repr, choices))}")
 
     return check
-
-
-def _check_guidance(settings: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None:
-        number(0.0, 100.0, hint="1 means no guidance")(settings, attribute, value)
-
-
-def _check_steps(settings: object, attribute: attrs.Attribute[Any], value: Any) -> None:
-    if value is not None:
-        whole(1, 1000)(settings, attribute, value)
 
 
 @attrs.frozen(kw_only=True)
@@ -108,11 +98,11 @@ class BenchSettings:
 
     family: str
     about: str = attrs.field(default="", validator=_check_text)
-    steps: int | None = attrs.field(default=None, validator=_check_steps)
+    steps: int | None = attrs.field(default=None, validator=optional(whole(1, 1000)))
     samples: int = attrs.field(default=32, validator=whole(1))
     batch: tuple[int, ...] = attrs.field(default=(16,), converter=_batches, validator=_check_batches)
     seed: int = attrs.field(default=0, validator=whole(0))
-    guidance: float | None = attrs.field(default=None, validator=_check_guidance)
+    guidance: float | None = attrs.field(default=None, validator=optional(check_guidance))
     dtype: str = attrs.field(default="float32", validator=check_dtype)
     device: str = attrs.field(default="cpu", validator=check_device)
     threads: int = attrs.field(default=1, validator=whole(1, 1024))
@@ -127,13 +117,14 @@ class BenchSettings:
         """Return plain data, with policies and peers as one would write them on the command line. What has no
         influence on a number is left out.
         """
-        plain = {field.name: getattr(self, field.name) for field in attrs.fields(BenchSettings) if field.name not in ("about", "published")}
-        for name in ("timed", "together"):
-            if plain[name] == attrs.fields_dict(BenchSettings)[name].default:
-                del plain[name]  # results of before there was a choice say nothing of it
+        # results of before there was a choice of these say nothing of it
+        unsaid = {"timed": "pairs", "together": "as drawn"}.items()
+        fields = ((name, getattr(self, name)) for name in attrs.fields_dict(BenchSettings))
+        plain = {n: value for n, value in fields if n not in ("about", "published") and (n, value) not in unsaid}
         if presets := {str(lane): lane.preset.name for lane in self.lanes if lane.preset is not None}:
             plain["presets"] = presets
-        return plain | {"batch": list(self.batch), "lanes": [str(lane) for lane in self.lanes], "peers": [str(peer) for peer in self.peers]}
+        specs = {"lanes": [str(lane) for lane in self.lanes], "peers": [str(peer) for peer in self.peers]}
+        return plain | {"batch": list(self.batch)} | specs
 
 
 def read_settings(path: Path) -> BenchSettings:
@@ -157,7 +148,7 @@ def read_settings(path: Path) -> BenchSettings:
 
 
 def _settings(content: Mapping[str, Any], folder: Path) -> BenchSettings:
-    _known(content, [field.name for field in attrs.fields(BenchSettings)], "the settings")
+    refuse_unknown(content, list(attrs.fields_dict(BenchSettings)), "key of the settings")
     if not isinstance(content.get("family"), str):
         raise OptionError("family is missing; write family = 'dit', 'flux' or 'wan'")
     lanes = [spec for table in _tables(content, "lanes") for spec in _lanes(table, folder)]
@@ -178,7 +169,7 @@ def _tables(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
 
 
 def _lanes(table: Mapping[str, Any], folder: Path) -> list[PolicySpec]:
-    _known(table, ["policy", "grid", "preset"], "a lane")
+    refuse_unknown(table, ("policy", "grid", "preset"), "key of a lane")
     if "preset" in table:
         if len(table) > 1:
             raise OptionError(f"lanes: {dict(table)!r} has a preset, which brings its policy and options; write preset = {table['preset']!r} alone")
@@ -190,10 +181,10 @@ def _lanes(table: Mapping[str, Any], folder: Path) -> list[PolicySpec]:
 
 
 def _peers(table: Mapping[str, Any]) -> list[PeerSpec]:
-    _known(table, ["peer", "options", "grid"], "a peer")
+    refuse_unknown(table, ("peer", "options", "grid"), "key of a peer")
     name, options = table.get("peer"), table.get("options", {})
     if not isinstance(name, str) or name not in PEERS:
-        raise OptionError(f"peer={name!r} is unknown; {_nearest(str(name), list(PEERS))}write one of {', '.join(PEERS)}")
+        raise OptionError(f"peer={name!r} is unknown; {nearest(str(name), PEERS)}write one of {', '.join(PEERS)}")
     if not isinstance(options, dict):
         raise OptionError(f"options={options!r} of peer {name!r} is not a table; write options = {{ threshold = 0.1 }}")
     return [PeerSpec(name, {**options, **chosen}) for chosen in _grid(table)]
@@ -204,17 +195,6 @@ def _grid(table: Mapping[str, Any]) -> list[dict[str, Any]]:
     if not isinstance(grid, dict) or not all(isinstance(values, list) and values for values in grid.values()):
         raise OptionError(f"grid={grid!r} is not a table of lists; write grid = {{ threshold = [0.05, 0.1] }}")
     return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-
-
-def _known(table: Mapping[str, Any], names: Sequence[str], what: str) -> None:
-    for key in table:
-        if key not in names:
-            raise OptionError(f"{key!r} is no key of {what}; {_nearest(key, names)}write one of {', '.join(names)}")
-
-
-def _nearest(name: str, names: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, names, n=1)
-    return f"did you mean {close[0]!r}? " if close else ""
 
 
 def _once(specs: Iterable[Any]) -> tuple[Any, ...]:

@@ -5,16 +5,16 @@ finished unit, whole or not at all.
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import attrs
 import numpy as np
 import torch
 
-from foreseer.bench.files import file_names
 from foreseer.bench.likeness import Drawn
 from foreseer.bench.machine import circumstances
 from foreseer.bench.results import FILE, Results
@@ -22,7 +22,7 @@ from foreseer.document import changes
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 
-__all__ = ["Key", "Store"]
+__all__ = ["Key", "Store", "file_names"]
 
 Key = tuple[str, int]
 """Of a lane: its name and batch size."""
@@ -53,19 +53,16 @@ class Store:
             return new
         old = Results.load(self.folder)
         if differing := _differing(old, new):
-            raise OptionError(f"{str(self.folder)!r} holds results of other settings: {differing}. Write another --out, or --restart to begin anew")
+            advice = "Write another --out, or --restart to begin anew"
+            raise OptionError(f"{str(self.folder)!r} holds results of other settings: {differing}. {advice}")
         return old
 
     def begin_again(self, found: Results, *, samples: int) -> Results:
         """Return what is there, without what must be done again.
 
         What failed is tried once more. Batches whose samples are gone are drawn anew where they are needed:
-        those of full computation, which the rest is compared with, and those of lanes that are not finished.
-        What is finished stays as it was measured.
-
-        Args:
-            found: What is there.
-            samples: How many samples each lane draws.
+        those of full computation, which the rest is compared with, and those of lanes that have not drawn so
+        many ``samples``. What is finished stays as it was measured.
         """
         self.name([lane.key for lane in found.lanes])
         if found.finished and not any(lane.error for lane in found.lanes):
@@ -80,9 +77,8 @@ class Store:
     def keep(self, lane: Key, number: int, drawn: Drawn) -> None:
         """Write what a lane drew of a batch."""
         content = io.BytesIO()
-        np.savez(content, latents=drawn.latents, images=drawn.images, features=drawn.features, seen=drawn.seen)
-        path = self.samples(lane, number)
-        write_whole(path, content.getvalue())
+        np.savez(content, **attrs.asdict(drawn))
+        write_whole(self.samples(lane, number), content.getvalue())
 
     def drawn(self, lane: Key, number: int) -> Drawn:
         """Read what a lane drew of a batch.
@@ -93,9 +89,10 @@ class Store:
         path = self.samples(lane, number)
         try:
             with np.load(io.BytesIO(path.read_bytes())) as found:
-                return Drawn(**{name: torch.from_numpy(found[name]) for name in ("latents", "images", "features", "seen")})
+                return Drawn(**{name: torch.from_numpy(found[name]) for name in attrs.fields_dict(Drawn)})
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise OptionError(f"{str(path)!r} is damaged: {error}; delete it, and the same command draws it again") from error
+            advice = "delete it, and the same command draws it again"
+            raise OptionError(f"{str(path)!r} is damaged: {error}; {advice}") from error
 
     def samples(self, lane: Key, number: int) -> Path:
         """Return where a lane's batch is kept."""
@@ -107,6 +104,21 @@ class Store:
         """
         titles = {f"{batch}-{name}": (name, batch) for name, batch in lanes}
         self._names = {titles[title]: file for title, file in file_names(titles).items()}
+
+
+def file_names(lanes: Iterable[str]) -> dict[str, str]:
+    """Give each lane a file name without its ending: safe on every system, and unlike the others whatever the
+    case of letters means there.
+    """
+    names: dict[str, str] = {}
+    for lane in lanes:
+        plain = re.sub(r"[^A-Za-z0-9.=_-]+", "_", lane).strip("._")[:80] or "policy"
+        name, count = plain, 1
+        while name.lower() in (taken.lower() for taken in names.values()):
+            count += 1
+            name = f"{plain}-{count}"
+        names[lane] = name
+    return names
 
 
 def _differing(old: Results, new: Results) -> str:

@@ -1,9 +1,11 @@
 """What the lanes of a benchmark amount to: means and worst samples, costs over those of full computation, and
-the gain over fewer steps.
+the gain over fewer steps; and lanes beside each other sample by sample, also where their costs differ. What
+counts as noise is said here, for all who compare.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 
@@ -15,7 +17,29 @@ from foreseer.bench.lanes import as_many
 from foreseer.bench.results import FIGURES, LaneResult, Results
 from foreseer.psnr import counted_psnr
 
-__all__ = ["Line", "counted", "in_decibels", "lines_of", "mean_of", "paired_psnr", "worst_of"]
+__all__ = [
+    "LEVEL",
+    "Gain",
+    "Line",
+    "counted",
+    "gain",
+    "gain_at_equal_cost",
+    "in_decibels",
+    "lines_of",
+    "mean_of",
+    "paired_psnr",
+    "standard_errors",
+    "sweep_of",
+    "worst_of",
+]
+
+NOTHING = 0.01
+"""A gain below this is none, dB, however sure it is: two ways to the same sample differ by rounding."""
+
+LEVEL = 0.0027
+"""How often noise alone may pass for a difference, either way: what lies outside of three standard deviations
+of a normal distribution.
+"""
 
 
 def in_decibels(figure: str) -> bool:
@@ -70,6 +94,7 @@ class Line:
             the first batch was drawn.
         means, worst: By figure, see `mean_of` and `worst_of`; infinite where that of every sample is, so that
             all are the same as full computation, which tables and pictures say in words.
+        warnings: What the runs warned of, each once.
         broken: How many samples are not finite; their PSNR counts as 0 dB.
         frechet: Distance to the data; NaN where there is none.
         fewer: Name of the lane of plain sampling with as many steps; empty where there is none.
@@ -87,6 +112,7 @@ class Line:
     means: dict[str, float]
     worst: dict[str, float]
     frechet: float
+    warnings: list[str] = attrs.field(factory=list)
     broken: int = 0
     fewer: str = ""
     gain: float = math.nan
@@ -110,6 +136,7 @@ def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> L
     worst = {figure: math.inf if figure in same else worst_of(lane, figure) for figure in figures}
     steps = float(np.mean(lane.steps)) if lane.steps else math.nan
     beside = fewer.get(as_many(steps)) if lane.kind not in ("full", "fewer") and lane.steps else None
+    over = gain(results, lane, beside) if beside else None
     quartiles = np.percentile(lane.ratios, [25, 75]) if lane.ratios else [math.nan, math.nan]
     return Line(
         lane=lane,
@@ -122,14 +149,104 @@ def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> L
         bytes_held=(counted.held_bytes if counted else 0) if lane.kind == "peer" else max((unit.bytes_held for unit in lane.units), default=0),
         means=means,
         worst=worst,
+        warnings=list(dict.fromkeys(warning for unit in lane.units for warning in unit.warnings)),
         broken=sum(map(math.isnan, lane.values("psnr"))),
         frechet=math.nan if lane.frechet is None else lane.frechet,
         fewer=beside.name if beside else "",
-        gain=_gain(lane, beside) if beside else math.nan,
+        gain=over.mean if over else math.nan,
     )
 
 
-def _gain(lane: LaneResult, other: LaneResult) -> float:
-    """Mean difference in PSNR over the samples that both have; NaN where there are none."""
-    ours, theirs = paired_psnr(lane, other)
-    return float((ours - theirs).mean()) if len(ours) else math.nan
+@functools.cache
+def standard_errors(samples: int) -> float:
+    """Return how many of its standard errors a mean of so many differences must exceed to be beyond noise.
+
+    Student's t: 3.1 of 64 samples, 4.5 of 8, 9.2 of 4. Infinite for a single one, whose spread nobody knows.
+
+    Args:
+        samples: How many differences.
+    """
+    if samples < 2:
+        return math.inf
+    from scipy.stats import t
+
+    return float(t.isf(LEVEL / 2, samples - 1))
+
+
+@attrs.frozen(kw_only=True)
+class Gain:
+    """How much better a lane is than another, in PSNR of the same samples.
+
+    Attributes:
+        lane, over: Their names; of an interpolation, both its ends.
+        cost: Block-rows of the lane over those of full computation.
+        mean: Mean of the paired differences, dB.
+        worst: Worst sample less the other's worst sample, dB.
+        error: Standard error of the mean.
+        share: Share of the samples that are better.
+        samples: How many pairs there are.
+    """
+
+    lane: str
+    over: tuple[str, ...]
+    cost: float
+    mean: float
+    worst: float
+    error: float
+    share: float
+    samples: int
+
+    @property
+    def clear(self) -> bool:
+        """Whether it is beyond noise either way, as `standard_errors` has it, and more than nothing."""
+        return abs(self.mean) > NOTHING and abs(self.mean) > standard_errors(self.samples) * self.error
+
+
+def gain(results: Results, lane: LaneResult, other: LaneResult) -> Gain | None:
+    """Return the gain of a lane over another; None where they have no finished sample in common."""
+    return _gain(results, lane, [(other, 1.0)])
+
+
+def gain_at_equal_cost(results: Results, lane: LaneResult, others: Sequence[LaneResult]) -> Gain | None:
+    """Return the gain of a lane over what others reach at its block-rows.
+
+    Of others that cost the same the best counts. Between two costs each sample's PSNR is interpolated
+    linearly; None outside of them: nothing is extrapolated.
+    """
+    cost = results.cost(lane)
+    best: dict[float, LaneResult] = {}
+    for other in others:
+        at = round(results.cost(other), 6)
+        if math.isfinite(at) and (at not in best or mean_of(other, "psnr") > mean_of(best[at], "psnr")):
+            best[at] = other
+    below, above = (max((c for c in best if c <= cost), default=None), min((c for c in best if c >= cost), default=None))
+    if below is None or above is None:
+        return None
+    share = 0.0 if above == below else (cost - below) / (above - below)
+    return _gain(results, lane, [(best[below], 1 - share), (best[above], share)] if share else [(best[below], 1.0)])
+
+
+def sweep_of(lane: LaneResult) -> str:
+    """Return what a lane is one setting of: its method, of a peer with the calibrator or mode that makes
+    another method of it.
+    """
+    kinds = ("calibrator", "mode") if lane.kind == "peer" else ()
+    return ", ".join([lane.method, *(str(lane.options[key]) for key in kinds if lane.options.get(key, "none") not in ("none", "default"))])
+
+
+def _gain(results: Results, lane: LaneResult, others: Sequence[tuple[LaneResult, float]]) -> Gain | None:
+    ours, *theirs = paired_psnr(lane, *(other for other, _ in others))
+    beside = sum((weight * values for values, (_, weight) in zip(theirs, others, strict=True)), np.zeros(len(ours)))
+    if not len(ours):
+        return None
+    differences = ours - beside
+    return Gain(
+        lane=lane.name,
+        over=tuple(other.name for other, _ in others),
+        cost=results.cost(lane),
+        mean=float(differences.mean()),
+        worst=float(ours.min() - beside.min()),
+        error=float(differences.std(ddof=1) / math.sqrt(len(differences))) if len(differences) > 1 else math.inf,
+        share=float((differences > 0).mean()),
+        samples=len(differences),
+    )

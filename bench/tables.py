@@ -1,32 +1,30 @@
-"""Benchmarks in the terminal: the table, peers at matched steps, the claims, and two results side by side."""
+"""Benchmarks in the terminal: the table, and two results side by side."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Mapping
 from typing import Any
 
-import attrs
 from rich.console import Console
 from rich.text import Text
 
-from foreseer.bench.claims import verdicts
 from foreseer.bench.clock import UNMEASURABLE
 from foreseer.bench.diff import Change, Diff
-from foreseer.bench.equal_cost import best_at_steps, gain, sweep_of
-from foreseer.bench.results import FIGURES, LaneResult, Results
+from foreseer.bench.results import FIGURES, Results
+from foreseer.bench.sentences import summaries
 from foreseer.bench.summary import Line, in_decibels, lines_of
 from foreseer.columns import Column, known, listed
-from foreseer.console import console, table
+from foreseer.console import console
 from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
 
 __all__ = [
     "APART",
     "COLUMNS",
-    "Match",
+    "PUBLISHED",
     "broken_text",
     "few_samples",
-    "matches",
+    "method_of",
     "number_text",
     "print_diff",
     "print_lanes",
@@ -46,10 +44,6 @@ def broken_text(line: Line, figure: str) -> str:
     return f" ({line.broken} broken)" if line.broken and in_decibels(figure) else ""
 
 
-def _number(title: str, note: str, value: Callable[[Line], float], form: str, **more: bool) -> Column[Line]:
-    return Column(title, note, value, lambda line: number_text(value(line), form), **more)
-
-
 def _figure(title: str, figure: str, *, wide: bool = False) -> list[Column[Line]]:
     """A figure's mean and worst sample in one column, then each in one of its own."""
     about = FIGURES[figure]
@@ -64,14 +58,17 @@ def _figure(title: str, figure: str, *, wide: bool = False) -> list[Column[Line]
     def text(line: Line) -> str:
         return number_text(mean(line), form) + broken_text(line, figure)
 
+    def least(line: Line) -> str:
+        return number_text(worst(line), form)
+
     def both(line: Line) -> str:
-        least, most = (number_text(value, form) for value in (mean(line), worst(line)))
-        return (least if least == most else f"{least} / {most}") + broken_text(line, figure)
+        found = dict.fromkeys((number_text(mean(line), form), least(line)))
+        return " / ".join(found) + broken_text(line, figure)
 
     return [
         Column(title, f"{about.note} Mean / worst{unit}.", mean, both, wide),
         Column(title, about.note, mean, text, wide),
-        _number(f"worst {title}", f"{title} of the worst sample.", worst, form, wide=wide),
+        Column(f"worst {title}", f"{title} of the worst sample.", worst, least, wide),
     ]
 
 
@@ -94,27 +91,22 @@ _BEFORE: tuple[Column[Line], ...] = (
         lambda line: line.steps,
         lambda line: number_text(line.steps, ".1f").removesuffix(".0"),
     ),
-    _number("block-rows", "Blocks evaluated x rows, over those of full computation.", lambda line: line.cost, ".3f"),
-    _number(
-        "FLOPs",
-        "Over those of full computation, on the first batch; what a policy checks at its first step is in it.",
-        lambda line: line.flops,
-        ".3f",
-    ),
+    Column("block-rows", "Blocks evaluated x rows, over those of full computation.", lambda line: line.cost, ".3f"),
+    Column("FLOPs", "Over those of full computation, on the first batch; what a policy checks at its first step is in it.", lambda line: line.flops, ".3f"),
     Column(
         "speed-up",
         "Time of full computation over that of the lane, of the processor on a CPU: median of pairs, and quartiles.",
         lambda line: line.speedup,
         _speedup,
     ),
-    _number(
+    Column(
         "peak MB",
         "Most bytes of tensors (CUDA: of the allocator) alive at once.",
         lambda line: line.peak_bytes / 1e6,
         ".1f",
         wide=True,
     ),
-    _number(
+    Column(
         "held MB",
         "Most that recorded features occupied; of peers what was still alive when a batch was drawn.",
         lambda line: line.bytes_held / 1e6 if line.bytes_held else math.nan,
@@ -122,7 +114,7 @@ _BEFORE: tuple[Column[Line], ...] = (
         wide=True,
     ),
 )
-_GAIN = _number(
+_GAIN: Column[Line] = Column(
     "gain",
     "PSNR less that of plain sampling with as many steps, dB.",
     lambda line: line.gain,
@@ -139,7 +131,7 @@ _FIGURES = (
 )
 _AFTER: tuple[Column[Line], ...] = (
     Column("Frechet", FRECHET_NOTE, lambda line: line.frechet, _frechet),
-    _number("accuracy", FIGURES["accuracy"].note, lambda line: line.means.get("accuracy", math.nan), ".1%"),
+    Column("accuracy", FIGURES["accuracy"].note, lambda line: line.means.get("accuracy", math.nan), ".1%"),
 )
 
 COLUMNS: tuple[Column[Line], ...] = (*_BEFORE, *(columns[0] for columns in _FIGURES), *_AFTER)
@@ -149,68 +141,36 @@ APART: tuple[Column[Line], ...] = (*_BEFORE, *(column for columns in _FIGURES fo
 """The columns, with the worst sample in a column of its own."""
 
 
-@attrs.frozen
-class Match:
-    """A policy beside the best point of a peer's sweep that computed as many steps, one more or less let
-    pass.
-
-    Attributes:
-        policy: The policy's lane.
-        peer: Name of the peer.
-        best: The peer's lane.
-        gain_db: Mean PSNR of the policy less that of the peer, on the same samples.
-        clear: Whether that is beyond noise.
-    """
-
-    policy: LaneResult
-    peer: str
-    best: LaneResult
-    gain_db: float
-    clear: bool
+def _numbers(row: Mapping[str, Any]) -> str:
+    known = ((key, value) for key, value in row.items() if isinstance(value, (int, float)))
+    return ", ".join(f"{key.replace('_', ' ')} {value:g}" for key, value in known)
 
 
-def matches(results: Results) -> Iterator[Match]:
-    """Yield each policy beside each peer at matched numbers of computed steps. What computed everything is
-    not matched.
-    """
-    for batch in dict.fromkeys(lane.batch for lane in results.lanes):
-        saving = [lane for lane in results.lanes if lane.batch == batch and lane.units and not lane.error and results.cost(lane) < 1]
-        peers: dict[str, list[LaneResult]] = {}
-        for lane in saving:
-            if lane.kind == "peer":
-                peers.setdefault(sweep_of(lane), []).append(lane)
-        for lane in saving:
-            for kind, swept in peers.items() if lane.kind == "policy" else ():
-                best = best_at_steps(swept, sum(lane.steps) / len(lane.steps))
-                found = None if best is None else gain(results, lane, best)
-                if best is not None and found is not None:
-                    yield Match(lane, kind, best, found.mean, found.clear)
+PUBLISHED: tuple[Column[Mapping[str, Any]], ...] = (
+    Column("model", "", lambda row: str(row.get("model", ""))),
+    Column("numbers", "", _numbers),
+    Column("source", "", lambda row: str(row["source"])),
+)
+"""The columns of what papers printed."""
+
+
+def method_of(row: Mapping[str, Any]) -> str:
+    """Return the method of a published row."""
+    return str(row["method"])
 
 
 def print_results(results: Results) -> None:
-    """Print everything that is known: a table for each batch size, failures, peers at matched steps, and the
-    claims.
-    """
+    """Print everything that is known: a table for each batch size, what it says in short, and failures."""
     out = console()
     for batch in dict.fromkeys(lane.batch for lane in results.lanes):
         print_lanes(out, results, batch)
-    failed = [lane for lane in results.lanes if lane.error]
-    for lane in failed:
+        for summary in summaries(results, batch):
+            out.print(f"{summary.method}: {summary.sentence}")
+    for lane in (lane for lane in results.lanes if lane.error):
         out.print(Text.assemble((f"{lane.name} (batch {lane.batch}): ", "bold"), (lane.error, "red")))
-    _print_matches(out, list(matches(results)))
-    found = verdicts(results)
-    if found:
-        out.print("\nThe papers' claims")
-    for verdict in found:
-        style = {"holds": "green", "fails": "red", "mixed": "yellow", "open": ""}[verdict.finding]
-        out.print(Text.assemble((f"{verdict.finding:5}  ", style), f"{verdict.paper}: {verdict.sentence}"))
     if results.published:
-        made = table("published", "model", "numbers", "source")
-        for row in results.published:
-            numbers = ", ".join(f"{key} {value:g}" for key, value in row.items() if isinstance(value, (int, float)))
-            made.add_row(*map(Text, (str(row["method"]), str(row.get("model", "")), numbers, str(row["source"]))))
         out.print("\nWhat was published, of other models: nothing of it compares with the tables above but its order")
-        out.print(made)
+        out.print(listed("published", PUBLISHED, results.published, method_of))
     if not results.finished:
         out.print("\nThe benchmark is not finished: the same command goes on.")
 
@@ -219,17 +179,13 @@ def print_lanes(out: Console, results: Results, batch: int) -> None:
     """Print the table of a batch size: the main columns, and all of them where the terminal is wide."""
     lines, wide = lines_of(results, batch), out.width >= 200
     shown = known([column for column in COLUMNS if wide or not column.wide], lines)
-    longest = max((len(line.lane.name) for line in lines), default=0)
     done = len(lines[0].lane.indices) if lines else 0
     out.print(f"\n{results.family}, {results.num_steps} steps, {done} samples in batches of {batch}")
-    width = min(longest, 56 if wide else 34)
-    out.print(listed("lane", shown, lines, _name, faint=lambda line: line.lane.kind == "fewer", name_width=width))
+    width = min(max((len(line.lane.name) for line in lines), default=0), 56 if wide else 34)
+    looks: dict[str, Any] = {"faint": lambda line: line.lane.kind == "fewer", "name_width": width}
+    out.print(listed("lane", shown, lines, lambda line: line.lane.name, **looks))
     if any(column.title == "Frechet" for column in shown) and done < FRECHET_MINIMUM_SAMPLES:
         out.print(few_samples(done))
-
-
-def _name(line: Line) -> str:
-    return line.lane.name
 
 
 def few_samples(done: int) -> str:
@@ -237,16 +193,14 @@ def few_samples(done: int) -> str:
     return f"* {done} sample{' is' if done == 1 else 's are'} few for a Frechet distance: below {FRECHET_MINIMUM_SAMPLES} it is too high."
 
 
-def _print_matches(out: Console, found: list[Match]) -> None:
-    if not found:
-        return
-    made = table("policy", "steps", "peer", "best point", "steps", "PSNR gain", **{"PSNR gain": {"justify": "right"}})
-    for match in found:
-        counts = [f"{sum(lane.steps) / len(lane.steps):.1f}".removesuffix(".0") for lane in (match.policy, match.best)]
-        text = f"{match.gain_db:+.1f} dB" + " (within noise)" * (not match.clear)
-        made.add_row(*map(Text, (match.policy.name, counts[0], match.peer, match.best.name, counts[1], text)))
-    out.print("\nPeers' best points at matched numbers of computed steps, one more or less let pass")
-    out.print(made)
+_CHANGES: tuple[Column[Change], ...] = (
+    Column("figure", "", lambda found: FIGURES[found.figure].title if found.figure in FIGURES else found.figure),
+    Column("before", "", lambda found: found.before, ".4g"),
+    Column("after", "", lambda found: found.after, ".4g"),
+    Column("change", "", lambda found: found.difference, ".4g"),
+    Column("noise", "", lambda found: found.noise, ".4g"),
+    Column("", "", lambda found: {True: "better", False: "worse", None: ""}[found.better]),
+)
 
 
 def print_diff(found: Diff) -> None:
@@ -261,19 +215,8 @@ def print_diff(found: Diff) -> None:
             out.print(f"only in the {where}: {name}")
     for name, before, after in found.errors:
         out.print(f"{name}: {before or 'no error'} -> {after or 'no error'}")
-    changed = found.changed
-    if changed:
-        numbers: dict[str, dict[str, Any]] = {heading: {"justify": "right"} for heading in ("before", "after", "change", "noise")}
-        made = table("lane", "figure", "before", "after", "change", "noise", "", **numbers)
-        for change in changed:
-            made.add_row(*map(Text, _cells(change)))
-        out.print(made)
+    if changed := found.changed:
+        out.print(listed("lane", _CHANGES, changed, lambda change: f"{change.lane} (batch {change.batch})"))
     unknown = sum(change.changed is None for change in found.changes)
     compared = f"{len(found.changes)} figures compared, {len(changed)} changed beyond noise"
     out.print(compared + (f", {unknown} times measured too seldom to say" if unknown else ""))
-
-
-def _cells(change: Change) -> tuple[str, ...]:
-    title = FIGURES[change.figure].title if change.figure in FIGURES else change.figure
-    word = {True: "better", False: "worse", None: ""}[change.better]
-    return f"{change.lane} (batch {change.batch})", title, *(f"{v:.4g}" for v in (change.before, change.after, change.difference, change.noise)), word

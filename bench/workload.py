@@ -86,12 +86,8 @@ HERE: dict[str, Callable[[str, torch.dtype], Workload]] = {}
 
 
 def load_workload(name: str, *, device: str, dtype: str) -> Workload:
-    """Load a workload by its name.
-
-    Args:
-        name: In `HERE`, or of an entry point of the group ``foreseer.workloads``.
-        device: As torch writes it.
-        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+    """Load a workload by its name, in `HERE` or of an entry point of the group ``foreseer.workloads``, onto a
+    device and with a dtype of `foreseer.bench.fields.DTYPES`.
 
     Raises:
         OptionError: There is none of that name, or it lacks a package.
@@ -115,15 +111,8 @@ def blocks_of(workload: Workload) -> list[nn.Module]:
 
 
 def noise_of(indices: Sequence[int], *, seed: int, shape: tuple[int, ...]) -> Tensor:
-    """Return the initial noise of samples, each sample's own whatever batch it is in.
-
-    Args:
-        indices: Which samples, B of them.
-        seed: Of the whole comparison.
-        shape: Of one sample, ``(C, H, W)``.
-
-    Returns:
-        ``(B, C, H, W)`` float32, on the CPU.
+    """Return the initial noise of B samples, each sample's own whatever batch it is in: ``(B, C, H, W)``
+    float32, on the CPU. ``shape`` is that of one sample, ``(C, H, W)``.
     """
     return torch.stack([torch.randn(shape, generator=generator_of(index, seed=seed)) for index in indices])
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreseer.bench.batches import mixed, pairs_of, split
 from foreseer.bench.clock import Took, timed
-from foreseer.bench.noise import LEVEL, standard_errors
+from foreseer.bench.lanes import mixed, pairs_of, split
+from foreseer.bench.summary import LEVEL, standard_errors
 
 
 @given(st.lists(st.floats(0, 1) | st.just(math.nan), min_size=1, max_size=40), st.integers(1, 12))

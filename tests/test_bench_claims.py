@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
@@ -16,14 +17,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from foreseer.__main__ import app
-from foreseer.bench.claims import verdicts
 from foreseer.bench.diff import diff
-from foreseer.bench.equal_cost import best_at_steps, gain, gain_at_equal_cost
 from foreseer.bench.results import Counted, LaneResult, Results, Unit
 from foreseer.bench.sentences import sentence_of
-from foreseer.bench.summary import counted, lines_of, mean_of, worst_of
-from foreseer.bench.tables import COLUMNS, matches, print_diff
+from foreseer.bench.summary import counted, gain, gain_at_equal_cost, lines_of, mean_of, worst_of
+from foreseer.bench.tables import COLUMNS, print_diff
 from foreseer.psnr import BEST_PSNR
+
+with pytest.MonkeyPatch.context() as patch:  # what builds the page is no package: it imports what lies beside it
+    patch.syspath_prepend(str(Path(__file__).parents[1] / "docs" / "_build"))
+    verdicts = importlib.import_module("claims").verdicts
 
 SAMPLES, STEPS, DEPTH = 8, 10, 4
 SPREAD = np.linspace(-1, 1, SAMPLES)
@@ -196,16 +199,6 @@ def test_a_broken_sample_counts_as_nothing_and_the_words_say_so() -> None:
     assert column.text(line) == f"{line.means['psnr']:.1f} / 0.0 (2 broken)"
 
 
-def test_peers_are_matched_at_as_many_steps() -> None:
-    """Law: of a peer's sweep the best point counts that computed as many steps, one more or less let pass; what failed does not."""
-    swept = [lane(f"dbcache:{c}", p, c, kind="peer", method="dbcache") for c, p in ((0.3, 20.0), (0.4, 25.0), (0.5, 24.0), (0.7, 60.0))]
-    broken = attrs.evolve(lane("dbcache:broken", 90.0, 0.4, kind="peer", method="dbcache"), error="RuntimeError: no")
-    (match,) = matches(results(taylor(28.0, 0.4), *swept, broken))
-    assert match.best.name == "dbcache:0.4"
-    assert match.gain_db == pytest.approx(3.0)
-    assert best_at_steps(swept, 1.0) is None
-
-
 def test_equal_results_differ_in_nothing() -> None:
     """Law: no change where there is none."""
     found = results(lane("timed", 30.0, seconds=[1.0, 1.1, 1.0], full_seconds=[2.0, 2.0, 2.1]))
@@ -318,7 +311,6 @@ def test_the_command_line_prints_reports_and_differences(tmp_path: Path) -> None
         results(taylor(28.0, max_order=0), taylor(psnr), finished=True, published=published).save(tmp_path / name)
     shown = CliRunner().invoke(app, ["bench", "report", str(tmp_path / "a")])
     assert shown.exit_code == 0, shown.output
-    assert "Forecasting beats reuse" in shown.output
     assert "fid 2.34" in shown.output
     (tmp_path / "a" / "index.html").unlink()
     shown = CliRunner().invoke(app, ["bench", "report", str(tmp_path / "a" / "results.json")])

@@ -22,11 +22,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from foreseer.__main__ import app
-from foreseer.bench.charts import front, lanes_chart
+from foreseer.bench.charts import front
+from foreseer.bench.lanes_chart import ACROSS, UP, lanes_chart
 from foreseer.bench.page import Chart
 from foreseer.bench.report_page import PAGE, write_page
 from foreseer.bench.report_pictures import FATES, differences, fates_of, samples, timeline
-from foreseer.bench.report_points import ACROSS, UP, points_of
 from foreseer.bench.results import Results
 from foreseer.bench.sentences import sentence_of, summaries
 from foreseer.bench.summary import lines_of
@@ -104,7 +104,7 @@ def test_every_finished_lane_is_a_point_with_its_settings_and_a_row(page: Elemen
 def test_what_a_name_contains_is_text(page: Elements) -> None:
     """Law: a lane's name cannot end the script, nor begin another."""
     types = [attributes.get("type", "") for tag, attributes in page.elements if tag == "script"]
-    assert types == ["application/json"] * 2 + ["", ""]
+    assert types == ["application/json", "", ""]
     assert len(page.scripts) == len(types)
     assert NASTY in page.text
     assert "owned" not in page.scripts[-1]
@@ -177,7 +177,7 @@ def test_axes_without_numbers_are_not_offered() -> None:
     """Law: what can be chosen has a point to show, and each pair of axes a figure of its own that plotly knows."""
     import plotly.graph_objects
 
-    found = lanes_chart(points_of(made(), SAMPLES), ACROSS, UP)
+    found = lanes_chart(made(), SAMPLES)
     up, across = found.choices["up"], found.choices["across"]
     assert "psnr_worst" in up
     assert "temporal_psnr_mean" not in up

@@ -14,8 +14,9 @@ import pytest
 from bench_results import SAMPLES, keep_samples, made
 from chromium import CHROMIUM, Page, browser
 
+from foreseer.bench.lanes_chart import ACROSS, UP, told
 from foreseer.bench.report_page import write_page
-from foreseer.bench.report_points import ACROSS, points_of
+from foreseer.bench.summary import lines_of
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed here; what the page does in a browser is not tested")
 
@@ -93,7 +94,7 @@ def contrast(one: str, other: str) -> float:
 def test_every_point_shows_its_settings(tab: Page, written: Path, width: int) -> None:
     """Law: the mouse over a point shows the lane's name and settings beside it, and all of its numbers in words below the picture."""
     tab.open(written, width=width)
-    known = {point.name: point for point in points_of(made(), SAMPLES)}
+    known = {line.lane.name: told(made(), line) for line in lines_of(made(), SAMPLES) if line.lane.units}
     options = {one.name: one.options for one in made().lanes}
     points = "document.querySelector('.plot').querySelectorAll('.points path.point')"
     script = f"[...{points}].map(p => p.getBoundingClientRect()).map(r => [r.x + r.width / 2, r.y + r.height / 2])"
@@ -112,7 +113,7 @@ def test_every_point_shows_its_settings(tab: Page, written: Path, width: int) ->
         seen.add(name)
         assert name.replace(" ", "") in label
         assert all(f"{key}={value}".replace(" ", "") in label and f"{key} = {value}" in below for key, value in options[name].items())
-        assert below == f"{name}\n{known[name].told}"
+        assert below == f"{name}\n{known[name]}"
     # two lanes lie upon each other: full computation, and the policy that does nothing
     assert known.keys() - seen <= {"full", "none"}
 
@@ -124,7 +125,7 @@ def test_every_choice_of_axes_is_drawn(tab: Page, written: Path) -> None:
         for up in tab.run("[...document.querySelector('select[name=up]').options].map(o => o.value)"):
             choose(tab, "across", across)
             choose(tab, "up", up)
-            points = [point.at for point in points_of(made(), SAMPLES)]
+            points = [{axis.key: axis.value(line) for axis in (*ACROSS, *UP)} for line in lines_of(made(), SAMPLES) if line.lane.units]
             there = [at for at in points if math.isfinite(at[across]) and not math.isnan(at[up])]
             assert tab.run("document.querySelector('.plot').querySelectorAll('.points path.point').length") == len(there)
             assert next(axis.title for axis in ACROSS if axis.key == across) in tab.run("document.querySelector('.plot .xtitle').textContent")

@@ -238,9 +238,9 @@ def bench(monkeypatch):
             raise stand_in.trouble
         return SimpleNamespace(interrupted=stand_in.interrupted)
 
-    chosen = ModuleType("foreseer.bench.compare_settings")
+    chosen = ModuleType("foreseer.bench.compared")
     chosen.CompareSettings = CompareSettings
-    monkeypatch.setitem(sys.modules, "foreseer.bench.compare_settings", chosen)
+    monkeypatch.setitem(sys.modules, "foreseer.bench.compared", chosen)
     vars(stand_in).update(CompareSettings=CompareSettings, compare=compare, calls=calls, trouble=None, interrupted=False)
     monkeypatch.setitem(sys.modules, "foreseer.bench.compare", stand_in)
     return stand_in

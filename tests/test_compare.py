@@ -16,8 +16,7 @@ import torch
 
 from foreseer.bench.clock import MEASURING_ERROR, UNMEASURABLE
 from foreseer.bench.compare import CompareSettings, Result, compare, file_names
-from foreseer.bench.compare_table import remarks
-from foreseer.bench.compared import figures
+from foreseer.bench.compared import figures, remarks
 from foreseer.bench.families import DiTFamily
 from foreseer.bench.lanes import FULL, Sampler
 from foreseer.bench.results import Results, Unit
@@ -56,7 +55,7 @@ def strict(text: str) -> Any:
 
 def test_every_file_is_written(result: Result) -> None:
     out = result.settings.out
-    for name in ("index.html", "table.csv", "results.json", "samples.png"):
+    for name in ("index.html", "table.csv", "results.json"):
         assert (out / name).stat().st_size > 0
     for folder, ending in (("timelines", ".png"), ("reports", ".json")):
         found = [path.name for path in (out / folder).iterdir()]

@@ -10,7 +10,6 @@ import pytest
 import foreseer
 from foreseer import ForeseerError, OptionError
 from foreseer.bench.peers import PeerError
-from foreseer.bench.results import NoLaneError
 from foreseer.errors import MissingPackageError
 from foreseer.schedule_plan import Budget, SchedulePlan
 from foreseer.signature import Signature
@@ -88,7 +87,6 @@ def test_the_sources_are_read_for_that(code, names, tmp_path):
     ("ours", "builtin"),
     [
         (OptionError, ValueError),
-        (NoLaneError, KeyError),
         (PeerError, RuntimeError),
         (MissingPackageError, ImportError),
     ],

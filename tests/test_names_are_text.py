@@ -20,9 +20,8 @@ from typer.testing import CliRunner
 from foreseer import Site
 from foreseer.__main__ import app
 from foreseer.bench.compare import CompareSettings, Result, compare
-from foreseer.bench.compare_table import print_table
+from foreseer.bench.compared import print_table
 from foreseer.bench.families import DiTFamily
-from foreseer.bench.pictures import draw_samples
 from foreseer.bench.report_page import write_page as write_report
 from foreseer.bench.workload import HERE
 from foreseer.console import complain, console, progress, table
@@ -118,8 +117,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> Result:
         attrs.evolve(one, name=named.get(one.name, one.name), units=tuple(attrs.evolve(u, warnings=(f"see {one.name}[/b]",)) for u in one.units))
         for one in found.results.lanes
     ]
-    samples = {named.get(name, name): drawn for name, drawn in found.samples.items()}
-    return attrs.evolve(found, results=attrs.evolve(found.results, lanes=tuple(lanes)), samples=samples)
+    return attrs.evolve(found, results=attrs.evolve(found.results, lanes=tuple(lanes)))
 
 
 def test_a_comparison_prints_its_names(result: Result, capsys: pytest.CaptureFixture[str]) -> None:
@@ -129,11 +127,6 @@ def test_a_comparison_prints_its_names(result: Result, capsys: pytest.CaptureFix
         assert f"{name}: see taylorseer:interval=" in said
         assert any(name in line and "see taylorseer" not in line for line in said.splitlines()), name
     assert str(result.settings.out) in said
-
-
-def test_pictures_show_names_and_read_no_formulas(result: Result, tmp_path: Path) -> None:
-    """Law: dollars are dollars. matplotlib raises where it reads a formula that is none."""
-    assert draw_samples(result, tmp_path / "picture.svg").stat().st_size > 0
 
 
 def read(page: Path) -> tuple[str, list[str]]:

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import foreseer
 from foreseer import Needs, OptionError, Plan, PolicySpec, Session, hookimpl
 from foreseer.adapters import ArrayBackbone
-from foreseer.bench.gpu.forced import forced
+from foreseer.bench.gpu.lanes import forced
 from foreseer.policies import taylor
 from foreseer.presets import Measured, Preset
 from foreseer.reading import Written, reads

@@ -5,19 +5,17 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Clock", "Loop", "Marked"]
+from foreseer.adapters import attach
+from foreseer.adapters.attachment import Attachment
+from foreseer.bench.gpu.lanes import Lane
+from foreseer.storage import Storage
 
-
-class Marked(Protocol):
-    """Told when a step is done."""
-
-    def mark(self) -> None:
-        """Mark the end of a step, and the beginning of the next."""
+__all__ = ["Clock", "Loop"]
 
 
 class Clock:
@@ -72,12 +70,22 @@ class Loop:
         model: The transformer.
         calls: The arguments of each call of a step.
         times: What each step's calls are given as ``timestep``.
+        history_device: Where features are kept, as `foreseer.Storage` says.
     """
 
-    def __init__(self, model: nn.Module, calls: Sequence[Mapping[str, Any]], times: Sequence[Tensor]) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        calls: Sequence[Mapping[str, Any]],
+        times: Sequence[Tensor],
+        history_device: str | None = None,
+    ) -> None:
         self.transformer, self.scheduler = model, _Schedule()
         self.calls, self.times = calls, times
+        self.device = times[0].device
         self._values = torch.tensor([float(t.flatten()[0]) for t in times])
+        self._storage = Storage(device=history_device)
+        self.history_elsewhere = history_device not in (None, self.device.type)
 
     @property
     def components(self) -> dict[str, Any]:
@@ -87,25 +95,26 @@ class Loop:
     def maybe_free_model_hooks(self) -> None:
         """Called at the end, as diffusers' pipelines do."""
 
+    def attach(self, lane: Lane) -> Attachment:
+        """Attach a lane's policy."""
+        return attach(self, lane.spec, streams=lane.streams, storage=self._storage, copies=len(self.times[0]))
+
     @torch.no_grad()
-    def __call__(self, clock: Marked, steps: int | None = None) -> Any:
-        """Make a run, and mark each step's beginning and end.
+    def __call__(self, mark: Callable[[], object], steps: int | None = None) -> Any:
+        """Make a run. Returns what the last call returned.
 
         Args:
-            clock: Told when each step is done.
+            mark: Called at each step's beginning, and at the end.
             steps: Make the first ones only; None makes all.
-
-        Returns:
-            What the last call returned.
         """
         times = self.times[:steps]
         self.scheduler.set_timesteps(self._values[: len(times)])
         output: Any = None
-        clock.mark()
+        mark()
         for timestep in times:
             for call in self.calls:
                 output = self.transformer(**call, timestep=timestep, return_dict=False)[0]
             self.scheduler.step()
-            clock.mark()
+            mark()
         self.maybe_free_model_hooks()
         return output

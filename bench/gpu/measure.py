@@ -1,29 +1,30 @@
-"""The timing of one policy on one model: runs interleaved with full computation, step by step."""
+"""The timing of one policy on one model: runs interleaved with full computation, step by step. And what a step
+asks of a CUDA device: kernels and copies that it starts, and moments at which the host waits for them.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
-from foreseer.adapters import attach
-from foreseer.bench.gpu.device_work import StepCounter, device_work
 from foreseer.bench.gpu.lanes import Lane
 from foreseer.bench.gpu.loop import Clock, Loop
-from foreseer.bench.gpu.memory import peak_bytes, reset_peak
 from foreseer.contract import features_to_keep
 from foreseer.outcome import Outcome
 from foreseer.plugins import Policy
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
-from foreseer.storage import Storage
 
-__all__ = ["Driven", "forecast_bytes", "lane_figures", "timed_run"]
+__all__ = ["CudaCounter", "Driven", "Work", "device_work", "lane_figures", "timed_run"]
 
-Tell = Callable[[str], object]
+COUNTED_STEPS = 10
+"""Of the run that is counted. It has computed and forecast steps of every lane."""
 
 
 @attrs.frozen(eq=False)
@@ -33,7 +34,8 @@ class Driven:
     Attributes:
         seconds: Of each step.
         reports: Of each stream, by its name.
-        peak: Most bytes that were allocated during it; None where that is not counted.
+        peak: Most bytes of tensors that were allocated during it, the weights in it; None on the CPU, which
+            does not count them.
     """
 
     seconds: Sequence[float]
@@ -43,7 +45,7 @@ class Driven:
     def steps(self, which: Callable[[Outcome], bool]) -> list[float]:
         """Return the seconds of those steps that are so in every stream."""
         outcomes = zip(*(report.outcomes for report in self.reports.values()), strict=True)
-        return [seconds for seconds, step in zip(self.seconds, outcomes, strict=True) if all(which(outcome) for outcome in step)]
+        return [seconds for seconds, step in zip(self.seconds, outcomes, strict=True) if all(map(which, step))]
 
 
 def timed_run(
@@ -51,104 +53,92 @@ def timed_run(
     lane: Lane,
     clock: Clock,
     *,
-    device: torch.device,
-    history_device: str | None = None,
     warm_up: int = 1,
-    clear: Callable[[], object] = lambda: None,
 ) -> Driven:
     """Attach, make a short run and then a whole one, and detach.
 
-    Args:
-        loop: The model and its inputs.
-        lane: The policy.
-        clock: For the device.
-        device: The device.
-        history_device: Where features are kept, as `foreseer.Storage` says.
-        warm_up: Steps of the short run, which is not timed. One step brings the self-check of a fresh
-            attachment; more bring the kernels of a forecast.
-        clear: Called between the two.
+    The short run, of ``warm_up`` steps, is not timed. One step brings the self-check of a fresh attachment;
+    more bring the kernels of a forecast.
     """
-    rows = len(loop.times[0])
-    with attach(loop, lane.spec, streams=lane.streams, storage=Storage(device=history_device), copies=rows) as attached:
-        loop(clock, warm_up)
-        clock.seconds()
-        clear()
-        reset_peak(device)
-        loop(clock)
-        return Driven(clock.seconds(), attached.reports, peak_bytes(device))
+    with loop.attach(lane) as attached:
+        loop(clock.mark, warm_up)
+        seconds, peak = _timed(loop, clock)
+        return Driven(seconds, attached.reports, peak)
+
+
+def _timed(loop: Loop, clock: Clock, steps: int | None = None) -> tuple[list[float], int | None]:
+    clock.seconds()
+    cuda = loop.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(loop.device)
+    loop(clock.mark, steps)
+    return clock.seconds(), int(torch.cuda.max_memory_allocated(loop.device)) if cuda else None
 
 
 def lane_figures(
     loop: Loop,
     lane: Lane,
     *,
-    device: torch.device,
-    history_device: str | None,
     bandwidth: float,
     repeats: int,
     full_steps: int,
-    tell: Tell,
-    counter: StepCounter | None = None,
+    tell: Callable[[str], object],
 ) -> dict[str, Any]:
-    """Time a policy.
+    """Time a policy; on a GPU also count what its steps ask of the device, in a run of its own.
 
     Args:
         loop: The model with its inputs.
         lane: The policy.
-        device: Where it is.
-        history_device: Where features are kept, as `foreseer.Storage` says.
         bandwidth: Bytes per second that a forecast could move at best.
         repeats: Runs. Each is beside ``full_steps`` steps of the bare model: before it in even ones, after it
             in odd ones.
         full_steps: See ``repeats``. Full steps are all alike, so that a few stand for a run.
         tell: Told what is under way.
-        counter: Counts what steps ask of the device, in a run of its own; None to leave it out.
 
     Returns:
         What a line of the results holds. Seconds are medians over all repeats; a ratio is the median of each
         repeat's own.
     """
-    clock = Clock(device)
+    clock, count = Clock(loop.device), len(loop.times)
     full: list[list[float]] = []
     runs: list[Driven] = []
     full_peak: int | None = None
 
     def bare() -> None:
         nonlocal full_peak
-        loop(clock, 1)
-        clock.seconds()
-        reset_peak(device)
-        loop(clock, full_steps)
-        full.append(clock.seconds())
-        full_peak = peak_bytes(device)
+        loop(clock.mark, 1)
+        seconds, full_peak = _timed(loop, clock, full_steps)
+        full.append(seconds)
 
     def driven() -> None:
-        warm_up = 1 if runs else min(len(loop.times), 4)
-        runs.append(timed_run(loop, lane, clock, device=device, history_device=history_device, warm_up=warm_up))
+        runs.append(timed_run(loop, lane, clock, warm_up=1 if runs else min(count, 4)))
+
+    def median_of(which: Callable[[Outcome], bool]) -> float | None:
+        return _median(seconds for run in runs for seconds in run.steps(which))
 
     for repeat in range(repeats):
         tell(f"repeat {repeat + 1} of {repeats}")
         for part in (driven, bare) if repeat % 2 else (bare, driven):
             part()
-    first, count = runs[0], len(loop.times)
+    first, took = runs[0], [sum(run.seconds) for run in runs]
     reports = list(first.reports.values())
     lead = reports[0]
     ratio = sum(r.block_rows for r in reports) / sum(count * r.run.depth * r.run.rows for r in reports)
-    speedups = [count * statistics.median(f) / sum(run.seconds) for f, run in zip(full, runs, strict=True)]
-    forecast = _median(s for run in runs for s in run.steps(lambda o: not any(o.computed)))
-    moved = [forecast_bytes(report, lane.spec) for report in reports]
-    read, written = sum(m[0] for m in moved), sum(m[1] for m in moved)
+    speedups = [count * statistics.median(f) / own for f, own in zip(full, took, strict=True)]
+    speedup = statistics.median(speedups)
+    forecast = median_of(lambda o: not any(o.computed))
+    read, written = map(sum, zip(*(_forecast_bytes(report, lane.spec) for report in reports), strict=True))
     # What lies on another device is read over the bus; there the sum and what it writes are hidden behind
     # that.
-    floor = (read + (0 if history_device not in (None, device.type) else written)) / bandwidth
-    speedup = statistics.median(speedups)
+    floor = (read if loop.history_elsewhere else read + written) / bandwidth
+    counter = CudaCounter(loop.device) if loop.device.type == "cuda" else None
     return {
-        "seconds_per_run": statistics.median(sum(run.seconds) for run in runs),
-        "seconds_of_runs": [sum(run.seconds) for run in runs],
-        "seconds_per_full_step": statistics.median(s for part in full for s in part),
-        "seconds_per_computed_step": _median(s for run in runs for s in run.steps(lambda o: o.full and (o.accept is None))),
+        "seconds_per_run": statistics.median(took),
+        "seconds_of_runs": took,
+        "seconds_per_full_step": _median(s for part in full for s in part),
+        "seconds_per_computed_step": median_of(lambda o: o.full and o.accept is None),
         "seconds_per_forecast_step": forecast,
-        "seconds_per_rejected_step": _median(s for run in runs for s in run.steps(lambda o: o.full and o.accept is not None)),
+        "seconds_per_rejected_step": median_of(lambda o: o.full and o.accept is not None),
         "steps": count,
         "steps_computed": len(lead.full_steps),
         "steps_judged": int(lead.judged.sum()),
@@ -162,7 +152,7 @@ def lane_figures(
         "forecast_bytes_written": written,
         "forecast_floor_seconds": floor if read else None,
         "forecast_over_floor": forecast / floor if forecast and read else None,
-        "device_work": None if counter is None else device_work(loop, lane, counter, history_device=history_device),
+        "device_work": None if counter is None else device_work(loop, lane, counter),
         "peak_bytes": first.peak,
         "full_peak_bytes": full_peak,
         "history_bytes": sum(sum(report.bytes_held.values()) for report in reports),
@@ -171,7 +161,7 @@ def lane_figures(
     }
 
 
-def forecast_bytes(report: Report, spec: PolicySpec) -> tuple[int, int]:
+def _forecast_bytes(report: Report, spec: PolicySpec) -> tuple[int, int]:
     """Return the bytes that the weighted sums of one forecast step must read and write.
 
     Of module parts and of what a gate compares, all are formed; of blocks that nobody judges, the last one
@@ -191,11 +181,95 @@ def forecast_bytes(report: Report, spec: PolicySpec) -> tuple[int, int]:
 def _missed(lane: Lane, report: Report) -> list[str]:
     if not lane.source:
         return []
-    asked = lane.spec.options["computed"] * len(report.outcomes) // lane.spec.options["of"]
-    reached = len(report.full_steps)
-    return [] if reached == asked else [f"{reached} steps were computed where the published rate is {asked} of {len(report.outcomes)}"]
+    count, reached = len(report.outcomes), len(report.full_steps)
+    asked = lane.spec.options["computed"] * count // lane.spec.options["of"]
+    said = f"{reached} steps were computed where the published rate is {asked} of {count}"
+    return [] if reached == asked else [said]
 
 
-def _median(values: Any) -> float | None:
+def _median(values: Iterable[float]) -> float | None:
     found = list(values)
     return statistics.median(found) if found else None
+
+
+@attrs.frozen
+class Work:
+    """Of one step.
+
+    Attributes:
+        kernels: Kernels on the device.
+        copies: Copies and fills there, from and to the host too.
+        waits: Times at which the host waited for the device, as torch's ``set_sync_debug_mode`` sees them.
+    """
+
+    kernels: int
+    copies: int
+    waits: int
+
+
+class CudaCounter:
+    """Counts between marks, by torch's profiler, one profile a step. It slows a step down, so that nothing is
+    timed beside it.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._work: list[Work] = []
+        self._profile: Any = None
+        self._caught: Any = None
+
+    def mark(self) -> None:
+        """Mark the end of a step, and the beginning of the next."""
+        self._close()
+        self._profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+        self._profile.start()
+        self._caught = warnings.catch_warnings(record=True)
+        self._waits = self._caught.__enter__()
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+
+    def work(self) -> list[Work]:
+        """Return what was counted between the marks, and forget it."""
+        self._close()
+        work, self._work = self._work[:-1], []  # the last began with the last mark
+        return work
+
+    def _close(self) -> None:
+        torch.cuda.set_sync_debug_mode("default")
+        torch.cuda.synchronize(self._device)
+        if self._profile is None:
+            return
+        self._caught.__exit__(None, None, None)
+        self._profile.stop()
+        names = [event.name for event in self._profile.events() if event.device_type == DeviceType.CUDA]
+        copies = sum(name.startswith(("Memcpy", "Memset")) for name in names)
+        waits = sum("synchronizing" in str(warning.message) for warning in self._waits)
+        self._work.append(Work(len(names) - copies, copies, waits))
+        self._profile = None
+
+
+def device_work(loop: Loop, lane: Lane, counter: CudaCounter) -> dict[str, dict[str, float]]:
+    """Count what the steps of a run ask of the device.
+
+    Returns:
+        For each kind of step that there was, ``"computed"``, ``"forecast"``, ``"rejected"``, the median of
+        each attribute of `Work`.
+    """
+    with loop.attach(lane) as attached:
+        loop(counter.mark, 1)  # the self-check
+        counter.work()
+        loop(counter.mark, COUNTED_STEPS)
+        lead = next(iter(attached.reports.values())).outcomes
+        kinds: dict[str, list[dict[str, int]]] = {}
+        for outcome, work in zip(lead, counter.work(), strict=True):
+            kinds.setdefault(_kind(outcome), []).append(attrs.asdict(work))
+    medians = {}
+    for kind, steps in kinds.items():
+        medians[kind] = {key: statistics.median(step[key] for step in steps) for key in steps[0]}
+    return medians
+
+
+def _kind(outcome: Outcome) -> str:
+    if not any(outcome.computed):
+        return "forecast"
+    return "computed" if outcome.accept is None else "rejected"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import statistics
 import time
-from pathlib import Path
+from collections.abc import Mapping
+from typing import Any
 
 import attrs
 import torch
@@ -13,11 +14,10 @@ import torch
 from foreseer.adapters.estimate import estimate
 from foreseer.adapters.published import Published
 from foreseer.bench.gpu.loop import Clock
-from foreseer.registry import PolicySpec
-from foreseer.registry import policy as named
+from foreseer.registry import PolicySpec, policy
 from foreseer.storage import Storage, in_bytes
 
-__all__ = ["Need", "Needs", "copy_bandwidth", "free_bytes", "peak_bytes", "reset_peak"]
+__all__ = ["Need", "copy_bandwidth", "free_bytes", "needs_of"]
 
 WORKING_SET = 16
 """Activations that are alive at once in a block, in features of the last block: the residual stream, its
@@ -40,85 +40,62 @@ class Need:
 
     def shortage(self, free: int, *, history_elsewhere: bool = False) -> str:
         """Say what is missing in ``free`` bytes; empty where nothing is."""
-        needed = self.parameters + self.activations + (0 if history_elsewhere else self.history)
+        history = 0 if history_elsewhere else self.history
+        needed = self.parameters + self.activations + history
         if needed <= free:
             return ""
-        history = "" if history_elsewhere else f", {in_bytes(self.history)} for features"
-        return (
-            f"memory is short: {in_bytes(needed)} needed ({in_bytes(self.parameters)} for weights, about {in_bytes(self.activations)} for activations"
-            f"{history}), {in_bytes(free)} free"
-        )
+        parts = f"{in_bytes(self.parameters)} for weights, about {in_bytes(self.activations)} for activations"
+        parts += "" if history_elsewhere else f", {in_bytes(history)} for features"
+        return f"memory is short: {in_bytes(needed)} needed ({parts}), {in_bytes(free)} free"
 
 
-class Needs:
-    """What policies on one model need, found out by passes on the meta device, where nothing is allocated.
-
-    Args:
-        shape: The model.
-        steps: Steps of the run.
-        dtype: Of weights and features.
+def needs_of(
+    shape: Published,
+    specs: Mapping[str, PolicySpec],
+    *,
+    steps: int,
+    dtype: torch.dtype,
+) -> dict[str, Need]:
+    """Return what policies need on one model, by the policies' names, in a run of so many steps with weights
+    and features of this dtype. It is found out on the meta device, where nothing is allocated.
     """
+    model, streams = shape.build(), shape.calls_per_step
+    inputs = shape.inputs(shape, shape.rows_per_sample, *shape.size)
 
-    def __init__(self, shape: Published, *, steps: int, dtype: torch.dtype) -> None:
-        self._shape, self._steps, self._dtype = shape, steps, dtype
-        self._model = shape.build()
-        self._parameters = sum(parameter.numel() for parameter in self._model.parameters()) * dtype.itemsize
-        last_block = named("taylorseer", target="last_block", max_order=0)
-        self._activations = WORKING_SET * self._history(last_block) // shape.calls_per_step
+    def history(spec: PolicySpec) -> int:
+        storage = Storage(dtype=dtype)
+        return estimate(model, spec, inputs, num_steps=steps, storage=storage, streams=streams).bytes_held
 
-    def of(self, spec: PolicySpec) -> Need:
-        """Return what a policy needs."""
-        return Need(self._parameters, self._activations, self._history(spec))
-
-    def _history(self, spec: PolicySpec) -> int:
-        inputs = self._shape.inputs(self._shape, self._shape.rows_per_sample, *self._shape.size)
-        streams = self._shape.calls_per_step
-        return estimate(self._model, spec, inputs, num_steps=self._steps, storage=Storage(dtype=self._dtype), streams=streams).bytes_held
+    parameters = sum(parameter.numel() for parameter in model.parameters()) * dtype.itemsize
+    last_block = policy("taylorseer", target="last_block", max_order=0)
+    activations = WORKING_SET * history(last_block) // streams
+    return {name: Need(parameters, activations, history(spec)) for name, spec in specs.items()}
 
 
 def free_bytes(device: torch.device) -> int:
     """Return the bytes that can still be allocated there."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0]) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        reserved = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + reserved
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # small models are tried out there
 
 
-def copy_bandwidth(device: torch.device, *, to: torch.device | None = None, size: int = 2**30, repeats: int = 9) -> float:
-    """Return the bytes per second that big copies move, the median of a few.
+def copy_bandwidth(device: torch.device, *, from_host: bool, size: int) -> dict[str, Any]:
+    """Measure how fast big copies of so many bytes are, the median of a few: ``"bytes_per_second"``, and in
+    words ``"what"`` was copied.
 
-    Args:
-        device: Copies within it count twice, read and written.
-        to: Another device: copies from there to ``device`` count once; its memory is pinned where it is the
-            CPU and ``device`` is not.
-        size: Bytes of a copy.
-        repeats: How many.
+    Copies within the device count twice, read and written; those from pinned memory of the host once.
     """
-    other = device if to is None else to
-    pinned = other.type == "cpu" and device.type == "cuda"
-    source = torch.zeros(size, dtype=torch.uint8, device=other, pin_memory=pinned)
+    other = torch.device("cpu") if from_host else device
+    source = torch.zeros(size, dtype=torch.uint8, device=other, pin_memory=from_host)
     target = torch.zeros(size, dtype=torch.uint8, device=device)
     target.copy_(source)
     clock = Clock(device, time.perf_counter)
     clock.mark()
-    for _ in range(repeats):
+    for _ in range(9):
         target.copy_(source, non_blocking=True)
         clock.mark()
-    moved = size if other != device else 2 * size
-    return moved / statistics.median(clock.seconds())
-
-
-def reset_peak(device: torch.device) -> None:
-    """Forget the most that was allocated so far."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-
-
-def peak_bytes(device: torch.device) -> int | None:
-    """Return the most bytes of tensors since `reset_peak`, the weights in it; None on the CPU, which does not
-    count them.
-    """
-    return int(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else None
+    moved = size if from_host else 2 * size
+    where = f"from pinned memory to {device}" if from_host else f"on {device}, read and written"
+    speed = moved / statistics.median(clock.seconds())
+    return {"bytes_per_second": speed, "what": f"a copy of {size >> 20} MiB {where}"}

@@ -15,7 +15,6 @@ from foreseer.errors import OptionError
 __all__ = ["SCALES", "calls_of", "random_model", "shapes_of", "timesteps"]
 
 _SMALL_FLUX = {"num_layers": 2, "num_single_layers": 2, "num_attention_heads": 2, "attention_head_dim": 8, "axes_dims_rope": (2, 2, 4)}
-_MIDDLE_FLUX = {"num_layers": 8, "num_single_layers": 16, "num_attention_heads": 8, "attention_head_dim": 64, "axes_dims_rope": (8, 28, 28)}
 _SMALL_HUNYUAN = {
     "num_layers": 2, "num_single_layers": 2, "num_refiner_layers": 1, "num_attention_heads": 2, "attention_head_dim": 8, "rope_axes_dim": (2, 2, 4),
 }  # fmt: skip
@@ -25,12 +24,6 @@ _SMALL_HEADS = {"num_attention_heads": 2, "attention_head_dim": 12, "num_layers"
 def _like(name: str, config: Mapping[str, Any], size: tuple[int, int, int]) -> Published:
     whole = PUBLISHED[name]
     return attrs.evolve(whole, checkpoint="", config={**whole.config, **config}, size=size)
-
-
-def _short_text(model: Published, batch: int, height: int, width: int, frames: int) -> dict[str, Any]:
-    """FLUX with 64 tokens of text."""
-    given = PUBLISHED["flux-dev"].inputs(model, batch, height, width, frames)
-    return {**given, "encoder_hidden_states": given["encoder_hidden_states"][:, :64], "txt_ids": given["txt_ids"][:64]}
 
 
 _PUBLISHED = {
@@ -45,11 +38,11 @@ _TINY = {
     "hunyuan-video": _like("hunyuan-video", _SMALL_HUNYUAN, (64, 64, 5)),
     "wan-1.3b": _like("wan-1.3b", {**_SMALL_HEADS, "ffn_dim": 32}, (64, 64, 5)),
 }
-_MIDDLE = {"flux-dev": attrs.evolve(_like("flux-dev", _MIDDLE_FLUX, (512, 512, 1)), inputs=_short_text)}
 
-SCALES: dict[str, dict[str, Published]] = {"published": _PUBLISHED, "mid": _MIDDLE, "tiny": _TINY}
-"""``published``: the released models at the papers' resolutions. ``mid``: a FLUX that a CPU can run, 8 double
-and 16 single blocks, 512 wide, 1,024 tokens of image and 64 of text. ``tiny``: all of them, for tests."""
+SCALES: dict[str, dict[str, Published]] = {"published": _PUBLISHED, "tiny": _TINY}
+"""``published``: the released models at the papers' resolutions. ``tiny``: small ones of their kinds, for
+tests.
+"""
 
 
 def shapes_of(names: tuple[str, ...], scale: str) -> list[Published]:

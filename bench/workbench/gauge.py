@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foreseer.bench.batches import split
-from foreseer.bench.lanes import Sampler, Sampling, as_many
+from foreseer.bench.lanes import Sampler, Sampling, as_many, split
 from foreseer.errors import ForeseerError
 from foreseer.presets import Measured
 from foreseer.psnr import Likeness, likeness_of, psnr

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from foreseer.bench.compare_settings import CompareSettings
+from foreseer.bench.compared import CompareSettings
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import LaneOf
 from foreseer.bench.workload import Workload

@@ -11,13 +11,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from claims import CLAIMED_COST, verdicts
 from evidence_planned import planned_section
 from evidence_rows import rows_table
 from evidence_times import cost_section, gpu_section
 from front import ANOTHER_PICTURE, peers_table, reached
 from pages import table
 
-from foreseer.bench.claims import CLAIMED_COST, verdicts
 from foreseer.bench.results import Results
 from foreseer.bench.sentences import summaries
 from foreseer.bench.summary import lines_of, mean_of

@@ -1,4 +1,6 @@
-"""The sections on what forecasting costs, of `evidence.py`, from files of `foreseer bench gpu`."""
+"""The sections on what forecasting costs, of `evidence.py`, from files of `foreseer bench gpu` and
+`tests/benchmarks/laws.py`.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,7 @@ def read(results: Path, name: str) -> dict[str, Any]:
 
 
 def cost_section(results: Path) -> Iterator[str]:
-    """What forecasting adds to a step, from the file of `foreseer bench gpu --scale mid`."""
+    """What forecasting adds to a step, from the file of `tests/benchmarks/laws.py`."""
     content = read(results, "laws")
     if not content:
         return
@@ -29,7 +31,7 @@ def cost_section(results: Path) -> Iterator[str]:
         "one thread of a CPU, in processor time. The bare model itself spends "
         f"{100 * laws['full']['outside_of_blocks']:.2f} % of a step outside of its blocks."
     )
-    yield "```sh\nforeseer bench gpu --scale mid --repeats 3 --out docs/results/laws.json\n```"
+    yield "```sh\npython tests/benchmarks/laws.py docs/results/laws.json\n```"
     shares = ("of_full_step", "added_by_the_policy")
     rows = []
     for step in laws["steps"]:

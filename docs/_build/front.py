@@ -10,9 +10,8 @@ import attrs
 import numpy as np
 from pages import both, table
 
-from foreseer.bench.equal_cost import sweep_of
 from foreseer.bench.results import LaneResult, Results
-from foreseer.bench.summary import mean_of, worst_of
+from foreseer.bench.summary import mean_of, sweep_of, worst_of
 
 Figure = Callable[[LaneResult, str], float]
 HALF_A_STEP = 0.5

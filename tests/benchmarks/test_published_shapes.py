@@ -1,14 +1,15 @@
 """A full step and a forecast step of a FLUX that a CPU can run: 8 double and 16 single blocks, 512 wide, 1,024 tokens of image and 64 of text.
 
 Benchmarks, not tests: run them with `make bench`. Plain `pytest` calls each body once, on a tiny model, so that they cannot rot. The goal is a forecast of
-every module in 4 % of a full step; ``foreseer bench gpu --scale mid`` measures it side by side, and what is spent outside of the blocks.
+every module in 4 % of a full step; `laws.py` measures it side by side, and what is spent outside of the blocks.
 """
 
 import pytest
 import torch
+from benchmarks.laws import MIDDLE
 
 import foreseer
-from foreseer.bench.gpu.shapes import calls_of, random_model, shapes_of, timesteps
+from foreseer.bench.gpu.shapes import SCALES, calls_of, random_model, timesteps
 from foreseer.registry import parse_policy
 
 CPU = torch.device("cpu")
@@ -17,8 +18,7 @@ CPU = torch.device("cpu")
 @pytest.fixture(scope="module")
 def flux(request):
     """The model, one call's arguments, and ten timesteps."""
-    scale = "mid" if request.config.getoption("benchmark_enable") else "tiny"
-    (shape,) = shapes_of(("flux-dev",), scale)
+    shape = MIDDLE if request.config.getoption("benchmark_enable") else SCALES["tiny"]["flux-dev"]
     (call,) = calls_of(shape, device=CPU, dtype=torch.float32)
     times = timesteps(shape, 10, device=CPU, dtype=torch.float32)
     return random_model(shape, device=CPU, dtype=torch.float32), call, times

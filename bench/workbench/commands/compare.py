@@ -19,7 +19,7 @@ SPEC = "NAME[:OPTION=VALUE,...]"
 
 
 @takes(
-    "foreseer.bench.compare_settings:CompareSettings",
+    "foreseer.bench.compared:CompareSettings",
     extra="bench",
     policies={"metavar": SPEC},
     observers={"metavar": SPEC},

@@ -78,7 +78,7 @@ def _figures(judged: Judgements, tolerance: float) -> dict[str, Any]:
 
 def _write(found: dict[str, Judgements], policies: dict[str, list[Entry]], tolerances: dict[str, float], out: Path) -> list[Path]:
     """Write the page, and for each policy the counts and the entries."""
-    from foreseer.bench.files import file_names
+    from foreseer.bench.store import file_names
     from foreseer.workbench.ledger_page import write_page
 
     written = [write_page(found, tolerances, out / "index.html")]

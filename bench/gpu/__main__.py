@@ -1,8 +1,0 @@
-"""`python -m foreseer.bench.gpu`: what `foreseer bench gpu` does, where no script is installed."""
-
-import typer
-
-from foreseer.bench.gpu.command import gpu
-
-if __name__ == "__main__":
-    typer.run(gpu)
