@@ -79,7 +79,7 @@ def check_plan(plan: object, run: Run, recorded: Collection[Site], seen: Collect
     for site in plan.forecast:
         if site not in recorded:
             raise AnswerError(f"the plan forecasts {site!r}, which nothing asked to record; name it in Needs(sites=...) of setup")
-    if len({site.end for site in plan.forecast}) < len(plan.forecast):
+    if len({site.end for site in plan.forecast}) < len(set(plan.forecast)):
         raise AnswerError(f"the plan forecasts one place in two ways: {', '.join(map(str, plan.forecast))}; choose one of them")
     if plan.compute and len(plan.compute) != run.rows:
         raise AnswerError(f"Plan.compute has {len(plan.compute)} entries; give one for each of the {run.rows} rows, or none")
