@@ -1,5 +1,5 @@
-"""A schedule that was planned for this model, scheduler and number of steps, or written by hand; alone, or
-under a gate.
+"""A schedule that was planned for this model, scheduler and number of steps, or a list; alone or under a
+gate.
 """
 
 from __future__ import annotations
@@ -35,8 +35,6 @@ class Schedule:
     Attributes:
         timetable: Which steps.
         target: What is forecast.
-        max_draft_steps: Most forecasts in a row, as the timetable says; None where that depends on the run,
-            and `setup` was not called yet.
     """
 
     timetable: Timetable
@@ -47,7 +45,7 @@ class Schedule:
 
     @property
     def max_draft_steps(self) -> int | None:
-        """Of the timetable."""
+        """Most forecasts in a row; None where that depends on the run, and `setup` was not called yet."""
         return self.timetable.longest(self._run)
 
     @hookimpl
@@ -74,8 +72,6 @@ class GatedSchedule:
     Attributes:
         timetable: Which steps.
         gate: The gate's plugin, which implements ``before_step`` and ``verify``.
-        max_draft_steps: Most forecasts in a row, as the timetable says; None where that depends on the run,
-            and `setup` was not called yet.
     """
 
     timetable: Timetable
@@ -86,7 +82,7 @@ class GatedSchedule:
 
     @property
     def max_draft_steps(self) -> int | None:
-        """Of the timetable: a gate computes more."""
+        """As of `Schedule`: a gate computes more."""
         return self.timetable.longest(self._run)
 
     @property
@@ -193,7 +189,6 @@ def planned(
 
 
 def _predictor(predictor: PredictorLike | None, max_order: int | None, plan: SchedulePlan | None) -> tuple[PredictorLike, int]:
-    """The predictor without its order, and the order: a gate may want to use another order elsewhere."""
     asked = predictor if predictor is not None else plan.predictor if plan is not None else taylor
     order = 1 if max_order is None else max_order
     if not isinstance(asked, str):

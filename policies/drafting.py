@@ -1,6 +1,4 @@
-"""Small parts that schedules and gates share: which sites are forecast, and how long each row has been
-drafted.
-"""
+"""Small parts that schedules and gates share: which sites are forecast, and how long each row was drafted."""
 
 from __future__ import annotations
 
