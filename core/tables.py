@@ -1,11 +1,11 @@
-"""A run's report as text: a rich table where rich is installed, the same facts in plain text where it is not."""
+"""A run's report as text."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from io import StringIO
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 import attrs
@@ -22,8 +22,8 @@ SCREEN = 40
 
 MARKS = {"computed": "■", "forecast": "·", "accepted": "✓", "rejected": "✗", "partly computed": "◧"}
 HEADER = ("", "step", "timestep", "outcome", "error", "threshold", "block-rows", "ms", "reason")
-RIGHT = (1, 2, 5, 6, 7)
-ASCII = str.maketrans({"■": "#", "·": ".", "✓": "+", "✗": "x", "◧": "%", "–": "-", "→": ">"})
+RIGHT = ("step", "timestep", "threshold", "block-rows", "ms")
+ASCII = str.maketrans({"■": "#", "·": ".", "✓": "+", "✗": "x", "◧": "%", "–": "-", "→": ">", "─": "-"})
 
 
 @attrs.frozen
@@ -74,25 +74,19 @@ def report_text(report: Facts) -> str:
         report: The report of a run, finished or not.
 
     Returns:
-        Lines of about 100 characters, without colour codes. They are plain ASCII where standard output could
-        not print anything else.
+        Lines of about 100 characters, longer where numbers need it, without colour codes. They are plain
+        ASCII where standard output could not print anything else.
     """
-    title, summary, lines, notes = _title(report), _summary(report), _lines(report), _notes(report)
-    table = [line.cells() for line in lines]
-    keep = [c for c in range(len(HEADER)) if any(cells[c] for cells in table)]
-    table = [tuple(cells[c] for c in keep) for cells in table]
-    header = [HEADER[c] for c in keep]
-    right = [c in RIGHT for c in keep]
-    drawn = _rich_table(header, table, right) or _plain_table(header, table, right)
-
-    def page(body: str) -> str:
-        return "\n".join([title, "", *_beside(summary), "", body if table else "No step was made.", *([""] if notes else []), *notes])
-
+    lines, notes = _lines(report), [f"! {warning}" for warning in report.warnings]
+    if len(lines) < len(report.outcomes):
+        notes.insert(0, "Lines for several steps give the sum of their block-rows and ms.")
+    body = _table([line.cells() for line in lines]) if lines else ["No step was made."]
+    text = "\n".join([_title(report), "", *_beside(_summary(report)), "", *body, *([""] if notes else []), *notes])
     try:
-        page(drawn).encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
-        return page(_plain_table(header, table, right)).translate(ASCII)
-    return page(drawn)
+        return text.translate(ASCII)
+    return text
 
 
 def _title(report: Facts) -> str:
@@ -144,13 +138,6 @@ def _lines(report: Facts) -> list[_Line]:
     return lines
 
 
-def _notes(report: Facts) -> list[str]:
-    notes = []
-    if len(_lines(report)) < len(report.outcomes):
-        notes.append("Lines for several steps give the sum of their block-rows and ms.")
-    return notes + [f"! {warning}" for warning in report.warnings]
-
-
 def _kind(outcome: Outcome) -> str:
     if outcome.kind is Kind.MIXED:
         return "partly computed" if outcome.accept is None or all(outcome.accept) else "rejected"
@@ -196,31 +183,18 @@ def _beside(facts: Sequence[tuple[str, str]]) -> list[str]:
     return [f"  {name:<{wide}}  {fact}" for name, fact in facts]
 
 
-def _rich_table(header: Sequence[str], table: Sequence[Sequence[str]], right: Sequence[bool]) -> str | None:
-    """Draw the table with rich; None where it is not installed."""
-    try:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-    except ImportError:
-        return None
-    drawing = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), collapse_padding=True, pad_edge=False)
-    for name, r in zip(header, right, strict=True):
-        wraps = name == "reason"
-        drawing.add_column(name, justify="right" if r else "left", no_wrap=not wraps, overflow="fold" if wraps else "ellipsis", min_width=16 if wraps else None)
-    for cells in table:
-        drawing.add_row(*map(Text, cells))
-    page = StringIO()
-    # Text that may end up in a log or a file carries no colour codes, whatever the environment says about
-    # terminals.
-    console = Console(file=page, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
-    console.print(drawing)
-    return "\n".join(line.rstrip() for line in page.getvalue().strip("\n").splitlines())
-
-
-def _plain_table(header: Sequence[str], table: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    rows = [header, *table]
-    widths = [max(len(cells[c]) for cells in rows) for c in range(len(header))]
-    lines = ["  ".join(f"{cell:>{w}}" if r else f"{cell:<{w}}" for cell, w, r in zip(cells, widths, right, strict=True)).rstrip() for cells in rows]
-    return "\n".join([lines[0], "-" * min(WIDTH, max(map(len, lines))), *lines[1:]])
+def _table(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Draw the columns in which a line has something to say; the last is wrapped to what the others leave."""
+    columns = [column for column in zip(HEADER, *lines, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    between = 2 * (len(widths) - 1)
+    widths[-1] = min(widths[-1], max(16, WIDTH - between - sum(widths[:-1])))
+    signs = [">" if column[0] in RIGHT else "<" for column in columns]
+    for number, cells in enumerate(zip(*columns, strict=True)):
+        *others, last = cells
+        for part in textwrap.wrap(last, widths[-1], break_on_hyphens=False) or [""]:
+            padded = (f"{cell:{sign}{w}}" for cell, sign, w in zip((*others, part), signs, widths, strict=True))
+            yield "  ".join(padded).rstrip()
+            others = [""] * len(others)
+        if number == 0:
+            yield "─" * (sum(widths) + between)
