@@ -1,4 +1,4 @@
-"""Columns: each says its heading, its value and how that is written, for tables in the terminal and on pages."""
+"""Columns of tables in the terminal and on pages: heading, value, and how it is written."""
 
 from __future__ import annotations
 

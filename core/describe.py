@@ -1,6 +1,4 @@
-"""What the command line says about an installed plugin: its role, its options, and what their docstrings
-mean.
-"""
+"""What the command line says about an installed plugin: its role, its options, and what they mean."""
 
 from __future__ import annotations
 
@@ -31,12 +29,10 @@ def quiet() -> Iterator[None]:
 
 
 def describe_plugins(*, load: bool) -> list[dict[str, str]]:
-    """Return one line of ``foreseer policies`` for each installed plugin. Whatever a plugin does, it must not
-    end the listing.
+    """Return one line of ``foreseer policies`` for each installed plugin, whatever it does.
 
     Args:
-        load: Import each, and say whether that works and what it is; else only what its metadata and its
-            source tell.
+        load: Import each, and say whether that works and what it is; else metadata and source tell.
     """
     found = []
     for group in (POLICIES, OBSERVERS):
@@ -69,7 +65,6 @@ def _line(listing: Listing, *, load: bool, alone: bool) -> dict[str, str]:
 
 
 def _loaded(listing: Listing) -> tuple[str, str]:
-    """Import a plugin: what it is, and its status."""
     with quiet():
         try:
             factory = listing.load()
@@ -83,8 +78,8 @@ def _loaded(listing: Listing) -> tuple[str, str]:
 
 
 def _role(listing: Listing, factory: Callable[..., Any]) -> str:
-    """What the factory builds with its defaults, whose hooks are checked; what its group says where it has an
-    option without a default.
+    """What the factory builds with its defaults; what its group says where it has an option without a
+    default.
     """
     from foreseer.plugins import observer_hooks, policy_hooks  # with torch: not for a listing that loads nothing
 

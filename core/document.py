@@ -44,14 +44,11 @@ class Document:
     indent: int | None = 1
 
     def save(self, path: Path | str, content: Any) -> Path:
-        """Write the file, whole or not at all.
+        """Write the file, whole or not at all, and return ``path``.
 
         Args:
             path: The file. Its folder is made if it is missing.
             content: An attrs value or a mapping, as `plain` takes it.
-
-        Returns:
-            ``path``.
 
         Raises:
             FileError: It cannot be written.
@@ -62,11 +59,7 @@ class Document:
         return write_whole(Path(path), text + "\n")
 
     def load(self, path: Path | str, kind: type[T]) -> T:
-        """Read a file into the attrs class whose value was saved.
-
-        Raises:
-            OptionError: As `read`; or the file has another content than the class.
-        """
+        """Read a file into the attrs class whose value was saved. Raises as `read`, and for another content."""
         content = self.read(path)
         with self.content(path):
             return structured(kind, content)

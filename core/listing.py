@@ -1,8 +1,5 @@
 """Which plugins are installed. Entry points are listed without importing anything; a plugin is imported when
-it is named.
-
-Installing a package therefore changes nobody's numbers, and a broken package hurts nobody who does not name
-it.
+it is named, so that a broken package hurts nobody who does not name it.
 """
 
 from __future__ import annotations
@@ -53,8 +50,7 @@ class Listing:
         distribution: The package that brings it, as pip knows it.
         version: That package's version.
         target: ``"module:attribute"``.
-        kind: ``"policy"``, ``"observer"``, ``"preset"``, ``"command"`` or ``"workload"``: the group that
-            lists it.
+        kind: ``"policy"``, ``"observer"``, ``"preset"``, ``"command"`` or ``"workload"``.
         contract: The version of the contract that its package was built for; empty where it does not say.
     """
 
@@ -67,9 +63,7 @@ class Listing:
     _entry: EntryPoint = attrs.field(repr=False, eq=False)
 
     def load(self) -> Callable[..., Any]:
-        """Import the plugin's factory. Raises `PluginError`, naming the package, whatever went wrong inside
-        it, or where it is for another contract.
-        """
+        """Import the plugin's factory. Raises `PluginError`, naming the package, whatever goes wrong."""
         whose = f"{self.kind} {self.name!r} of {self.distribution} {self.version}"
         if self.contract and (reason := why_incompatible(self.contract)):
             raise PluginError(f"{whose} cannot run: {reason}")
@@ -90,8 +84,8 @@ class Listing:
         return factory  # type: ignore[no-any-return]
 
     def summary(self) -> str:
-        """First line of the factory's docstring, read from its source; the package's own summary where there
-        is none. Imports nothing.
+        """First line of the factory's docstring, read from its source, or the package's summary. Imports
+        nothing.
         """
         line = first_paragraph(docstring_of(self.target))
         if line or self._entry.dist is None:
@@ -102,8 +96,7 @@ class Listing:
 def list_plugins(group: str = POLICIES) -> list[Listing]:
     """List the installed plugins of a group, by name. Imports none of them.
 
-    With ``FORESEER_NO_PLUGINS=1`` in the environment only foreseer's own are listed, for tests that must not
-    depend on what is installed.
+    With ``FORESEER_NO_PLUGINS=1`` in the environment only foreseer's own are listed.
     """
     own_only = os.environ.get("FORESEER_NO_PLUGINS", "") not in ("", "0")
     found = []

@@ -36,9 +36,7 @@ def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
 
 
 def check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that the factory does not take, and the lack of one that it needs. Raises `OptionError`,
-    with the nearest name.
-    """
+    """Refuse options that the factory does not take, and the lack of one that it needs, by `OptionError`."""
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     known = {p.name: p for p in signature_of(factory).parameters.values() if p.kind not in variable}
     for option in options:
@@ -111,11 +109,8 @@ class PolicySpec:
             return ()
 
     def elsewhere(self, other: Signature | Run) -> str:
-        """Hold a run against what the preset was tuned on: a sentence for the report, empty where nothing
-        differs or nothing was tuned.
-
-        Raises:
-            OptionError: Something differs and ``any_model`` was not asked for; the message says what.
+        """Hold a run against what the preset was tuned on, as `foreseer.presets.Preset.check`; empty without
+        one.
         """
         return "" if self.preset is None else self.preset.check(other, any_model=self.any_model)
 
@@ -183,9 +178,6 @@ def _named(name: str, options: Mapping[str, Any]) -> PolicySpec:
 
 
 def _tuned(preset: Preset, options: Mapping[str, Any]) -> PolicySpec:
-    """Return a preset's policy. One that has options of its own for use elsewhere, as ``planned`` does, is
-    given them.
-    """
     any_model = options.get("any_model", False)
     if others := [option for option in options if option != "any_model"]:
         raise OptionError(f"preset {preset.name!r} brings its options, and {', '.join(others)} was given too; write the policy itself: {preset.policy}")
@@ -202,7 +194,6 @@ def _tuned(preset: Preset, options: Mapping[str, Any]) -> PolicySpec:
 
 
 def _name_of(factory: Callable[..., Any]) -> str:
-    """What a factory is called in tables."""
     inner = getattr(factory, "func", None)  # of a functools.partial
     return getattr(factory, "__name__", "") or getattr(inner, "__name__", "") or type(factory).__name__
 
@@ -231,16 +222,14 @@ def parse_plugin(text: str) -> PolicySpec:
 
 
 def group_of(name: str) -> str:
-    """The entry-point group in which a name is to be looked for: that of the observers where only they have
-    it.
-    """
+    """The entry-point group that a name is looked for in: that of the observers where only they have it."""
     known = {group: {alias for p in list_plugins(group) for alias in (p.name, f"{p.distribution}:{p.name}")} for group in (POLICIES, OBSERVERS)}
     return OBSERVERS if name in known[OBSERVERS] - known[POLICIES] else POLICIES
 
 
 def build_observers(observers: Sequence[object]) -> tuple[object, ...]:
-    """Build the observers that are named, and hand on those that are there:
-    ``("csvtrace:path=trace.csv", MyObserver())``.
+    """Build the observers that are named, and hand on those that are there: ``("csvtrace:path=trace.csv",
+    MyObserver())``.
 
     Raises:
         PluginError, OptionError: A name or an option is wrong, as for a policy.
