@@ -59,8 +59,8 @@ def common_quality(row: list[LaneResult], together: list[LaneResult]) -> float |
 def at_quality(results: Results, lanes: list[LaneResult], quality: float) -> tuple[float, float, float]:
     """Block-rows, speed-up and worst PSNR of a sweep at a mean PSNR.
 
-    Interpolated between that lane below and that above between which it is cheapest, and not the nearest: a
-    threshold that costs more and gains next to nothing would stand in the way of a cheaper one.
+    Interpolated between the lanes between which it is cheapest, and not the nearest: a threshold that costs
+    more and gains next to nothing would stand in the way of a cheaper one.
     """
     known = {line.lane.key: line.speedup for line in lines_of(results, lanes[0].batch)}
     psnr = ((lane, mean_of(lane, "psnr"), worst_of(lane, "psnr")) for lane in lanes)

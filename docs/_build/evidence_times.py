@@ -65,20 +65,11 @@ def gpu_section(results: Path) -> Iterator[str]:
     rows = []
     for lane in (lane for lane in [*first["lanes"], *second.get("lanes", [])] if not lane["skipped"]):
         work, was = lane["device_work"]["forecast"], before.get((lane["model"], lane["policy"]))
-        rows.append(
-            [
-                lane["model"],
-                f"`{lane['policy']}`",
-                lane["steps_computed"],
-                f"{lane['speedup']:.2f}x",
-                f"{100 * lane['of_promised']:.0f} %",
-                f"{1e3 * lane['seconds_per_full_step']:.1f}",
-                f"{1e3 * lane['seconds_per_forecast_step']:.2f}",
-                f"{lane['forecast_over_floor']:.1f}x",
-                f"{work['kernels']:.0f}, {work['waits']:.0f}",
-                f"{1e3 * was['seconds_per_forecast_step']:.2f}" if was else "",
-            ]
-        )
+        full, forecast = 1e3 * lane["seconds_per_full_step"], 1e3 * lane["seconds_per_forecast_step"]
+        cells = [lane["model"], f"`{lane['policy']}`", lane["steps_computed"], f"{lane['speedup']:.2f}x"]
+        cells += [f"{100 * lane['of_promised']:.0f} %", f"{full:.1f}", f"{forecast:.2f}"]
+        cells += [f"{lane['forecast_over_floor']:.1f}x", f"{work['kernels']:.0f}, {work['waits']:.0f}"]
+        rows.append([*cells, f"{1e3 * was['seconds_per_forecast_step']:.2f}" if was else ""])
     yield table(
         "model | policy | computed: | speed-up: | of what block-rows promise: | full step, ms: | forecast "
         "step, ms: | "

@@ -137,12 +137,5 @@ def source(path: str) -> str:
 
 
 WRITERS: dict[str, Callable[[str], str]] = {
-    "options": options,
-    "citation": citation,
-    "output": output,
-    "help": command_help,
-    "checks": checks,
-    "picture": pictures.draw,
-    "include": include,
-    "source": source,
-}
+    each.__name__: each for each in (options, citation, output, checks, include, source)
+} | {"help": command_help, "picture": pictures.draw}
