@@ -1,6 +1,4 @@
-"""A small classifier of 8x8 digits: the judge of what the bundled DiT draws. Its penultimate layer is the
-space of the Frechet distance.
-"""
+"""A small classifier of 8x8 digits: the judge of what the bundled DiT draws."""
 
 from __future__ import annotations
 
@@ -16,12 +14,7 @@ CONFIG: dict[str, Any] = {"width": 32, "feature_size": 64}
 
 
 class DigitClassifier(nn.Module):
-    """Three convolutions and two linear layers.
-
-    Args:
-        width: Channels of the first convolution; the other two have twice as many.
-        feature_size: Size D of the penultimate layer.
-    """
+    """Three convolutions and two linear layers, of which the first has ``feature_size``, D, outputs."""
 
     def __init__(self, *, width: int = CONFIG["width"], feature_size: int = CONFIG["feature_size"]) -> None:
         super().__init__()
@@ -40,10 +33,8 @@ class DigitClassifier(nn.Module):
         self.head = nn.Linear(feature_size, 10)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the ``(B, D)`` penultimate layer for ``(B, 1, 8, 8)`` float images in [-1, 1].
-
-        Raises:
-            OptionError: If the images have another shape.
+        """Return the ``(B, D)`` penultimate layer for ``(B, 1, 8, 8)`` float images in [-1, 1], else raise
+        `OptionError`.
         """
         if images.ndim != 4 or images.shape[1:] != (1, 8, 8):
             raise OptionError(f"images has shape {tuple(images.shape)}; the classifier takes (B, 1, 8, 8) in [-1, 1]; resize or reshape them first")

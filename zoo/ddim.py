@@ -1,8 +1,8 @@
 """DDIM with guidance by concatenation, as in the papers' DiT experiments: a user's own loop, short enough to
 be checked.
 
-diffusers' `DDIMScheduler` steps from t to t - 1000 // T whatever its timesteps are; with timesteps spread
-over the whole range, as here, that is not the next timestep. This sampler steps to the next timestep.
+diffusers' `DDIMScheduler` steps from t to t - 1000 // T whatever its timesteps are. This sampler steps to the
+next timestep.
 """
 
 from __future__ import annotations

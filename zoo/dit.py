@@ -1,9 +1,8 @@
 """The bundled class-conditional DiT on handwritten digits, in diffusers' own class.
 
-The adaLN projection matrix and the conditioning embedder are shared by all blocks (PixArt-alpha, arXiv
-2310.00426, shares them too), each block keeps a bias of its own. The file holds them once and they are copied
-out on loading, so the loaded model is an ordinary `DiTTransformer2DModel` in which no two modules share a
-tensor. That is what lets 12 blocks of width 160 fit in 8 MB of float16.
+All blocks share the adaLN matrix and the conditioning embedder (as in PixArt-alpha, arXiv 2310.00426); each
+keeps a bias of its own. The file holds them once; they are copied out on loading, so that no two modules of
+the loaded model share a tensor. That is what lets 12 blocks of width 160 fit in 8 MB of float16.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""How good samples of digits are: accuracy, and the Frechet distance to the data, in the eyes of the bundled
-classifier.
-"""
+"""How good samples of digits are in the eyes of the bundled classifier."""
 
 from __future__ import annotations
 
@@ -23,9 +21,7 @@ FRECHET_NOTE = (
 """To be shown wherever the number is shown."""
 
 FRECHET_MINIMUM_SAMPLES = 256
-"""With fewer samples the Frechet distance says more about their number than about their quality: four times
-the 64 features. See `frechet_distance`.
-"""
+"""Four times the 64 features: with fewer samples the distance says more about their number than of them."""
 
 
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
@@ -36,15 +32,12 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     X^T X of the centred features, the last trace is the nuclear norm of X_a X_b^T: no matrix root is taken,
     so that covariances without full rank do no harm.
 
-    The estimate is too high with few samples, strongly so when there are fewer than features: compare only
-    distances that were measured with the same number of samples, and with `FRECHET_MINIMUM_SAMPLES` at least.
+    The estimate is too high with few samples: compare only distances of as many samples, and of
+    `FRECHET_MINIMUM_SAMPLES` at least.
 
     Args:
         features_a: ``(N, D)``, N >= 2, of any float dtype, on any device.
         features_b: ``(M, D)``, M >= 2.
-
-    Returns:
-        The distance, >= 0, in squared units of the features.
 
     Raises:
         OptionError: If the shapes do not fit, there are fewer than two rows, or a feature is not finite.
@@ -66,15 +59,9 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Return the share of rows whose largest logit is that of the label. A row with a logit that is not
-    finite is wrong.
-
-    Args:
-        logits: ``(B, classes)``, B >= 1.
-        labels: ``(B,)`` integers.
-
-    Raises:
-        OptionError: If the shapes do not fit or there is no row.
+    """Return the share of ``(B, classes)`` logits, B >= 1, whose largest is that of the ``(B,)`` labels. A
+    row with a logit that is not finite is wrong. Raises `OptionError` where the shapes do not fit or there is
+    no row.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
         raise OptionError(f"logits has shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; write (B, classes) and (B,) with B at least 1")
@@ -83,15 +70,11 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 
 
 class DigitJudge:
-    """Judges samples of digits with a classifier: accuracy, and the Frechet distance of its features to those
-    of reference images.
-
-    Samples are clipped to [-1, 1] first, as they would be to be looked at.
+    """Judges samples of digits, clipped to [-1, 1]: accuracy, and the features of the Frechet distance.
 
     Args:
         classifier: The judge's eyes; None loads the one that ships with foreseer.
-        reference: ``(M, 1, 8, 8)`` images in [-1, 1] to measure the distance to; None takes all 1,797 digits,
-            held out ones included.
+        reference: ``(M, 1, 8, 8)`` images in [-1, 1] to measure the distance to; None takes all 1,797 digits.
     """
 
     note = FRECHET_NOTE

@@ -50,11 +50,6 @@ def load(
 ) -> Model:
     """Build a model from the configuration that `save` wrote, and fill it: on the CPU, in eval mode.
 
-    Args:
-        build: Makes a model of a configuration.
-        folder: Where `save` wrote.
-        stored_as: As for `save`.
-
     Raises:
         FileNotFoundError: If there is no configuration, or there are no weights.
     """

@@ -56,12 +56,9 @@ def write(name: str, folder: Path, figures: Mapping[str, Any], **more: Any) -> N
 
 
 def read_log(path: Path) -> NDArray[np.float64]:
-    """Return ``(4, lines)``: step, training loss, held-out loss and seconds of a training log.
-
-    Where a step occurs twice, since a run was resumed before it, the later line counts.
-
-    Raises:
-        OptionError: If there is no log, or it has no lines.
+    """Return ``(4, lines)`` of a training log: step, training loss, held-out loss and seconds. Where a step
+    occurs twice, since a run was resumed before it, the later line counts. Raises `OptionError` if there is
+    none.
     """
     if not path.exists():
         raise OptionError(f"{path} does not exist; copy {path.name} from the folder the recipe wrote to")
@@ -83,15 +80,9 @@ def told(log: Path) -> str:
 def draw(pipe: Any, sampling: Sampling, **call: Any) -> Tensor:
     """Draw ``(10, per_class, ...)`` samples in [-1, 1] with a pipeline; the same noise for every guidance."""
     generator = torch.Generator().manual_seed(sampling.seed)
-    call = {
-        "guidance_scale": sampling.guidance,
-        "generator": generator,
-        "output_type": "pt",
-        "return_dict": False,
-        **call,
-    }
     # one of each class a call, so that the noise does not depend on how many calls there are
-    call |= {"prompt": list(DIGITS), "num_inference_steps": sampling.steps}
+    call |= {"prompt": list(DIGITS), "num_inference_steps": sampling.steps, "generator": generator}
+    call |= {"guidance_scale": sampling.guidance, "output_type": "pt", "return_dict": False}
     return torch.stack([pipe(**call)[0] for _ in range(sampling.per_class)], 1) * 2 - 1
 
 
@@ -104,9 +95,8 @@ def nearest(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 def memorisation(samples: Tensor, train: Tensor, held: Tensor) -> dict[str, float]:
     """Measure whether ``(N, 1, 8, 8)`` samples are copies of training images.
 
-    ``train_share`` is the share of samples whose nearest digit, among the training and the held-out ones, is
-    a training image. Of images that have nothing to do with the split it is about ``len(train) / (len(train)
-    + len(held))``; of copies it is 1.
+    ``train_share`` is the share of samples whose nearest digit is a training image: of images that have
+    nothing to do with the split about ``len(train) / (len(train) + len(held))``; of copies 1.
     """
     of_samples, of_held = nearest(samples, train)[0], nearest(held, train)[0]
     tenth, expected = of_held.quantile(0.1), len(train) / (len(train) + len(held))

@@ -21,8 +21,7 @@ from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
 from foreseer.zoo.digits import load_digits
 from foreseer.zoo.judge import DigitJudge, frechet_distance
 from foreseer.zoo.recipes.card import Sampling, memorisation, nearest, parameters, told, weakest
-from foreseer.zoo.recipes.fitting import Settings, fit, zero
-from foreseer.zoo.recipes.flow import without_some
+from foreseer.zoo.recipes.fitting import Settings, fit, without_some, zero
 from foreseer.zoo.recipes.sheets import Block, draw_curves, draw_sheet
 from foreseer.zoo.storing import load, save
 

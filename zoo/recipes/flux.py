@@ -22,8 +22,7 @@ from foreseer.zoo.digits import load_digits
 from foreseer.zoo.flux import CONFIG, SIDE, FluxDigits, pipeline, shrink, upscale
 from foreseer.zoo.judge import DigitJudge, frechet_distance
 from foreseer.zoo.recipes.card import Sampling, draw, memorisation, parameters, told, weakest
-from foreseer.zoo.recipes.fitting import Settings, fit, zero
-from foreseer.zoo.recipes.flow import noised, without_some
+from foreseer.zoo.recipes.fitting import Settings, fit, noised, without_some, zero
 from foreseer.zoo.recipes.sheets import Block, draw_curves, draw_sheet
 from foreseer.zoo.standins import DIGITS, NO_DIGIT
 from foreseer.zoo.storing import load, save
