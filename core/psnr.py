@@ -93,11 +93,6 @@ class Likeness:
     same: int
     broken: int
 
-    @property
-    def identical(self) -> bool:
-        """Whether every sample is that of full computation."""
-        return self.same == self.samples
-
 
 def likeness_of(psnrs: Sequence[float] | Array) -> Likeness:
     """Return what the PSNRs of one or more samples, as `psnr` gives them, come to."""

@@ -6,15 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["HELD_OUT", "SOURCE", "load_digits"]
+__all__ = ["HELD_OUT", "load_digits"]
 
 HELD_OUT = 297
 """Images that no recipe trains on: the reference for memorisation and the Frechet distance of real data."""
-
-SOURCE = """Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, 1998, UCI Machine Learning Repository
-(https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits), its test part of 1,797 images, as it comes inside scikit-learn.
-Licence of the data: CC BY 4.0."""
-"""Where the images come from, for the cards."""
 
 
 def load_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:

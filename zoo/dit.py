@@ -34,10 +34,9 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def alphas_cumprod(*, num_train_timesteps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> Tensor:
-    """Return the cumulative product of 1 - beta of the linear schedule, ``(num_train_timesteps,)`` float64."""
-    betas = torch.linspace(beta_start, beta_end, num_train_timesteps, dtype=torch.float64)
-    return torch.cumprod(1.0 - betas, dim=0)
+def alphas_cumprod() -> Tensor:
+    """Return the cumulative product of 1 - beta of the linear schedule of training, ``(1000,)`` float64."""
+    return torch.cumprod(1.0 - torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), dim=0)
 
 
 def build(config: dict[str, Any] | None = None) -> DiTTransformer2DModel:

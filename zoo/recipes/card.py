@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foreseer.errors import OptionError
-from foreseer.zoo.digits import SOURCE, load_digits
+from foreseer.zoo.digits import load_digits
 from foreseer.zoo.judge import FRECHET_NOTE
 from foreseer.zoo.standins import DIGITS
 
@@ -49,7 +49,7 @@ def write(name: str, folder: Path, figures: Mapping[str, Any], **more: Any) -> N
     loader = FileSystemLoader(Path(__file__).with_name("cards"))
     made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     train, held = map(len, load_digits()[::2])
-    known: dict[str, Any] = {"train_images": train, "held_out_images": held, "source": SOURCE}
+    known: dict[str, Any] = {"train_images": train, "held_out_images": held}
     known |= {"frechet_note": FRECHET_NOTE, "bytes": (folder / "weights.safetensors").stat().st_size}
     text = made.get_template(f"{name}.md").render({"nearest": None, **known, **figures, **more})
     (folder / "card.md").write_text(text)

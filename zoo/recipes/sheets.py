@@ -58,14 +58,12 @@ class Block:
     below: str = ""
 
 
-def draw_sheet(blocks: Sequence[Block], path: Path, *, cell: float = 0.46, left: float = 1.1) -> None:
-    """Draw blocks of equally many columns from the top down; ``cell`` and ``left``, the room for labels, in
-    inches.
-    """
+def draw_sheet(blocks: Sequence[Block], path: Path, *, left: float = 1.1) -> None:
+    """Draw blocks of equally many columns from the top down; ``left`` is the room for labels, in inches."""
     import matplotlib.style
     from matplotlib.figure import Figure
 
-    columns = blocks[0].pictures.shape[1]
+    cell, columns = 0.46, blocks[0].pictures.shape[1]
     above = [0.3 if block.columns else 0.12 for block in blocks]
     under = [0.25 if block.below else 0.08 for block in blocks]
     width = left + columns * cell + 0.08
