@@ -103,9 +103,7 @@ def needs(what: str, extra: str) -> Iterator[None]:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on stderr while something long runs. Yields who is told what begins, how much is done and
-    will be.
-    """
+    """Show a bar on stderr. Yields who is told what begins, how much is done, and how much there will be."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))

@@ -78,9 +78,7 @@ def _loaded(listing: Listing) -> tuple[str, str]:
 
 
 def _role(listing: Listing, factory: Callable[..., Any]) -> str:
-    """What the factory builds with its defaults; what its group says where it has an option without a
-    default.
-    """
+    """What the factory builds with its defaults; what its group says where it has none for an option."""
     from foreseer.plugins import observer_hooks, policy_hooks  # with torch: not for a listing that loads nothing
 
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -84,9 +84,7 @@ class Listing:
         return factory  # type: ignore[no-any-return]
 
     def summary(self) -> str:
-        """First line of the factory's docstring, read from its source, or the package's summary. Imports
-        nothing.
-        """
+        """First line of the factory's docstring, as in its source, or the package's. Imports nothing."""
         line = first_paragraph(docstring_of(self.target))
         if line or self._entry.dist is None:
             return line

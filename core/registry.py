@@ -109,9 +109,7 @@ class PolicySpec:
             return ()
 
     def elsewhere(self, other: Signature | Run) -> str:
-        """Hold a run against what the preset was tuned on, as `foreseer.presets.Preset.check`; empty without
-        one.
-        """
+        """Hold a run against its preset's, as `foreseer.presets.Preset.check`; empty without a preset."""
         return "" if self.preset is None else self.preset.check(other, any_model=self.any_model)
 
     def _build(self) -> tuple[object, ...]:

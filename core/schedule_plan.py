@@ -1,6 +1,4 @@
-"""A planned schedule as a JSON file: which steps to compute, for every number of them, and the predicted
-error.
-"""
+"""A planned schedule as a JSON file: for each number of steps which to compute, and the predicted error."""
 
 from __future__ import annotations
 
@@ -105,9 +103,7 @@ class SchedulePlan:
         return self.signature.num_steps
 
     def budget(self, number: int | None = None) -> Budget:
-        """Return the schedule that computes so many steps; None for the chosen one. Else raises
-        `OptionError`.
-        """
+        """Return the schedule that computes so many steps, else raise `OptionError`; None: the chosen one."""
         number = self.chosen if number is None else number
         if number not in self.budgets:
             known = sorted(self.budgets)

@@ -1,6 +1,4 @@
-"""A schedule that was planned for this model, scheduler and number of steps, or a list; alone or under a
-gate.
-"""
+"""A schedule that was planned for a model, scheduler and number of steps, or a list; alone or gated."""
 
 from __future__ import annotations
 

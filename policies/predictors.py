@@ -19,9 +19,7 @@ from foreseer.types import Drafts, History, Needs, Run, Site, Step, Weights
 __all__ = ["BlockWise", "LinearPredictor", "PredictorLike", "predictor_from"]
 
 PredictorLike = str | Callable[..., Any]
-"""A predictor as an option: the name of an installed one, with options of its own if it needs any
-(``"hicache:scale=0.5"``), or its factory.
-"""
+"""The name of an installed predictor, options included (``"hicache:scale=0.5"``), or its factory."""
 
 
 @attrs.frozen(eq=False)

@@ -37,9 +37,7 @@ def load_dit(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.f
 
 
 def load_classifier(*, device: str | torch.device = "cpu") -> DigitClassifier:
-    """Load the classifier of ``(B, 1, 8, 8)`` digits in [-1, 1], float32, in eval mode. See
-    ``zoo/digits_classifier/card.md``.
-    """
+    """Load the classifier of ``(B, 1, 8, 8)`` digits in [-1, 1], float32, in eval mode."""
     from foreseer.zoo.classifier import DigitClassifier
 
     return load(lambda config: DigitClassifier(**config), ZOO / "digits_classifier").to(device)
@@ -74,9 +72,7 @@ def load_wan(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.f
 
 
 def presets() -> dict[str, Path]:
-    """Return the bundled presets: by name, the file that `foreseer.attach` takes. See
-    ``zoo/presets/README.md``.
-    """
+    """Return the bundled presets: by name, the file. See ``zoo/presets/README.md``."""
     return {path.stem: path for path in sorted((ZOO / "presets").glob("*.json"))}
 
 

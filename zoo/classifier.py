@@ -33,7 +33,7 @@ class DigitClassifier(nn.Module):
         self.head = nn.Linear(feature_size, 10)
 
     def features(self, images: Tensor) -> Tensor:
-        """Return the ``(B, D)`` penultimate layer for ``(B, 1, 8, 8)`` float images in [-1, 1], else raise
+        """Return the ``(B, D)`` penultimate layer for ``(B, 1, 8, 8)`` images in [-1, 1], or an
         `OptionError`.
         """
         if images.ndim != 4 or images.shape[1:] != (1, 8, 8):

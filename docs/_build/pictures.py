@@ -24,9 +24,7 @@ LEFT, PITCH, CELL, LINE = 46, 34, 28, 24
 
 
 class Pass(NamedTuple):
-    """One walk over the blocks: a title, and for each row the kind of each block's cell, and of the probe's
-    if any.
-    """
+    """A walk over the blocks: a title, and for each row the kinds of its blocks' cells, and of the probe's."""
 
     title: str
     rows: dict[int, list[str]]
