@@ -28,17 +28,9 @@ OBSERVERS = "foreseer.observers"
 PRESETS = "foreseer.presets"
 COMMANDS = "foreseer.commands"
 WORKLOADS = "foreseer.workloads"
-KINDS = {
-    POLICIES: "policy",
-    OBSERVERS: "observer",
-    PRESETS: "preset",
-    COMMANDS: "command",
-    WORKLOADS: "workload",
-}
+KINDS = {POLICIES: "policy", OBSERVERS: "observer", PRESETS: "preset", COMMANDS: "command", WORKLOADS: "workload"}
 """The entry-point groups, and what messages call what is in them."""
-
-
-LISTED = {"policy": " (`foreseer policies` lists them)", "observer": " (`foreseer policies` lists them)"}
+LISTED = dict.fromkeys(("policy", "observer"), " (`foreseer policies` lists them)")
 
 
 @attrs.frozen

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from foreseer.signature import Signature
     from foreseer.types import Run
 
-__all__ = ["PolicySpec", "build_observers", "cite", "group_of", "parse_plugin", "parse_policy", "policy", "signature_of"]
+__all__ = ["PolicySpec", "build_observers", "build_plugins", "check_options", "cite", "group_of"]
+__all__ += ["parse_plugin", "parse_policy", "policy", "signature_of"]
 
 LAMBDA = "<lambda>"
 
@@ -47,6 +48,20 @@ def check_options(name: str, factory: Callable[..., Any], options: Mapping[str, 
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:
             raise OptionError(f"policy {name!r} needs the option {option!r}, which has no default; write {name}:{option}=...")
+
+
+def build_plugins(factory: Any, options: Mapping[str, Any], offered: Mapping[str, Any]) -> Sequence[object]:
+    """Return the plugins that a factory builds with options, and with what is offered of those that it takes.
+    Raises `OptionError`, as `check_options`.
+    """
+    known = signature_of(factory).parameters
+    given = {option: value for option, value in offered.items() if option in known} | {**options}
+    check_options(_name_of(factory), factory, given)
+    return _plugins(factory(**given))
+
+
+def _plugins(built: Any) -> tuple[object, ...]:
+    return tuple(built) if isinstance(built, (tuple, list)) else (built,)
 
 
 class _Waiting(deque[tuple[object, ...]]):
@@ -113,8 +128,7 @@ class PolicySpec:
         return "" if self.preset is None else self.preset.check(other, any_model=self.any_model)
 
     def _build(self) -> tuple[object, ...]:
-        built = self.factory(**self.options)
-        return tuple(built) if isinstance(built, (tuple, list)) else (built,)
+        return _plugins(self.factory(**self.options))
 
     def __str__(self) -> str:
         chosen = ",".join(f"{key}={_brief(value)}" for key, value in self.options.items())

@@ -18,7 +18,7 @@ from foreseer.policies.drafting import Target, draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
 from foreseer.policies.timetable import Timetable, read_schedule, timetable_from
 from foreseer.reading import Written, read_options, reads
-from foreseer.registry import check_options, signature_of
+from foreseer.registry import build_plugins
 from foreseer.schedule_plan import SchedulePlan
 from foreseer.spelling import read_spec
 from foreseer.types import Evidence, Needs, Plan, Run, Site, Step, Verdict
@@ -209,13 +209,9 @@ def _other_predictor(plan: SchedulePlan, chosen: PredictorLike, order: int) -> s
 
 def _gate(gate: str, predictor: PredictorLike, order: int, target: Target) -> tuple[Any, tuple[Any, ...]]:
     """Build the gate. Returns the plugin that plans and judges, and the others."""
-    name, factory, given = read_gate(gate).value
-    names = signature_of(factory).parameters
+    _, factory, given = read_gate(gate).value
     offered = {"predictor": predictor, "max_order": order, "last_order": order, "target": target, "warmup_steps": 1, "max_draft_steps": None}
-    options = {key: value for key, value in offered.items() if key in names} | given
-    check_options(name, factory, options)
-    built = factory(**options)
-    plugins = built if isinstance(built, tuple) else (built,)
+    plugins = build_plugins(factory, given, offered)
     judges = [plugin for plugin in plugins if hasattr(plugin, "before_step") and hasattr(plugin, "verify")]
     if len(judges) != 1:
         raise OptionError(f"planned: gate={gate!r} does not judge forecasts; write a policy that does, such as 'cg_taylor:threshold=0.1'")
