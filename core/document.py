@@ -145,17 +145,11 @@ def refuse_other_settings(
     *,
     advice: str = "write another --out, or --restart to begin anew",
 ) -> None:
-    """Refuse to go on with what was begun otherwise.
+    """Refuse to go on with ``what`` was begun with other settings; one that a side lacks is None there.
 
     >>> refuse_other_settings("'out'", {"seed": 0, "steps": 4}, {"seed": 1, "steps": 4}, advice="write 0")
     Traceback (most recent call last):
     foreseer.errors.OptionError: 'out' was begun with other settings: seed was 0, is 1; write 0
-
-    Args:
-        what: What was begun, for the message.
-        was: Its settings.
-        now: Those of today. A setting that one side lacks is None there.
-        advice: What to do, for the message.
 
     Raises:
         OptionError: They differ; the message says in what.

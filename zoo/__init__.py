@@ -12,7 +12,7 @@ from foreseer.zoo.storing import load
 if TYPE_CHECKING:
     from diffusers import DiTTransformer2DModel, FluxPipeline, WanPipeline
 
-    from foreseer.zoo.classifier import DigitClassifier
+    from foreseer.zoo.judge import DigitClassifier
 
 __all__ = ["ZOO", "load_classifier", "load_dit", "load_flux", "load_wan", "presets"]
 
@@ -38,7 +38,7 @@ def load_dit(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.f
 
 def load_classifier(*, device: str | torch.device = "cpu") -> DigitClassifier:
     """Load the classifier of ``(B, 1, 8, 8)`` digits in [-1, 1], float32, in eval mode."""
-    from foreseer.zoo.classifier import DigitClassifier
+    from foreseer.zoo.judge import DigitClassifier
 
     return load(lambda config: DigitClassifier(**config), ZOO / "digits_classifier").to(device)
 

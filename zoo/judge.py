@@ -1,19 +1,18 @@
-"""How good samples of digits are in the eyes of the bundled classifier."""
+"""How good samples of digits are in the eyes of the bundled classifier, which takes 8x8 pixels."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foreseer.errors import OptionError
+from foreseer.zoo.digits import load_digits
 
-if TYPE_CHECKING:
-    from foreseer.zoo.classifier import DigitClassifier
-
-__all__ = ["FRECHET_MINIMUM_SAMPLES", "FRECHET_NOTE", "DigitJudge", "accuracy", "frechet_distance"]
+__all__ = ["CONFIG", "FRECHET_MINIMUM_SAMPLES", "FRECHET_NOTE", "DigitClassifier", "DigitJudge"]
+__all__ += ["accuracy", "frechet_distance"]
 
 FRECHET_NOTE = (
     "Frechet distance in the features of a small digit classifier that ships with foreseer; it is not FID and compares with nothing outside this page."
@@ -60,13 +59,47 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
     """Return the share of ``(B, classes)`` logits, B >= 1, whose largest is that of the ``(B,)`` labels. A
-    row with a logit that is not finite is wrong. Raises `OptionError` where the shapes do not fit or there is
-    no row.
+    row that is not finite is wrong. Raises `OptionError` where the shapes do not fit or there is no row.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
         raise OptionError(f"logits has shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; write (B, classes) and (B,) with B at least 1")
     right = (logits.argmax(1) == labels.to(logits.device)) & torch.isfinite(logits).all(1)
     return float(right.double().mean())
+
+
+CONFIG: dict[str, Any] = {"width": 32, "feature_size": 64}
+
+
+class DigitClassifier(nn.Module):
+    """Three convolutions and two linear layers, of which the first has ``feature_size``, D, outputs."""
+
+    def __init__(self, *, width: int = CONFIG["width"], feature_size: int = CONFIG["feature_size"]) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, 2 * width, 3, padding=1),
+            nn.SiLU(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.SiLU(),
+            nn.Flatten(),
+            nn.Linear(2 * width * 16, feature_size),
+            nn.SiLU(),
+        )
+        self.head = nn.Linear(feature_size, 10)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the ``(B, D)`` penultimate layer for ``(B, 1, 8, 8)`` images in [-1, 1]."""
+        if images.ndim != 4 or images.shape[1:] != (1, 8, 8):
+            raise OptionError(f"images has shape {tuple(images.shape)}; the classifier takes (B, 1, 8, 8) in [-1, 1]; resize or reshape them first")
+        out: Tensor = self.body(images)
+        return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the ``(B, 10)`` logits for ``(B, 1, 8, 8)`` float images in [-1, 1]."""
+        out: Tensor = self.head(self.features(images))
+        return out
 
 
 class DigitJudge:
@@ -81,7 +114,6 @@ class DigitJudge:
 
     def __init__(self, classifier: DigitClassifier | None = None, *, reference: Tensor | None = None) -> None:
         from foreseer.zoo import load_classifier
-        from foreseer.zoo.digits import load_digits
 
         self.classifier = load_classifier() if classifier is None else classifier.eval()
         if reference is None:

@@ -124,7 +124,7 @@ def peers_table(results: Results) -> Iterator[str]:
 
 
 def why_not(results: Results, point: Point) -> str:
-    """Say of a peer's point that none reached what it costs in blocks, and whether one reaches it at that."""
+    """Say what a peer's point that none reached costs in blocks, and whether one reaches it at that."""
     cost, share = results.cost(point.lane), point.steps / results.num_steps
     said = f"`{point.lane.name}` was not reached. It evaluates {cost:.3f} of the block-rows"
     if cost > share + 0.01:

@@ -22,14 +22,7 @@ __all__ = ["Sampling", "draw", "memorisation", "nearest", "read_log", "told", "w
 
 @attrs.frozen(kw_only=True)
 class Sampling:
-    """What a card's samples are drawn with.
-
-    Args:
-        per_class: Samples of each class, at each guidance.
-        steps: Of the sampler.
-        guidance: Scale.
-        seed: Of the noise.
-    """
+    """What a card's samples are drawn with: as many of each class, at each guidance, in so many steps."""
 
     per_class: int
     steps: int

@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foreseer.zoo.classifier import CONFIG, DigitClassifier
 from foreseer.zoo.digits import load_digits
-from foreseer.zoo.judge import accuracy
+from foreseer.zoo.judge import CONFIG, DigitClassifier, accuracy
 from foreseer.zoo.recipes.card import parameters
 from foreseer.zoo.recipes.fitting import Settings, fit
 from foreseer.zoo.storing import load, save
