@@ -28,7 +28,6 @@ __all__ = ["Settings", "takes", "with_settings"]
 
 Settings = functools.partial[Any]
 """Makes the settings from what was typed, ``settings.keywords``, and from what the command adds."""
-
 F = TypeVar("F", bound=Callable[..., None])
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 

@@ -2,19 +2,9 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "AnswerError",
-    "ContractError",
-    "FileError",
-    "ForeseerError",
-    "MissingPackageError",
-    "OptionError",
-    "OverBudgetError",
-    "PluginError",
-    "PolicyConflictError",
-    "UnsupportedModelError",
-    "in_words",
-]
+__all__ = ["AnswerError", "ContractError", "FileError", "ForeseerError", "MissingPackageError"]
+__all__ += ["OptionError", "OverBudgetError", "PluginError", "PolicyConflictError", "UnsupportedModelError"]
+__all__ += ["in_words"]
 
 
 def in_words(error: BaseException) -> str:

@@ -74,8 +74,6 @@ def at_least_float(low: float) -> Range:
 
 fraction = Range(float, 0.0, 1.0)
 """Numbers from 0 to 1."""
-
-
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}
 
 

@@ -17,26 +17,14 @@ from foreseer.errors import OptionError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "BEST_PSNR",
-    "BROKEN_PSNR",
-    "DATA_RANGE",
-    "Likeness",
-    "counted_psnr",
-    "decibels",
-    "likeness_of",
-    "pair_of",
-    "psnr",
-]
+__all__ = ["BEST_PSNR", "BROKEN_PSNR", "DATA_RANGE", "Likeness", "counted_psnr", "decibels", "likeness_of"]
+__all__ += ["pair_of", "psnr"]
 
 Array = NDArray[np.float64]
-
 DATA_RANGE = 2.0
 """Images lie in [-1, 1]."""
-
 BEST_PSNR = 100.0
 """What a sample counts with at most, dB: above it are rounding errors, and infinity has no mean."""
-
 BROKEN_PSNR = 0.0
 """What a sample that is not finite counts with, dB: leaving it out would reward breaking hard samples."""
 

@@ -19,7 +19,6 @@ __all__ = ["report_text"]
 WIDTH = 100
 SCREEN = 40
 """Lines that the table should not exceed: where it would, consecutive steps that went alike share a line."""
-
 MARKS = {"computed": "■", "forecast": "·", "accepted": "✓", "rejected": "✗", "partly computed": "◧"}
 HEADER = ("", "step", "timestep", "outcome", "error", "threshold", "block-rows", "ms", "reason")
 RIGHT = ("step", "timestep", "threshold", "block-rows", "ms")

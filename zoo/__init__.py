@@ -18,7 +18,6 @@ __all__ = ["ZOO", "load_classifier", "load_dit", "load_flux", "load_wan", "prese
 
 ZOO = Path(__file__).parent
 """Where the weights lie."""
-
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 

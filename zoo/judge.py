@@ -18,7 +18,6 @@ FRECHET_NOTE = (
     "Frechet distance in the features of a small digit classifier that ships with foreseer; it is not FID and compares with nothing outside this page."
 )
 """To be shown wherever the number is shown."""
-
 FRECHET_MINIMUM_SAMPLES = 256
 """Four times the 64 features: with fewer samples the distance says more about their number than of them."""
 

@@ -17,10 +17,8 @@ from foreseer.listing import OBSERVERS, POLICIES, list_plugins
 __all__ = ["KINDS", "RESERVED", "Names", "names_for"]
 
 KINDS = ("gate", "predictor", "schedule", "observer")
-
 LONGEST = 40
 """Characters of a name. The templates' lines hold one of this length."""
-
 PATTERN = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 
 RESERVED = frozenset(

@@ -14,7 +14,6 @@ from foreseer.bench.summary import mean_of, sweep_of, worst_of
 Figure = Callable[[LaneResult, str], float]
 HALF_A_STEP = 0.5
 """A policy that decides per sample computes a fraction on average; up to half a step more is let pass."""
-
 ANOTHER_PICTURE = 0.0
 """A mean PSNR that is no better, dB, is of another picture, or of broken samples: to beat it is no merit."""
 
