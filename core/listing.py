@@ -21,7 +21,8 @@ from foreseer.sources import docstring_of, first_paragraph
 from foreseer.versions import GROUP as CONTRACTS
 from foreseer.versions import contracts_stated, why_incompatible
 
-__all__ = ["COMMANDS", "OBSERVERS", "POLICIES", "PRESETS", "WORKLOADS", "Listing", "list_plugins", "load_factory"]
+__all__ = ["COMMANDS", "OBSERVERS", "POLICIES", "PRESETS", "WORKLOADS", "Listing"]
+__all__ += ["list_plugins", "listed_as", "load_factory"]
 
 POLICIES = "foreseer.policies"
 OBSERVERS = "foreseer.observers"
@@ -105,6 +106,12 @@ def list_plugins(group: str = POLICIES) -> list[Listing]:
     return sorted(found, key=lambda listing: (listing.distribution != "foreseer", listing.name, listing.distribution))
 
 
+def listed_as(name: str, group: str) -> list[Listing]:
+    """Return the plugins of a group that a name stands for, with the distribution before it or without."""
+    distribution, _, short = name.rpartition(":")
+    return [p for p in list_plugins(group) if p.name == short and distribution in ("", p.distribution)]
+
+
 def load_factory(name: str, *, group: str = POLICIES) -> Callable[..., Any]:
     """Find and import the factory of that name.
 
@@ -125,15 +132,13 @@ def load_factory(name: str, *, group: str = POLICIES) -> Callable[..., Any]:
 @functools.lru_cache(maxsize=256)
 def _found(name: str, group: str, path: tuple[str, ...], own_only: str) -> Callable[..., Any]:
     distribution, _, short = name.rpartition(":")
-    listings = list_plugins(group)
-    matches = [p for p in listings if p.name == short and distribution in ("", p.distribution)]
-    kind = KINDS[group]
+    matches, kind = listed_as(name, group), KINDS[group]
     if not matches:
-        names = sorted({p.name for p in listings})
+        names = sorted({p.name for p in list_plugins(group)})
         other = next((p for p in list_plugins(POLICIES if group == OBSERVERS else OBSERVERS) if p.name == short), None)
         if other is not None:
             raise PluginError(f"{name!r} is an {other.kind}, not a {kind}" if group == POLICIES else f"{name!r} is a {other.kind}, not an {kind}")
-        if distribution in {p.name for p in listings}:
+        if distribution in names:
             raise OptionError(f"{name!r}: the option {short!r} has no value; write {distribution}:{short}=value")
         close = difflib.get_close_matches(short, names, n=3)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"installed: {', '.join(names) or 'none'}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from foreseer.errors import ForeseerError, OptionError, PluginError
-from foreseer.listing import OBSERVERS, POLICIES, list_plugins, load_factory
+from foreseer.listing import OBSERVERS, POLICIES, listed_as, load_factory
 from foreseer.presets import Preset, find_preset, installed_presets
 from foreseer.reading import read_options
 from foreseer.spelling import read_spec
@@ -235,8 +235,7 @@ def parse_plugin(text: str) -> PolicySpec:
 
 def group_of(name: str) -> str:
     """The entry-point group that a name is looked for in: that of the observers where only they have it."""
-    known = {group: {alias for p in list_plugins(group) for alias in (p.name, f"{p.distribution}:{p.name}")} for group in (POLICIES, OBSERVERS)}
-    return OBSERVERS if name in known[OBSERVERS] - known[POLICIES] else POLICIES
+    return OBSERVERS if listed_as(name, OBSERVERS) and not listed_as(name, POLICIES) else POLICIES
 
 
 def build_observers(observers: Sequence[object]) -> tuple[object, ...]:

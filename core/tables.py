@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from foreseer.facts import Facts
 from foreseer.outcome import Kind, Outcome
+from foreseer.storage import in_bytes
 
 __all__ = ["report_text"]
 
@@ -80,7 +82,8 @@ def report_text(report: Facts) -> str:
     if len(lines) < len(report.outcomes):
         notes.insert(0, "Lines for several steps give the sum of their block-rows and ms.")
     body = _table([line.cells() for line in lines]) if lines else ["No step was made."]
-    text = "\n".join([_title(report), "", *_beside(_summary(report)), "", *body, *([""] if notes else []), *notes])
+    summary = (f"  {name:<10}  {fact}" for name, fact in _summary(report))
+    text = "\n".join([_title(report), "", *summary, "", *body, *([""] if notes else []), *notes])
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
@@ -114,16 +117,16 @@ def _summary(report: Facts) -> list[tuple[str, str]]:
         "forecast": [o.seconds for o in outcomes if not any(o.computed)],
     }
     medians = ", ".join(f"{_milliseconds(float(np.median(s)))} ms {kind}" for kind, s in kinds.items() if s)
-    parts: dict[str, list[int]] = {}
+    parts, sites = Counter[str](), len(report.bytes_held)
     for site, held in report.bytes_held.items():
-        parts.setdefault(site.part, []).append(held)
-    sizes = list(report.bytes_held.values())
-    by_part = ", ".join(f"{part} {_size(sum(b))}" for part, b in parts.items())
+        parts[site.part] += held
+    by_part = ", ".join(f"{part} {in_bytes(held)}" for part, held in parts.items())
+    total = f"{in_bytes(parts.total())} in {sites} site{'s' * (sites != 1)}: {by_part}"
     return [
         ("computed", f"{len(report.full_steps)} of {made} steps in full"),
         ("block-rows", f"{report.block_rows} of {full}{ratio}"),
         ("time", f"{_seconds(sum(report.seconds.tolist()))}" + (f"; median per step: {medians}" if medians else "")),
-        ("held", f"{_size(sum(sizes))} in {len(sizes)} site{'s' * (len(sizes) != 1)}: {by_part}" if sizes else "nothing"),
+        ("held", total if sites else "nothing"),
     ]
 
 
@@ -170,16 +173,6 @@ def _milliseconds(seconds: float) -> str:
 
 def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{_milliseconds(seconds)} ms"
-
-
-def _size(held: int) -> str:
-    power = max(0, min(4, (held.bit_length() - 1) // 10))
-    return f"{held} B" if power == 0 else f"{held / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
-
-
-def _beside(facts: Sequence[tuple[str, str]]) -> list[str]:
-    wide = max(len(name) for name, _ in facts)
-    return [f"  {name:<{wide}}  {fact}" for name, fact in facts]
 
 
 def _table(lines: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -161,7 +161,7 @@ def test_bytes_are_summed_by_part_in_human_units():
     report = attrs.evolve(
         make("none"), bytes_held={foreseer.Site(b, part): held for b in range(12) for part, held in (("attn", 100 * 1024), ("mlp", 3 * 1024**2))}
     )
-    assert "37.2 MiB in 24 sites: attn 1.2 MiB, mlp 36.0 MiB" in report_text(report)
+    assert "39.0 MB in 24 sites: attn 1.2 MB, mlp 37.7 MB" in report_text(report)
     assert "512 B in 1 site: block 512 B" in report_text(attrs.evolve(report, bytes_held={foreseer.Site(0): 512}))
 
 
