@@ -72,7 +72,8 @@ def draw(report: Facts, path: Path) -> Path:
         raise OptionError(f"{path} has no ending to choose the format by; write {path}.pdf, {path}.svg or {path}.png")
 
     steps = max(len(report.outcomes), report.run.num_steps or 1)
-    shown = _errors_known(report)
+    judged = report.judged
+    shown = bool(np.isfinite(report.error[judged]).any() or np.isfinite(report.thresholds[judged]).any())
     width = min(9.5, max(4.8, 1.3 + 0.15 * steps))
     cells_height = min(3.2, max(0.45, 0.2 * report.run.rows))
     errors_height = 1.7 if shown else 0.0
@@ -119,26 +120,14 @@ def _title(report: Facts, characters: int) -> str:
     return "\n".join([*policy, facts])
 
 
-def _errors_known(report: Facts) -> bool:
-    """Whether the lower picture has anything to measure: an error or a threshold of a judged step."""
-    judged = report.judged
-    return bool(np.isfinite(report.error[judged]).any() or np.isfinite(report.thresholds[judged]).any())
-
-
-def _fates(report: Facts) -> NDArray[np.float64]:
-    """``(T, R)`` index into `FATES`."""
-    fates = np.where(report.judged[:, None], float(ACCEPTED), float(UNSEEN)) * np.ones((1, report.run.rows))
-    fates[report.computed] = COMPUTED
-    fates[report.rejected] = REJECTED
-    return fates
-
-
 def _draw_cells(report: Facts, axes: Any, *, point: float, errors: bool) -> dict[str, Any]:
     from matplotlib.colors import ListedColormap
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    groups, rows, fates = report.run.groups, report.run.rows, _fates(report)
+    groups, rows = report.run.groups, report.run.rows
+    fates = np.where(report.judged[:, None], float(ACCEPTED), float(UNSEEN)) * np.ones((1, rows))
+    fates[report.computed], fates[report.rejected] = COMPUTED, REJECTED
     samples = list(dict.fromkeys(groups))
     grouped = len(samples) < rows
     edges, bands, middles = [0.0], list[Any](), []  # a band is the fates of a row, or the gap between samples

@@ -70,12 +70,9 @@ def gpu_section(results: Path) -> Iterator[str]:
         cells += [f"{100 * lane['of_promised']:.0f} %", f"{full:.1f}", f"{forecast:.2f}"]
         cells += [f"{lane['forecast_over_floor']:.1f}x", f"{work['kernels']:.0f}, {work['waits']:.0f}"]
         rows.append([*cells, f"{1e3 * was['seconds_per_forecast_step']:.2f}" if was else ""])
-    yield table(
-        "model | policy | computed: | speed-up: | of what block-rows promise: | full step, ms: | forecast "
-        "step, ms: | "
-        "over its bandwidth floor: | kernels, waits of a forecast step: | forecast step before, ms:",
-        rows,
-    )
+    titles = "model | policy | computed: | speed-up: | of what block-rows promise: | full step, ms: | forecast"
+    titles += " step, ms: | over its bandwidth floor: | kernels, waits of a forecast step: | forecast step"
+    yield table(f"{titles} before, ms:", rows)
     yield (
         "Before, a weighted sum was a loop of multiply-adds in float32, and small tables were copied from "
         "pageable memory, which waits for the device. On flux-dev's features the loop took 10 to 12 times "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from foreseer.errors import OptionError
 from foreseer.zoo.digits import load_digits
-from foreseer.zoo.judge import FRECHET_NOTE
+from foreseer.zoo.judge import FRECHET_NOTE, DigitJudge
 from foreseer.zoo.standins import DIGITS
 
 __all__ = ["Sampling", "draw", "memorisation", "nearest", "read_log", "told", "weakest", "write"]
@@ -107,8 +107,9 @@ def memorisation(samples: Tensor, train: Tensor, held: Tensor) -> dict[str, floa
     }
 
 
-def weakest(accuracy: list[float]) -> str:
-    """Say which classes the classifier reads worst, of its accuracy by class."""
+def weakest(judge: DigitJudge, samples: Tensor) -> str:
+    """Say which classes of ``(10, per_class, 1, 8, 8)`` samples the classifier reads worst."""
+    accuracy = [judge.accuracy(own, torch.full((len(own),), digit)) for digit, own in enumerate(samples)]
     worst = min(accuracy)
     if worst == 1:
         return "so it is in every class"

@@ -130,7 +130,6 @@ def card(folder: Path, sampling: Sampling) -> dict[str, Any]:
     flat = {scale: shrink(samples.flatten(0, 1)) for scale, samples in found.items()}
     main = flat[sampling.guidance]
     by_class = main.view(len(DIGITS), sampling.per_class, *main.shape[1:])
-    right = [judge.accuracy(own, torch.full((len(own),), digit)) for digit, own in enumerate(by_class)]
     logs = [folder / "teacher_log.csv", folder / "training_log.csv"]
     titles = ("teacher: flow matching", "student: guidance")
     draw_curves(dict(zip(titles, logs, strict=True)), folder / "curve.png")
@@ -149,7 +148,7 @@ def card(folder: Path, sampling: Sampling) -> dict[str, Any]:
         "tokens": (tokens := (SIDE // 2) ** 2),
         "shift": math.exp(calculate_shift(tokens, *(model.config["scheduler"][name] for name in SHIFTS))),
         "samples": len(main),
-        "weakest": weakest(right),
+        "weakest": weakest(judge, by_class),
         "guidance": {s: judged(flat[s], sampling.labels) | {"spread": spread(found[s])} for s in scales},
         "held_out": judged(shrink(upscale(held)), held_labels),
         "nearest": memorisation(main, train, held),
