@@ -1,11 +1,13 @@
 """Feature forecasting for diffusion transformers, with policies as plugins.
 
-import foreseer
+In a sampling loop of your own:
 
-with foreseer.attach(model, "speca:threshold=0.1") as attached:
-with attached.run(timesteps=timesteps):
-...  # your own sampling loop
-print(attached.report)
+    import foreseer
+
+    with foreseer.attach(model, "speca:threshold=0.1") as attached:
+        with attached.run(timesteps=timesteps):
+            ...
+    print(attached.report)
 """
 
 if __name__ != "foreseer":  # the folder is called core: `import core` from a checkout would make a second, broken copy

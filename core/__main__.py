@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from foreseer import __version__
 from foreseer.command_options import with_settings
 from foreseer.console import Frame, Several
-from foreseer.listing import COMMANDS, Listing, list_plugins, load_factory
+from foreseer.listing import COMMANDS, Listing, list_plugins, listed_as, load_factory
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 
@@ -36,8 +36,7 @@ class Installed(Frame):
 
     def get_command(self, ctx: Any, name: str) -> Any:
         """Import one; None where there is none of that name. Raises `PluginError`, as for a policy."""
-        known = _installed()
-        if name not in {short for listing in known.values() for short in (listing.name, f"{listing.distribution}:{listing.name}")}:
+        if not listed_as(name, COMMANDS):
             return None
         found: Any = load_factory(name, group=COMMANDS)
         if not isinstance(found, typer.Typer):

@@ -1,4 +1,4 @@
-"""Columns: each says its heading, its value and how that is written, for tables in the terminal and on pages."""
+"""Columns of tables in the terminal and on pages: heading, value, and how it is written."""
 
 from __future__ import annotations
 
@@ -57,15 +57,8 @@ def listed(
     faint: Callable[[Line], bool] = lambda line: False,
     name_width: int | None = None,
 ) -> Table:
-    """Return a table for the terminal; every text is shown as it is.
-
-    Args:
-        heading: Of the names.
-        columns: The others.
-        lines: What is listed.
-        name: A line's name.
-        faint: Which lines are dim.
-        name_width: Characters that the names get at the least.
+    """Return a table for the terminal, headed ``heading`` over the lines' names, at least ``name_width``
+    characters wide; ``faint`` lines are dim. Every text is shown as it is.
     """
     from rich.text import Text
 

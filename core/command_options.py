@@ -28,7 +28,6 @@ __all__ = ["Settings", "takes", "with_settings"]
 
 Settings = functools.partial[Any]
 """Makes the settings from what was typed, ``settings.keywords``, and from what the command adds."""
-
 F = TypeVar("F", bound=Callable[..., None])
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
@@ -109,7 +108,6 @@ def _options(kind: Any, source: _Source) -> list[inspect.Parameter]:
 
 
 def _typed(hint: Any) -> tuple[Any, str | None]:
-    """What typer reads for a field, and how the help writes it; text where the class reads it itself."""
     if typing.get_origin(hint) in (types.UnionType, typing.Union):
         hint = next(member for member in typing.get_args(hint) if member is not type(None))
     if typing.get_origin(hint) is tuple:
@@ -119,7 +117,6 @@ def _typed(hint: Any) -> tuple[Any, str | None]:
 
 
 def _help(meaning: str, default: Any) -> str:
-    """The first sentence, with the default behind it: what None stands for, or the value."""
     first = re.sub(r"[,:]? see `[^`]*`", "", meaning.split(". ")[0].rstrip("."))
     said, _, none = without_marks(first).partition("; None ")
     value = " ".join(map(str, default)) if isinstance(default, tuple) else default

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from foreseer.console import console, table
 from foreseer.describe import describe_plugins, options_of, quiet, read_docstring, reflow, without_marks
-from foreseer.listing import list_plugins, load_factory
+from foreseer.listing import listed_as, load_factory
 from foreseer.registry import cite, group_of
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
@@ -42,8 +42,7 @@ def show(
     group = group_of(name)
     with quiet():
         factory = load_factory(name, group=group)
-    distribution, _, short = name.rpartition(":")
-    listing = next(p for p in list_plugins(group) if p.name == short and distribution in ("", p.distribution))
+    (listing,) = listed_as(name, group)
     text, meanings = read_docstring(inspect.getdoc(factory) or "")
     summary, _, description = text.partition("\n\n")
     summary = " ".join(summary.split())

@@ -69,24 +69,14 @@ def _repeat(option: str, args: list[str]) -> Iterator[str]:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where everything is printed that holds names of users and plugins: text is shown as it is, and never
-    read as markup.
-
-    Args:
-        stderr: Print there, and let the terminal wrap what is long.
-    """
+    """Where everything is printed: text is shown as it is, never as markup. On stderr the terminal wraps it."""
     # A pipe has no width, and rich would take 80 columns for it.
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120
     return Console(stderr=stderr, soft_wrap=stderr, highlight=False, markup=False, emoji=False, width=width)
 
 
 def table(*headings: str, **columns: dict[str, Any]) -> Table:
-    """An empty table.
-
-    Args:
-        *headings: Its columns.
-        **columns: By heading: more arguments of rich's ``add_column``.
-    """
+    """Return an empty table; ``columns`` are, by heading, more arguments of rich's ``add_column``."""
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), collapse_padding=True, pad_edge=False)
     for heading in headings:
         made.add_column(heading, overflow="fold", **columns.get(heading, {}))
@@ -101,12 +91,7 @@ def complain(message: str) -> None:
 
 @contextmanager
 def needs(what: str, extra: str) -> Iterator[None]:
-    """Say what to install where a package is missing, and end with exit status 1.
-
-    Args:
-        what: What needs it, for the message: a command.
-        extra: The extra of foreseer that brings it.
-    """
+    """Say what to install where a package is missing, for whom, and end with exit status 1."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -118,9 +103,7 @@ def needs(what: str, extra: str) -> Iterator[None]:
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on stderr while something long runs. Yields who is told: what begins, how much is done, and
-    how much there will be.
-    """
+    """Show a bar on stderr. Yields who is told what begins, how much is done, and how much there will be."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))

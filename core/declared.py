@@ -1,6 +1,4 @@
-"""What a caller declares of a run: its steps, times and samples, read in whatever form they come, or refused
-by name.
-"""
+"""What a caller declares of a run: its steps, times and samples, in whatever form, or refused by name."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ LABELS = "write whole numbers, one per row, equal for rows of one sample"
 
 
 def refuse_schedule(num_steps: object, timesteps: Sequence[float] | None, sigmas: Sequence[float] | None) -> None:
-    """Refuse a schedule that is none. Raises OptionError where ``num_steps`` is no whole number >= 1, or a
-    time or a noise level is no finite number.
-    """
+    """Refuse a schedule by OptionError: ``num_steps`` is no whole number >= 1, or a time is not finite."""
     if num_steps is not None and (isinstance(num_steps, bool) or not isinstance(num_steps, Integral) or num_steps < 1):
         raise OptionError(f"num_steps={num_steps!r} is out of range; write a whole number >= 1, or None where it is not known")
     for name, values in (("timesteps", timesteps), ("sigmas", sigmas)):
@@ -46,9 +42,7 @@ def refuse_shape(depth: object, rows: object, groups: object, start: object) -> 
 
 
 def floats(values: Any) -> Any:
-    """Numbers as they are given, in whatever sequence or tensor, as a tuple; None and what is none stay for
-    others to refuse.
-    """
+    """Numbers, in whatever sequence or tensor, as a tuple; None and what is none stay for others to refuse."""
     if values is None:
         return None
     listed = values.tolist() if hasattr(values, "tolist") else values

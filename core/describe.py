@@ -1,6 +1,4 @@
-"""What the command line says about an installed plugin: its role, its options, and what their docstrings
-mean.
-"""
+"""What the command line says about an installed plugin: its role, its options, and what they mean."""
 
 from __future__ import annotations
 
@@ -13,14 +11,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from foreseer.errors import PluginError
+from foreseer.errors import PluginError, in_words
 from foreseer.listing import OBSERVERS, POLICIES, Listing, list_plugins
 from foreseer.options import describe_option
-from foreseer.registry import signature_of
+from foreseer.registry import build_plugins, signature_of
 from foreseer.sources import module_exists
 from foreseer.versions import why_incompatible
 
 __all__ = ["describe_plugins", "hints_of", "options_of", "quiet", "read_docstring", "reflow", "without_marks"]
+
+REQUIRED = "required"
+"""What is said instead of a default."""
 
 
 @contextlib.contextmanager
@@ -31,12 +32,10 @@ def quiet() -> Iterator[None]:
 
 
 def describe_plugins(*, load: bool) -> list[dict[str, str]]:
-    """Return one line of ``foreseer policies`` for each installed plugin. Whatever a plugin does, it must not
-    end the listing.
+    """Return one line of ``foreseer policies`` for each installed plugin, whatever it does.
 
     Args:
-        load: Import each, and say whether that works and what it is; else only what its metadata and its
-            source tell.
+        load: Import each, and say whether that works and what it is; else metadata and source tell.
     """
     found = []
     for group in (POLICIES, OBSERVERS):
@@ -69,30 +68,21 @@ def _line(listing: Listing, *, load: bool, alone: bool) -> dict[str, str]:
 
 
 def _loaded(listing: Listing) -> tuple[str, str]:
-    """Import a plugin: what it is, and its status."""
     with quiet():
         try:
-            factory = listing.load()
-        except PluginError as error:
-            cause = error.__cause__
-            return listing.kind, f"broken: {error}" if cause is None else f"broken: {type(cause).__name__}: {cause}"
-        try:
-            return _role(listing, factory), "ok"
+            return _role(listing, listing.load()), "ok"
         except (Exception, SystemExit) as error:
-            return listing.kind, f"broken: {error}" if isinstance(error, PluginError) else f"broken: {type(error).__name__}: {error}"
+            why = (error.__cause__ or error) if isinstance(error, PluginError) else error
+            return listing.kind, f"broken: {why if isinstance(why, PluginError) else in_words(why)}"
 
 
 def _role(listing: Listing, factory: Callable[..., Any]) -> str:
-    """What the factory builds with its defaults, whose hooks are checked; what its group says where it has an
-    option without a default.
-    """
+    """What the factory builds with its defaults; what its group says where it has none for an option."""
     from foreseer.plugins import observer_hooks, policy_hooks  # with torch: not for a listing that loads nothing
 
-    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    if any(p.default is p.empty and p.kind not in kinds for p in signature_of(factory).parameters.values()):
+    if any(option["default"] == REQUIRED for option in options_of(factory, {})):
         return listing.kind
-    built = factory()
-    plugins = built if isinstance(built, (tuple, list)) else (built,)
+    plugins = build_plugins(factory, {}, {})
     if listing.kind == "observer":
         observer_hooks(plugins)
         return "observer"
@@ -109,7 +99,7 @@ def options_of(factory: Callable[..., Any], meanings: dict[str, str]) -> list[di
             continue
         annotation = hints.get(p.name, p.annotation)
         values = describe_option(annotation) or ("" if annotation is p.empty else _type_name(annotation))
-        default = "required" if p.default is p.empty else getattr(p.default, "__name__", None) or repr(p.default)
+        default = REQUIRED if p.default is p.empty else getattr(p.default, "__name__", None) or repr(p.default)
         options.append({"name": p.name, "default": default, "values": values, "meaning": meanings.get(p.name, "")})
     return options
 

@@ -44,14 +44,11 @@ class Document:
     indent: int | None = 1
 
     def save(self, path: Path | str, content: Any) -> Path:
-        """Write the file, whole or not at all.
+        """Write the file, whole or not at all, and return ``path``.
 
         Args:
             path: The file. Its folder is made if it is missing.
             content: An attrs value or a mapping, as `plain` takes it.
-
-        Returns:
-            ``path``.
 
         Raises:
             FileError: It cannot be written.
@@ -62,11 +59,7 @@ class Document:
         return write_whole(Path(path), text + "\n")
 
     def load(self, path: Path | str, kind: type[T]) -> T:
-        """Read a file into the attrs class whose value was saved.
-
-        Raises:
-            OptionError: As `read`; or the file has another content than the class.
-        """
+        """Read a file into the attrs class whose value was saved. Raises as `read`, and for another content."""
         content = self.read(path)
         with self.content(path):
             return structured(kind, content)
@@ -152,17 +145,11 @@ def refuse_other_settings(
     *,
     advice: str = "write another --out, or --restart to begin anew",
 ) -> None:
-    """Refuse to go on with what was begun otherwise.
+    """Refuse to go on with ``what`` was begun with other settings; one that a side lacks is None there.
 
     >>> refuse_other_settings("'out'", {"seed": 0, "steps": 4}, {"seed": 1, "steps": 4}, advice="write 0")
     Traceback (most recent call last):
     foreseer.errors.OptionError: 'out' was begun with other settings: seed was 0, is 1; write 0
-
-    Args:
-        what: What was begun, for the message.
-        was: Its settings.
-        now: Those of today. A setting that one side lacks is None there.
-        advice: What to do, for the message.
 
     Raises:
         OptionError: They differ; the message says in what.

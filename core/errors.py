@@ -2,25 +2,13 @@
 
 from __future__ import annotations
 
-__all__ = [
-    "AnswerError",
-    "ContractError",
-    "FileError",
-    "ForeseerError",
-    "MissingPackageError",
-    "OptionError",
-    "OverBudgetError",
-    "PluginError",
-    "PolicyConflictError",
-    "UnsupportedModelError",
-    "in_words",
-]
+__all__ = ["AnswerError", "ContractError", "FileError", "ForeseerError", "MissingPackageError"]
+__all__ += ["OptionError", "OverBudgetError", "PluginError", "PolicyConflictError", "UnsupportedModelError"]
+__all__ += ["in_words"]
 
 
 def in_words(error: BaseException) -> str:
-    """Name an error and say what it says, as far as it can say anything: somebody's own may raise when it is
-    asked.
-    """
+    """Name an error and say what it says, as far as it can: somebody's own may raise when it is asked."""
     try:
         return f"{type(error).__name__}: {error}"
     except Exception:
@@ -28,9 +16,7 @@ def in_words(error: BaseException) -> str:
 
 
 class ForeseerError(Exception):
-    """The common ancestor: ``except ForeseerError`` catches what this package raises on purpose, and nothing
-    else.
-    """
+    """The common ancestor of what this package raises on purpose, and of nothing else."""
 
 
 class PluginError(ForeseerError):
@@ -42,9 +28,7 @@ class PolicyConflictError(PluginError):
 
 
 class ContractError(ForeseerError):
-    """A plugin or a host returned something that the contract forbids, or a run was driven in a way that it
-    cannot be.
-    """
+    """A plugin or a host returned what the contract forbids, or a run was driven as it cannot be."""
 
 
 class AnswerError(ContractError):
@@ -66,9 +50,7 @@ class OptionError(ForeseerError, ValueError):
 
 
 class OverBudgetError(ForeseerError, MemoryError):
-    """A policy would hold more than it was allowed to. Raised on the first computed step, before anything is
-    held.
-    """
+    """A policy would hold more than allowed. Raised on the first computed step, before it holds anything."""
 
 
 class UnsupportedModelError(ForeseerError, TypeError):

@@ -74,9 +74,7 @@ class Facts:
 
     @property
     def seconds(self) -> NDArray[np.float64]:
-        """``(T,)`` host seconds of each step. On an accelerator a step may still be running when its time is
-        taken.
-        """
+        """``(T,)`` host seconds of each step. On an accelerator a step may still run when its time is taken."""
         return np.array([o.seconds for o in self.outcomes], dtype=np.float64)
 
     @property

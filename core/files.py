@@ -16,9 +16,7 @@ __all__ = ["append", "make_folder", "refuse_unwritable", "refuse_unwritable_fold
 
 def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> Path:
     """Replace a file in one go: whatever happens, the old one or the new one is there, whole, and nothing
-    beside it.
-
-    A link stays, and what it leads to is replaced. A device is written to.
+    beside it. A link stays, and what it leads to is replaced. A device is written to.
 
     Args:
         path: The file. Its folder is made if it is missing.
@@ -55,8 +53,7 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> 
 
 
 def append(path: Path, text: str) -> None:
-    """Add whole lines to a file, and close it: who is killed keeps what is there. Lines for which there is no
-    room are left out whole.
+    """Add whole lines to a file, and close it: who is killed keeps what is there, and no line is cut.
 
     Raises:
         FileError: It cannot be written.
@@ -75,11 +72,7 @@ def append(path: Path, text: str) -> None:
 
 
 def write_csv(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, object]]) -> Path:
-    """Write a table; None and what a line lacks are empty.
-
-    Raises:
-        FileError: It cannot be written.
-    """
+    """Write a table; None and what a line lacks are empty. Raises `FileError` where it cannot be written."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns)
     writer.writeheader()
@@ -88,11 +81,7 @@ def write_csv(path: Path, columns: Sequence[str], lines: Iterable[Mapping[str, o
 
 
 def make_folder(path: Path) -> Path:
-    """Make a folder, and those above it, where it is missing.
-
-    Raises:
-        FileError: It cannot be made.
-    """
+    """Make a folder, and those above it, where it is missing. Raises `FileError` where it cannot be made."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
@@ -101,22 +90,14 @@ def make_folder(path: Path) -> Path:
 
 
 def refuse_unwritable(path: Path) -> None:
-    """Say before long work that a file could not be written at its end. Makes nothing.
-
-    Raises:
-        FileError: The path is a folder, or `refuse_unwritable_folder` refuses its folder.
-    """
+    """Say before long work, by `FileError`, that a file could not be written at its end. Makes nothing."""
     if _looked_at(path.is_dir, path):
         raise FileError(f"{path} is a folder; write the name of a file")
     refuse_unwritable_folder(path.parent)
 
 
 def refuse_unwritable_folder(path: Path) -> None:
-    """Say before long work that nothing could be written to a folder. Makes nothing.
-
-    Raises:
-        FileError: It, or what it would be made in, is a file, or nobody may write there.
-    """
+    """Say before long work, by `FileError`, that nothing could be written to a folder. Makes nothing."""
     there = next(folder for folder in (path, *path.parents) if _looked_at(folder.exists, path))
     if not there.is_dir():
         raise FileError(f"{there} is a file; write the name of a folder, which is made if it is missing")

@@ -1,8 +1,5 @@
 """Which plugins are installed. Entry points are listed without importing anything; a plugin is imported when
-it is named.
-
-Installing a package therefore changes nobody's numbers, and a broken package hurts nobody who does not name
-it.
+it is named, so that a broken package hurts nobody who does not name it.
 """
 
 from __future__ import annotations
@@ -24,24 +21,17 @@ from foreseer.sources import docstring_of, first_paragraph
 from foreseer.versions import GROUP as CONTRACTS
 from foreseer.versions import contracts_stated, why_incompatible
 
-__all__ = ["COMMANDS", "OBSERVERS", "POLICIES", "PRESETS", "WORKLOADS", "Listing", "list_plugins", "load_factory"]
+__all__ = ["COMMANDS", "OBSERVERS", "POLICIES", "PRESETS", "WORKLOADS", "Listing"]
+__all__ += ["list_plugins", "listed_as", "load_factory"]
 
 POLICIES = "foreseer.policies"
 OBSERVERS = "foreseer.observers"
 PRESETS = "foreseer.presets"
 COMMANDS = "foreseer.commands"
 WORKLOADS = "foreseer.workloads"
-KINDS = {
-    POLICIES: "policy",
-    OBSERVERS: "observer",
-    PRESETS: "preset",
-    COMMANDS: "command",
-    WORKLOADS: "workload",
-}
+KINDS = {POLICIES: "policy", OBSERVERS: "observer", PRESETS: "preset", COMMANDS: "command", WORKLOADS: "workload"}
 """The entry-point groups, and what messages call what is in them."""
-
-
-LISTED = {"policy": " (`foreseer policies` lists them)", "observer": " (`foreseer policies` lists them)"}
+LISTED = dict.fromkeys(("policy", "observer"), " (`foreseer policies` lists them)")
 
 
 @attrs.frozen
@@ -53,8 +43,7 @@ class Listing:
         distribution: The package that brings it, as pip knows it.
         version: That package's version.
         target: ``"module:attribute"``.
-        kind: ``"policy"``, ``"observer"``, ``"preset"``, ``"command"`` or ``"workload"``: the group that
-            lists it.
+        kind: ``"policy"``, ``"observer"``, ``"preset"``, ``"command"`` or ``"workload"``.
         contract: The version of the contract that its package was built for; empty where it does not say.
     """
 
@@ -67,9 +56,7 @@ class Listing:
     _entry: EntryPoint = attrs.field(repr=False, eq=False)
 
     def load(self) -> Callable[..., Any]:
-        """Import the plugin's factory. Raises `PluginError`, naming the package, whatever went wrong inside
-        it, or where it is for another contract.
-        """
+        """Import the plugin's factory. Raises `PluginError`, naming the package, whatever goes wrong."""
         whose = f"{self.kind} {self.name!r} of {self.distribution} {self.version}"
         if self.contract and (reason := why_incompatible(self.contract)):
             raise PluginError(f"{whose} cannot run: {reason}")
@@ -90,9 +77,7 @@ class Listing:
         return factory  # type: ignore[no-any-return]
 
     def summary(self) -> str:
-        """First line of the factory's docstring, read from its source; the package's own summary where there
-        is none. Imports nothing.
-        """
+        """First line of the factory's docstring, as in its source, or the package's. Imports nothing."""
         line = first_paragraph(docstring_of(self.target))
         if line or self._entry.dist is None:
             return line
@@ -102,8 +87,7 @@ class Listing:
 def list_plugins(group: str = POLICIES) -> list[Listing]:
     """List the installed plugins of a group, by name. Imports none of them.
 
-    With ``FORESEER_NO_PLUGINS=1`` in the environment only foreseer's own are listed, for tests that must not
-    depend on what is installed.
+    With ``FORESEER_NO_PLUGINS=1`` in the environment only foreseer's own are listed.
     """
     own_only = os.environ.get("FORESEER_NO_PLUGINS", "") not in ("", "0")
     found = []
@@ -120,6 +104,12 @@ def list_plugins(group: str = POLICIES) -> list[Listing]:
         seen.add(key)
         found.append(Listing(entry.name, name, version, entry.value, KINDS[group], contracts.get(name, ""), entry))
     return sorted(found, key=lambda listing: (listing.distribution != "foreseer", listing.name, listing.distribution))
+
+
+def listed_as(name: str, group: str) -> list[Listing]:
+    """Return the plugins of a group that a name stands for, with the distribution before it or without."""
+    distribution, _, short = name.rpartition(":")
+    return [p for p in list_plugins(group) if p.name == short and distribution in ("", p.distribution)]
 
 
 def load_factory(name: str, *, group: str = POLICIES) -> Callable[..., Any]:
@@ -142,15 +132,13 @@ def load_factory(name: str, *, group: str = POLICIES) -> Callable[..., Any]:
 @functools.lru_cache(maxsize=256)
 def _found(name: str, group: str, path: tuple[str, ...], own_only: str) -> Callable[..., Any]:
     distribution, _, short = name.rpartition(":")
-    listings = list_plugins(group)
-    matches = [p for p in listings if p.name == short and distribution in ("", p.distribution)]
-    kind = KINDS[group]
+    matches, kind = listed_as(name, group), KINDS[group]
     if not matches:
-        names = sorted({p.name for p in listings})
+        names = sorted({p.name for p in list_plugins(group)})
         other = next((p for p in list_plugins(POLICIES if group == OBSERVERS else OBSERVERS) if p.name == short), None)
         if other is not None:
             raise PluginError(f"{name!r} is an {other.kind}, not a {kind}" if group == POLICIES else f"{name!r} is a {other.kind}, not an {kind}")
-        if distribution in {p.name for p in listings}:
+        if distribution in names:
             raise OptionError(f"{name!r}: the option {short!r} has no value; write {distribution}:{short}=value")
         close = difflib.get_close_matches(short, names, n=3)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"installed: {', '.join(names) or 'none'}"

@@ -1,5 +1,4 @@
-"""Checks for the options of policies: declared once, in the factory's signature, and used for validation,
-`foreseer show` and tuning.
+"""What the options of policies may be: declared in the factory's signature, for checks, help and tuning.
 
 >>> @checked
 ... def every(*, interval: Annotated[int, at_least(1)] = 4) -> object: ...
@@ -54,18 +53,13 @@ class Range:
         if isinstance(value, bool) or not isinstance(value, Integral if self.kind is int else Real):
             return False
         number: Any = value  # compared as it is: a whole number may be larger than any float
-        if self.kind is float and not _fits_float(number):
-            return False
+        if self.kind is float:
+            try:
+                float(number)
+            except OverflowError:
+                return False
         above = number > self.low if self.open_low else number >= self.low
         return bool(above and (number < self.high if self.open_high else number <= self.high))
-
-
-def _fits_float(number: Any) -> bool:
-    try:
-        float(number)
-    except OverflowError:
-        return False
-    return True
 
 
 def at_least(low: int) -> Range:
@@ -80,22 +74,17 @@ def at_least_float(low: float) -> Range:
 
 fraction = Range(float, 0.0, 1.0)
 """Numbers from 0 to 1."""
-
-
 _WORDS = {int: "a whole number", float: "a number", bool: "True or False", str: "text", type(None): "None"}
 
 
 def describe_option(annotation: Any) -> str:
-    """Say in words what an annotated option may be; empty where the annotation declares no range and no
-    choice.
-    """
+    """Say in words what an annotated option may be; empty where it declares no range and no choice."""
     declared = any(_range_of(part) or get_origin(part) is Literal for part in _members(annotation))
     return _in_words(annotation) if declared else ""
 
 
 def alternatives(annotation: Any) -> tuple[Range | tuple[Any, ...], ...]:
-    """Return what an annotated option may be, for a tuner: ranges, and tuples of choices. Alternatives that
-    are neither (text, a class) are left out.
+    """Return what an annotated option may be, for a tuner: ranges, and tuples of choices; no text, no class.
 
     >>> alternatives(Annotated[int | None, at_least(1)])
     (Range(kind=<class 'int'>, low=1, high=inf, open_low=False, open_high=False), (None,))
@@ -112,11 +101,6 @@ def alternatives(annotation: Any) -> tuple[Range | tuple[Any, ...], ...]:
         elif part is int or part is float:
             found.append(Range(part))
     return tuple(found)
-
-
-def allows(annotation: Any, value: object) -> bool:
-    """Whether an annotated option may have the value, as far as the annotation says: see `checked`."""
-    return _allows(annotation, value)
 
 
 def _members(annotation: Any) -> tuple[Any, ...]:
@@ -148,7 +132,8 @@ def _in_words(annotation: Any) -> str:
     return " or ".join(dict.fromkeys(said))
 
 
-def _allows(annotation: Any, value: object) -> bool:
+def allows(annotation: Any, value: object) -> bool:
+    """Whether an annotated option may have the value, as far as the annotation says: see `checked`."""
     return any(_member_allows(part, value) for part in _members(annotation))
 
 
@@ -166,8 +151,8 @@ def _member_allows(part: Any, value: object) -> bool:
 
 
 def checked(factory: F) -> F:
-    """Make a policy's factory refuse options outside what its annotations declare: ``Annotated[..., Range]``,
-    ``Literal``, int, float, bool, str, and unions of them. Other types are left to the factory.
+    """Make a policy's factory refuse options outside of what its annotations declare: ``Annotated[...,
+    Range]``, ``Literal``, int, float, bool, str, and unions of them. Other types are left to the factory.
 
     Raises:
         OptionError: At the call; names the option, the value and what to write instead.
@@ -180,7 +165,7 @@ def checked(factory: F) -> F:
         if not hints:  # at the first call: an annotation may name what its module defines further down
             hints.update(get_type_hints(factory, include_extras=True))
         for name, value in signature.bind(**options).arguments.items():
-            if name in hints and not _allows(hints[name], value):
+            if name in hints and not allows(hints[name], value):
                 raise OptionError(f"{factory.__name__}: {name}={value!r} is out of range; write {_in_words(hints[name])}")
         return factory(**options)
 

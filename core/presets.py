@@ -1,6 +1,4 @@
-"""A preset: a policy with its options, what it was measured to cost and to change, and what it was made for.
-A small JSON file.
-"""
+"""A preset: a policy with its options, what it was measured to cost and to change, and for what. A JSON file."""
 
 from __future__ import annotations
 
@@ -43,14 +41,12 @@ class Measured:
         seed: Of the noise.
         block_rows_ratio: Blocks evaluated x rows, over those of full computation.
         steps_computed: Steps that were computed for a sample, on average.
-        psnr_mean: Mean over the samples of the PSNR to full computation, dB, as
-            `foreseer.psnr.Likeness` has it: a sample counts with at most 100 dB, and with 0 if it is
-            broken.
+        psnr_mean: Mean PSNR to full computation, dB, as `foreseer.psnr.Likeness` has it.
         psnr_worst: The lowest of them, dB.
         fewer_psnr_mean: The same mean for plain sampling with as many steps as were computed (half a step
             rounded up); None where that was not measured.
-        broken: How many of the samples are broken, that is not finite. None in presets that were made before
-            this was counted: none is, and a sample counted with at most 120 dB.
+        broken: How many of the samples are not finite. None in presets that were made before this was
+            counted: none is, and a sample counted with at most 120 dB.
     """
 
     samples: int
@@ -103,17 +99,13 @@ class Preset:
     about: str = ""
 
     def check(self, other: Signature | Run, *, any_model: bool = False) -> str:
-        """Compare it with where it is to be used.
-
-        Args:
-            other: A run, or a signature.
-            any_model: Say what differs instead of raising.
+        """Compare it with where it is to be used, a run or a signature.
 
         Returns:
             A sentence for the report; empty where nothing differs.
 
         Raises:
-            OptionError: Something differs; the message says what.
+            OptionError: Something differs and ``any_model`` is False; the message says what.
         """
         differing = "; ".join(self.signature.conflicts(other))
         if not differing:
@@ -131,19 +123,12 @@ class Preset:
 
     @classmethod
     def load(cls, path: Path) -> Preset:
-        """Read a file.
-
-        Raises:
-            OptionError: It cannot be read, is no preset, or was changed since it was written; the message
-                says what differs.
-        """
+        """Read a file. Raises `OptionError`, as `foreseer.document.Document.load`."""
         return FILE.load(path, cls)
 
 
 def installed_presets() -> dict[str, Path]:
-    """Return the files of the presets that installed packages bring, by name: what is called where nothing
-    else is named so.
-    """
+    """Return the files of the presets that installed packages bring, by name."""
     owners: dict[str, list[tuple[str, Path]]] = {}
     for listing in list_plugins(PRESETS):
         with contextlib.suppress(Exception):  # a broken package hurts nobody who does not name it
@@ -153,12 +138,11 @@ def installed_presets() -> dict[str, Path]:
 
 
 def find_preset(preset: Preset | str | Path, *, folder: Path = Path()) -> Preset:
-    """Return a preset by the name of a bundled one, or by its file.
+    """Return a preset by the name of an installed one, or by its file.
 
     Args:
-        preset: A name of an installed one (entry points of the group ``foreseer.presets``, each a callable
-            that returns files by name, as `foreseer.zoo.presets` does), a file's path, or a preset, which is
-            returned as it is.
+        preset: A name of the entry points of the group ``foreseer.presets``, each a callable that returns
+            files by name; a file's path; or a preset, which is returned as it is.
         folder: Where a relative path begins.
 
     Raises:

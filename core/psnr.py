@@ -17,28 +17,16 @@ from foreseer.errors import OptionError
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = [
-    "BEST_PSNR",
-    "BROKEN_PSNR",
-    "DATA_RANGE",
-    "Likeness",
-    "counted_psnr",
-    "decibels",
-    "likeness_of",
-    "pair_of",
-    "psnr",
-]
+__all__ = ["BEST_PSNR", "BROKEN_PSNR", "DATA_RANGE", "Likeness", "counted_psnr", "decibels", "likeness_of"]
+__all__ += ["pair_of", "psnr"]
 
 Array = NDArray[np.float64]
-
 DATA_RANGE = 2.0
 """Images lie in [-1, 1]."""
-
 BEST_PSNR = 100.0
 """What a sample counts with at most, dB: above it are rounding errors, and infinity has no mean."""
-
 BROKEN_PSNR = 0.0
-"""What a sample that is not finite counts with, dB. Leaving it out would reward breaking hard samples."""
+"""What a sample that is not finite counts with, dB: leaving it out would reward breaking hard samples."""
 
 
 def pair_of(a: Tensor, b: Tensor) -> tuple[Array, Array]:
@@ -49,8 +37,8 @@ def pair_of(a: Tensor, b: Tensor) -> tuple[Array, Array]:
 
 
 def psnr(a: Tensor, b: Tensor) -> Array:
-    """Return the ``(B,)`` float64 peak signal-to-noise ratio in dB of each sample; infinite where the two are
-    equal, NaN where one is not finite.
+    """Return the ``(B,)`` float64 PSNR in dB of each sample; infinite where two are equal, NaN where not
+    finite.
 
     Args:
         a: ``(B, ...)`` images in [-1, 1], of any float dtype, on any device. They are not clipped.
@@ -65,20 +53,13 @@ def psnr(a: Tensor, b: Tensor) -> Array:
 
 
 def decibels(error: Array) -> Array:
-    """Return the PSNR in dB of mean squared errors of values in [-1, 1], of any shape.
-
-    It is infinite where the error is 0, and NaN where it is not finite.
-    """
+    """Return the PSNR in dB of mean squared errors in [-1, 1]: infinite where 0, NaN where not finite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(np.isfinite(error), 10 * np.log10(DATA_RANGE**2 / error), np.nan)
 
 
 def counted_psnr(psnrs: Sequence[float] | Array) -> Array:
-    """Return the PSNRs of samples as means, worst samples and differences take them, dB.
-
-    At most `BEST_PSNR`, which is what a sample that is the same counts with, and `BROKEN_PSNR` for one that
-    is not finite.
-    """
+    """Return PSNRs as means and differences take them: at most `BEST_PSNR`, and `BROKEN_PSNR` for NaN."""
     values = np.asarray(psnrs, dtype=np.float64)
     return np.where(np.isnan(values), BROKEN_PSNR, np.minimum(values, BEST_PSNR))
 
@@ -99,11 +80,6 @@ class Likeness:
     samples: int
     same: int
     broken: int
-
-    @property
-    def identical(self) -> bool:
-        """Whether every sample is that of full computation."""
-        return self.same == self.samples
 
 
 def likeness_of(psnrs: Sequence[float] | Array) -> Likeness:

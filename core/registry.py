@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from foreseer.errors import ForeseerError, OptionError, PluginError
-from foreseer.listing import OBSERVERS, POLICIES, list_plugins, load_factory
+from foreseer.listing import OBSERVERS, POLICIES, listed_as, load_factory
 from foreseer.presets import Preset, find_preset, installed_presets
 from foreseer.reading import read_options
 from foreseer.spelling import read_spec
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from foreseer.signature import Signature
     from foreseer.types import Run
 
-__all__ = ["PolicySpec", "build_observers", "cite", "group_of", "parse_plugin", "parse_policy", "policy", "signature_of"]
+__all__ = ["PolicySpec", "build_observers", "build_plugins", "check_options", "cite", "group_of"]
+__all__ += ["parse_plugin", "parse_policy", "policy", "signature_of"]
 
 LAMBDA = "<lambda>"
 
@@ -36,9 +37,7 @@ def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
 
 
 def check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that the factory does not take, and the lack of one that it needs. Raises `OptionError`,
-    with the nearest name.
-    """
+    """Refuse options that the factory does not take, and the lack of one that it needs, by `OptionError`."""
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     known = {p.name: p for p in signature_of(factory).parameters.values() if p.kind not in variable}
     for option in options:
@@ -49,6 +48,20 @@ def check_options(name: str, factory: Callable[..., Any], options: Mapping[str, 
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:
             raise OptionError(f"policy {name!r} needs the option {option!r}, which has no default; write {name}:{option}=...")
+
+
+def build_plugins(factory: Any, options: Mapping[str, Any], offered: Mapping[str, Any]) -> Sequence[object]:
+    """Return the plugins that a factory builds with options, and with what is offered of those that it takes.
+    Raises `OptionError`, as `check_options`.
+    """
+    known = signature_of(factory).parameters
+    given = {option: value for option, value in offered.items() if option in known} | {**options}
+    check_options(_name_of(factory), factory, given)
+    return _plugins(factory(**given))
+
+
+def _plugins(built: Any) -> tuple[object, ...]:
+    return tuple(built) if isinstance(built, (tuple, list)) else (built,)
 
 
 class _Waiting(deque[tuple[object, ...]]):
@@ -111,17 +124,11 @@ class PolicySpec:
             return ()
 
     def elsewhere(self, other: Signature | Run) -> str:
-        """Hold a run against what the preset was tuned on: a sentence for the report, empty where nothing
-        differs or nothing was tuned.
-
-        Raises:
-            OptionError: Something differs and ``any_model`` was not asked for; the message says what.
-        """
+        """Hold a run against its preset's, as `foreseer.presets.Preset.check`; empty without a preset."""
         return "" if self.preset is None else self.preset.check(other, any_model=self.any_model)
 
     def _build(self) -> tuple[object, ...]:
-        built = self.factory(**self.options)
-        return tuple(built) if isinstance(built, (tuple, list)) else (built,)
+        return _plugins(self.factory(**self.options))
 
     def __str__(self) -> str:
         chosen = ",".join(f"{key}={_brief(value)}" for key, value in self.options.items())
@@ -183,9 +190,6 @@ def _named(name: str, options: Mapping[str, Any]) -> PolicySpec:
 
 
 def _tuned(preset: Preset, options: Mapping[str, Any]) -> PolicySpec:
-    """Return a preset's policy. One that has options of its own for use elsewhere, as ``planned`` does, is
-    given them.
-    """
     any_model = options.get("any_model", False)
     if others := [option for option in options if option != "any_model"]:
         raise OptionError(f"preset {preset.name!r} brings its options, and {', '.join(others)} was given too; write the policy itself: {preset.policy}")
@@ -202,7 +206,6 @@ def _tuned(preset: Preset, options: Mapping[str, Any]) -> PolicySpec:
 
 
 def _name_of(factory: Callable[..., Any]) -> str:
-    """What a factory is called in tables."""
     inner = getattr(factory, "func", None)  # of a functools.partial
     return getattr(factory, "__name__", "") or getattr(inner, "__name__", "") or type(factory).__name__
 
@@ -231,16 +234,13 @@ def parse_plugin(text: str) -> PolicySpec:
 
 
 def group_of(name: str) -> str:
-    """The entry-point group in which a name is to be looked for: that of the observers where only they have
-    it.
-    """
-    known = {group: {alias for p in list_plugins(group) for alias in (p.name, f"{p.distribution}:{p.name}")} for group in (POLICIES, OBSERVERS)}
-    return OBSERVERS if name in known[OBSERVERS] - known[POLICIES] else POLICIES
+    """The entry-point group that a name is looked for in: that of the observers where only they have it."""
+    return OBSERVERS if listed_as(name, OBSERVERS) and not listed_as(name, POLICIES) else POLICIES
 
 
 def build_observers(observers: Sequence[object]) -> tuple[object, ...]:
-    """Build the observers that are named, and hand on those that are there:
-    ``("csvtrace:path=trace.csv", MyObserver())``.
+    """Build the observers that are named, and hand on those that are there: ``("csvtrace:path=trace.csv",
+    MyObserver())``.
 
     Raises:
         PluginError, OptionError: A name or an option is wrong, as for a policy.

@@ -1,6 +1,4 @@
-"""A planned schedule as a small JSON file: for every number of computed steps which ones, and how far off the
-result is predicted to be.
-"""
+"""A planned schedule as a JSON file: for each number of steps which to compute, and the predicted error."""
 
 from __future__ import annotations
 
@@ -39,11 +37,9 @@ class Budget:
     Attributes:
         steps: Indices of the computed steps, rising; the first is 0.
         error: Predicted distance of the final latent from that of full computation over its norm, both L2, of
-            the recorded samples together: added up, and over the samples, as ``SchedulePlan.objective`` says
-                (squares are averaged, and the root is taken). 0 where every step is computed.
-        psnr: The same in dB, for values between -1 and 1: the mean of the samples' own, as
-            `foreseer.psnr.Likeness` has it; 100 where ``error`` is 0. None where the size of a latent
-            is not known.
+            the recorded samples together, as ``SchedulePlan.objective`` says. 0 where every step is computed.
+        psnr: The same in dB, for values between -1 and 1, as `foreseer.psnr.Likeness` has it; 100 where
+            ``error`` is 0. None where the size of a latent is not known.
         uniform: Predicted error of the same number of steps spread evenly.
     """
 
@@ -107,9 +103,7 @@ class SchedulePlan:
         return self.signature.num_steps
 
     def budget(self, number: int | None = None) -> Budget:
-        """Return the schedule that computes so many steps; None for the chosen one. Raises `OptionError` with
-        the budgets that there are.
-        """
+        """Return the schedule that computes so many steps, else raise `OptionError`; None: the chosen one."""
         number = self.chosen if number is None else number
         if number not in self.budgets:
             known = sorted(self.budgets)
@@ -119,9 +113,7 @@ class SchedulePlan:
         return self.budgets[number]
 
     def cheapest(self, error: float) -> int:
-        """Return the smallest budget with at most this predicted error. Raises `OptionError` with the best
-        there is.
-        """
+        """Return the smallest budget with at most this predicted error. Else raises `OptionError`."""
         if not 0 <= error < float("inf"):
             raise OptionError(f"target_error={error:g} is out of range; write a number >= 0, relative to the final latent's norm, such as 0.02")
         found = [number for number, budget in sorted(self.budgets.items()) if budget.error <= error]
@@ -136,12 +128,7 @@ class SchedulePlan:
 
     @classmethod
     def load(cls, path: Path | str) -> SchedulePlan:
-        """Read a file.
-
-        Raises:
-            OptionError: It cannot be read, is no plan, or was changed since it was written; the message says
-                what differs.
-        """
+        """Read a file. Raises `OptionError`, as `foreseer.document.Document.load`."""
         return FILE.load(path, cls)
 
 

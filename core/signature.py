@@ -54,12 +54,10 @@ class Signature:
     versions: Mapping[str, str] = attrs.field(factory=dict)
 
     def conflicts(self, other: Signature | Run, *, other_steps: bool = False) -> list[str]:
-        """Return what differs, as "50 steps before, 30 now"; empty where nothing does. What one side does not
-        know is not compared.
+        """Return what differs, as "50 steps before, 30 now". What one side does not know is not compared.
 
         Args:
-            other: Where this is to be used: a run, of which guidance, dtype and shapes are not known, or
-                another signature.
+            other: A run, of which guidance, dtype and shapes are not known, or another signature.
             other_steps: Allow another number of steps, and with it other timesteps.
         """
         found = [

@@ -48,9 +48,7 @@ def first_paragraph(docstring: str) -> str:
 
 
 def module_exists(target: str) -> bool:
-    """Whether the module of ``"module:attribute"`` is there to be imported; whether it can be is another
-    matter.
-    """
+    """Whether the module of ``"module:attribute"`` is there; whether it can be imported is another matter."""
     module = target.partition(":")[0]
     return module in sys.modules or _find(module) is not None
 

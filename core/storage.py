@@ -18,7 +18,6 @@ def _floating(storage: Storage, field: attrs.Attribute[Any], dtype: Any) -> None
 
 
 def _keeps(given: Any) -> torch.device | None:
-    """Return the device, once it was seen to keep something."""
     if given is None:
         return None
     try:

@@ -1,11 +1,12 @@
-"""A run's report as text: a rich table where rich is installed, the same facts in plain text where it is not."""
+"""A run's report as text."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from io import StringIO
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 import attrs
@@ -13,17 +14,17 @@ import numpy as np
 
 from foreseer.facts import Facts
 from foreseer.outcome import Kind, Outcome
+from foreseer.storage import in_bytes
 
 __all__ = ["report_text"]
 
 WIDTH = 100
 SCREEN = 40
 """Lines that the table should not exceed: where it would, consecutive steps that went alike share a line."""
-
 MARKS = {"computed": "■", "forecast": "·", "accepted": "✓", "rejected": "✗", "partly computed": "◧"}
 HEADER = ("", "step", "timestep", "outcome", "error", "threshold", "block-rows", "ms", "reason")
-RIGHT = (1, 2, 5, 6, 7)
-ASCII = str.maketrans({"■": "#", "·": ".", "✓": "+", "✗": "x", "◧": "%", "–": "-", "→": ">"})
+RIGHT = ("step", "timestep", "threshold", "block-rows", "ms")
+ASCII = str.maketrans({"■": "#", "·": ".", "✓": "+", "✗": "x", "◧": "%", "–": "-", "→": ">", "─": "-"})
 
 
 @attrs.frozen
@@ -74,25 +75,20 @@ def report_text(report: Facts) -> str:
         report: The report of a run, finished or not.
 
     Returns:
-        Lines of about 100 characters, without colour codes. They are plain ASCII where standard output could
-        not print anything else.
+        Lines of about 100 characters, longer where numbers need it, without colour codes. They are plain
+        ASCII where standard output could not print anything else.
     """
-    title, summary, lines, notes = _title(report), _summary(report), _lines(report), _notes(report)
-    table = [line.cells() for line in lines]
-    keep = [c for c in range(len(HEADER)) if any(cells[c] for cells in table)]
-    table = [tuple(cells[c] for c in keep) for cells in table]
-    header = [HEADER[c] for c in keep]
-    right = [c in RIGHT for c in keep]
-    drawn = _rich_table(header, table, right) or _plain_table(header, table, right)
-
-    def page(body: str) -> str:
-        return "\n".join([title, "", *_beside(summary), "", body if table else "No step was made.", *([""] if notes else []), *notes])
-
+    lines, notes = _lines(report), [f"! {warning}" for warning in report.warnings]
+    if len(lines) < len(report.outcomes):
+        notes.insert(0, "Lines for several steps give the sum of their block-rows and ms.")
+    body = _table([line.cells() for line in lines]) if lines else ["No step was made."]
+    summary = (f"  {name:<10}  {fact}" for name, fact in _summary(report))
+    text = "\n".join([_title(report), "", *summary, "", *body, *([""] if notes else []), *notes])
     try:
-        page(drawn).encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
-        return page(_plain_table(header, table, right)).translate(ASCII)
-    return page(drawn)
+        return text.translate(ASCII)
+    return text
 
 
 def _title(report: Facts) -> str:
@@ -121,16 +117,16 @@ def _summary(report: Facts) -> list[tuple[str, str]]:
         "forecast": [o.seconds for o in outcomes if not any(o.computed)],
     }
     medians = ", ".join(f"{_milliseconds(float(np.median(s)))} ms {kind}" for kind, s in kinds.items() if s)
-    parts: dict[str, list[int]] = {}
+    parts, sites = Counter[str](), len(report.bytes_held)
     for site, held in report.bytes_held.items():
-        parts.setdefault(site.part, []).append(held)
-    sizes = list(report.bytes_held.values())
-    by_part = ", ".join(f"{part} {_size(sum(b))}" for part, b in parts.items())
+        parts[site.part] += held
+    by_part = ", ".join(f"{part} {in_bytes(held)}" for part, held in parts.items())
+    total = f"{in_bytes(parts.total())} in {sites} site{'s' * (sites != 1)}: {by_part}"
     return [
         ("computed", f"{len(report.full_steps)} of {made} steps in full"),
         ("block-rows", f"{report.block_rows} of {full}{ratio}"),
         ("time", f"{_seconds(sum(report.seconds.tolist()))}" + (f"; median per step: {medians}" if medians else "")),
-        ("held", f"{_size(sum(sizes))} in {len(sizes)} site{'s' * (len(sizes) != 1)}: {by_part}" if sizes else "nothing"),
+        ("held", total if sites else "nothing"),
     ]
 
 
@@ -142,13 +138,6 @@ def _lines(report: Facts) -> list[_Line]:
         if len(lines) <= SCREEN:
             break
     return lines
-
-
-def _notes(report: Facts) -> list[str]:
-    notes = []
-    if len(_lines(report)) < len(report.outcomes):
-        notes.append("Lines for several steps give the sum of their block-rows and ms.")
-    return notes + [f"! {warning}" for warning in report.warnings]
 
 
 def _kind(outcome: Outcome) -> str:
@@ -186,41 +175,18 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{_milliseconds(seconds)} ms"
 
 
-def _size(held: int) -> str:
-    power = max(0, min(4, (held.bit_length() - 1) // 10))
-    return f"{held} B" if power == 0 else f"{held / 1024**power:.1f} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
-
-
-def _beside(facts: Sequence[tuple[str, str]]) -> list[str]:
-    wide = max(len(name) for name, _ in facts)
-    return [f"  {name:<{wide}}  {fact}" for name, fact in facts]
-
-
-def _rich_table(header: Sequence[str], table: Sequence[Sequence[str]], right: Sequence[bool]) -> str | None:
-    """Draw the table with rich; None where it is not installed."""
-    try:
-        from rich import box
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-    except ImportError:
-        return None
-    drawing = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1), collapse_padding=True, pad_edge=False)
-    for name, r in zip(header, right, strict=True):
-        wraps = name == "reason"
-        drawing.add_column(name, justify="right" if r else "left", no_wrap=not wraps, overflow="fold" if wraps else "ellipsis", min_width=16 if wraps else None)
-    for cells in table:
-        drawing.add_row(*map(Text, cells))
-    page = StringIO()
-    # Text that may end up in a log or a file carries no colour codes, whatever the environment says about
-    # terminals.
-    console = Console(file=page, width=WIDTH, color_system=None, force_terminal=False, legacy_windows=False)
-    console.print(drawing)
-    return "\n".join(line.rstrip() for line in page.getvalue().strip("\n").splitlines())
-
-
-def _plain_table(header: Sequence[str], table: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
-    rows = [header, *table]
-    widths = [max(len(cells[c]) for cells in rows) for c in range(len(header))]
-    lines = ["  ".join(f"{cell:>{w}}" if r else f"{cell:<{w}}" for cell, w, r in zip(cells, widths, right, strict=True)).rstrip() for cells in rows]
-    return "\n".join([lines[0], "-" * min(WIDTH, max(map(len, lines))), *lines[1:]])
+def _table(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Draw the columns in which a line has something to say; the last is wrapped to what the others leave."""
+    columns = [column for column in zip(HEADER, *lines, strict=True) if any(column[1:])]
+    widths = [max(map(len, column)) for column in columns]
+    between = 2 * (len(widths) - 1)
+    widths[-1] = min(widths[-1], max(16, WIDTH - between - sum(widths[:-1])))
+    signs = [">" if column[0] in RIGHT else "<" for column in columns]
+    for number, cells in enumerate(zip(*columns, strict=True)):
+        *others, last = cells
+        for part in textwrap.wrap(last, widths[-1], break_on_hyphens=False) or [""]:
+            padded = (f"{cell:{sign}{w}}" for cell, sign, w in zip((*others, part), signs, widths, strict=True))
+            yield "  ".join(padded).rstrip()
+            others = [""] * len(others)
+        if number == 0:
+            yield "─" * (sum(widths) + between)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -50,19 +51,11 @@ STYLE = {
 
 
 def draw(report: Facts, path: Path) -> Path:
-    """Draw the timeline of a run.
+    """Draw the timeline of a run, finished or not, and return ``path``, whose ending chooses the format.
 
-    Above: a cell for each step and row, in the order of the samples; a run that has not ended leaves the rest
-    of its steps blank. Below, where a gate
-    judged anything: each row's error and the threshold. On a logarithmic axis an error of 0 sits on the lower
-    edge; an error that is not finite is a cross at the top.
-
-    Args:
-        report: The report of a run, finished or not.
-        path: Where to write; the ending chooses the format (png, pdf, svg).
-
-    Returns:
-        ``path``.
+    Above: a cell for each step and row, in the order of the samples. Below, where a gate judged anything:
+    each row's error and the threshold. On a logarithmic axis an error of 0 sits on the lower edge; an error
+    that is not finite is a cross at the top.
 
     Raises:
         MissingPackageError: Without matplotlib (``pip install 'foreseer[plots]'``).
@@ -79,7 +72,8 @@ def draw(report: Facts, path: Path) -> Path:
         raise OptionError(f"{path} has no ending to choose the format by; write {path}.pdf, {path}.svg or {path}.png")
 
     steps = max(len(report.outcomes), report.run.num_steps or 1)
-    shown = _errors_known(report)
+    judged = report.judged
+    shown = bool(np.isfinite(report.error[judged]).any() or np.isfinite(report.thresholds[judged]).any())
     width = min(9.5, max(4.8, 1.3 + 0.15 * steps))
     cells_height = min(3.2, max(0.45, 0.2 * report.run.rows))
     errors_height = 1.7 if shown else 0.0
@@ -93,7 +87,7 @@ def draw(report: Facts, path: Path) -> Path:
         axes = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
         handles = _draw_cells(report, axes[0], point=72 * (width - 1) / steps, errors=shown)
         if shown:
-            handles += _draw_errors(report, axes[1])
+            handles |= _draw_errors(report, axes[1])
         axes[0].set_title(title, loc="left", parse_math=False, linespacing=1.35)
         bottom = axes[-1]
         bottom.set_xlim(-0.5, steps - 0.5)
@@ -101,8 +95,8 @@ def draw(report: Facts, path: Path) -> Path:
         bottom.set_xlabel("step")
         if handles:
             figure.legend(
-                handles=[handle for _, handle in handles],
-                labels=[label for label, _ in handles],
+                handles=list(handles.values()),
+                labels=list(handles),
                 handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
                 loc="outside lower left",
                 ncols=min(len(handles), 5 if width > 6.5 else 3),
@@ -126,60 +120,30 @@ def _title(report: Facts, characters: int) -> str:
     return "\n".join([*policy, facts])
 
 
-def _errors_known(report: Facts) -> bool:
-    """Whether the lower picture has anything to measure: an error or a threshold of a judged step."""
-    judged = report.judged
-    return bool(np.isfinite(report.error[judged]).any() or np.isfinite(report.thresholds[judged]).any())
-
-
-def _fates(report: Facts) -> NDArray[np.float64]:
-    """``(T, R)`` index into `FATES`."""
-    fates = np.where(report.judged[:, None], float(ACCEPTED), float(UNSEEN)) * np.ones((1, report.run.rows))
-    fates[report.computed] = COMPUTED
-    fates[report.rejected] = REJECTED
-    return fates
-
-
-def _draw_cells(report: Facts, axes: Any, *, point: float, errors: bool) -> list[tuple[str, Any]]:
-    """Draw a cell per step and row.
-
-    Args:
-        report: The report.
-        axes: Where.
-        point: Width of a cell in points.
-        errors: Whether the errors are drawn below, on the same axis of steps.
-
-    Returns:
-        Labels and handles for the legend, of the fates that occur.
-    """
+def _draw_cells(report: Facts, axes: Any, *, point: float, errors: bool) -> dict[str, Any]:
     from matplotlib.colors import ListedColormap
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    groups = report.run.groups
-    rows = report.run.rows
+    groups, rows = report.run.groups, report.run.rows
+    fates = np.where(report.judged[:, None], float(ACCEPTED), float(UNSEEN)) * np.ones((1, rows))
+    fates[report.computed], fates[report.rejected] = COMPUTED, REJECTED
     samples = list(dict.fromkeys(groups))
     grouped = len(samples) < rows
-    edges, lines, middles = [0.0], [], []  # edges of lines on the page, of which some are gaps; the row that each line shows
+    edges, bands, middles = [0.0], list[Any](), []  # a band is the fates of a row, or the gap between samples
     for sample in samples:
-        own = [r for r in range(rows) if groups[r] == sample]
-        middles.append(edges[-1] + len(own) / 2)
-        for r in own:
-            edges.append(edges[-1] + 1)
-            lines.append(r)
-        if grouped and sample != samples[-1]:
+        if grouped and bands:
+            bands.append(np.full(len(fates), np.nan))
             edges.append(edges[-1] + GROUP_GAP)
-            lines.append(-1)
-    fates = _fates(report)
+        own = [fates[:, r] for r in range(rows) if groups[r] == sample]
+        middles.append(edges[-1] + len(own) / 2)
+        edges += [edges[-1] + place for place in range(1, len(own) + 1)]
+        bands += own
     if len(fates):
-        picture = np.full((len(lines), len(fates)), np.nan)
-        for place, r in enumerate(lines):
-            if r >= 0:
-                picture[place] = fates[:, r]
         # White joints between cells help counting; where cells are small they would eat them.
         joint = min(0.8, 0.08 * point) if point > 3 and rows <= 24 else 0.0
         edge: dict[str, Any] = {"edgecolors": "white", "linewidth": joint} if joint else {"edgecolors": "none", "antialiased": False}
-        mesh = np.ma.masked_invalid(picture)
+        mesh = np.ma.masked_invalid(np.array(bands))
         axes.pcolormesh(np.arange(len(fates) + 1) - 0.5, edges, mesh, cmap=ListedColormap([c for _, c in FATES]), vmin=-0.5, vmax=3.5, **edge)
     axes.set_ylim(edges[-1], 0)
     ticks = _ticks(len(samples) if grouped else rows, most=8)
@@ -190,19 +154,18 @@ def _draw_cells(report: Facts, axes: Any, *, point: float, errors: bool) -> list
         axes.spines[side].set_visible(False)
     if errors:
         axes.tick_params(axis="x", length=0, labelbottom=False)
-    handles: list[tuple[str, Any]] = []
+    handles: dict[str, Any] = {}
     for fate, (name, color) in enumerate(FATES):
         if (fates == fate).any():
             handle: Any = Patch(facecolor=color)
             if errors and fate in MARKERS:
                 marker, dark = MARKERS[fate]
                 handle = (handle, Line2D([], [], linestyle="", marker=marker, markersize=4, color=dark))
-            handles.append((name, handle))
+            handles[name] = handle
     return handles
 
 
-def _draw_errors(report: Facts, axes: Any) -> list[tuple[str, Any]]:
-    """Draw the errors of the judged steps against the threshold; return labels and handles for the legend."""
+def _draw_errors(report: Facts, axes: Any) -> dict[str, Any]:
     judged, rejected, rows = report.judged, report.rejected, report.run.rows
     steps = np.arange(len(judged))
     error, threshold = report.error.astype(np.float64), np.where(judged, report.thresholds, np.nan)
@@ -220,27 +183,23 @@ def _draw_errors(report: Facts, axes: Any) -> list[tuple[str, Any]]:
         look: dict[str, Any] = {"s": 9 if crowd else 16, "edgecolors": "white", "linewidths": 0.3, "zorder": 3, "clip_on": False}
         axes.scatter(at, error[at, row], marker=marker, color=color, **look)
     axes.set_ylabel("error")
-    handles: list[tuple[str, Any]] = []
+    handles: dict[str, Any] = {}
     if np.isfinite(threshold).any():
         # A level piece for each judged step, so that a threshold which falls from step to step is read at the
         # right place.
         pieces = np.stack([threshold, threshold], axis=1).ravel()
         ends = np.stack([steps - 0.5, steps + 0.5], axis=1).ravel()
-        handles.append(("threshold", axes.plot(ends, pieces, color=INK, linewidth=1.2, zorder=2.6, solid_capstyle="butt", clip_on=False)[0]))
+        look = {"linewidth": 1.2, "zorder": 2.6, "solid_capstyle": "butt", "clip_on": False}
+        handles["threshold"] = axes.plot(ends, pieces, color=INK, **look)[0]
     if lost.size:
-        crosses = axes.scatter(lost, np.full(lost.size, 0.95), transform=axes.get_xaxis_transform(), s=18, marker="x", color=INK, linewidths=1, zorder=4)
-        handles.append(("error not finite", crosses))
+        look = {"transform": axes.get_xaxis_transform(), "s": 18, "marker": "x", "linewidths": 1, "zorder": 4}
+        handles["error not finite"] = axes.scatter(lost, np.full(lost.size, 0.95), color=INK, **look)
     return handles
 
 
 def _scale(axes: Any, values: NDArray[np.float64], *, crown: bool) -> None:
-    """Choose a linear or logarithmic error axis. Below its smallest value the latter goes on straight, down
-    to 0.
-
-    Args:
-        axes: Where.
-        values: Every finite error and threshold.
-        crown: Whether to leave room on top, for what is not finite.
+    """Choose a linear or logarithmic error axis, which goes on straight below its smallest value, down to 0.
+    A crown is room on top, for what is not finite.
     """
     positive = values[values > 0]
     low, high = (float(positive.min()), float(positive.max())) if positive.size else (1.0, 1.0)
@@ -256,9 +215,5 @@ def _scale(axes: Any, values: NDArray[np.float64], *, crown: bool) -> None:
 
 
 def _ticks(count: int, most: int = 11) -> list[int]:
-    """Round positions from 0 to count - 1, ``most`` at the most."""
-    for scale in (1, 10, 100, 1000, 10000):
-        for unit in (1, 2, 5):
-            if (count - 1) // (unit * scale) < most:
-                return list(range(0, count, unit * scale))
-    return [0, count - 1]
+    sizes = (unit * 10**power for power in itertools.count() for unit in (1, 2, 5))
+    return list(range(0, count, next(size for size in sizes if (count - 1) // size < most)))

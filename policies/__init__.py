@@ -1,6 +1,4 @@
-"""The built-in policies, and the small parts that they are recipes over. They come through the same entry
-points as anybody's.
-"""
+"""The built-in policies, and their parts. They come through the same entry points as anybody's."""
 
 from foreseer.policies._agreement import AgreementSchedule, agreement
 from foreseer.policies._cg_taylor import FirstBlockGate, cg_taylor

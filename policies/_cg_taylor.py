@@ -1,6 +1,4 @@
-"""CG-Taylor (arXiv 2508.02240): forecast the last block's output, and trust it where the first block's
-forecast was right.
-"""
+"""CG-Taylor (arXiv 2508.02240): forecast the last block, and trust it where block 0's forecast was right."""
 
 from __future__ import annotations
 
@@ -28,16 +26,8 @@ class FirstBlockGate:
     block 0 was within ``threshold`` of what block 0 computed. On rejection block 0's output is kept, and the
     other blocks run.
 
-    The first ``warmup_steps`` steps and the last are computed. There is no limit to drafts in a row.
-
-    Attributes:
-        threshold: Accept where error < threshold (released code; strict).
-        warmup_steps: Computed steps at the start.
-        decide: ``"row"``: each sample by its own error. ``"batch"``: one error over all rows, the ratio of
-            means over the whole tensor, as released.
-        target: What is forecast where the gate accepts.
-        verified: Block 0 is probed in every forecast step. The last block's forecast, which is used, is never
-            compared.
+    Attributes: as the options of `cg_taylor`, and ``verified``: no forecast is used without a look at block
+    0.
     """
 
     verified: ClassVar[bool] = True

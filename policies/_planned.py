@@ -1,6 +1,4 @@
-"""A schedule that was planned for this model, scheduler and number of steps, or written by hand; alone, or
-under a gate.
-"""
+"""A schedule that was planned for a model, scheduler and number of steps, or a list; alone or gated."""
 
 from __future__ import annotations
 
@@ -20,7 +18,7 @@ from foreseer.policies.drafting import Target, draft_needs
 from foreseer.policies.predictors import PredictorLike, predictor_from
 from foreseer.policies.timetable import Timetable, read_schedule, timetable_from
 from foreseer.reading import Written, read_options, reads
-from foreseer.registry import check_options, signature_of
+from foreseer.registry import build_plugins
 from foreseer.schedule_plan import SchedulePlan
 from foreseer.spelling import read_spec
 from foreseer.types import Evidence, Needs, Plan, Run, Site, Step, Verdict
@@ -35,8 +33,6 @@ class Schedule:
     Attributes:
         timetable: Which steps.
         target: What is forecast.
-        max_draft_steps: Most forecasts in a row, as the timetable says; None where that depends on the run,
-            and `setup` was not called yet.
     """
 
     timetable: Timetable
@@ -47,7 +43,7 @@ class Schedule:
 
     @property
     def max_draft_steps(self) -> int | None:
-        """Of the timetable."""
+        """Most forecasts in a row; None where that depends on the run, and `setup` was not called yet."""
         return self.timetable.longest(self._run)
 
     @hookimpl
@@ -74,8 +70,6 @@ class GatedSchedule:
     Attributes:
         timetable: Which steps.
         gate: The gate's plugin, which implements ``before_step`` and ``verify``.
-        max_draft_steps: Most forecasts in a row, as the timetable says; None where that depends on the run,
-            and `setup` was not called yet.
     """
 
     timetable: Timetable
@@ -86,7 +80,7 @@ class GatedSchedule:
 
     @property
     def max_draft_steps(self) -> int | None:
-        """Of the timetable: a gate computes more."""
+        """As of `Schedule`: a gate computes more."""
         return self.timetable.longest(self._run)
 
     @property
@@ -193,7 +187,6 @@ def planned(
 
 
 def _predictor(predictor: PredictorLike | None, max_order: int | None, plan: SchedulePlan | None) -> tuple[PredictorLike, int]:
-    """The predictor without its order, and the order: a gate may want to use another order elsewhere."""
     asked = predictor if predictor is not None else plan.predictor if plan is not None else taylor
     order = 1 if max_order is None else max_order
     if not isinstance(asked, str):
@@ -216,13 +209,9 @@ def _other_predictor(plan: SchedulePlan, chosen: PredictorLike, order: int) -> s
 
 def _gate(gate: str, predictor: PredictorLike, order: int, target: Target) -> tuple[Any, tuple[Any, ...]]:
     """Build the gate. Returns the plugin that plans and judges, and the others."""
-    name, factory, given = read_gate(gate).value
-    names = signature_of(factory).parameters
+    _, factory, given = read_gate(gate).value
     offered = {"predictor": predictor, "max_order": order, "last_order": order, "target": target, "warmup_steps": 1, "max_draft_steps": None}
-    options = {key: value for key, value in offered.items() if key in names} | given
-    check_options(name, factory, options)
-    built = factory(**options)
-    plugins = built if isinstance(built, tuple) else (built,)
+    plugins = build_plugins(factory, given, offered)
     judges = [plugin for plugin in plugins if hasattr(plugin, "before_step") and hasattr(plugin, "verify")]
     if len(judges) != 1:
         raise OptionError(f"planned: gate={gate!r} does not judge forecasts; write a policy that does, such as 'cg_taylor:threshold=0.1'")

@@ -42,17 +42,8 @@ class DraftGate:
     """Gate: draft every step, compute one deep block on its draft input, and accept where the draft of its
     output was within the threshold.
 
-    Attributes:
-        threshold, decay, floor: tau_k = max(threshold * decay^(k/T), floor).
-        warmup_steps: Computed steps at the start.
-        min_draft_steps: Drafts in a row that are accepted unseen before verification begins.
-        max_draft_steps: Drafts in a row after which a row is computed; None for no limit.
-        metric: Name of the error measure.
-        decide: Each sample by its own error, or one error for the batch.
-        on_reject: Compute the rejected step itself, or accept it and compute the next one.
-        verify_block: Which block is computed, counting from the end if negative.
-        target: What is forecast.
-        verified: Whether no forecast is used unseen, or in spite of what was seen.
+    Attributes: as the options of `speca`, and ``verified``: whether no forecast is used unseen, or in spite
+    of what was seen.
     """
 
     threshold: float

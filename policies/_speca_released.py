@@ -1,6 +1,4 @@
-"""SpeCa as its released DiT code runs, quirk by quirk, for comparison with published samples. `speca` is the
-paper's method.
-"""
+"""SpeCa as its released DiT code runs, quirk by quirk, to compare with published samples; see also `speca`."""
 
 from __future__ import annotations
 

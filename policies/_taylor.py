@@ -32,9 +32,6 @@ __all__ = ["taylor", "taylor_weights"]
 
 @functools.lru_cache(maxsize=32768)  # planning 50 steps with three anchors asks for 20,000 of them, each a dozen times
 def _from_offsets(offsets: tuple[float, ...], x: float, order: int) -> tuple[float, ...]:
-    """Weights from the anchors' distances to the newest one (0, 4, 8, ...): they do not depend on where the
-    step axis begins.
-    """
     # differences[j][i]: weight of feature i in the difference, of the order reached so far, that was stored
     # at anchor j.
     differences = [[float(i == j) for i in range(order + 1)] for j in range(order + 1)]

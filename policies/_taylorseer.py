@@ -1,6 +1,4 @@
-"""TaylorSeer (arXiv 2503.06923): compute at a fixed interval, forecast in between. Also `reuse` (its order 0)
-and `none`.
-"""
+"""TaylorSeer (arXiv 2503.06923): compute at a fixed interval, forecast in between. Also `reuse` and `none`."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Small parts that schedules and gates share: which sites are forecast, and how long each row has been
-drafted.
-"""
+"""Small parts that schedules and gates share: which sites are forecast, and how long each row was drafted."""
 
 from __future__ import annotations
 
@@ -17,9 +15,7 @@ Whole = Literal["last_block", "residual", "residual_after_first", "output"]
 
 
 class DraftCounter:
-    """How far behind each row's last computed step is, in steps: as many as it was forecast in a row, and
-    more where the stream was not called in between.
-    """
+    """How far each row's last computed step is behind, in steps, those not called in between included."""
 
     def __init__(self, rows: int) -> None:
         self._computed, self._next = [-1] * rows, 0
@@ -31,9 +27,7 @@ class DraftCounter:
         self._next = index + 1
 
     def exhausted(self, most: int, step: Step | None = None) -> tuple[bool, ...]:
-        """``(R,)`` rows that were not computed in the ``most`` steps before ``step``; None takes the step
-        behind the last finished one.
-        """
+        """``(R,)`` rows not computed in the ``most`` steps before ``step``; None: the one to come."""
         index = self._next if step is None else step.index
         return tuple([index - last > most for last in self._computed])
 

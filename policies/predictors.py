@@ -12,16 +12,14 @@ from foreseer.hookspecs import hookimpl
 from foreseer.listing import load_factory
 from foreseer.outcome import Outcome
 from foreseer.plugins import Part
-from foreseer.registry import check_options, signature_of
+from foreseer.registry import build_plugins
 from foreseer.spelling import read_spec
 from foreseer.types import Drafts, History, Needs, Run, Site, Step, Weights
 
 __all__ = ["BlockWise", "LinearPredictor", "PredictorLike", "predictor_from"]
 
 PredictorLike = str | Callable[..., Any]
-"""A predictor as an option: the name of an installed one, with options of its own if it needs any
-(``"hicache:scale=0.5"``), or its factory.
-"""
+"""The name of an installed predictor, options included (``"hicache:scale=0.5"``), or its factory."""
 
 
 @attrs.frozen(eq=False)
@@ -135,11 +133,8 @@ def predictor_from(predictor: PredictorLike, *, max_order: int, warmup_steps: in
         factory = load_factory(name)
     if not callable(factory):
         raise PluginError(f"predictor={predictor!r} is not a factory; pass its name, its class, or `lambda: {type(predictor).__name__}(...)`")
-    names = signature_of(factory).parameters
-    options = {name: value for name, value in {"max_order": max_order, "warmup_steps": warmup_steps}.items() if name in names} | given
-    check_options(str(getattr(factory, "__name__", predictor)), factory, options)
-    built = factory(**options)
-    plugins = built if isinstance(built, tuple) else (built,)
+    offered = {"max_order": max_order, "warmup_steps": warmup_steps}
+    plugins = build_plugins(factory, given, offered)
     if len(plugins) != 1 or not hasattr(plugins[0], "predict_features"):
         raise PluginError(f"predictor={predictor!r} did not build one plugin with predict_features; name a predictor, such as 'taylor'")
     return plugins[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 from pathlib import Path
@@ -94,9 +95,6 @@ class Timetable:
             raise OptionError(f"planned: the plan was made for other runs: {'; '.join(found)}; plan again for this one, or write {' and '.join(asked)}")
 
     def _refuse_tail(self, num_steps: int) -> None:
-        """A list that ends long before the run does was written for a shorter one, and would forecast all the
-        rest.
-        """
         assert self.steps is not None
         last, text = self.steps[-1], "+".join(map(str, self.steps))
         if last >= num_steps or num_steps - 1 - last > (self.longest(None) or 0):
@@ -118,14 +116,8 @@ def read_schedule(schedule: Any) -> Any:
 def timetable_from(schedule: Any, budget: int | None, *, interpolate: bool, any_model: bool) -> Timetable:
     """Read the options of `foreseer.policies.planned`.
 
-    Args:
-        schedule: A plan, its file, a list of steps or its text, as there; None computes everything.
-        budget: Which of a plan's schedules; None takes the one that it was written with.
-        interpolate: As there.
-        any_model: As there.
-
     Raises:
-        OptionError: It is none of this, or the options do not fit one another; the message says what to
+        OptionError: ``schedule`` is none, or the options do not fit one another; the message says what to
             write.
     """
     if schedule is None:
@@ -133,28 +125,22 @@ def timetable_from(schedule: Any, budget: int | None, *, interpolate: bool, any_
     schedule = read_schedule(schedule)
     if isinstance(schedule, Written):
         schedule = schedule.value
-    length: int | None = None
-    match = re.fullmatch(r"\s*(\d+(?:\s*\+\s*\d+)*)\s*(?:/\s*(\d+))?\s*", schedule) if isinstance(schedule, str) else None
-    if isinstance(schedule, str) and match is None:
-        raise OptionError(f"planned: schedule={schedule!r} is no schedule; write {_LIST}, or a plan's file")
     if isinstance(schedule, SchedulePlan):
-        chosen = schedule.budget(budget)
-        return Timetable(chosen.steps, schedule.num_steps, schedule, interpolate, any_model)
+        return Timetable(schedule.budget(budget).steps, schedule.num_steps, schedule, interpolate, any_model)
+    steps: list[Any] = [schedule] if isinstance(schedule, int) else []
+    length: int | None = None
+    if isinstance(schedule, str):
+        match = re.fullmatch(r"\s*(\d+(?:\s*\+\s*\d+)*)\s*(?:/\s*(\d+))?\s*", schedule)
+        steps = [int(step) for step in match[1].split("+")] if match else []
+        length = int(match[2]) if match and match[2] else None
+    else:
+        with contextlib.suppress(TypeError):
+            steps = [*schedule]
+    whole = all(isinstance(step, int) and not isinstance(step, bool) for step in steps)
+    if not whole or steps[:1] != [0] or any(a >= b for a, b in itertools.pairwise(steps)):
+        raise OptionError(f"planned: schedule={schedule!r} is no schedule; write {_LIST}, or a plan's file")
     if budget is not None:
         raise OptionError(f"planned: budget={budget} chooses among the schedules of a plan, and schedule={schedule!r} is a list; leave it out")
-    if match is not None:
-        steps: Any = [int(step) for step in match[1].split("+")]
-        length = int(match[2]) if match[2] else None
-    else:
-        steps = [schedule] if isinstance(schedule, int) else schedule
-    try:
-        steps = [*steps]
-    except TypeError:
-        steps = []
-    whole = all(isinstance(step, int) and not isinstance(step, bool) for step in steps)
-    rising = whole and steps[:1] == [0] and all(a < b for a, b in itertools.pairwise(steps))
-    if not rising:
-        raise OptionError(f"planned: schedule={schedule!r} is no schedule; write {_LIST}, or a plan's file")
     if length is not None and length <= steps[-1]:
         raise OptionError(
             f"planned: schedule={schedule!r} computes step {steps[-1]} of a run whose steps are 0 to {length - 1}; write the number of steps behind /"

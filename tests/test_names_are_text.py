@@ -68,7 +68,7 @@ def test_progress_shows_every_text_as_it_is(name: str, capsys: pytest.CaptureFix
 
 
 def test_a_console_is_made_in_one_place() -> None:
-    """Law: no other file makes one, so that none reads markup. (`core/tables.py` prints cells that are rich's Text.)"""
+    """Law: no other file makes one, so that none reads markup."""
     makes = re.compile(r"\bConsole\(|\bProgress\((?!\*columns, console=console|console=console)")
     found = {
         str(path.relative_to(SOURCES))
@@ -76,7 +76,7 @@ def test_a_console_is_made_in_one_place() -> None:
         for path in (SOURCES / folder).rglob("*.py")
         if makes.search(path.read_text(encoding="utf-8"))
     }
-    assert found == {"core/console.py", "core/tables.py"}
+    assert found == {"core/console.py"}
 
 
 @pytest.mark.parametrize("name", NAMES)

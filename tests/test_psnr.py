@@ -39,7 +39,7 @@ def test_a_likeness_is_the_mean_and_the_least_of_what_is_counted(psnrs: list[flo
         psnrs.count(math.inf),
         sum(map(math.isnan, psnrs)),
     )
-    assert like.identical == all(v == math.inf for v in psnrs)
+    assert (like.same == like.samples) == all(v == math.inf for v in psnrs)
 
 
 def test_samples_that_are_the_same_and_samples_that_broke() -> None:
@@ -48,7 +48,7 @@ def test_samples_that_are_the_same_and_samples_that_broke() -> None:
     own[1, 0, 0, 0], own[2] = math.nan, 0.2
     like = likeness_of(psnr(own, full))
     assert (like.mean, like.worst) == (pytest.approx((100 + 0 + 20) / 3, abs=1e-4), 0.0)
-    assert (like.same, like.broken, like.identical) == (1, 1, False)
+    assert (like.same, like.broken) == (1, 1)
     assert likeness_of(psnr(full, full)).mean == BEST_PSNR
 
 

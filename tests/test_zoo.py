@@ -11,7 +11,7 @@ import torch
 
 import foreseer.zoo
 from foreseer import OptionError
-from foreseer.zoo import classifier, dit, load_classifier
+from foreseer.zoo import dit, judge, load_classifier
 from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
 from foreseer.zoo.digits import HELD_OUT, load_digits
 from foreseer.zoo.recipes import classifier as classifier_recipe
@@ -69,7 +69,7 @@ def test_classifier_is_small_frozen_in_eval_mode_and_deterministic():
     with torch.no_grad():
         assert torch.equal(one(images), other(images))
         assert torch.equal(one.head(one.features(images)), one(images))
-        assert one.features(images).shape == (len(images), classifier.CONFIG["feature_size"])
+        assert one.features(images).shape == (len(images), judge.CONFIG["feature_size"])
 
 
 def test_classifier_loads_without_network(monkeypatch):
@@ -91,9 +91,9 @@ def test_classifier_is_not_sure_of_noise():
 
 def test_classifier_save_load_roundtrip(tmp_path):
     config = {"width": 4, "feature_size": 6}
-    model = classifier.DigitClassifier(**config).eval()
+    model = judge.DigitClassifier(**config).eval()
     save(model, tmp_path / "new", config=config, dtype=torch.float32)
-    loaded = load(lambda config: classifier.DigitClassifier(**config), tmp_path / "new")
+    loaded = load(lambda config: judge.DigitClassifier(**config), tmp_path / "new")
     assert not loaded.training
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
@@ -254,10 +254,8 @@ def test_ddim_with_zero_noise_predicted_only_rescales():
     steps = ddim_timesteps(20)
     noise = torch.randn(3, 1, 8, 8, dtype=torch.float64)
     model = Toy(lambda x, t, c: torch.zeros_like(x))
-    done = []
-    out = ddim_sample(model, noise, torch.tensor([0, 5, 9]), steps, on_step=done.append)
+    out = ddim_sample(model, noise, torch.tensor([0, 5, 9]), steps)
     torch.testing.assert_close(out, noise / dit.alphas_cumprod()[999].sqrt(), rtol=1e-10, atol=0)
-    assert done == list(range(20))
     assert [int(t[0]) for t, _ in model.calls] == steps
     assert model.calls[0][1].tolist() == [0, 5, 9, 10, 10, 10]  # conditional rows first
 

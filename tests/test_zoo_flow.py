@@ -22,8 +22,7 @@ from foreseer.zoo.recipes import flux as flux_recipe
 from foreseer.zoo.recipes import wan as wan_recipe
 from foreseer.zoo.recipes.__main__ import RECIPES, main
 from foreseer.zoo.recipes.card import read_log
-from foreseer.zoo.recipes.fitting import Settings, fit
-from foreseer.zoo.recipes.flow import noised, without_some
+from foreseer.zoo.recipes.fitting import Settings, fit, noised, without_some
 from foreseer.zoo.standins import DIGITS, NO_DIGIT, DigitTable, DigitTokenizer, FoldedVideo, PixelImage, digit_of
 
 TINY_FLUX = {

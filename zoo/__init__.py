@@ -12,13 +12,12 @@ from foreseer.zoo.storing import load
 if TYPE_CHECKING:
     from diffusers import DiTTransformer2DModel, FluxPipeline, WanPipeline
 
-    from foreseer.zoo.classifier import DigitClassifier
+    from foreseer.zoo.judge import DigitClassifier
 
 __all__ = ["ZOO", "load_classifier", "load_dit", "load_flux", "load_wan", "presets"]
 
 ZOO = Path(__file__).parent
 """Where the weights lie."""
-
 Model = TypeVar("Model", bound=torch.nn.Module)
 
 
@@ -29,7 +28,7 @@ def load_dit(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.f
     class". See ``zoo/dit_digits/card.md``.
 
     Raises:
-        ImportError: Without diffusers (``pip install 'foreseer[diffusers]'``).
+        ImportError: Without diffusers (``pip install 'foreseer[diffusers]'``), as of the others.
     """
     from foreseer.zoo.dit import build, stored_as
 
@@ -37,14 +36,8 @@ def load_dit(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.f
 
 
 def load_classifier(*, device: str | torch.device = "cpu") -> DigitClassifier:
-    """Load the classifier of handwritten digits, float32, in eval mode.
-
-    It takes ``(B, 1, 8, 8)`` images in [-1, 1]. See ``zoo/digits_classifier/card.md``.
-
-    Raises:
-        ImportError: Without safetensors (``pip install 'foreseer[diffusers]'``).
-    """
-    from foreseer.zoo.classifier import DigitClassifier
+    """Load the classifier of ``(B, 1, 8, 8)`` digits in [-1, 1], float32, in eval mode."""
+    from foreseer.zoo.judge import DigitClassifier
 
     return load(lambda config: DigitClassifier(**config), ZOO / "digits_classifier").to(device)
 
@@ -54,13 +47,9 @@ def load_flux(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.
 
     `pipe("7")` draws a 16x16 grey image. A prompt names one digit, as a numeral or a word ("a seven"); the
     empty prompt stands for any digit. Guidance is an input of the transformer (distilled, 1 to 5). The
-    transformer is a `FluxTransformer2DModel` of 4 double and 8 single blocks. The rest are stand-ins, named
-    for what they are: a `DigitTable` of trained embeddings for both text encoders, a `DigitTokenizer`, and a
-    `PixelImage` for the VAE, whose latents are the pixels: ``(B, 1, 16, 16)``, packed to ``(B, 64, 4)``. See
+    transformer is a `FluxTransformer2DModel` of 4 double and 8 single blocks. The rest are
+    `foreseer.zoo.standins`; latents are the pixels, ``(B, 1, 16, 16)``, packed to ``(B, 64, 4)``. See
     ``zoo/flux_digits/card.md``.
-
-    Raises:
-        ImportError: Without diffusers (``pip install 'foreseer[diffusers]'``).
     """
     from foreseer.zoo.flux import FluxDigits, pipeline
 
@@ -71,15 +60,10 @@ def load_wan(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.f
     """Load the Wan-shaped model of moving digits, in a real `WanPipeline`, in eval mode.
 
     ``pipe("7")`` makes a grey video of 9 frames of 16x16 pixels; ``max_sequence_length=2`` makes the same one
-    faster. Prompts are as in `load_flux`. Guidance is true guidance: two calls a step. The transformer is a
-    `WanTransformer3DModel` of 8 blocks. The rest are stand-ins, named for what they are: a `DigitTable` of
-    trained embeddings for the text encoder, a `DigitTokenizer`, and a `FoldedVideo` for the VAE, whose
-    latents are the pixels, 2x2 of them in two frames to a latent of 8 channels: ``(B, 8, 5, 8, 8)``, or 80
-    tokens. A longer ``max_sequence_length`` (512 where nothing is said) repeats the two vectors of a prompt.
-    See ``zoo/wan_digits/card.md``.
-
-    Raises:
-        ImportError: Without diffusers (``pip install 'foreseer[diffusers]'``).
+    faster: a longer one repeats the two vectors of a prompt. Prompts are as in `load_flux`. Guidance is true
+    guidance: two calls a step. The transformer is a `WanTransformer3DModel` of 8 blocks. The rest are
+    `foreseer.zoo.standins`; latents are the pixels, 2x2 of them in two frames to a latent of 8 channels:
+    ``(B, 8, 5, 8, 8)``, or 80 tokens. See ``zoo/wan_digits/card.md``.
     """
     from foreseer.zoo.wan import WanDigits, pipeline
 
@@ -87,9 +71,7 @@ def load_wan(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.f
 
 
 def presets() -> dict[str, Path]:
-    """Return the bundled presets: by name, the file. ``foreseer.attach(model, name)`` takes either; see
-    ``zoo/presets/README.md``.
-    """
+    """Return the bundled presets: by name, the file. See ``zoo/presets/README.md``."""
     return {path.stem: path for path in sorted((ZOO / "presets").glob("*.json"))}
 
 

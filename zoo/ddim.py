@@ -1,13 +1,11 @@
 """DDIM with guidance by concatenation, as in the papers' DiT experiments: a user's own loop, short enough to
 be checked.
 
-diffusers' `DDIMScheduler` steps from t to t - 1000 // T whatever its timesteps are; with timesteps spread
-over the whole range, as here, that is not the next timestep. This sampler steps to the next timestep.
+diffusers' `DDIMScheduler` steps from t to t - 1000 // T whatever its timesteps are. This sampler steps to the
+next timestep.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +33,6 @@ def ddim_sample(
     timesteps: list[int],
     *,
     guidance: float = 1.5,
-    on_step: Callable[[int], None] | None = None,
 ) -> Tensor:
     """Sample with DDIM (arXiv 2010.02502), eta 0, no clipping.
 
@@ -46,7 +43,6 @@ def ddim_sample(
         timesteps: Noisiest first.
         guidance: e = e_uncond + guidance * (e_cond - e_uncond). Each call has 2B rows: the conditional ones,
             then the unconditional.
-        on_step: Called with the step index after each step, for progress bars.
 
     Returns:
         ``(B, 1, H, W)`` samples.
@@ -62,6 +58,4 @@ def ddim_sample(
         a_next = schedule[timesteps[index + 1]].item() if index + 1 < len(timesteps) else 1.0
         clean = (x - (1 - a) ** 0.5 * e) / a**0.5
         x = a_next**0.5 * clean + (1 - a_next) ** 0.5 * e
-        if on_step is not None:
-            on_step(index)
     return x

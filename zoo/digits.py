@@ -1,8 +1,4 @@
-"""The data behind the zoo: scikit-learn's handwritten digits (UCI ML, 8x8 pixels, 17 grey levels, 1,797
-images).
-
-The images come inside the scikit-learn package, so nothing is downloaded.
-"""
+"""The data behind the zoo: 1,797 handwritten digits of 8x8 pixels, which come inside scikit-learn."""
 
 from __future__ import annotations
 
@@ -10,24 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["HELD_OUT", "SOURCE", "load_digits"]
+__all__ = ["HELD_OUT", "load_digits"]
 
 HELD_OUT = 297
-"""Images that no recipe trains on. They are the reference for memorisation and for the Frechet distance of
-real data.
-"""
-
-SOURCE = """Optical Recognition of Handwritten Digits, E. Alpaydin and C. Kaynak, 1998, UCI Machine Learning Repository
-(https://archive.ics.uci.edu/dataset/80/optical+recognition+of+handwritten+digits), its test part of 1,797 images, as it comes inside scikit-learn.
-Licence of the data: CC BY 4.0."""
-"""Where the images come from, for the cards."""
+"""Images that no recipe trains on: the reference for memorisation and the Frechet distance of real data."""
 
 
 def load_digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return ``train_images, train_labels, held_out_images, held_out_labels``.
+    """Return ``train_images, train_labels, held_out_images, held_out_labels``, always split in the same way.
 
-    Images are ``(N, 1, 8, 8)`` float32 in [-1, 1]; labels are ``(N,)`` int64 in 0..9. The split is fixed: the
-    same images are held out whatever the seed of a recipe, so numbers of different recipes can be compared.
+    Images are ``(N, 1, 8, 8)`` float32 in [-1, 1]; labels are ``(N,)`` int64 in 0..9.
     """
     from sklearn.datasets import load_digits as load
 

@@ -1,8 +1,4 @@
-"""The bundled FLUX-shaped model of handwritten digits, in diffusers' own classes.
-
-`FluxDigits` is what is trained: a `FluxTransformer2DModel` and the table of embeddings in place of its text
-encoders. `pipeline` puts both, with the other stand-ins, into a `FluxPipeline`.
-"""
+"""The bundled FLUX-shaped model of handwritten digits, in diffusers' own classes."""
 
 from __future__ import annotations
 
@@ -47,18 +43,12 @@ def upscale(digits: Tensor) -> Tensor:
 
 
 def shrink(images: Tensor) -> Tensor:
-    """Return the ``(B, 1, 8, 8)`` digits of ``(B, 1, 16, 16)`` images, as the digit classifier takes them:
-    means of 2x2 pixels.
-    """
+    """Return the ``(B, 1, 8, 8)`` digits, means of 2x2 pixels, of ``(B, 1, 16, 16)`` images."""
     return F.avg_pool2d(images, 2)
 
 
 class FluxDigits(nn.Module):
-    """The transformer and its table of embeddings, called on images instead of packed tokens.
-
-    Args:
-        config: As `CONFIG`.
-    """
+    """What is trained: transformer and table of embeddings, called on images instead of packed tokens."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         from diffusers import FluxTransformer2DModel
@@ -70,13 +60,8 @@ class FluxDigits(nn.Module):
         self.tokenizer = DigitTokenizer(config["text"]["length"])
 
     def forward(self, latents: Tensor, sigmas: Tensor, digits: Tensor, guidance: Tensor) -> Tensor:
-        """Return the velocity, like the latents.
-
-        Args:
-            latents: ``(B, 1, H, W)``, H and W even.
-            sigmas: ``(B,)`` noise levels in [0, 1].
-            digits: ``(B,)`` classes, 10 for none.
-            guidance: ``(B,)`` guidance scales.
+        """Return the velocity, like the ``(B, 1, H, W)`` latents, at ``(B,)`` noise levels in [0, 1], for
+        ``(B,)`` digits, 10 for none, and ``(B,)`` guidance scales.
         """
         batch, _, height, width = latents.shape
         rows, columns = height // 2, width // 2

@@ -1,31 +1,25 @@
-"""How good samples of digits are: accuracy, and the Frechet distance to the data, in the eyes of the bundled
-classifier.
-"""
+"""How good samples of digits are in the eyes of the bundled classifier, which takes 8x8 pixels."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from foreseer.errors import OptionError
+from foreseer.zoo.digits import load_digits
 
-if TYPE_CHECKING:
-    from foreseer.zoo.classifier import DigitClassifier
-
-__all__ = ["FRECHET_MINIMUM_SAMPLES", "FRECHET_NOTE", "DigitJudge", "accuracy", "frechet_distance"]
+__all__ = ["CONFIG", "FRECHET_MINIMUM_SAMPLES", "FRECHET_NOTE", "DigitClassifier", "DigitJudge"]
+__all__ += ["accuracy", "frechet_distance"]
 
 FRECHET_NOTE = (
     "Frechet distance in the features of a small digit classifier that ships with foreseer; it is not FID and compares with nothing outside this page."
 )
 """To be shown wherever the number is shown."""
-
 FRECHET_MINIMUM_SAMPLES = 256
-"""With fewer samples the Frechet distance says more about their number than about their quality: four times
-the 64 features. See `frechet_distance`.
-"""
+"""Four times the 64 features: with fewer samples the distance says more about their number than of them."""
 
 
 def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
@@ -36,15 +30,12 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
     X^T X of the centred features, the last trace is the nuclear norm of X_a X_b^T: no matrix root is taken,
     so that covariances without full rank do no harm.
 
-    The estimate is too high with few samples, strongly so when there are fewer than features: compare only
-    distances that were measured with the same number of samples, and with `FRECHET_MINIMUM_SAMPLES` at least.
+    The estimate is too high with few samples: compare only distances of as many samples, and of
+    `FRECHET_MINIMUM_SAMPLES` at least.
 
     Args:
         features_a: ``(N, D)``, N >= 2, of any float dtype, on any device.
         features_b: ``(M, D)``, M >= 2.
-
-    Returns:
-        The distance, >= 0, in squared units of the features.
 
     Raises:
         OptionError: If the shapes do not fit, there are fewer than two rows, or a feature is not finite.
@@ -66,15 +57,8 @@ def frechet_distance(features_a: Tensor, features_b: Tensor) -> float:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """Return the share of rows whose largest logit is that of the label. A row with a logit that is not
-    finite is wrong.
-
-    Args:
-        logits: ``(B, classes)``, B >= 1.
-        labels: ``(B,)`` integers.
-
-    Raises:
-        OptionError: If the shapes do not fit or there is no row.
+    """Return the share of ``(B, classes)`` logits, B >= 1, whose largest is that of the ``(B,)`` labels. A
+    row that is not finite is wrong. Raises `OptionError` where the shapes do not fit or there is no row.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not len(labels):
         raise OptionError(f"logits has shape {tuple(logits.shape)} and labels {tuple(labels.shape)}; write (B, classes) and (B,) with B at least 1")
@@ -82,23 +66,53 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
     return float(right.double().mean())
 
 
-class DigitJudge:
-    """Judges samples of digits with a classifier: accuracy, and the Frechet distance of its features to those
-    of reference images.
+CONFIG: dict[str, Any] = {"width": 32, "feature_size": 64}
 
-    Samples are clipped to [-1, 1] first, as they would be to be looked at.
+
+class DigitClassifier(nn.Module):
+    """Three convolutions and two linear layers, of which the first has ``feature_size``, D, outputs."""
+
+    def __init__(self, *, width: int = CONFIG["width"], feature_size: int = CONFIG["feature_size"]) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, 2 * width, 3, padding=1),
+            nn.SiLU(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.SiLU(),
+            nn.Flatten(),
+            nn.Linear(2 * width * 16, feature_size),
+            nn.SiLU(),
+        )
+        self.head = nn.Linear(feature_size, 10)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the ``(B, D)`` penultimate layer for ``(B, 1, 8, 8)`` images in [-1, 1]."""
+        if images.ndim != 4 or images.shape[1:] != (1, 8, 8):
+            raise OptionError(f"images has shape {tuple(images.shape)}; the classifier takes (B, 1, 8, 8) in [-1, 1]; resize or reshape them first")
+        out: Tensor = self.body(images)
+        return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the ``(B, 10)`` logits for ``(B, 1, 8, 8)`` float images in [-1, 1]."""
+        out: Tensor = self.head(self.features(images))
+        return out
+
+
+class DigitJudge:
+    """Judges samples of digits, clipped to [-1, 1]: accuracy, and the features of the Frechet distance.
 
     Args:
         classifier: The judge's eyes; None loads the one that ships with foreseer.
-        reference: ``(M, 1, 8, 8)`` images in [-1, 1] to measure the distance to; None takes all 1,797 digits,
-            held out ones included.
+        reference: ``(M, 1, 8, 8)`` images in [-1, 1] to measure the distance to; None takes all 1,797 digits.
     """
 
     note = FRECHET_NOTE
 
     def __init__(self, classifier: DigitClassifier | None = None, *, reference: Tensor | None = None) -> None:
         from foreseer.zoo import load_classifier
-        from foreseer.zoo.digits import load_digits
 
         self.classifier = load_classifier() if classifier is None else classifier.eval()
         if reference is None:

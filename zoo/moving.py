@@ -1,6 +1,4 @@
-"""Short videos of one handwritten digit that moves in a straight line and bounces off the frame's edges, made
-from scikit-learn's digits.
-"""
+"""Short videos of one handwritten digit that moves in a straight line and bounces off the frame's edges."""
 
 from __future__ import annotations
 
@@ -21,9 +19,7 @@ DIGIT = 12
 
 def move(count: int, generator: torch.Generator, *, frames: int = FRAMES) -> Tensor:
     """Draw the paths of ``count`` digits: ``(count, frames, 2)`` float32, row and column of a digit's upper
-    left corner, 0 to 4 pixels.
-
-    The start is anywhere, the direction any, the speed 0.5 to 1.5 pixels a frame.
+    left corner, 0 to 4 pixels. The start is anywhere, the direction any, the speed 0.5 to 1.5 pixels a frame.
     """
     free = SIDE - DIGIT
     start = torch.rand(count, 1, 2, generator=generator) * free
@@ -34,10 +30,8 @@ def move(count: int, generator: torch.Generator, *, frames: int = FRAMES) -> Ten
 
 
 def place(digits: Tensor, paths: Tensor) -> Tensor:
-    """Return ``(B, 1, F, 16, 16)`` videos of ``(B, 1, 8, 8)`` digits on ``(B, F, 2)`` paths; the background
-    is -1.
-
-    Between pixels the digit is interpolated linearly.
+    """Return ``(B, 1, F, 16, 16)`` videos of ``(B, 1, 8, 8)`` digits on ``(B, F, 2)`` paths, over -1,
+    interpolated linearly between pixels.
     """
     batch, frames, _ = paths.shape
     large = F.interpolate(digits, size=DIGIT, mode="bicubic", align_corners=False).clamp(-1, 1)
@@ -49,13 +43,9 @@ def place(digits: Tensor, paths: Tensor) -> Tensor:
 
 
 def find(frames: Tensor, template: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the digit in each of ``(N, 1, 16, 16)`` frames, ``(N, 1, 8, 8)``, and where it is, ``(N, 2)``:
-    the window most like the template.
-
-    Args:
-        frames: In [-1, 1].
-        template: ``(1, 8, 8)``, the mean digit, in [-1, 1]. Like it means with the largest sum of products of
-            ink.
+    """Return the digit in each of ``(N, 1, 16, 16)`` frames in [-1, 1], ``(N, 1, 8, 8)``, and where it is,
+    ``(N, 2)``: the window with the largest sum of products of ink with the ``(1, 8, 8)`` template, the mean
+    digit.
     """
     ink = (frames + 1) / 2
     likeness = F.conv2d(ink, F.interpolate(((template + 1) / 2)[None], size=DIGIT, mode="bilinear")).flatten(1)

@@ -1,9 +1,8 @@
 """Stand-ins for the text encoders and the VAEs around the bundled FLUX-shaped and Wan-shaped models.
 
-Nothing here understands language or compresses images, and no name pretends so. A prompt is read for the
-digit it names, the "encoder" looks that digit up in a small trained table, and the "VAE" only rearranges and
-rescales pixels. What they share with the real ones is the interface that diffusers' pipelines call, so that
-`pipe("7")` runs the pipelines' own code from end to end.
+A prompt is read for the digit it names, the "encoder" looks that digit up in a small trained table, and the
+"VAE" only rearranges and rescales pixels. What they share with the real ones is the interface that diffusers'
+pipelines call, so that `pipe("7")` runs the pipelines' own code from end to end.
 """
 
 from __future__ import annotations
@@ -27,10 +26,7 @@ NO_DIGIT = 10
 
 def digit_of(prompt: str) -> int:
     """Return the digit that a prompt names, as a numeral or an English word ("7", "a handwritten seven");
-    `NO_DIGIT` for an empty one.
-
-    Raises:
-        OptionError: If it names none, or several.
+    `NO_DIGIT` for an empty one. Raises `OptionError` if it names none, or several.
     """
     words = re.findall(r"[a-z]+|[0-9]+", prompt.lower())
     found = {DIGITS.index(word) if word in DIGITS else int(word) for word in words if word in DIGITS or (word.isdigit() and len(word) == 1)}
@@ -43,9 +39,7 @@ def digit_of(prompt: str) -> int:
 
 
 class Encoding(dict[str, Tensor]):
-    """What tokenizers and encoders return: fields by name, as attributes and, as in transformers' outputs, by
-    number.
-    """
+    """What tokenizers and encoders return: fields by name, as attributes, and by number."""
 
     def __getattr__(self, name: str) -> Tensor:
         try:
@@ -62,9 +56,9 @@ class DigitTokenizer:
 
     Args:
         length: Ids per prompt.
-        repeat: Fill ``max_length`` by starting over, where it is asked for, instead of returning ``length``
-            ids. `WanPipeline` pads prompts with zeros that cross-attention looks at; to attend to a sequence
-            that is repeated a whole number of times is to attend to it once.
+        repeat: Fill ``max_length`` by starting over, where it is asked for. `WanPipeline` pads prompts with
+            zeros that cross-attention looks at; to attend to a sequence that is repeated is to attend to it
+            once.
     """
 
     def __init__(self, length: int, *, repeat: bool = False) -> None:
@@ -73,8 +67,7 @@ class DigitTokenizer:
         self.added_tokens_encoder: dict[str, int] = {}  # no textual inversions
 
     def __call__(self, text: str | Sequence[str], *, max_length: int | None = None, **_: Any) -> Encoding:
-        """Return ``input_ids`` and ``attention_mask``, ``(B, length)`` int64; the other options of a real
-        tokenizer say nothing here.
+        """Return ``input_ids`` and ``attention_mask``, ``(B, length)`` int64; other options say nothing here.
 
         Raises:
             OptionError: As `digit_of`; or if a repeated sequence is asked for in a length that cuts it.
@@ -115,15 +108,8 @@ class Placed(nn.Module):
 
 
 class DigitTable(Placed):
-    """Looks a digit up in a trained table: ``length`` vectors and one pooled vector for each of ten digits
-    and for none.
-
-    It stands where a pipeline has its text encoder. One object serves as both of FLUX's.
-
-    Args:
-        length: Vectors per prompt.
-        width: Size W of a vector.
-        pooled: Size P of the pooled vector; 0: there is none.
+    """Looks a digit up in a trained table, as text encoder: ``length`` vectors of ``width`` W, and one of
+    ``pooled`` P numbers, for each of ten digits and for none.
     """
 
     def __init__(self, *, length: int, width: int, pooled: int = 0) -> None:
@@ -139,21 +125,14 @@ class DigitTable(Placed):
 
 
 class PixelImage(Placed):
-    """Stands where FLUX has its VAE: the latents are the pixels, shifted and scaled to mean 0 and variance 1.
-
-    Args:
-        shift: Mean of the pixels, which lie in [-1, 1].
-        scale: One over their standard deviation.
-    """
+    """Stands where FLUX has its VAE: the latents are the pixels, shifted and scaled to mean 0 and variance 1."""
 
     def __init__(self, *, shift: float, scale: float) -> None:
         super().__init__()
         self.config = SimpleNamespace(block_out_channels=(1,), latent_channels=1, scaling_factor=scale, shift_factor=shift)
 
     def encode(self, images: Tensor) -> SimpleNamespace:
-        """Return ``latents``: the ``(B, 1, H, W)`` images as they are; shift and scale are the caller's task,
-        as with FLUX's VAE.
-        """
+        """Return ``latents``: the ``(B, 1, H, W)`` images as they are, neither shifted nor scaled."""
         return SimpleNamespace(latents=images)
 
     def decode(self, latents: Tensor, return_dict: bool = True) -> Any:
@@ -165,11 +144,7 @@ class FoldedVideo(Placed):
     """Stands where Wan has its VAE: folds 2x2 pixels of two frames into 8 channels, and unfolds them.
 
     The first frame stands alone, as in Wan: it is stored twice, and unfolding takes the mean. So there is an
-    odd number of frames.
-
-    Args:
-        mean: Mean of the pixels, which lie in [-1, 1].
-        std: Their standard deviation.
+    odd number of frames. ``mean`` and ``std`` are those of the pixels, which lie in [-1, 1].
     """
 
     def __init__(self, *, mean: float, std: float) -> None:
@@ -178,10 +153,7 @@ class FoldedVideo(Placed):
 
     def encode(self, video: Tensor) -> SimpleNamespace:
         """Return ``latents`` ``(B, 8, (F + 1) / 2, H / 2, W / 2)`` of a ``(B, 1, F, H, W)`` video, neither
-        shifted nor scaled.
-
-        Raises:
-            OptionError: If F is even, or H or W is odd.
+        shifted nor scaled. Raises `OptionError` if F is even, or H or W is odd.
         """
         batch, _, frames, height, width = video.shape
         if frames % 2 == 0 or height % 2 or width % 2:

@@ -23,14 +23,9 @@ def save(
     dtype: torch.dtype = torch.float16,
     stored_as: Callable[[str], str] = str,
 ) -> Path:
-    """Write a model's tensors and its configuration, and return the weights' path.
-
-    Args:
-        model: On any device.
-        folder: Where to write; made if it does not exist.
-        config: What `load` builds the model from.
-        dtype: What the tensors are rounded to.
-        stored_as: The name under which a tensor is stored. Of tensors with one name, that which bears it is.
+    """Write a model's tensors, rounded to ``dtype``, and the configuration that `load` builds it from, into a
+    folder that is made if it is missing. Return the weights' path. Of tensors with one name under
+    ``stored_as``, that which bears it is stored.
     """
     from safetensors.torch import save_file
 
@@ -49,11 +44,6 @@ def load(
     stored_as: Callable[[str], str] = str,
 ) -> Model:
     """Build a model from the configuration that `save` wrote, and fill it: on the CPU, in eval mode.
-
-    Args:
-        build: Makes a model of a configuration.
-        folder: Where `save` wrote.
-        stored_as: As for `save`.
 
     Raises:
         FileNotFoundError: If there is no configuration, or there are no weights.

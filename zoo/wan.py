@@ -1,8 +1,4 @@
-"""The bundled Wan-shaped model of moving handwritten digits, in diffusers' own classes.
-
-`WanDigits` is what is trained: a `WanTransformer3DModel` and the table of embeddings in place of its text
-encoder. `pipeline` puts both, with the other stand-ins, into a `WanPipeline`.
-"""
+"""The bundled Wan-shaped model of moving handwritten digits, in diffusers' own classes."""
 
 from __future__ import annotations
 
@@ -42,11 +38,7 @@ CONFIG: dict[str, Any] = {
 
 
 class WanDigits(nn.Module):
-    """The transformer and its table of embeddings.
-
-    Args:
-        config: As `CONFIG`.
-    """
+    """What is trained: the transformer and its table of embeddings."""
 
     def __init__(self, config: dict[str, Any]) -> None:
         from diffusers import WanTransformer3DModel
@@ -58,12 +50,8 @@ class WanDigits(nn.Module):
         self.tokenizer = DigitTokenizer(config["text"]["length"], repeat=True)
 
     def forward(self, latents: Tensor, sigmas: Tensor, digits: Tensor) -> Tensor:
-        """Return the velocity, like the latents.
-
-        Args:
-            latents: ``(B, 8, F, H, W)``, H and W even.
-            sigmas: ``(B,)`` noise levels in [0, 1].
-            digits: ``(B,)`` classes, 10 for none.
+        """Return the velocity, like the ``(B, 8, F, H, W)`` latents, at ``(B,)`` noise levels in [0, 1], for
+        ``(B,)`` digits, 10 for none.
         """
         text = self.text(self.tokenizer.ids(digits)).last_hidden_state
         velocity: Tensor = self.transformer(latents, sigmas * TRAIN_TIMESTEPS, text, return_dict=False)[0]

@@ -1,8 +1,4 @@
-"""``foreseer new``: a plugin project that installs, passes its tests and does something, to be changed into
-something better.
-
-`names` says what may be made and what it is called, `project` writes it, ``templates`` holds what is written.
-"""
+"""``foreseer new``: a plugin project that installs, passes its tests and does something, to be changed."""
 
 from foreseer.scaffold.names import KINDS, Names, names_for
 from foreseer.scaffold.project import write_project

@@ -1,6 +1,4 @@
-"""What a new plugin is called: as a project, as a module, as a plugin and as a class; and which names are
-refused.
-"""
+"""What a new plugin is called: as a project, module, plugin and class; and which names are refused."""
 
 from __future__ import annotations
 
@@ -19,12 +17,8 @@ from foreseer.listing import OBSERVERS, POLICIES, list_plugins
 __all__ = ["KINDS", "RESERVED", "Names", "names_for"]
 
 KINDS = ("gate", "predictor", "schedule", "observer")
-
 LONGEST = 40
-"""Characters of a name. The templates' lines hold one of this length; then what they give needs no
-reformatting.
-"""
-
+"""Characters of a name. The templates' lines hold one of this length."""
 PATTERN = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 
 RESERVED = frozenset(
@@ -36,9 +30,7 @@ RESERVED = frozenset(
         *("parametrize_policies", "predictor_from", "pytest", "relative_l1", "st", "taylor"),
     }
 )
-"""What a function in a generated module cannot be called: Python's words, and what the module has by that
-name already.
-"""
+"""What a function in a generated module cannot be called: Python's words, and names of the module's own."""
 
 
 @attrs.frozen
@@ -48,9 +40,8 @@ class Names:
     Attributes:
         project: The distribution and its folder, ``foreseer-my-gate``.
         module: What is imported, ``foreseer_my_gate``.
-        plugin: The entry point and its factory, ``my_gate``: what users of foreseer write.
-        cls: The plugin's class, ``MyGate``; it ends in the kind, so that it is none of foreseer's own
-            (``Plan``, ``Probe``).
+        plugin: The entry point and its factory, ``my_gate``.
+        cls: The plugin's class, ``MyGate``; it ends in the kind, so that it is none of foreseer's own.
     """
 
     project: str
@@ -93,7 +84,6 @@ def names_for(kind: str, name: str, *, allow_taken: bool = False) -> Names:
 
 
 def _suggest(kind: str, name: str) -> str:
-    """A usable name that is near to what was written, else one that is usable."""
     near = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:LONGEST].strip("-")
     return repr(near if PATTERN.fullmatch(near) else f"my-{kind}")
 

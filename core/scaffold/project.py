@@ -28,11 +28,7 @@ def files_of(kind: str, names: Names) -> dict[str, str]:
 
 
 def render_project(kind: str, names: Names) -> dict[str, str]:
-    """Render every file of a project: path relative to the project -> text.
-
-    Raises:
-        MissingPackageError: Without jinja2.
-    """
+    """Render every file of a project: path -> text. Raises `MissingPackageError` without jinja2."""
     try:
         import jinja2
     except ImportError as error:
@@ -75,8 +71,8 @@ def write_project(
         allow_taken: Whether the name may be that of something installed.
 
     Returns:
-        The files that were written. Files that were there already, with the same text, are left alone and not
-        among them; none are if ``overwrite`` was asked and said no.
+        The files that were written: none that were there with the same text, and none if ``overwrite`` said
+            no.
 
     Raises:
         OptionError: The kind is unknown; the name cannot be used or is taken; or files would change and

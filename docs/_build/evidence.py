@@ -37,9 +37,7 @@ SECTIONS = {
     "peers_flux": "Peers on the FLUX-shaped model",
     "peers_wan": "Peers on the Wan-shaped model",
 }
-"""Folder of results, which is the name of its settings file, and heading. Two may share a settings file's
-stem only if they are one.
-"""
+"""Folder of results, which is the name of its settings file, and heading."""
 
 HEAD = """# Evidence
 

@@ -18,7 +18,6 @@ RUN = {
     "'even to the last step, modules'",
 }
 """What the commands of planned schedules are given besides."""
-
 FIXED = ("even", "even, modules")
 GAINS = (
     ("planned", FIXED, "the better of the even ones from step 0 on"),

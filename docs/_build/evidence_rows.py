@@ -29,17 +29,11 @@ def rows_table(results: Results) -> Iterator[str]:
                 row, together = (at_quality(results, lanes, quality) for lanes in pair)
                 ratios = f"{row[0] / together[0]:.2f}", f"{together[1] / row[1]:.2f}"
                 rows.append([method, batch, f"{quality:.1f}", *ratios, f"{row[2]:.1f}", f"{together[2]:.1f}"])
-    yield table(
-        "policy | batch: | at PSNR: | block-rows, row / batch: | seconds, row / batch: | worst sample, row: "
-        "| "
-        "worst sample, batch:",
-        rows,
-    )
+    titles = "policy | batch: | at PSNR: | block-rows, row / batch: | seconds, row / batch:"
+    yield table(f"{titles} | worst sample, row: | worst sample, batch:", rows)
     free = [lane for lane in policies if lane.options["decide"] == "row" and lane.batch == max(batches)]
-    spreads = [
-        f"{min(steps):.0f} to {max(steps):.0f} ({np.std(steps):.1f} standard deviation)"
-        for steps in (lane.steps for lane in free)
-    ]
+    spread = "{:.0f} to {:.0f} ({:.1f} standard deviation)".format
+    spreads = [spread(min(lane.steps), max(lane.steps), np.std(lane.steps)) for lane in free]
     timed = sorted({len(lane.ratios) for lane in results.lanes if lane.kind == "policy"})
     yield (
         f"Samples that decided for themselves computed {', '.join(spreads)} of {results.num_steps} steps, by "
@@ -59,8 +53,8 @@ def common_quality(row: list[LaneResult], together: list[LaneResult]) -> float |
 def at_quality(results: Results, lanes: list[LaneResult], quality: float) -> tuple[float, float, float]:
     """Block-rows, speed-up and worst PSNR of a sweep at a mean PSNR.
 
-    Interpolated between that lane below and that above between which it is cheapest, and not the nearest: a
-    threshold that costs more and gains next to nothing would stand in the way of a cheaper one.
+    Interpolated between the lanes between which it is cheapest, and not the nearest: a threshold that costs
+    more and gains next to nothing would stand in the way of a cheaper one.
     """
     known = {line.lane.key: line.speedup for line in lines_of(results, lanes[0].batch)}
     psnr = ((lane, mean_of(lane, "psnr"), worst_of(lane, "psnr")) for lane in lanes)

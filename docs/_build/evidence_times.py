@@ -65,26 +65,14 @@ def gpu_section(results: Path) -> Iterator[str]:
     rows = []
     for lane in (lane for lane in [*first["lanes"], *second.get("lanes", [])] if not lane["skipped"]):
         work, was = lane["device_work"]["forecast"], before.get((lane["model"], lane["policy"]))
-        rows.append(
-            [
-                lane["model"],
-                f"`{lane['policy']}`",
-                lane["steps_computed"],
-                f"{lane['speedup']:.2f}x",
-                f"{100 * lane['of_promised']:.0f} %",
-                f"{1e3 * lane['seconds_per_full_step']:.1f}",
-                f"{1e3 * lane['seconds_per_forecast_step']:.2f}",
-                f"{lane['forecast_over_floor']:.1f}x",
-                f"{work['kernels']:.0f}, {work['waits']:.0f}",
-                f"{1e3 * was['seconds_per_forecast_step']:.2f}" if was else "",
-            ]
-        )
-    yield table(
-        "model | policy | computed: | speed-up: | of what block-rows promise: | full step, ms: | forecast "
-        "step, ms: | "
-        "over its bandwidth floor: | kernels, waits of a forecast step: | forecast step before, ms:",
-        rows,
-    )
+        full, forecast = 1e3 * lane["seconds_per_full_step"], 1e3 * lane["seconds_per_forecast_step"]
+        cells = [lane["model"], f"`{lane['policy']}`", lane["steps_computed"], f"{lane['speedup']:.2f}x"]
+        cells += [f"{100 * lane['of_promised']:.0f} %", f"{full:.1f}", f"{forecast:.2f}"]
+        cells += [f"{lane['forecast_over_floor']:.1f}x", f"{work['kernels']:.0f}, {work['waits']:.0f}"]
+        rows.append([*cells, f"{1e3 * was['seconds_per_forecast_step']:.2f}" if was else ""])
+    titles = "model | policy | computed: | speed-up: | of what block-rows promise: | full step, ms: | forecast"
+    titles += " step, ms: | over its bandwidth floor: | kernels, waits of a forecast step: | forecast step"
+    yield table(f"{titles} before, ms:", rows)
     yield (
         "Before, a weighted sum was a loop of multiply-adds in float32, and small tables were copied from "
         "pageable memory, which waits for the device. On flux-dev's features the loop took 10 to 12 times "

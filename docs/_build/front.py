@@ -1,6 +1,4 @@
-"""Peers and policies point by point: each point of a peer's front beside the best policies that compute no
-more.
-"""
+"""Each point of a peer's front beside the best policies that compute no more."""
 
 from __future__ import annotations
 
@@ -8,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import attrs
 import numpy as np
-from pages import both, table
+from pages import table
 
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.summary import mean_of, sweep_of, worst_of
@@ -16,12 +14,13 @@ from foreseer.bench.summary import mean_of, sweep_of, worst_of
 Figure = Callable[[LaneResult, str], float]
 HALF_A_STEP = 0.5
 """A policy that decides per sample computes a fraction on average; up to half a step more is let pass."""
-
 ANOTHER_PICTURE = 0.0
-"""A mean PSNR that is no better, dB, is of errors as large as the range of the values, or of broken samples.
+"""A mean PSNR that is no better, dB, is of another picture, or of broken samples: to beat it is no merit."""
 
-Nothing was cached, something was broken, and to beat it is no merit.
-"""
+
+def both(lane: LaneResult) -> str:
+    """Mean and worst PSNR."""
+    return f"{mean_of(lane, 'psnr'):.1f} / {worst_of(lane, 'psnr'):.1f}"
 
 
 def steps_of(lane: LaneResult) -> float:
@@ -58,9 +57,8 @@ class Point:
 
 
 def front_of(lanes: Sequence[LaneResult]) -> list[LaneResult]:
-    """Return by steps the lanes with a better mean PSNR than every lane that computes as many steps or fewer.
-
-    A lane that drew another picture altogether, or whose samples are all broken, is on none.
+    """Return by steps the lanes with a better mean PSNR than every lane that computes as many steps or fewer,
+    but for those that drew another picture altogether.
     """
     front: list[LaneResult] = []
     alike = (lane for lane in lanes if lane.units and mean_of(lane, "psnr") > ANOTHER_PICTURE)
@@ -71,14 +69,8 @@ def front_of(lanes: Sequence[LaneResult]) -> list[LaneResult]:
 
 
 def points_of_peers(results: Results, batch: int, *, least: float = 7.0, most: float = 36.0) -> Iterator[Point]:
-    """Yield every point of every peer's front. Lanes that failed, or drew something else altogether, are on
-    none.
-
-    Args:
-        results: With peers.
-        batch: One of its batch sizes.
-        least: Fewest computed steps of a point: below, nothing resembles full computation.
-        most: Most computed steps: above, nothing is saved.
+    """Yield every point of every peer's front of ``least`` steps, below which nothing resembles full
+    computation, to ``most``, above which nothing is saved. Failed lanes are on none.
     """
     lanes = [lane for lane in results.lanes if lane.batch == batch and lane.units and not lane.error]
     sweeps: dict[str, list[LaneResult]] = {}
@@ -131,7 +123,7 @@ def peers_table(results: Results) -> Iterator[str]:
 
 
 def why_not(results: Results, point: Point) -> str:
-    """Say of a peer's point that none reached what it costs in blocks, and whether one reaches it at that."""
+    """Say what a peer's point that none reached costs in blocks, and whether one reaches it at that."""
     cost, share = results.cost(point.lane), point.steps / results.num_steps
     said = f"`{point.lane.name}` was not reached. It evaluates {cost:.3f} of the block-rows"
     if cost > share + 0.01:

@@ -1,5 +1,5 @@
-"""Generated parts of the documentation: an mkdocs hook that replaces markers when the site is built, so that
-nothing generated is kept and nothing goes stale.
+"""Generated parts of the documentation: an mkdocs hook that replaces markers when the site is built, and
+equations by MathML, so that nothing generated is kept and no page needs a script.
 
 A marker is a comment alone on its line:
 
@@ -15,7 +15,7 @@ A marker is a comment alone on its line:
 
 from __future__ import annotations
 
-import importlib.util
+import html
 import inspect
 import os
 import re
@@ -26,17 +26,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pictures
+from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
 
 ROOT = Path(__file__).resolve().parents[2]
-MARKER = re.compile(r"^<!-- (?P<kind>options|citation|output|help|checks|picture|include|source)(?:: (?P<what>.*?))? -->$", re.MULTILINE)
+MARKER = re.compile(r"^<!-- (?P<kind>[a-z]+)(?:: (?P<what>.*?))? -->$", re.MULTILINE)
+EQUATION = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+"""What `pymdownx.arithmatex` makes of what stands between dollar signs."""
 WIDTH = "96"
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Replace the markers of one page. Raises mkdocs' `PluginError`, which ends the build, naming page and
-    marker.
-    """
+    """Replace the markers of one page. What goes wrong ends the build, naming page and marker."""
 
     def replaced(match: re.Match[str]) -> str:
         try:
@@ -45,6 +47,16 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
             raise PluginError(f"{page.file.src_path}: {match[0]}: {type(error).__name__}: {error}") from error
 
     return MARKER.sub(replaced, markdown)
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Replace each equation. Browsers draw MathML themselves."""
+
+    def drawn(match: re.Match[str]) -> str:
+        tag, display = match[1], "block" if match[1] == "div" else "inline"
+        return f'<{tag} class="equation">{convert(html.unescape(match[2]), display=display)}</{tag}>'
+
+    return EQUATION.sub(drawn, content)
 
 
 def options(name: str) -> str:
@@ -112,11 +124,6 @@ def checks(_: str) -> str:
     return "\n\n".join(parts)
 
 
-def picture(name: str) -> str:
-    """An inline drawing, so that it takes the colours of the page."""
-    return sibling("pictures").draw(name)  # type: ignore[no-any-return]
-
-
 def include(path: str) -> str:
     """A file of the repository; its links to pages of the documentation are made to fit."""
     return (ROOT / path).read_text().replace("](docs/", "](")
@@ -129,24 +136,6 @@ def source(path: str) -> str:
     return f"```python\n{(ROOT / path).read_text()}```\n\n```console\n$ python {path}\n{done.stdout}```"
 
 
-def sibling(name: str) -> Any:
-    """Import a file beside this one: mkdocs loads hooks by path, and this folder is no package."""
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-        assert spec is not None
-        assert spec.loader is not None
-        sys.modules[name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    return sys.modules[name]
-
-
 WRITERS: dict[str, Callable[[str], str]] = {
-    "options": options,
-    "citation": citation,
-    "output": output,
-    "help": command_help,
-    "checks": checks,
-    "picture": picture,
-    "include": include,
-    "source": source,
-}
+    each.__name__: each for each in (options, citation, output, checks, include, source)
+} | {"help": command_help, "picture": pictures.draw}

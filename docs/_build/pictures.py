@@ -1,8 +1,7 @@
-"""The life of a step as drawings: which blocks run for which rows, what is forecast, and what is thrown away.
+"""The life of a step as drawings in the page's colours: which blocks run for which rows, and what is
+forecast.
 
-Each drawing is inline SVG in the colours of the page (`docs/style.css`), so that it is legible in the light
-and in the dark. `block_rows` counts the cells that are drawn as evaluated; a test compares it with what a
-session counts.
+`block_rows` counts the cells that are drawn as evaluated; a test compares it with what a session counts.
 """
 
 from __future__ import annotations
@@ -25,9 +24,7 @@ LEFT, PITCH, CELL, LINE = 46, 34, 28, 24
 
 
 class Pass(NamedTuple):
-    """One walk over the blocks: a title, and for each row the kind of each block's cell, then that of the
-    probe ("" where there is none).
-    """
+    """A walk over the blocks: a title, and for each row the kinds of its blocks' cells, and of the probe's."""
 
     title: str
     rows: dict[int, list[str]]

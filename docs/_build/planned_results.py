@@ -21,6 +21,7 @@ import torch
 from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import facts
 from foreseer.bench.workload import load_workload
+from foreseer.files import write_whole
 from foreseer.registry import parse_policy
 from foreseer.workbench.gauge import Gauge
 from foreseer.workbench.planner import plan, uniform_steps
@@ -29,21 +30,22 @@ from foreseer.workbench.trace import Trace
 ROOT = Path(__file__).resolve().parents[2]
 FIGURES = ("steps_computed", "block_rows_ratio", "psnr_mean", "psnr_worst", "broken")
 """What is kept of a lane."""
+BUDGETS, FIRST, SEED = (8, 10, 14, 18), 100, 0
+"""Computed steps, and the samples: those before the first one may be recorded."""
 KINDS = ["planned", "even", "planned, modules", "even, modules", "even to the last step, modules"]
 KINDS += ["cg_taylor", "speca"]
-GATES = {"cg_taylor": "cg_taylor:threshold={0}", "speca": "speca:threshold={0},target=last_block"}
+GATES = {"cg_taylor 0.12": "cg_taylor:threshold=0.12", "speca 0.3": "speca:threshold=0.3,target=last_block"}
+ON_MODULES = "speca:threshold=0.3"  # CG-Taylor's gate is of block outputs alone
 
 
-def lanes_of(
-    trace: Trace, budgets: Sequence[int], kinds: Sequence[str], thresholds: dict[str, list[float]]
-) -> Iterator[tuple[str, str]]:
+def lanes_of(trace: Trace, kinds: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Name and policy of each lane, those of the most interest first."""
     found, length = plan(trace), trace.num_steps
 
     def policy(steps: Sequence[int], *options: str) -> str:
         return ",".join([f"planned:schedule={'+'.join(map(str, steps))}/{length}", *options])
 
-    for number in budgets:
+    for number in BUDGETS:
         even, planned = uniform_steps(number, length), found.budget(number).steps
         to_the_end = [round(i * (length - 1) / max(number - 1, 1)) for i in range(number)]
         every = {
@@ -53,14 +55,10 @@ def lanes_of(
             "even, modules": policy(even, "target=modules"),
             "even to the last step, modules": policy(to_the_end, "target=modules"),
         }
-        for gate, pattern in GATES.items():
-            for value in thresholds.get(gate, []):
-                every[f"planned under {gate} {value:g}"] = policy(planned, f"gate=({pattern.format(value)})")
-        for value in thresholds.get("speca", []):  # CG-Taylor's gate is of block outputs alone
-            gated = policy(planned, "target=modules", f"gate=(speca:threshold={value})")
-            every[f"planned, modules under speca {value:g}"] = gated
+        every |= {f"planned under {gate}": policy(planned, f"gate=({spec})") for gate, spec in GATES.items()}
+        every["planned, modules under speca 0.3"] = policy(planned, "target=modules", f"gate=({ON_MODULES})")
         for kind, spelled in every.items():
-            if kind in kinds or (" under " in kind and kind.split(" under ")[1].split(" ")[0] in kinds):
+            if kind in kinds or any(f"under {gate} " in kind for gate in kinds):
                 yield f"{kind}, {number} steps", spelled
 
 
@@ -71,44 +69,34 @@ def main() -> None:
     parser.add_argument("trace", type=Path)
     parser.add_argument("--family", default="dit")
     parser.add_argument("--samples", type=int, default=64)
-    first = "index of the first sample; the recorded ones begin with 0"
-    parser.add_argument("--first", type=int, default=100, help=first)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--budgets", type=int, nargs="+", default=[8, 10, 14, 18])
     parser.add_argument("--kinds", nargs="+", default=KINDS)
-    parser.add_argument("--cg-taylor", type=float, nargs="+", default=[0.12], dest="cg_taylor")
-    parser.add_argument("--speca", type=float, nargs="+", default=[0.3])
     parser.add_argument("--out", type=Path, required=True)
     given = parser.parse_args()
     torch.set_num_threads(1)
     trace = Trace.load(given.trace)
-    if given.first < trace.samples and given.seed == 0:
-        parser.error(f"samples from {given.first} on were recorded; write --first {trace.samples}")
+    if trace.samples > FIRST:
+        parser.error(f"samples from {FIRST} on were recorded; record at most {FIRST}")
     workload = load_workload(given.family, device="cpu", dtype="float32")
-    how = {"seed": given.seed, "num_steps": trace.num_steps, "guidance": trace.signature.guidance}
+    how = {"seed": SEED, "num_steps": trace.num_steps, "guidance": trace.signature.guidance}
     sampler = Sampler.of(workload, **how)
-    gauge = Gauge(sampler, first=given.first, samples=given.samples, batch=given.batch)
+    gauge = Gauge(sampler, first=FIRST, samples=given.samples, batch=given.batch)
     asked = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     result: dict[str, Any] = {
         "family": given.family,
         "recorded": {"samples": trace.samples, "measured": list(trace.measured), "steps": trace.num_steps},
-        "samples": [given.first, given.first + given.samples - 1],
+        "samples": [FIRST, FIRST + given.samples - 1],
         **how,
         "guidance": sampler.guidance,
         "facts": {**facts("cpu"), "commit": commit},
-        "lanes": {},
+        "lanes": json.loads(given.out.read_text())["lanes"] if given.out.exists() else {},
     }
-    if given.out.exists():
-        result["lanes"] = json.loads(given.out.read_text())["lanes"]
-    thresholds = {"cg_taylor": given.cg_taylor, "speca": given.speca}
-    for name, policy in lanes_of(trace, given.budgets, given.kinds, thresholds):
+    for name, policy in lanes_of(trace, given.kinds):
         if result["lanes"].get(name, {}).get("policy") != policy:
             found = attrs.asdict(gauge.measure(parse_policy(policy)).measured)
             result["lanes"][name] = {"policy": policy, **{figure: found[figure] for figure in FIGURES}}
-            given.out.parent.mkdir(parents=True, exist_ok=True)
-            given.out.write_text(json.dumps(result, indent=1) + "\n")
+            write_whole(given.out, json.dumps(result, indent=1) + "\n")
         lane = result["lanes"][name]
         broken = f", {lane['broken']} broken" if lane.get("broken") else ""
         found = f"{lane['psnr_mean']:6.1f} dB, worst {lane['psnr_worst']:.1f}{broken}"

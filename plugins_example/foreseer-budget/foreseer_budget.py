@@ -45,13 +45,8 @@ def computed_steps(fraction: float, *, steps: int, depth: int) -> int:
 
 @attrs.define(eq=False)
 class _Row:
-    """What is kept for a row. Rows of one group have the same errors and the same fate, and so the same
-    account.
-
-    Attributes:
-        left: Computed steps that it may still have.
-        gathered: Sum of the errors measured since it was last computed.
-        scale: What the errors would gather in one step, judged by those so far; None before one was measured.
+    """What is kept for a row: computed steps left, the sum of the errors since it was last computed, and what
+    errors would gather in one step, judged by those so far; None before one was measured.
     """
 
     left: int
@@ -64,10 +59,8 @@ class _Row:
 
     def allowed(self, remaining: int) -> float:
         """What the errors may add up to in this step: as much as they gather from one computed step to the
-        next, at this pace.
-
-        Inf where the budget is used up. Before anything was measured 1, which refuses only a forecast that is
-        no better than zero.
+        next, at this pace; inf where the budget is used up. Before anything was measured 1, which refuses
+        only a forecast that is no better than zero.
         """
         if not self.left:
             return math.inf
@@ -85,17 +78,11 @@ class _Row:
 @attrs.define(eq=False)
 class BudgetGate:
     """Gate: probe the first block in every step, and compute a row's share of the steps where its errors are
-    largest.
+    largest. Rows are also probed in the steps in which they can no longer be computed: a row must cost, and
+    get, in a batch what it would alone.
 
-    Every row is also probed in the steps in which it can no longer be computed: in a batch the probe runs for
-    the others anyway, and a row must cost, and get, what it would alone.
-
-    Attributes:
-        fraction: Share of the block-rows of computing everything, in (0, 1].
-        target: What is forecast where a draft is accepted.
-        warmup_steps: Computed steps at the start; fewer where the budget does not pay for them.
-        verified: No forecast is used unseen.
-        decide: Each sample by itself.
+    Attributes: as the options of `budget`, ``verified``: no forecast is used unseen, and ``decide``: each
+    sample by itself.
     """
 
     verified: ClassVar[bool] = True
@@ -147,9 +134,7 @@ class BudgetGate:
 
     @hookimpl
     def verify(self, step: Step, evidence: Evidence) -> Verdict:
-        """Errors gathered since a row was last computed, this one included, over what the row is allowed. So
-        one threshold, 1, stands for all rows.
-        """
+        """Errors gathered since a row was last computed, this one included, over what the row is allowed."""
         error = evidence.error(relative_l1, groups=self._groups)
         gathered = error + error.new_tensor([row.gathered for row in self._rows])
         share = gathered / error.new_tensor([row.allowed(self._steps - step.index) for row in self._rows])

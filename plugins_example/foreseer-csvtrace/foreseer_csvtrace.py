@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
@@ -12,33 +13,14 @@ from foreseer.errors import OptionError
 
 __all__ = ["COLUMNS", "CsvTrace", "csvtrace"]
 
-COLUMNS = (
-    "run",
-    "stream",
-    "step",
-    "timestep",
-    "sigma",
-    "rows",
-    "rows_computed",
-    "error_min",
-    "error_max",
-    "threshold",
-    "block_rows",
-    "seconds",
-    "reason",
-)
+COLUMNS: tuple[str, ...] = ("run", "stream", "step", "timestep", "sigma", "rows", "rows_computed")
+COLUMNS += ("error_min", "error_max", "threshold", "block_rows", "seconds", "reason")
 """The first line of the file. A cell is empty where there is nothing to say: no gate, no timestep."""
 
 
 class CsvTrace:
     """Observer: appends one line per step, and closes the file behind it, so that a run that is killed keeps
-    what it wrote and none leaves it open.
-
-    A file that exists is continued: each run gets the next number. Streams of one sampling (conditional,
-    unconditional) are runs of their own.
-
-    Args:
-        path: The file; it and its folder are made when the first run starts.
+    what it wrote. A file that exists is continued: each run, and stream of one, gets the next number.
     """
 
     def __init__(self, path: Path) -> None:
@@ -59,33 +41,18 @@ class CsvTrace:
     def on_step(self, run: Run, step: Step, outcome: Outcome) -> None:
         """Write the step's line."""
         errors = [error for error in outcome.error if not math.isnan(error)]
-        self._write(
-            (
-                self._numbers[run],
-                run.stream,
-                step.index,
-                step.timestep,
-                step.sigma,
-                len(outcome.computed),
-                sum(outcome.computed),
-                min(errors, default=None),
-                max(errors, default=None),
-                None if math.isnan(outcome.threshold) else outcome.threshold,
-                outcome.block_rows,
-                f"{outcome.seconds:.6f}",
-                outcome.reason,
-            )
-        )
+        line = [self._numbers[run], run.stream, step.index, step.timestep, step.sigma]
+        line += [len(outcome.computed), sum(outcome.computed), min(errors, default=None), max(errors, default=None)]
+        line += [None if math.isnan(outcome.threshold) else outcome.threshold, outcome.block_rows]
+        self._write([*line, f"{outcome.seconds:.6f}", outcome.reason])
 
-    def _write(self, cells: tuple[object, ...]) -> None:
+    def _write(self, cells: Sequence[object]) -> None:
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(cells)
 
 
 def _last_run(path: Path) -> int:
-    """Number of the last run in the file, 0 where there is none. Raises `OptionError` for a file with other
-    columns: appending would garble it.
-    """
+    """Number of the last run in the file, 0 where there is none. Refuses a file with other columns."""
     if not path.exists() or path.stat().st_size == 0:
         return 0
     with path.open(newline="", encoding="utf-8") as file:

@@ -38,8 +38,7 @@ def newton_weights(anchors: tuple[float, ...], target: float, *, max_order: int)
 
 @checked
 def newton(*, max_order: Annotated[int, at_least(0)] = 2) -> LinearPredictor:
-    """Predictor: the polynomial through the last computed features (Newton's backward form), exact to its
-    order.
+    """Predictor: the polynomial through the last computed features, exact to its order.
 
     Args:
         max_order: Highest degree. 0 is reuse; 1 is the same line as TaylorSeer's; from 2 on the two differ.

@@ -12,7 +12,9 @@ on from the last checkpoint in ``--out``. A card's numbers are measured by the c
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +48,10 @@ def main(argv: list[str] | None = None) -> None:
     task, _, name = given["command"].partition("-")
     recipe = RECIPES[name]
     if task == "train":
-        stages = [_changed(old, given, stage and f"{stage}_") for stage, old in recipe.STAGES.items()]
-        recipe.train(given["out"], *stages)
-        words = [_words(old, given, stage and f"{stage}-") for stage, old in recipe.STAGES.items()]
-        trained = " ".join([HERE, given["command"], "--out DIR", *filter(None, words)])
+        stages = {stage: _changed(old, given, stage and f"{stage}_") for stage, old in recipe.STAGES.items()}
+        recipe.train(given["out"], *stages.values())
+        words = [_words(old, stages[stage], stage and f"{stage}-") for stage, old in recipe.STAGES.items()]
+        trained = " ".join([HERE, given["command"], "--out DIR", *itertools.chain(*words)])
         print(f"Its card: {HERE} card-{name} --model {given['out']} --recipe '{trained}'")
     else:
         if recipe.SAMPLING and given["per_class"] < 1:
@@ -71,14 +73,10 @@ def _changed(defaults: Any, given: dict[str, Any], prefix: str = "") -> Any:
     return attrs.evolve(defaults, **{name: given[prefix + name] for name in attrs.asdict(defaults)})
 
 
-def _words(defaults: Any, given: dict[str, Any], prefix: str = "") -> str:
-    """The options that differ from the defaults."""
-    words = []
-    for name, value in attrs.asdict(defaults).items():
-        flag = f"{prefix}{name}".replace("_", "-")
-        if (now := given[flag.replace("-", "_")]) != value:
-            words += [f"--{flag}", str(now)]
-    return " ".join(words)
+def _words(defaults: Any, now: Any, prefix: str) -> Iterator[str]:
+    for name, value in attrs.asdict(now).items():
+        if value != getattr(defaults, name):
+            yield f"--{prefix}{name}".replace("_", "-") + f" {value}"
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from foreseer.errors import OptionError
-from foreseer.zoo.digits import SOURCE, load_digits
-from foreseer.zoo.judge import FRECHET_NOTE
+from foreseer.zoo.digits import load_digits
+from foreseer.zoo.judge import FRECHET_NOTE, DigitJudge
 from foreseer.zoo.standins import DIGITS
 
 __all__ = ["Sampling", "draw", "memorisation", "nearest", "read_log", "told", "weakest", "write"]
@@ -22,14 +22,7 @@ __all__ = ["Sampling", "draw", "memorisation", "nearest", "read_log", "told", "w
 
 @attrs.frozen(kw_only=True)
 class Sampling:
-    """What a card's samples are drawn with.
-
-    Args:
-        per_class: Samples of each class, at each guidance.
-        steps: Of the sampler.
-        guidance: Scale.
-        seed: Of the noise.
-    """
+    """What a card's samples are drawn with: as many of each class, at each guidance, in so many steps."""
 
     per_class: int
     steps: int
@@ -49,19 +42,16 @@ def write(name: str, folder: Path, figures: Mapping[str, Any], **more: Any) -> N
     loader = FileSystemLoader(Path(__file__).with_name("cards"))
     made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     train, held = map(len, load_digits()[::2])
-    known: dict[str, Any] = {"train_images": train, "held_out_images": held, "source": SOURCE}
+    known: dict[str, Any] = {"train_images": train, "held_out_images": held}
     known |= {"frechet_note": FRECHET_NOTE, "bytes": (folder / "weights.safetensors").stat().st_size}
     text = made.get_template(f"{name}.md").render({"nearest": None, **known, **figures, **more})
     (folder / "card.md").write_text(text)
 
 
 def read_log(path: Path) -> NDArray[np.float64]:
-    """Return ``(4, lines)``: step, training loss, held-out loss and seconds of a training log.
-
-    Where a step occurs twice, since a run was resumed before it, the later line counts.
-
-    Raises:
-        OptionError: If there is no log, or it has no lines.
+    """Return ``(4, lines)`` of a training log: step, training loss, held-out loss and seconds. Where a step
+    occurs twice, since a run was resumed before it, the later line counts. Raises `OptionError` if there is
+    none.
     """
     if not path.exists():
         raise OptionError(f"{path} does not exist; copy {path.name} from the folder the recipe wrote to")
@@ -83,15 +73,9 @@ def told(log: Path) -> str:
 def draw(pipe: Any, sampling: Sampling, **call: Any) -> Tensor:
     """Draw ``(10, per_class, ...)`` samples in [-1, 1] with a pipeline; the same noise for every guidance."""
     generator = torch.Generator().manual_seed(sampling.seed)
-    call = {
-        "guidance_scale": sampling.guidance,
-        "generator": generator,
-        "output_type": "pt",
-        "return_dict": False,
-        **call,
-    }
     # one of each class a call, so that the noise does not depend on how many calls there are
-    call |= {"prompt": list(DIGITS), "num_inference_steps": sampling.steps}
+    call |= {"prompt": list(DIGITS), "num_inference_steps": sampling.steps, "generator": generator}
+    call |= {"guidance_scale": sampling.guidance, "output_type": "pt", "return_dict": False}
     return torch.stack([pipe(**call)[0] for _ in range(sampling.per_class)], 1) * 2 - 1
 
 
@@ -104,9 +88,8 @@ def nearest(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
 def memorisation(samples: Tensor, train: Tensor, held: Tensor) -> dict[str, float]:
     """Measure whether ``(N, 1, 8, 8)`` samples are copies of training images.
 
-    ``train_share`` is the share of samples whose nearest digit, among the training and the held-out ones, is
-    a training image. Of images that have nothing to do with the split it is about ``len(train) / (len(train)
-    + len(held))``; of copies it is 1.
+    ``train_share`` is the share of samples whose nearest digit is a training image: of images that have
+    nothing to do with the split about ``len(train) / (len(train) + len(held))``; of copies 1.
     """
     of_samples, of_held = nearest(samples, train)[0], nearest(held, train)[0]
     tenth, expected = of_held.quantile(0.1), len(train) / (len(train) + len(held))
@@ -124,8 +107,9 @@ def memorisation(samples: Tensor, train: Tensor, held: Tensor) -> dict[str, floa
     }
 
 
-def weakest(accuracy: list[float]) -> str:
-    """Say which classes the classifier reads worst, of its accuracy by class."""
+def weakest(judge: DigitJudge, samples: Tensor) -> str:
+    """Say which classes of ``(10, per_class, 1, 8, 8)`` samples the classifier reads worst."""
+    accuracy = [judge.accuracy(own, torch.full((len(own),), digit)) for digit, own in enumerate(samples)]
     worst = min(accuracy)
     if worst == 1:
         return "so it is in every class"

@@ -15,9 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from foreseer.zoo.classifier import CONFIG, DigitClassifier
 from foreseer.zoo.digits import load_digits
-from foreseer.zoo.judge import accuracy
+from foreseer.zoo.judge import CONFIG, DigitClassifier, accuracy
 from foreseer.zoo.recipes.card import parameters
 from foreseer.zoo.recipes.fitting import Settings, fit
 from foreseer.zoo.storing import load, save
@@ -42,10 +41,7 @@ SMOOTHING = 0.05
 
 
 def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shift ``(B, 1, 8, 8)`` images by up to `MAX_SHIFT` pixels each way, and add noise; clipped to [-1, 1].
-
-    Between pixels they are interpolated linearly; from outside comes background.
-    """
+    """Shift ``(B, 1, 8, 8)`` images by up to `MAX_SHIFT` pixels each way, add noise, and clip to [-1, 1]."""
     count, size = len(images), images.shape[-1]
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = 1.0
@@ -85,11 +81,8 @@ def train(out: Path, settings: Settings) -> None:
 def evaluate(model: DigitClassifier) -> dict[str, Any]:
     """Measure the classifier on the held-out images and on images that show nothing.
 
-    Returns:
-        ``right`` of ``held_out`` images, ``missed`` as ``[label, answer]`` each, and under ``confidence`` the
-        mean, 99th percentile and maximum of the largest class probability: on held-out digits, on Gaussian
-        noise (clipped to [-1, 1], the kind that training shows), and on two kinds that training does not
-        show: held-out digits with their pixels in random order, and uniform noise.
+    ``confidence`` is the mean, 99th percentile and maximum of the largest class probability: on held-out
+    digits, on Gaussian noise, the kind that training shows, and on two kinds that it does not show.
     """
     _, _, images, labels = load_digits()
     generator = torch.Generator().manual_seed(2)

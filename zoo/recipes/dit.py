@@ -21,8 +21,7 @@ from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
 from foreseer.zoo.digits import load_digits
 from foreseer.zoo.judge import DigitJudge, frechet_distance
 from foreseer.zoo.recipes.card import Sampling, memorisation, nearest, parameters, told, weakest
-from foreseer.zoo.recipes.fitting import Settings, fit, zero
-from foreseer.zoo.recipes.flow import without_some
+from foreseer.zoo.recipes.fitting import Settings, fit, without_some, zero
 from foreseer.zoo.recipes.sheets import Block, draw_curves, draw_sheet
 from foreseer.zoo.storing import load, save
 
@@ -105,7 +104,6 @@ def card(folder: Path, sampling: Sampling) -> dict[str, Any]:
     generator, fewer = torch.Generator().manual_seed(0), min(len(held), len(flat))
     subsets = [seen[torch.randperm(len(flat), generator=generator)[:fewer]] for _ in range(DRAWS)]
     fewer_to_train = np.mean([frechet_distance(one, judge.reference) for one in subsets]).item()
-    right = [judge.accuracy(own, torch.full((len(own),), digit)) for digit, own in enumerate(samples)]
     draw_curves({"error of the noise": log}, folder / "curve.png")
     draw_pictures(samples, train, folder / "samples.png")
     return {
@@ -117,7 +115,7 @@ def card(folder: Path, sampling: Sampling) -> dict[str, Any]:
         "fewer": fewer,
         "draws": DRAWS,
         "accuracy": judge.accuracy(flat, sampling.labels),
-        "weakest": weakest(right),
+        "weakest": weakest(judge, samples),
         "frechet": {
             "samples_to_train": frechet_distance(seen, judge.reference),
             "samples_to_held_out": frechet_distance(seen, real),
@@ -136,7 +134,5 @@ def draw_pictures(samples: Tensor, train: Tensor, path: Path) -> None:
     digits = [str(digit) for digit in range(len(samples))]
     names = [f"nearest of {samples.shape[1]}\nto a training\nimage", "that training\nimage"]
     above = Block(samples[:, :SHOWN, 0].transpose(0, 1), ["samples"], digits)
-    draw_sheet(
-        [above, Block(pairs, names, [f"{d:.1f}" for d in distances[closest].tolist()], "L2 distances above")],
-        path,
-    )
+    far = [f"{distance:.1f}" for distance in distances[closest].tolist()]
+    draw_sheet([above, Block(pairs, names, far, "L2 distances above")], path)

@@ -1,4 +1,4 @@
-"""The one training loop of the recipes: seeded, resumable, with an average of the weights and a log."""
+"""The one training loop of the recipes, seeded and resumable, and what they draw for a batch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ import attrs
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Settings", "fit", "zero"]
+from foreseer.console import progress
+from foreseer.zoo.standins import NO_DIGIT
+
+__all__ = ["Settings", "fit", "noised", "without_some", "zero"]
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -80,8 +83,6 @@ def fit(
         name: Of the two files.
         save: Called with the average at every checkpoint.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
     out.mkdir(parents=True, exist_ok=True)
     checkpoint, log = out / f"{name}.pt", out / f"{name}_log.csv"
     average = copy.deepcopy(model).requires_grad_(False).eval()
@@ -102,11 +103,8 @@ def fit(
 
     model.train()
     horizon = settings.steps if settings.horizon is None else settings.horizon
-    loss_column = TextColumn("loss {task.fields[loss]:.4f}")
-    columns = (TextColumn(name), BarColumn(), MofNCompleteColumn(), loss_column, TimeElapsedColumn())
     clock, running = time.perf_counter(), []
-    with Progress(*columns) as progress:
-        task = progress.add_task("train", total=settings.steps, completed=start, loss=math.nan)
+    with progress() as tell:
         for step in range(start, settings.steps):
             warmup = min(1.0, (step + 1) / settings.warmup)
             for group in optimizer.param_groups:
@@ -121,7 +119,7 @@ def fit(
             with torch.no_grad():
                 torch._foreach_lerp_(list(average.parameters()), parameters, 1 - share)
             running.append(found.item())
-            progress.update(task, advance=1, loss=sum(running[-50:]) / len(running[-50:]))
+            tell(f"{name}, loss {sum(running[-50:]) / len(running[-50:]):.4f}", step + 1, settings.steps)
 
             if (step + 1) % settings.eval_every == 0 or step + 1 == settings.steps:
                 seconds += time.perf_counter() - clock
@@ -145,3 +143,27 @@ def zero(*layers: Any) -> None:
     for layer in layers:
         nn.init.zeros_(layer.weight)
         nn.init.zeros_(layer.bias)
+
+
+def without_some(digits: Tensor, generator: torch.Generator, *, share: float = 0.1) -> Tensor:
+    """Replace this share of ``(B,)`` classes by "none", which classifier-free guidance starts from."""
+    return torch.where(torch.rand(len(digits), generator=generator) < share, NO_DIGIT, digits)
+
+
+def noised(data: Tensor, generator: torch.Generator, *, shift: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw noise levels and noise for flow matching (arXiv 2210.02747, 2209.03003): on the straight path
+    ``(1 - s) data + s noise`` the velocity is ``noise - data``, and s runs from 0 (data) to 1 (noise).
+
+    Args:
+        data: ``(B, ...)`` floats of about mean 0 and variance 1.
+        generator: What everything is drawn from.
+        shift: Uniform levels u become ``shift u / (1 + (shift - 1) u)``, as in diffusers' flow schedulers.
+
+    Returns:
+        ``noisy``, ``sigmas`` and ``velocity``: the first and the last like ``data``, the other ``(B,)``.
+    """
+    uniform = torch.rand(len(data), generator=generator)
+    sigmas = shift * uniform / (1 + (shift - 1) * uniform)
+    noise = torch.randn(data.shape, generator=generator)
+    levels = sigmas.view(-1, *[1] * (data.ndim - 1))
+    return (1 - levels) * data + levels * noise, sigmas, noise - data

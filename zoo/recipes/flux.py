@@ -22,8 +22,7 @@ from foreseer.zoo.digits import load_digits
 from foreseer.zoo.flux import CONFIG, SIDE, FluxDigits, pipeline, shrink, upscale
 from foreseer.zoo.judge import DigitJudge, frechet_distance
 from foreseer.zoo.recipes.card import Sampling, draw, memorisation, parameters, told, weakest
-from foreseer.zoo.recipes.fitting import Settings, fit, zero
-from foreseer.zoo.recipes.flow import noised, without_some
+from foreseer.zoo.recipes.fitting import Settings, fit, noised, without_some, zero
 from foreseer.zoo.recipes.sheets import Block, draw_curves, draw_sheet
 from foreseer.zoo.standins import DIGITS, NO_DIGIT
 from foreseer.zoo.storing import load, save
@@ -131,7 +130,6 @@ def card(folder: Path, sampling: Sampling) -> dict[str, Any]:
     flat = {scale: shrink(samples.flatten(0, 1)) for scale, samples in found.items()}
     main = flat[sampling.guidance]
     by_class = main.view(len(DIGITS), sampling.per_class, *main.shape[1:])
-    right = [judge.accuracy(own, torch.full((len(own),), digit)) for digit, own in enumerate(by_class)]
     logs = [folder / "teacher_log.csv", folder / "training_log.csv"]
     titles = ("teacher: flow matching", "student: guidance")
     draw_curves(dict(zip(titles, logs, strict=True)), folder / "curve.png")
@@ -150,7 +148,7 @@ def card(folder: Path, sampling: Sampling) -> dict[str, Any]:
         "tokens": (tokens := (SIDE // 2) ** 2),
         "shift": math.exp(calculate_shift(tokens, *(model.config["scheduler"][name] for name in SHIFTS))),
         "samples": len(main),
-        "weakest": weakest(right),
+        "weakest": weakest(judge, by_class),
         "guidance": {s: judged(flat[s], sampling.labels) | {"spread": spread(found[s])} for s in scales},
         "held_out": judged(shrink(upscale(held)), held_labels),
         "nearest": memorisation(main, train, held),

@@ -23,32 +23,23 @@ def draw_curves(logs: Mapping[str, Path], path: Path) -> None:
     """Draw the training and the held-out loss over the steps, one panel for each log, under its title."""
     import matplotlib.style
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FixedLocator, NullLocator
 
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(4.8 * len(logs), 2.7), dpi=200, layout="constrained")
         panels = figure.subplots(1, len(logs), squeeze=False)[0]
         for axes, (title, log) in zip(panels, logs.items(), strict=True):
             steps, trained, held, _ = read_log(log)
-            axes.plot(
-                steps,
-                trained,
-                color=TRAINED,
-                linewidth=1.3,
-                label="training images, mean since the last point",
-            )
-            axes.plot(steps, held, color=HELD, linewidth=1.3, label="held-out images, averaged weights")
+            seen, unseen = "training images, mean since the last point", "held-out images, averaged weights"
+            axes.plot(steps, trained, color=TRAINED, linewidth=1.3, label=seen)
+            axes.plot(steps, held, color=HELD, linewidth=1.3, label=unseen)
             axes.set_yscale("log")
             low, high = min(*trained, *held) / 1.15, max(*trained, *held) * 1.15
             ticks = [tick for tick in TICKS if low <= tick <= high]
             axes.set_ylim(low, high)
-            axes.yaxis.set_major_locator(FixedLocator(ticks))
-            axes.yaxis.set_minor_locator(NullLocator())
-            axes.set_yticklabels([f"{tick:g}" for tick in ticks])
+            axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+            axes.minorticks_off()
             axes.set_xlim(left=0)
-            axes.set_xlabel("training step")
-            axes.set_ylabel("mean squared error")
-            axes.set_title(title)
+            axes.set(xlabel="training step", ylabel="mean squared error", title=title)
             axes.grid(color="#ececec", linewidth=0.6)
             axes.set_axisbelow(True)
             axes.legend(frameon=False)
@@ -57,13 +48,8 @@ def draw_curves(logs: Mapping[str, Path], path: Path) -> None:
 
 @attrs.frozen(eq=False)
 class Block:
-    """Pictures in rows and columns.
-
-    Args:
-        pictures: ``(rows, columns, H, W)`` in [-1, 1].
-        rows: A label for each row; or one label, for all of them.
-        columns: A label for each column, written above; empty: none.
-        below: A line under the block; empty: none.
+    """Pictures ``(rows, columns, H, W)`` in [-1, 1], with a label for each row or one for all, labels of the
+    columns above, and a line below the block.
     """
 
     pictures: Tensor = attrs.field(repr=False)
@@ -72,19 +58,12 @@ class Block:
     below: str = ""
 
 
-def draw_sheet(blocks: Sequence[Block], path: Path, *, cell: float = 0.46, left: float = 1.1) -> None:
-    """Draw blocks of equally many columns one under the other.
-
-    Args:
-        blocks: From the top down.
-        path: The picture to write.
-        cell: Side of a picture, inches.
-        left: Room for the rows' labels, inches.
-    """
+def draw_sheet(blocks: Sequence[Block], path: Path, *, left: float = 1.1) -> None:
+    """Draw blocks of equally many columns from the top down; ``left`` is the room for labels, in inches."""
     import matplotlib.style
     from matplotlib.figure import Figure
 
-    columns = blocks[0].pictures.shape[1]
+    cell, columns = 0.46, blocks[0].pictures.shape[1]
     above = [0.3 if block.columns else 0.12 for block in blocks]
     under = [0.25 if block.below else 0.08 for block in blocks]
     width = left + columns * cell + 0.08

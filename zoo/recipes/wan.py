@@ -18,8 +18,7 @@ from foreseer.zoo.digits import load_digits
 from foreseer.zoo.judge import DigitJudge
 from foreseer.zoo.moving import FRAMES, find, move, place
 from foreseer.zoo.recipes.card import Sampling, draw, memorisation, parameters, told
-from foreseer.zoo.recipes.fitting import Settings, fit, zero
-from foreseer.zoo.recipes.flow import noised, without_some
+from foreseer.zoo.recipes.fitting import Settings, fit, noised, without_some, zero
 from foreseer.zoo.recipes.sheets import Block, draw_curves, draw_sheet
 from foreseer.zoo.standins import DIGITS, FoldedVideo
 from foreseer.zoo.storing import load, save
@@ -30,10 +29,7 @@ SAMPLING = Sampling(per_class=10, steps=50, guidance=3.0)
 SCALES = (1.0, 3.0, 5.0)
 """The guidance scales that the card compares; at 1 the pipeline makes one call a step, else two."""
 REACH = 2
-"""Pixels by which the place where a digit is found changes from frame to frame at most, along each axis.
-
-It moves by 1.5, and is found on whole pixels.
-"""
+"""Pixels by which a digit is found to move from frame to frame at most, along each axis: it moves by 1.5."""
 
 
 def start() -> WanDigits:
@@ -77,14 +73,10 @@ def train(out: Path, settings: Settings) -> None:
 
 
 def judged(videos: Tensor, labels: Tensor) -> dict[str, float]:
-    """Find and read the digit in every frame of ``(N, F, 16, 16)`` videos.
-
-    Returns:
-        ``frames``: share of the frames in which the classifier reads the ``(N,)`` label; ``videos``: share of
-        the
-        videos in which it does so in every frame; ``moves``: share of the steps from frame to frame that are
-        no longer than a digit can move; ``change``: mean L2 distance of a digit's 8x8 pixels from one frame
-        to the next.
+    """Find and read the digit in every frame of ``(N, F, 16, 16)`` videos, and measure shares: ``frames`` in
+    which the classifier reads the ``(N,)`` label; ``videos`` in which it does so in every frame; ``moves``
+    from frame to frame that are no longer than a digit can move. ``change`` is the mean L2 distance of a
+    digit's 8x8 pixels from one frame to the next.
     """
     train = load_digits()[0]
     judge = DigitJudge(reference=train)
