@@ -21,14 +21,13 @@ A law, complete; a file of laws is named in ``results.GROUPS``::
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any, Literal, NoReturn
 from unittest import SkipTest
 
 import attrs
 
-from foreseer.errors import ContractError, OptionError
+from foreseer.errors import ContractError
 from foreseer.registry import PolicySpec
 from foreseer.sources import first_paragraph
 from foreseer.testing.process import kept
@@ -113,19 +112,14 @@ def broken(did: str, instead: str) -> NoReturn:
     raise Violation(f"{did}. {instead}")
 
 
-def policies(can: Capabilities) -> str:
-    """Applies to every policy."""
-    return "an observer decides nothing" if can.observer else ""
-
-
-def observes(can: Capabilities) -> str:
-    """Applies to every observer."""
-    return "" if can.observer else "it is a policy, not an observer"
-
-
 def anything(_: Capabilities) -> str:
     """Applies to all."""
     return ""
+
+
+def policies(can: Capabilities) -> str:
+    """Applies to every policy."""
+    return "an observer decides nothing" if can.observer else ""
 
 
 def only(where: Callable[[Capabilities], object], why: str, among: Applies = policies) -> Applies:
@@ -133,16 +127,7 @@ def only(where: Callable[[Capabilities], object], why: str, among: Applies = pol
     return lambda can: among(can) or ("" if where(can) else why)
 
 
+observes = only(lambda can: can.observer, "it is a policy, not an observer", anything)
 plans = only(lambda can: "before_step" in can.hooks, "it plans nothing: no before_step")
 predicts = only(lambda can: "predict_features" in can.hooks, "it forecasts nothing: no predict_features")
 verifies = only(lambda can: "verify" in can.hooks, "it judges nothing: no verify")
-
-
-def check_names(expected: Any, checks: tuple[Check, ...]) -> None:
-    """Refuse expected failures of checks that do not exist. Raises OptionError with the nearest name."""
-    known = [check.name for check in checks]
-    for name in expected or ():
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"the checks are {', '.join(known)}"
-            raise OptionError(f"expected_failures names {name!r}, which is no check; {hint}")

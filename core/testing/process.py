@@ -43,10 +43,6 @@ def _set_default_device(device: torch.device) -> None:
     torch.set_default_device(None if device.type == "cpu" else device)  # "cpu" would slow every later call of torch
 
 
-def _set_benchmark(on: bool) -> None:
-    torch.backends.cudnn.benchmark = on
-
-
 SHARED: dict[str, tuple[Callable[[], Any], Callable[[Any], object] | None]] = {
     "the random numbers of random": (random.getstate, random.setstate),
     "the random numbers of numpy": (np.random.get_state, np.random.set_state),
@@ -57,7 +53,10 @@ SHARED: dict[str, tuple[Callable[[], Any], Callable[[Any], object] | None]] = {
     "torch's grad mode": (torch.is_grad_enabled, torch.set_grad_enabled),
     "torch's deterministic algorithms": (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms),
     "torch's precision of matrix products": (torch.get_float32_matmul_precision, torch.set_float32_matmul_precision),
-    "torch.backends.cudnn.benchmark": (lambda: torch.backends.cudnn.benchmark, _set_benchmark),
+    "torch.backends.cudnn.benchmark": (
+        lambda: torch.backends.cudnn.benchmark,
+        functools.partial(setattr, torch.backends.cudnn, "benchmark"),
+    ),
     "CUDA, which was initialised": (torch.cuda.is_initialized, None),
     "the environment": (lambda: dict(os.environ), _set_environment),
     "the working folder": (os.getcwd, os.chdir),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeVar
@@ -12,7 +13,7 @@ import attrs
 from foreseer.errors import ForeseerError, MissingPackageError, OptionError
 from foreseer.registry import PolicySpec
 from foreseer.testing import engine, lifetime, numbers, observers, package, rows, safety, shapes, truth
-from foreseer.testing.check import Check, check_names
+from foreseer.testing.check import Check
 from foreseer.testing.plays import need_hypothesis
 from foreseer.testing.subject import Subject, spec_of, subjects_of
 
@@ -65,13 +66,11 @@ def check_policy(policy: str | Callable[..., Any] | PolicySpec, *, expected_fail
         PluginError, OptionError: There is no such policy, or it cannot be built.
         MissingPackageError: Without hypothesis (``pip install 'foreseer[testing]'``).
     """
-    check_names(expected_failures, CHECKS)
-    need_hypothesis()
-    spec, results = spec_of(policy), []
+    reasons, spec, results = _reasons(expected_failures), spec_of(policy), []
     for check, given, unfit in _cases(spec):
         started = time.perf_counter()
         status, message = _examine(check, given, unfit)
-        reason = (expected_failures or {}).get(check.name)
+        reason = reasons.get(check.name)
         if reason is not None and status == "failed":
             status, message = "expected", f"{reason}\n{message}"
         elif reason is not None and given is not spec:
@@ -81,6 +80,18 @@ def check_policy(policy: str | Callable[..., Any] | PolicySpec, *, expected_fail
         seconds = time.perf_counter() - started
         results.append(CheckResult(check.name, check.group, status, message, check.law, seconds))
     return results
+
+
+def _reasons(expected: Mapping[str, str] | None) -> Mapping[str, str]:
+    """Return expected failures, where each names a check that exists."""
+    need_hypothesis()
+    known = [check.name for check in CHECKS]
+    for name in expected or ():
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"the checks are {', '.join(known)}"
+            raise OptionError(f"expected_failures names {name!r}, which is no check; {hint}")
+    return expected or {}
 
 
 def _cases(spec: PolicySpec) -> list[tuple[Check, tuple[Subject, ...] | PolicySpec, str]]:
@@ -137,8 +148,7 @@ def parametrize_policies(
         import pytest
     except ImportError as error:
         raise MissingPackageError("tests of policies need pytest: pip install 'foreseer[testing]'") from error
-    need_hypothesis()
-    check_names(expected_failures, CHECKS)
+    reasons = _reasons(expected_failures)
     if isinstance(policies, str) or not policies:
         raise OptionError(f"policies={policies!r}: give a list of one or more, such as [{policies or 'my_policy'!r}]")
     parameters, examined = [], set()
@@ -147,11 +157,11 @@ def parametrize_policies(
         for check, _, unfit in _cases(spec):
             if unfit:
                 continue
-            reason = (expected_failures or {}).get(check.name)
+            reason = reasons.get(check.name)
             marks = [] if reason is None else [pytest.mark.xfail(reason=reason, strict=True, raises=AssertionError)]
             examined.add(check.name)
             parameters.append(pytest.param(spec, check, id=f"{spec}-{check.name}", marks=marks))
-    for name, reason in (expected_failures or {}).items():
+    for name, reason in reasons.items():
         if name not in examined:
             raise OptionError(f"expected_failures names {name!r} ({reason}), which says nothing about any of these policies: take it out")
     return pytest.mark.parametrize(("policy", "check"), parameters)
