@@ -62,13 +62,12 @@ def test_a_check_says_what_why_and_what_it_would_have_caught(check):
 
 def test_capabilities_are_what_the_plugins_declare():
     can = capabilities_of("speca")
-    assert (can.role, can.decide, can.verified, can.max_draft_steps, can.exact_degree, can.linear) == ("policy", "row", True, 5, 1, True)
+    assert (can.decide, can.verified, can.max_draft_steps, can.exact_degree, can.linear) == ("row", True, 5, 1, True)
     assert capabilities_of("speca_released").decide == "batch"
     assert not capabilities_of("speca:min_draft_steps=2").verified
     assert capabilities_of("taylorseer:interval=6").max_draft_steps == 5
     assert capabilities_of("taylor:max_order=0").exact_degree == 0
     assert capabilities_of("cg_taylor").exact_degree == 1
-    assert capabilities_of("taylor").role == "predictor"
 
 
 def test_the_plain_face_tells_passed_skipped_expected_and_out_of_date_apart():
@@ -90,7 +89,7 @@ def test_an_observer_may_be_named_with_its_distribution(monkeypatch):
     monkeypatch.delenv("FORESEER_NO_PLUGINS", raising=False)
     monkeypatch.syspath_prepend(Path(__file__).parent / "data" / "plugins" / "frozen")
     assert capabilities_of("keepsake:diary").observer
-    assert capabilities_of("keepsake:keepsake").role == "policy"
+    assert not capabilities_of("keepsake:keepsake").observer
 
 
 class OnlyCounts:
@@ -180,7 +179,7 @@ class WeightsOfWholeNumbers:
 
 def test_an_answer_of_the_wrong_type_is_told_in_full_once():
     failed = {r.check: r.message for r in check_policy(WeightsOfWholeNumbers) if r.status == "failed"}
-    assert "Give float64 (3, 1)" in failed["check_forecast_signature"]
+    assert "give float64 (rows, anchors), here (3, 1)" in failed["check_forecast_signature"]
     assert "The law:" in failed["check_forecast_signature"]
     assert "The law:" not in failed["check_row_subset"]
     assert "cannot be examined before the answers are what the contract says" in failed["check_row_subset"]

@@ -15,8 +15,7 @@ Image quality and speed are not examined, nor that an error below a threshold me
 """
 
 from foreseer.testing.check import Check, Violation
-from foreseer.testing.parametrize import parametrize_policies
-from foreseer.testing.results import CHECKS, CheckResult, check_policy
+from foreseer.testing.results import CHECKS, CheckResult, check_policy, parametrize_policies
 from foreseer.testing.subject import Capabilities, capabilities_of
 
 __all__ = ["CHECKS", "Capabilities", "Check", "CheckResult", "Violation", "capabilities_of", "check_policy", "parametrize_policies"]

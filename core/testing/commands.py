@@ -16,8 +16,6 @@ from foreseer.registry import parse_plugin
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
 
-__all__ = ["check"]
-
 
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME[:OPTION=VALUE,...]", help="A policy, predictor or observer, as installed.")],
@@ -32,7 +30,9 @@ def check(
         # An observer that writes files, or hypothesis with its folder, leaves nothing behind where the user
         # stands.
         with quiet(), tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-            results = check_policy(name, expected_failures=dict(_pair(e) for e in expect or ()))
+            pairs = [e.partition("=") for e in expect or ()]
+            reasons = {check: reason or "expected on the command line" for check, _, reason in pairs}
+            results = check_policy(name, expected_failures=reasons)
     except ImportError as error:
         complain(str(error))
         raise typer.Exit(1) from None
@@ -51,8 +51,3 @@ def check(
         out.print(f"\n{name}: " + ", ".join(f"{count} {status}" for status, count in counts.items() if count or status == "passed"))
     if failed:
         raise typer.Exit(1)
-
-
-def _pair(text: str) -> tuple[str, str]:
-    name, _, reason = text.partition("=")
-    return name, reason or "expected on the command line"

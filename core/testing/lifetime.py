@@ -13,15 +13,11 @@ import numpy as np
 import torch
 
 from foreseer.testing.check import broken, law, policies
-from foreseer.testing.importing import runs_elsewhere
-from foreseer.testing.plays import STEPS, Play, play, rehearse, run_of
-from foreseer.testing.reach import bytes_held
+from foreseer.testing.plays import STEPS, Play, play, run_of
+from foreseer.testing.process import bytes_held, changed_since, runs_elsewhere, snapshot
 from foreseer.testing.subject import Subject
-from foreseer.testing.surroundings import changed_since, snapshot
 from foreseer.testing.worlds import Interrupted, World, mixed, noise
 from foreseer.types import Site
-
-__all__ = ["CHECKS", "check_aborted_run", "check_bounded_memory", "check_deterministic", "check_fresh_sessions", "check_process_untouched"]
 
 IN_THE_PLUGIN = "Keep what changes in attributes of the plugin, made in setup or __init__: none in the module, the class, the factory, or a mutable default"
 
@@ -36,7 +32,8 @@ def _where_they_part(first: Play, second: Play) -> str:
     return "the errors, answers, thresholds or costs are other ones"
 
 
-def check_fresh_sessions(subject: Subject) -> str:
+@law("lifetime", policies, "{} pairs of runs are equal")
+def check_fresh_sessions(subject: Subject) -> int:
     """Two sessions of one policy do not meet: run step by step in turn, they give what they give one after
     the other.
 
@@ -46,21 +43,21 @@ def check_fresh_sessions(subject: Subject) -> str:
     first one's statistics, and disabling both leaves every later one raising AttributeError. With true
     guidance on Flux, both branches share one context and nothing is ever skipped.
     """
-    for cast in range(len(subject.casts)):
-        worlds = World(mixed), World(noise)
-        apart = [play(subject, world, cast=cast) for world in worlds]
-        together = [rehearse(subject, world, cast=cast) for world in worlds]
-        for index in range(STEPS):
-            for session in together:
-                session.step(index)
-        for alone, beside in zip(apart, together, strict=True):
-            beside.session.finish()
-            if alone.trace() != beside.trace():
-                broken(f"beside another session of the same policy, {_where_they_part(alone, beside)}", IN_THE_PLUGIN)
-    return f"{2 * len(subject.casts)} pairs of runs are equal"
+    worlds = World(mixed), World(noise)
+    apart = [play(subject, world) for world in worlds]
+    together = [play(subject, world, steps=None) for world in worlds]
+    for index in range(STEPS):
+        for session in together:
+            session.step(index)
+    for alone, beside in zip(apart, together, strict=True):
+        beside.session.finish()
+        if alone.trace() != beside.trace():
+            broken(f"beside another session of the same policy, {_where_they_part(alone, beside)}", IN_THE_PLUGIN)
+    return 2
 
 
-def check_aborted_run(subject: Subject) -> str:
+@law("lifetime", policies, "{} runs after an interrupted one are equal")
+def check_aborted_run(subject: Subject) -> int:
     """A run that was interrupted leaves nothing behind: the next one is as if it had never been.
 
     Interrupted in the middle of the model, at several steps.
@@ -71,15 +68,14 @@ def check_aborted_run(subject: Subject) -> str:
     the next run, which then computes the steps [1,0,0,0,1,1,0,0] of eight instead of the mask. vllm-omni
     #5882: "without the refresh, cache state leaks across requests".
     """
-    for cast in range(len(subject.casts)):
-        before = play(subject, World(mixed), cast=cast)
-        for at in (1, 5, STEPS - 2):
-            with contextlib.suppress(Interrupted):
-                play(subject, World(mixed, fails_at=at), cast=cast)
-            after = play(subject, World(mixed), cast=cast)
-            if before.trace() != after.trace():
-                broken(f"after a run that was interrupted at step {at}, {_where_they_part(before, after)}", IN_THE_PLUGIN)
-    return f"{3 * len(subject.casts)} runs after an interrupted one are equal"
+    before = play(subject, World(mixed))
+    for at in (1, 5, STEPS - 2):
+        with contextlib.suppress(Interrupted):
+            play(subject, World(mixed, fails_at=at))
+        after = play(subject, World(mixed))
+        if before.trace() != after.trace():
+            broken(f"after a run that was interrupted at step {at}, {_where_they_part(before, after)}", IN_THE_PLUGIN)
+    return 3
 
 
 CLOCKS = ("time", "monotonic", "perf_counter", "process_time")
@@ -104,7 +100,8 @@ def sets_in_another_order(salt: int) -> Iterator[None]:
         yield
 
 
-def check_deterministic(subject: Subject) -> str:
+@law("lifetime", policies, "the same bits")
+def check_deterministic(subject: Subject) -> str | None:
     """The same inputs give the same bits, whatever the global random numbers, the clocks and the hash seed
     say.
 
@@ -117,34 +114,34 @@ def check_deterministic(subject: Subject) -> str:
     Would have caught: a context of cache-dit's transformer-only mode lives nine calls of an eight-step run,
     so that requests drift by one step each: the same request is 0.4% off the first time and 1.2% the fourth.
     """
-    for cast in range(len(subject.casts)):
-        runs = []
-        for seed, clocks in ((1, contextlib.nullcontext()), (2, _leaping_clocks())):
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
-            with clocks:
-                runs.append(play(subject, World(mixed), cast=cast))
-        if runs[0].trace() != runs[1].trace():
-            broken(
-                f"run a second time, with other global random numbers and clocks, {_where_they_part(*runs)}",
-                f"{IN_THE_PLUGIN}. Draw from a generator of your own, seeded by an option, and decide by steps rather than by seconds",
-            )
-        for salt in range(6):
-            with sets_in_another_order(salt):
-                runs.append(play(subject, World(mixed), cast=cast))
-            if runs[0].trace() != runs[-1].trace():
-                broken(f"where sites hash otherwise, as in another process, {_where_they_part(runs[0], runs[-1])}", SORTED)
-    told = runs_elsewhere(subject.spec, (1, 2))
+    runs = []
+    for seed, clocks in ((1, contextlib.nullcontext()), (2, _leaping_clocks())):
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+        with clocks:
+            runs.append(play(subject, World(mixed)))
+    if runs[0].trace() != runs[1].trace():
+        broken(
+            f"run a second time, with other global random numbers and clocks, {_where_they_part(*runs)}",
+            f"{IN_THE_PLUGIN}. Draw from a generator of your own, seeded by an option, and decide by steps rather than by seconds",
+        )
+    for salt in range(6):
+        with sets_in_another_order(salt):
+            runs.append(play(subject, World(mixed)))
+        if runs[0].trace() != runs[-1].trace():
+            broken(f"where sites hash otherwise, as in another process, {_where_they_part(runs[0], runs[-1])}", SORTED)
+    told = runs_elsewhere(subject.spec, (1, 2)) if subject.first else []
     if len(set(told)) > 1:
         broken("in two processes, of two hash seeds, it decided differently", SORTED)
-    return "the same bits" + (", in other processes too" if told else "")
+    return "the same bits, in other processes too" if told else None
 
 
 SORTED = "Choose from tuples and dicts, which keep their order, or sort: sets of texts and sites have another order in every process"
 
 
-def check_process_untouched(subject: Subject) -> str:
+@law("lifetime", policies, "nothing that the process shares was changed")
+def check_process_untouched(subject: Subject) -> None:
     """A run changes nothing that the whole process shares: no global random number is drawn, no switch of
     torch is left, nor a variable of the environment.
 
@@ -156,19 +153,18 @@ def check_process_untouched(subject: Subject) -> str:
     (``torch.rand``), between those of the sampler. In transformers, gradients that were switched off in one
     place stayed off, and tests of the Trainer failed (transformers #13257).
     """
-    for cast in range(len(subject.casts)):
-        torch.set_grad_enabled(True)
-        before = snapshot()
-        play(subject, World(mixed), cast=cast)
-        changed = changed_since(before)
-        if changed:
-            broken(
-                f"a run changed {'; '.join(changed)}",
-                "Use a generator of your own, made in setup with a seed that is an option, and switch only within a with statement: with torch.no_grad()",
-            )
-    return "nothing that the process shares was changed"
+    torch.set_grad_enabled(True)
+    before = snapshot()
+    play(subject, World(mixed))
+    changed = changed_since(before)
+    if changed:
+        broken(
+            f"a run changed {'; '.join(changed)}",
+            "Use a generator of your own, made in setup with a seed that is an option, and switch only within a with statement: with torch.no_grad()",
+        )
 
 
+@law("lifetime", policies)
 def check_bounded_memory(subject: Subject) -> str:
     """A policy holds no more after 80 steps than after 20.
 
@@ -182,22 +178,12 @@ def check_bounded_memory(subject: Subject) -> str:
     models, their wrappers nested. TaylorSeer, which keeps every module's features, ran out of memory on four
     80 GB GPUs (HunyuanVideo #255).
     """
-    for cast in range(len(subject.casts)):
-        world, sizes = World(mixed), {}
-        session = rehearse(subject, world, cast=cast, run=run_of(world, num_steps=80))
-        for index in range(80):
-            session.step(index)
-            sizes[index + 1] = bytes_held(session.spy.plugins)
-        session.session.finish()
-        if sizes[80] > sizes[20]:
-            broken(f"it held {sizes[20]} bytes of tensors and arrays after 20 steps, and {sizes[80]} after 80", "Keep nothing from step to step but counters")
+    world, sizes = World(mixed), {}
+    session = play(subject, world, run=run_of(world, num_steps=80), steps=None)
+    for index in range(80):
+        session.step(index)
+        sizes[index + 1] = bytes_held(session.spy.plugins)
+    session.session.finish()
+    if sizes[80] > sizes[20]:
+        broken(f"it held {sizes[20]} bytes of tensors and arrays after 20 steps, and {sizes[80]} after 80", "Keep nothing from step to step but counters")
     return f"{sizes[80]} bytes after 80 steps"
-
-
-CHECKS = (
-    law(check_fresh_sessions, "lifetime", policies),
-    law(check_aborted_run, "lifetime", policies),
-    law(check_deterministic, "lifetime", policies),
-    law(check_process_untouched, "lifetime", policies),
-    law(check_bounded_memory, "lifetime", policies),
-)

@@ -10,24 +10,13 @@ import torch
 from torch import Tensor
 
 from foreseer.errors import OptionError
-from foreseer.registry import PolicySpec, signature_of
-from foreseer.testing.check import broken, law, predicts, verifies
-from foreseer.testing.explore import explore, strategies
-from foreseer.testing.plays import Forecaster, play, some_rejected
+from foreseer.registry import signature_of
+from foreseer.testing.check import broken, law, only, predicts, verifies
+from foreseer.testing.plays import Forecaster, explore, play, some_rejected, strategies
 from foreseer.testing.spy import Tamper
-from foreseer.testing.subject import Capabilities, Subject, subject_of
+from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import ROWS, WIDTH, Feature, World, constant, mixed, noise
 from foreseer.types import Site
-
-__all__ = [
-    "CHECKS",
-    "check_constant_reproduced",
-    "check_exact_degree",
-    "check_finite_forecast",
-    "check_linearity",
-    "check_perfect_draft_accepted",
-    "check_threshold_monotone",
-]
 
 FIRST = 40
 """Step of the first anchor: behind anybody's warm-up."""
@@ -43,11 +32,12 @@ def _forecast(subject: Subject, feature: Feature, gaps: Sequence[int], ahead: in
     forecaster, step = Forecaster(subject, steps=1000), FIRST
     for gap in (0, *gaps):
         step += gap
-        forecaster.record(step, {site: feature(site, step) for site in forecaster.sites})
+        forecaster.record(step, feature)
     return forecaster.forecast(step + ahead)
 
 
-def check_constant_reproduced(subject: Subject) -> str:
+@law("numbers", predicts, "{} histories", once=True)
+def check_constant_reproduced(subject: Subject) -> int:
     """What never changed is forecast as it was, at any spacing of the anchors, from the first anchor on.
 
     To five digits, and fewer many steps ahead; no entry is a number that 16 bits can hold.
@@ -57,9 +47,8 @@ def check_constant_reproduced(subject: Subject) -> str:
     Would have caught: diffusers' TaylorSeer stores its factors in bfloat16 by default, which leaves three
     digits of float32 features.
     """
-    st, seen = strategies(), [0]
+    st = strategies()
 
-    @explore(st.lists(_steps(), max_size=6), _steps())
     def constants(gaps: list[int], ahead: int) -> None:
         for site, values in (_forecast(subject, constant, gaps, ahead) or {}).items():
             away = (values / constant(site) - 1).abs().max().item()
@@ -68,13 +57,12 @@ def check_constant_reproduced(subject: Subject) -> str:
                     f"a constant feature is forecast {away:.2%} off at {site}, with gaps of {gaps} steps between the anchors and {ahead} ahead",
                     "See that the weights sum to 1, and compute in float32 or wider, whatever the features are stored in",
                 )
-        seen[0] += 1
 
-    constants()
-    return f"{seen[0]} histories"
+    return explore(constants, st.lists(_steps(), max_size=6), _steps())
 
 
-def check_finite_forecast(subject: Subject) -> str:
+@law("numbers", predicts, "{} histories", once=True)
+def check_finite_forecast(subject: Subject) -> int:
     """Of finite features every forecast is finite, whichever of them are zero; and what always was zero is
     forecast as zero.
 
@@ -88,11 +76,10 @@ def check_finite_forecast(subject: Subject) -> str:
     neither changed. SpeCa's released error divides by every entry, with 1e-10 added: entries near zero decide
     for all the others.
     """
-    st, seen = strategies(), [0]
+    st = strategies()
     masks = torch.ones(5, ROWS, WIDTH, dtype=torch.float64)
     masks[1:, :, 3], masks[2:, :, 4:8], masks[3:, 1], masks[4] = 0, 0, 0, 0
 
-    @explore(st.lists(st.tuples(_steps(), st.integers(0, 4)), min_size=1, max_size=6), _steps(), st.booleans())
     def zeros(history: list[tuple[int, int]], ahead: int, tokens: bool) -> None:
         gaps, at = [gap for gap, _ in history[1:]], dict[float, Tensor]()
         for number, (_, mask) in enumerate(history):
@@ -113,12 +100,15 @@ def check_finite_forecast(subject: Subject) -> str:
                 if (values[always] != 0).any():
                     most = values[always].abs().max().item()
                     broken(f"{where} {most:.3g} where it always was zero", "Add nothing to what a forecast is made of")
-        seen[0] += 1
 
-    zeros()
-    return f"{seen[0]} histories"
+    return explore(zeros, st.lists(st.tuples(_steps(), st.integers(0, 4)), min_size=1, max_size=6), _steps(), st.booleans())
 
 
+@law(
+    "numbers",
+    only(lambda can: can.exact_degree is not None, "it declares no exact_degree", predicts),
+    once=True,
+)
 def check_exact_degree(subject: Subject) -> str:
     """Polynomials in the step index are forecast exactly up to the declared ``exact_degree``, at any spacing
     of the anchors.
@@ -136,11 +126,10 @@ def check_exact_degree(subject: Subject) -> str:
     """
     degree = subject.can.exact_degree
     assert degree is not None
-    st, kept, seen = strategies(), Forecaster(subject).anchors, [0]
+    st, kept = strategies(), Forecaster(subject).anchors
     gaps = st.lists(_steps(), min_size=kept, max_size=kept + 2)
     lower = st.lists(st.integers(-3, 3), min_size=degree, max_size=degree)
 
-    @explore(gaps, _steps(), lower, st.sampled_from([1, -1, 2]), examples=30)
     def polynomials(gaps: list[int], ahead: int, lower: list[int], highest: int) -> None:
         newest = FIRST + sum(gaps)
 
@@ -158,13 +147,18 @@ def check_exact_degree(subject: Subject) -> str:
                     f"{newest + ahead}",
                     "Divide differences by the steps between their anchors, count ahead from the newest anchor, or declare a lower degree",
                 )
-        seen[0] += 1
 
-    polynomials()
-    return f"{seen[0]} polynomials of degree {degree}"
+    tried = explore(polynomials, gaps, _steps(), lower, st.sampled_from([1, -1, 2]), examples=30)
+    return f"{tried} polynomials of degree {degree}"
 
 
-def check_linearity(subject: Subject) -> str:
+@law(
+    "numbers",
+    only(lambda can: can.linear, "it does not declare linear = True", predicts),
+    "{} sums",
+    once=True,
+)
+def check_linearity(subject: Subject) -> int:
     """Where ``linear`` is declared, the forecast of a sum is the sum of the forecasts: predict(a F + b G) = a
     predict(F) + b predict(G).
 
@@ -174,29 +168,28 @@ def check_linearity(subject: Subject) -> str:
     Would have caught: cache-dit's DMD is a fit, and falls back to a Taylor sum wherever fewer than four
     evenly spaced anchors exist: two methods under one name, of which one is linear.
     """
-    st, seen = strategies(), [0]
+    st = strategies()
 
-    @explore(st.lists(_steps(), max_size=6), _steps(), st.integers(-3, 3), st.sampled_from([1, -2, 3]))
-    def sums(gaps: list[int], ahead: int, a: int, b: int) -> None:
+    def sums(gaps: list[int], ahead: int, a: int, b: int) -> bool:
         def feature(site: Site, step: float) -> Tensor:
             return a * noise(site, step) + b * noise(site, step, 1)
 
         whole = _forecast(subject, feature, gaps, ahead)
         first, second = _forecast(subject, noise, gaps, ahead), _forecast(subject, lambda site, step: noise(site, step, 1), gaps, ahead)
         if whole is None or first is None or second is None:
-            return
+            return False
         for site, values in whole.items():
             parts = a * first[site] + b * second[site]
             away = (values - parts).abs().max().item() / (values.abs().max().item() + parts.abs().max().item() + 1e-12)
             if not away <= 1e-5:
                 broken(f"linear is declared, and the forecast of {a} F + {b} G is {away:.2%} off the sum of the forecasts", "Declare linear = False")
-        seen[0] += 1
+        return True
 
-    sums()
-    return f"{seen[0]} sums"
+    return explore(sums, st.lists(_steps(), max_size=6), _steps(), st.integers(-3, 3), st.sampled_from([1, -2, 3]))
 
 
-def check_perfect_draft_accepted(subject: Subject) -> str:
+@law("numbers", verifies, "{} perfect drafts")
+def check_perfect_draft_accepted(subject: Subject) -> int:
     """A draft that is right to the last bit is accepted, unless the threshold is 0.
 
     Why: a gate that rejects what is perfect costs its verification and saves nothing; and nobody sees it, for
@@ -217,10 +210,15 @@ def check_perfect_draft_accepted(subject: Subject) -> str:
                     "the error is, say after n drafts, in Plan.compute: they then cost no verification",
                 )
             seen += 1
-    return f"{seen} perfect drafts"
+    return seen
 
 
-def check_threshold_monotone(subject: Subject) -> str:
+@law(
+    "numbers",
+    only(lambda can: "threshold" in can.options, "it has no option called threshold", verifies),
+    "{} thresholds",
+)
+def check_threshold_monotone(subject: Subject) -> int | str:
     """A larger ``threshold`` accepts whatever a smaller one accepts.
 
     The same evidence is judged with thresholds from a thousandth to a thousand times the policy's own.
@@ -230,7 +228,7 @@ def check_threshold_monotone(subject: Subject) -> str:
     Would have caught: Wan2GP #659, where a search for a speed-up of 2.5 returned "threshold 0.01 with gain
     x1.00".
     """
-    base = subject.spec.options.get("threshold", _default(subject, "threshold"))
+    base = subject.spec.options.get("threshold", signature_of(subject.spec.factory).parameters["threshold"].default)
     base = 0.1 if base is None else base  # a policy that finds out its own
     if isinstance(base, bool) or not isinstance(base, (int, float)):
         return f"its threshold is no number: {base!r}"
@@ -239,7 +237,7 @@ def check_threshold_monotone(subject: Subject) -> str:
     for factor in (1e-3, 0.03, 0.3, 1, 3, 30, 1000):
         threshold = factor * base
         try:
-            other = subject_of(PolicySpec(subject.spec.name, subject.spec.factory, {**subject.spec.options, "threshold": threshold}))
+            other = subject.given(threshold=threshold)
         except OptionError:
             continue
         answers = {j.step: j.accept for j in play(other, World(mixed), tamper=some_rejected()).spy.judgements}
@@ -251,31 +249,4 @@ def check_threshold_monotone(subject: Subject) -> str:
                     "Accept where the error is at most the threshold; an option that works the other way round deserves another name",
                 )
         before, tried = (threshold, answers), tried + 1
-    return f"{tried} thresholds"
-
-
-def _default(subject: Subject, option: str) -> Any:
-    parameter = signature_of(subject.spec.factory).parameters.get(option)
-    return None if parameter is None or parameter.default is parameter.empty else parameter.default
-
-
-def _declares_degree(can: Capabilities) -> str:
-    return predicts(can) or ("" if can.exact_degree is not None else "it declares no exact_degree")
-
-
-def _declares_linear(can: Capabilities) -> str:
-    return predicts(can) or ("" if can.linear else "it does not declare linear = True")
-
-
-def _has_threshold(can: Capabilities) -> str:
-    return verifies(can) or ("" if "threshold" in can.options else "it has no option called threshold")
-
-
-CHECKS = (
-    law(check_constant_reproduced, "numbers", predicts),
-    law(check_finite_forecast, "numbers", predicts),
-    law(check_exact_degree, "numbers", _declares_degree),
-    law(check_linearity, "numbers", _declares_linear),
-    law(check_perfect_draft_accepted, "numbers", verifies),
-    law(check_threshold_monotone, "numbers", _has_threshold),
-)
+    return tried

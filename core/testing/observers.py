@@ -14,19 +14,17 @@ from foreseer.outcome import Outcome
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
 from foreseer.session import Session
-from foreseer.testing.check import broken, law
+from foreseer.testing.check import broken, law, observes
 from foreseer.testing.lifetime import SORTED, sets_in_another_order
 from foreseer.testing.partners import ReferenceGate, ReferenceObserver, ReferencePredictor, ReferenceProbe
 from foreseer.testing.plays import STEPS, run_of
-from foreseer.testing.reach import left_behind
-from foreseer.testing.subject import Capabilities, Subject
-from foreseer.testing.surroundings import changed_since, snapshot
+from foreseer.testing.process import changed_since, left_behind, snapshot
+from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import MANY, Interrupted, World, mixed, replaced
 
-__all__ = ["CHECKS", "check_observer_changes_nothing", "check_observer_is_its_own", "check_observer_survives"]
 
-
-def check_observer_survives(subject: Subject) -> str:
+@law("observer", observes, "told of {} steps")
+def check_observer_survives(subject: Subject) -> int:
     """An observer watches any run through: of one row or many, of known length or not, interrupted or empty,
     two in turn; and it changes nothing it is shown.
 
@@ -64,7 +62,7 @@ def check_observer_survives(subject: Subject) -> str:
             wanted.add(tuple(sorted(map(str, session.tenure.sites))))
     if len(wanted) > 1:
         broken("where sites hash otherwise, as in another process, it asks to see other features", SORTED)
-    return f"told of {told} steps"
+    return told
 
 
 def _situations() -> Iterator[tuple[str, tuple[_Stream, ...]]]:
@@ -83,7 +81,8 @@ def _situations() -> Iterator[tuple[str, tuple[_Stream, ...]]]:
     yield "two streams in turn", (_Stream(World(mixed), stream="cond"), _Stream(World(mixed, labels=(2,)), stream="uncond"))
 
 
-def check_observer_changes_nothing(subject: Subject) -> str:
+@law("observer", observes, "{} steps are the same")
+def check_observer_changes_nothing(subject: Subject) -> int:
     """A run that is watched is the run that is not: the same output, the same decisions, the same random
     numbers, the same switches of torch.
 
@@ -105,10 +104,11 @@ def check_observer_changes_nothing(subject: Subject) -> str:
         )
     if bare != watched:
         broken("the run that it watched came out differently", "Do nothing but look: write to nothing that the observer is told")
-    return f"{len(bare)} steps are the same"
+    return len(bare)
 
 
-def check_observer_is_its_own(subject: Subject) -> str:
+@law("observer", observes, "two observers share nothing")
+def check_observer_is_its_own(subject: Subject) -> None:
     """What an observer has gathered is in that observer, and goes with it: two of a class share nothing, and
     nothing is left in the class or the module.
 
@@ -130,7 +130,6 @@ def check_observer_is_its_own(subject: Subject) -> str:
         sizes.append(left_behind(second))
     if sizes[2] > sizes[1] > sizes[0]:
         broken(f"after each run there is more in its class or module: {sizes[0]}, {sizes[1]}, {sizes[2]} entries", instead)
-    return "two observers share nothing"
 
 
 def _shown(observer: object) -> list[str]:
@@ -143,15 +142,10 @@ def _shown(observer: object) -> list[str]:
     return values
 
 
-def _reference() -> PolicySpec:
-    return PolicySpec("reference", lambda: (ReferenceProbe(), ReferenceGate(), ReferencePredictor()))
-
-
 def _watched(observers: Sequence[object]) -> list[str]:
     """What happens and comes out in each step of a session that is watched."""
-    world = World(mixed)
     with mock.patch("foreseer.observing.log"):
-        session = Session(world, _reference(), run_of(world), observers=(*observers, ReferenceObserver()))
+        session = _Stream(World(mixed)).session((*observers, ReferenceObserver()))
         outputs = [session.evaluate(index) for index in range(STEPS)]
         steps = zip(session.finish().outcomes, outputs, strict=True)
     return [f"{_told(outcome)} {output.tolist()}" for outcome, output in steps]
@@ -174,7 +168,8 @@ class _Stream:
         run = attrs.evolve(run, stream=self.stream, start=self.start)
         if not self.known:
             run = attrs.evolve(run, num_steps=None, timesteps=None)
-        return Session(self.world, _reference(), run, observers=observers)
+        policy = PolicySpec("reference", lambda: (ReferenceProbe(), ReferenceGate(), ReferencePredictor()))
+        return Session(self.world, policy, run, observers=observers)
 
 
 def _reports(streams: Sequence[_Stream], observers: Sequence[object]) -> list[Report]:
@@ -193,14 +188,3 @@ def _reports(streams: Sequence[_Stream], observers: Sequence[object]) -> list[Re
 
 def _told(outcome: Outcome) -> str:
     return str({field.name: getattr(outcome, field.name) for field in attrs.fields(Outcome) if field.name != "seconds"})
-
-
-def _observers(can: Capabilities) -> str:
-    return "" if can.observer else "it is a policy, not an observer"
-
-
-CHECKS = (
-    law(check_observer_survives, "observer", _observers),
-    law(check_observer_changes_nothing, "observer", _observers),
-    law(check_observer_is_its_own, "observer", _observers),
-)

@@ -5,30 +5,23 @@ checked before a run begins.
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
-from typing import Any, get_type_hints
+from typing import Any
 
 import pluggy
 
+from foreseer.describe import hints_of
 from foreseer.hookspecs import PolicySpecs
 from foreseer.observerspecs import ObserverSpecs
 from foreseer.options import Range, allows, alternatives, describe_option
 from foreseer.plugins import observer_hooks, policy_hooks
-from foreseer.registry import PolicySpec
-from foreseer.registry import policy as named
-from foreseer.testing.check import broken, law, policies
-from foreseer.testing.declarations import DECLARATIONS, misdeclared
-from foreseer.testing.importing import changed_by_import, home_of
-from foreseer.testing.subject import Capabilities, Subject
-
-__all__ = ["CHECKS", "check_declarations", "check_entry_point", "check_hooks_known", "check_identity", "check_options"]
+from foreseer.registry import signature_of
+from foreseer.testing.check import anything, broken, law, policies
+from foreseer.testing.process import changed_by_import, home_of
+from foreseer.testing.subject import DECLARATIONS, Subject, misdeclared
 
 
-def _always(_: Capabilities) -> str:
-    return ""
-
-
+@law("package", anything, once=True)
 def check_entry_point(subject: Subject) -> str:
     """Importing the plugin does nothing: no random number, no device, no global switch of torch, no
     environment variable, not a line of output.
@@ -44,16 +37,13 @@ def check_entry_point(subject: Subject) -> str:
     home = home_of(subject.spec)
     if home is None:
         return "its factory lives where nothing can be imported from"
-    module, changed = home[0], _import_alone(*home)
+    module, changed = home[0], changed_by_import(*home)
     if changed:
         broken(f"importing {module} changed: {'; '.join(changed)}", "Do it in the factory or in setup, on objects of your own, or not at all")
     return f"importing {module} changes nothing"
 
 
-_import_alone = functools.lru_cache(maxsize=64)(changed_by_import)
-"""Once a process: many policies live in one module."""
-
-
+@law("package", anything, once=True)
 def check_hooks_known(subject: Subject) -> str:
     """It implements at least one hook, and everything that looks like a hook is one.
 
@@ -76,6 +66,7 @@ def check_hooks_known(subject: Subject) -> str:
     return ", ".join(name for name, found in hooks.items() if found)
 
 
+@law("package", policies, once=True)
 def check_declarations(subject: Subject) -> str:
     """What it declares can be read: each declaration is a plain value of its kind, under its own name.
 
@@ -95,7 +86,8 @@ def check_declarations(subject: Subject) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in made.items())
 
 
-def check_identity(subject: Subject) -> str:
+@law("package", anything, "{} new plugins at each call", once=True)
+def check_identity(subject: Subject) -> int:
     """Every call of the factory builds new plugins, which are told apart by identity: they register side by
     side, hash, and equal only themselves.
 
@@ -123,7 +115,7 @@ def check_identity(subject: Subject) -> str:
             manager.register(plugin, name=str(number))
         except Exception as error:
             broken(f"two builds cannot be registered side by side: {error}", instead)
-    return f"{len(first)} new plugins at each call"
+    return len(first)
 
 
 def _outside(annotation: Any) -> list[Any]:
@@ -140,7 +132,8 @@ def _outside(annotation: Any) -> list[Any]:
     return [value for value in values if not allows(annotation, value)]
 
 
-def check_options(subject: Subject) -> str:
+@law("package", anything, "{} wrong values refused", once=True)
+def check_options(subject: Subject) -> int:
     """Options are refused before the run where they are wrong: by the factory, with an error that names the
     option.
 
@@ -154,17 +147,13 @@ def check_options(subject: Subject) -> str:
     -0.1 for "never", and finds out in the middle of the run that "0.1" is text.
     """
     factory, tried = subject.spec.factory, 0
-    try:
-        parameters = inspect.signature(factory).parameters
-        hints = get_type_hints(vars(factory).get("__init__", factory) if isinstance(factory, type) else inspect.unwrap(factory), include_extras=True)
-    except (TypeError, ValueError, NameError):
-        return "its factory shows no signature"
-    for name, parameter in parameters.items():
+    hints = hints_of(factory)
+    for name, parameter in signature_of(factory).parameters.items():
         if parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
             broken(f"its factory takes {parameter}: a misspelt option would be swallowed", "Name every option, keyword-only")
         for value in _outside(hints.get(name)):
             try:
-                PolicySpec(subject.spec.name, factory, {**subject.spec.options, name: value})
+                subject.given(**{name: value})
             except (ValueError, TypeError) as error:
                 if name not in str(error):
                     broken(f"{name}={value!r} is refused by {type(error).__name__}: {error}", "Name the option in the error")
@@ -172,18 +161,9 @@ def check_options(subject: Subject) -> str:
                 broken(f"{name}={value!r} is accepted; declared is {describe_option(hints[name])}", "Put @foreseer.options.checked above the factory")
             tried += 1
     try:
-        named(factory, **{**subject.spec.options, "no_such_option": 1})
+        subject.given(no_such_option=1)
     except (ValueError, TypeError):
         tried += 1
     else:
         broken("an option that does not exist is accepted", "Name every option, keyword-only")
-    return f"{tried} wrong values refused"
-
-
-CHECKS = (
-    law(check_entry_point, "package", _always),
-    law(check_hooks_known, "package", _always),
-    law(check_declarations, "package", policies),
-    law(check_identity, "package", _always),
-    law(check_options, "package", _always),
-)
+    return tried

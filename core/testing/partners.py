@@ -11,8 +11,6 @@ from foreseer.metrics import relative_l2
 from foreseer.outcome import Outcome
 from foreseer.types import Drafts, Evidence, History, Needs, Plan, Probe, Run, Site, Step, Verdict, Weights
 
-__all__ = ["ReferenceGate", "ReferenceObserver", "ReferencePredictor", "ReferenceProbe", "ReferenceSchedule"]
-
 
 class ReferencePredictor:
     """Predictor: the last computed feature, as it is."""
@@ -25,72 +23,65 @@ class ReferencePredictor:
 
     @hookimpl
     def setup(self) -> Needs:
-        """Keep one feature."""
         return Needs(anchors=1)
 
     @hookimpl
     def predict_features(self, sites: tuple[Site, ...], history: History) -> Drafts:
-        """Weight 1 on the newest."""
         self.asked += 1
         return dict.fromkeys(sites, Weights.per_row(lambda anchors, target: (1.0,), history.anchors, 0.0))
 
 
 class ReferenceSchedule:
-    """Schedule: compute a fixed list of steps, unevenly spaced, and forecast every module part in the others."""
+    """Schedule: compute a fixed list of steps, unevenly spaced, and forecast every module part in the others;
+    the last block where there are none.
+    """
 
     computed = frozenset({0, 1, 3, 4, 8, 9, 14, 20})
 
     @hookimpl
     def setup(self, run: Run) -> Needs:
-        """Record every module part; the last block where there are none."""
         self._sites = tuple(site for site in run.sites if site.part != "block") or (Site(run.depth - 1),)
         return Needs(sites=self._sites)
 
     @hookimpl
     def before_step(self, step: Step) -> Plan | None:
-        """By the list."""
         return None if step.index in self.computed else Plan(forecast=self._sites)
 
 
 class ReferenceProbe:
     """The first half of a gate: probe the first block on its real input, and forecast the last. A row is
-    computed after four drafts in a row.
+    computed in the first two steps, and after four drafts in a row.
     """
 
     @hookimpl
     def setup(self, run: Run) -> Needs:
-        """Record both blocks' outputs."""
         self._sites = tuple(dict.fromkeys((Site(0), Site(run.depth - 1))))
         self._drafts = [0] * run.rows
         return Needs(sites=self._sites)
 
     @hookimpl
     def before_step(self, step: Step) -> Plan | None:
-        """Compute the first two steps."""
         if step.index < 2:
             return None
         return Plan(forecast=self._sites, probe=Probe(0, on="input"), compute=tuple(n >= 4 for n in self._drafts))
 
     @hookimpl
     def commit(self, outcome: Outcome) -> None:
-        """Count."""
         self._drafts = [0 if computed else n + 1 for n, computed in zip(self._drafts, outcome.computed, strict=True)]
 
 
 class ReferenceGate:
-    """The second half of a gate: accept a sample whose error is at most 0.05."""
+    """The second half of a gate: accept a sample whose error ||d|| / ||h|| is at most 0.05."""
 
     decide = "row"
     threshold = 0.05
 
     @hookimpl
     def setup(self, run: Run) -> None:
-        """Remember which rows are one sample."""
         self._groups = run.groups
 
     @hookimpl
     def verify(self, evidence: Evidence) -> Verdict:
-        """||d|| / ||h||."""
         error = evidence.error(relative_l2, groups=self._groups)
         return Verdict(error, torch.le(error, self.threshold), self.threshold)
 
@@ -102,18 +93,16 @@ class ReferenceObserver:
 
     @hookimpl
     def features_wanted(self, run: Run) -> tuple[Site, ...]:
-        """All."""
         return run.sites
 
     @hookimpl
     def shadow(self) -> bool:
-        """Always."""
         return True
 
     @hookimpl
     def on_features(self) -> None:
-        """Hear of them."""
+        pass
 
     @hookimpl
     def on_shadow(self) -> None:
-        """Likewise."""
+        pass

@@ -1,11 +1,14 @@
-"""Runs of a policy in a toy world, with a spy on it; and forecasts on their own, at anchors of one's choice."""
+"""Runs of a policy in a toy world, with a spy on it; forecasts on their own, at anchors of one's choice; and
+hypothesis, as the numeric checks use it.
+"""
 
 from __future__ import annotations
 
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import attrs
 import torch
@@ -13,33 +16,16 @@ from torch import Tensor
 
 from foreseer.bank import FeatureBank
 from foreseer.contract import features_to_keep
-from foreseer.errors import ContractError, OptionError
+from foreseer.errors import ContractError, MissingPackageError, OptionError
 from foreseer.outcome import Outcome
 from foreseer.plugins import Part
 from foreseer.registry import PolicySpec
-from foreseer.report import Report
 from foreseer.session import Session
 from foreseer.testing.spy import Spy, Tamper, weighted
 from foreseer.testing.subject import NoStageError, Subject
-from foreseer.testing.worlds import DEPTH, World, constant
+from foreseer.testing.worlds import DEPTH, Feature, World, constant
 from foreseer.types import History, Plan, Run, Site, Step, Verdict
 from foreseer.vote import Vote
-
-__all__ = [
-    "STEPS",
-    "Forecaster",
-    "Play",
-    "accept_all",
-    "all_rejected_in_turn",
-    "forced",
-    "play",
-    "rehearse",
-    "reject_all",
-    "run_of",
-    "some_rejected",
-    "stage_of",
-    "steps_of",
-]
 
 STEPS = 24
 """Length of a run, in steps."""
@@ -50,12 +36,8 @@ STAGES = tuple(itertools.product((STEPS, 50, 100), (DEPTH, 8, 12, 28, 40, 60, 4,
 
 @attrs.frozen(eq=False)
 class Play:
-    """A run that is under way, or over.
-
-    Attributes:
-        spy: What the policy was asked and answered.
-        session: The session.
-        outputs: ``step -> (R, ...)`` what came out.
+    """A run that is under way, or over: what the policy was asked and answered, and ``step -> (R, ...)`` what
+    came out.
     """
 
     spy: Spy
@@ -64,13 +46,17 @@ class Play:
     outputs: dict[int, Tensor] = attrs.field(factory=dict, repr=False)
 
     def step(self, index: int) -> None:
-        """Evaluate once."""
+        """Evaluate."""
         self.outputs[index] = self.session.evaluate(index, index=index).clone()
 
-    @property
-    def report(self) -> Report:
-        """The report so far."""
-        return self.session.report
+    def go(self, steps: int | Iterable[int] = STEPS) -> Play:
+        """Evaluate these steps, or so many; finish, whatever happens; return itself."""
+        try:
+            for index in range(steps) if isinstance(steps, int) else steps:
+                self.step(index)
+        finally:
+            self.session.finish()
+        return self
 
     def trace(self) -> list[object]:
         """Everything that happened and came out, to be compared with ``==``; NaN is written as text."""
@@ -106,9 +92,8 @@ def stage_of(subject: Subject) -> tuple[int, int, bool]:
     for steps, depth, sigmas in STAGES:
         run = run_of(World(constant, depth=depth), num_steps=steps, sigmas=sigmas)
         try:
-            for _, build in subject.casts:
-                for plugin in build():
-                    Part(plugin).setup(run)
+            for plugin in subject.build():
+                Part(plugin).setup(run)
         except (OptionError, ContractError) as error:
             refused = error if isinstance(error, OptionError) else refused
             continue
@@ -120,152 +105,114 @@ def stage_of(subject: Subject) -> tuple[int, int, bool]:
     raise NoStageError(f"it takes none of the kit's runs: {refused}")
 
 
-def rehearse(
-    subject: Subject,
-    world: World,
-    *,
-    cast: int = 0,
-    run: Run | None = None,
-    as_given: bool = False,
-    tamper: Tamper | None = None,
-    vote: Vote | None = None,
-) -> Play:
-    """Build a session with a spy on the policy, and evaluate nothing yet.
-
-    A policy that needs more blocks than the worlds have by default, or noise levels, gets them.
-
-    Args:
-        subject: The policy.
-        world: The host.
-        cast: Which of the subject's casts.
-        run: The shape of the run; None for `run_of` the world.
-        as_given: Leave out noise levels where the run has none, whatever the policy needs.
-        tamper: What the spy changes on the way.
-        vote: How processes that share the rows' entries decide alike.
-    """
-    spies: list[Spy] = []
-
-    def spied() -> Spy:  # called once to be validated and once by the session
-        spies.append(Spy(str(subject.spec), subject.casts[cast][1](), tamper or Tamper()))
-        return spies[-1]
-
-    (steps, depth, sigmas), shape = stage_of(subject), run or run_of(world)
-    if world.depth == DEPTH:
-        world = world.deeper(depth)
-    if steps != STEPS and not as_given and shape.num_steps == STEPS:
-        longer = run_of(world, num_steps=steps)
-        shape = attrs.evolve(shape, num_steps=steps, timesteps=longer.timesteps, sigmas=None)
-    if sigmas and not as_given and shape.sigmas is None and shape.timesteps is not None:
-        shape = attrs.evolve(shape, sigmas=tuple(t / 1000 for t in shape.timesteps))
-    session = Session(world, PolicySpec(str(subject.spec), spied), attrs.evolve(shape, depth=world.depth, sites=world.sites), vote=vote)
-    return Play(spies[-1], session, world)
-
-
 def play(
     subject: Subject,
     world: World,
     *,
-    cast: int = 0,
     run: Run | None = None,
     as_given: bool = False,
     tamper: Tamper | None = None,
-    steps: int | Iterable[int] = STEPS,
     vote: Vote | None = None,
+    steps: int | Iterable[int] | None = STEPS,
 ) -> Play:
-    """Run a policy from the first step to the last; ``steps`` may list the indices of those in which the
-    stream is called. Arguments as in `rehearse`.
+    """Run a policy in a session, with a spy on it. One that needs more blocks than the worlds have by
+    default, or noise levels, gets them.
+
+    Args:
+        subject: The policy.
+        world: The host.
+        run: The shape of the run; None for `run_of` the world.
+        as_given: Leave out noise levels where the run has none, whatever the policy needs.
+        tamper: What the spy changes on the way.
+        vote: How processes that share the rows' entries decide alike.
+        steps: How many, or the indices of those in which the stream is called; None evaluates nothing yet.
     """
-    result = rehearse(subject, world, cast=cast, run=run, as_given=as_given, tamper=tamper, vote=vote)
-    try:
-        for index in range(steps) if isinstance(steps, int) else steps:
-            result.step(index)
-    finally:
-        result.session.finish()
-    return result
+    spies: list[Spy] = []
+
+    def spied() -> Spy:  # called once to be validated and once by the session
+        spies.append(Spy(str(subject.spec), subject.build(), tamper or Tamper()))
+        return spies[-1]
+
+    (number, depth, sigmas), shape = stage_of(subject), run or run_of(world)
+    if world.depth == DEPTH:
+        world = attrs.evolve(world, depth=depth)
+    if number != STEPS and not as_given and shape.num_steps == STEPS:
+        longer = run_of(world, num_steps=number)
+        shape = attrs.evolve(shape, num_steps=number, timesteps=longer.timesteps, sigmas=None)
+    if sigmas and not as_given and shape.sigmas is None and shape.timesteps is not None:
+        shape = attrs.evolve(shape, sigmas=tuple(t / 1000 for t in shape.timesteps))
+    shape = attrs.evolve(shape, depth=world.depth, sites=world.sites)
+    session = Session(world, PolicySpec(str(subject.spec), spied), shape, vote=vote)
+    done = Play(spies[-1], session, world)
+    return done if steps is None else done.go(steps)
 
 
-def steps_of(first: Play, second: Play) -> list[int]:
-    """The steps that both evaluated."""
-    return [index for index in first.outputs if index in second.outputs]
-
-
-def forced(pattern: Mapping[int, Sequence[bool]] | None = None, *, accept: bool = True, rows: int = 3) -> Tamper:
-    """Verdicts that do not depend on the policy: ``pattern`` has the answers of single steps, ``accept``
-    those of all others.
+def rejecting(due: Callable[[int, int], bool], labels: Sequence[int] = (0, 1, 2)) -> Tamper:
+    """Verdicts that do not depend on the policy: a row of the world is rejected where ``due(step, label)``,
+    and computed there where a plan would have it forecast unseen.
     """
 
     def verdict(step: Step, _: object) -> Verdict:
-        answers = torch.tensor((pattern or {}).get(step.index, [accept] * rows))
+        answers = torch.tensor([not due(step.index, label) for label in labels])
         return Verdict(torch.where(answers, 0.0, math.inf), answers, 0.0)
-
-    return Tamper(verdict=verdict)
-
-
-def accept_all(rows: int = 3) -> Tamper:
-    """Every draft is accepted."""
-    return forced(rows=rows)
-
-
-def reject_all(rows: int = 3) -> Tamper:
-    """Every draft is rejected; what would be used unseen is computed."""
-    verdict = forced(accept=False, rows=rows).verdict
-    return Tamper(verdict=verdict, plan=lambda step, plan: plan if plan is None or plan.probe is not None else attrs.evolve(plan, compute=(True,) * rows))
-
-
-def some_rejected(labels: Sequence[int] = (0, 1, 2)) -> Tamper:
-    """Verdicts and plans that have one row of the world computed after the other, so that each has anchors of
-    its own.
-    """
-
-    def due(step: int) -> tuple[bool, ...]:
-        return tuple((step + 2 * label) % 5 == 0 for label in labels)
 
     def plan(step: Step, plan: Plan | None) -> Plan | None:
         if plan is None or not plan.forecast or plan.probe is not None:
             return plan
-        return attrs.evolve(plan, compute=tuple(a or b for a, b in zip(plan.compute or (False,) * len(labels), due(step.index), strict=True)))
+        planned = zip(plan.compute or (False,) * len(labels), labels, strict=True)
+        return attrs.evolve(plan, compute=tuple(already or due(step.index, label) for already, label in planned))
 
-    return Tamper(plan=plan, verdict=forced({k: [not d for d in due(k)] for k in range(200)}, rows=len(labels)).verdict)
+    return Tamper(plan=plan, verdict=verdict)
+
+
+def accept_all() -> Tamper:
+    """Every draft is accepted; plans stay."""
+    return Tamper(verdict=rejecting(lambda step, label: False).verdict)
+
+
+def reject_all() -> Tamper:
+    """Nothing is forecast in the end."""
+    return rejecting(lambda step, label: True)
+
+
+def some_rejected(labels: Sequence[int] = (0, 1, 2)) -> Tamper:
+    """One row of the world is computed after the other, so that each has anchors of its own."""
+    return rejecting(lambda step, label: (step + 2 * label) % 5 == 0, labels)
 
 
 def all_rejected_in_turn(labels: Sequence[int] = (0, 1, 2)) -> Tamper:
-    """Verdicts that are the same for all rows: every fifth draft is rejected."""
-    return forced({k: [False] * len(labels) for k in range(0, 200, 5)}, rows=len(labels))
+    """Verdicts that are the same for all rows: every fifth draft is rejected; plans stay."""
+    return Tamper(verdict=rejecting(lambda step, label: step % 5 == 0, labels).verdict)
 
 
 class Forecaster:
     """A policy's predictor on its own: record features at steps of one's choice, and ask for forecasts of
     others.
 
-    Args:
-        subject: The policy.
-        cast: Which of the subject's casts.
-        labels: Rows of the world.
-        steps: Length of the run that the policy is told.
-        sigmas: Whether the run has noise levels.
+    Args as of `World` and `run_of`.
     """
 
-    def __init__(self, subject: Subject, *, cast: int = 0, labels: Sequence[int] = (0, 1, 2), steps: int = 100, sigmas: bool = False) -> None:
+    def __init__(self, subject: Subject, *, labels: Sequence[int] = (0, 1, 2), steps: int = 100, sigmas: bool = False) -> None:
         _, depth, leveled = stage_of(subject)
-        world = World(constant, labels=labels, depth=depth)
-        self._run, self._spy = run_of(world, num_steps=steps, sigmas=sigmas or leveled), Spy(str(subject.spec), subject.casts[cast][1](), Tamper())
+        world, self._labels = World(constant, labels=labels, depth=depth), labels
+        self._run = run_of(world, num_steps=steps, sigmas=sigmas or leveled)
+        self._spy = Spy(str(subject.spec), subject.build(), Tamper())
         needs = self._spy.setup(self._run)
         keep = features_to_keep(needs, self._run)
         self.anchors = max(keep.values(), default=1)
         self.sites = tuple(keep)
         self.bank = FeatureBank(keep, len(world.labels))
 
-    def record(self, step: int, features: Mapping[Site, Tensor], rows: Sequence[int] | None = None) -> None:
-        """Store what was computed, ``site -> (len(rows), ...)``, and tell the policy."""
-        self.bank.commit(step, rows, features)
-        computed = tuple(rows is None or row in rows for row in range(self._run.rows))
-        self.commit(step, computed)
-
-    def commit(self, step: int, computed: Sequence[bool]) -> None:
-        """Tell the policy how a step ended."""
-        nothing = (math.nan,) * self._run.rows
+    def record(self, step: int, feature: Feature, rows: Sequence[int] | None = None) -> None:
+        """Store what is computed of these rows, all where None, and tell the policy how the step ended."""
+        everyone = range(self._run.rows)
+        rows = everyone if rows is None else rows
+        if rows:
+            features = {site: feature(site, step)[[self._labels[row] for row in rows]] for site in self.sites}
+            self.bank.commit(step, None if len(rows) == len(everyone) else rows, features)
+        computed, nothing = tuple(row in rows for row in everyone), (math.nan,) * len(everyone)
         at = self._step(step)
-        self._spy.commit(at, Outcome(at, Plan(), tuple(computed), nothing, None, math.nan, 0, 0.0, ""))
+        self._spy.commit(at, Outcome(at, Plan(), computed, nothing, None, math.nan, 0, 0.0, ""))
 
     def forecast(self, step: int) -> dict[Site, Tensor] | None:
         """Return the forecast at every recorded site, ``(R, ...)``; None where the predictor is not able yet.
@@ -286,3 +233,41 @@ class Forecaster:
         """The step as a session tells it."""
         timesteps, sigmas = self._run.timesteps, self._run.sigmas
         return Step(index, None if timesteps is None else timesteps[index], None if sigmas is None else sigmas[index])
+
+
+def need_hypothesis() -> Any:
+    """Import it. Raises `MissingPackageError`, which says what to install."""
+    try:
+        import hypothesis.strategies
+    except ImportError as error:
+        raise MissingPackageError("the checks of numbers need hypothesis: pip install 'foreseer[testing]'") from error
+    return hypothesis
+
+
+def strategies() -> Any:
+    """Return ``hypothesis.strategies``."""
+    return need_hypothesis().strategies
+
+
+def explore(function: Callable[..., bool | None], *strategies: Any, examples: int = 20) -> int:
+    """Try a function with ``examples`` sets of arguments, drawn from the strategies. Return how often it did
+    not answer False.
+    """
+    hypothesis, tried = need_hypothesis(), 0
+
+    @functools.wraps(function)
+    def counted(*args: Any, **drawn: Any) -> None:
+        nonlocal tried
+        tried += function(*args, **drawn) is not False
+
+    settings = hypothesis.settings(
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+        phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate, hypothesis.Phase.shrink),
+        report_multiple_bugs=False,
+    )
+    settings(hypothesis.given(*strategies)(counted))()
+    return tried

@@ -7,13 +7,11 @@ import math
 from collections.abc import Iterator, Sequence
 
 from foreseer.errors import ContractError
-from foreseer.testing.check import broken, law, policies
-from foreseer.testing.plays import Play, all_rejected_in_turn, play, run_of, steps_of
+from foreseer.testing.check import broken, law, only, policies
+from foreseer.testing.plays import Play, all_rejected_in_turn, play, run_of
 from foreseer.testing.spy import Tamper, same
-from foreseer.testing.subject import Capabilities, Subject
+from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import MANY, Feature, World, mixed, noise, replaced
-
-__all__ = ["CHECKS", "check_groups", "check_row_isolation", "check_row_permutation", "check_row_subset"]
 
 BY_ROW = (
     "Let a row's forecast, error and answer depend on that row (and the rows of its group) only: pool with evidence.error(metric, groups=run.groups), keep "
@@ -39,7 +37,7 @@ def _compare(subject: Subject, alone: Play, other: Play, rows: Sequence[tuple[in
     verdicts = [{j.step: j for j in p.spy.judgements} for p in (alone, other)]
     drafts = [{f.step: f for f in p.spy.forecasts} for p in (alone, other)]
     seen = 0
-    for step in steps_of(alone, other):
+    for step in sorted(alone.outputs.keys() & other.outputs.keys()):
         judged = [v[step] for v in verdicts if step in v] if subject.can.decide == "row" else []
         for a, b in rows:
             where = f"at step {step}, row {a}"
@@ -63,7 +61,8 @@ def _compare(subject: Subject, alone: Play, other: Play, rows: Sequence[tuple[in
     return seen
 
 
-def check_row_isolation(subject: Subject) -> str:
+@law("rows", policies, "{} row-steps compared")
+def check_row_isolation(subject: Subject) -> int:
     """What one row holds changes nothing for the others.
 
     The first row, then the last, is filled with NaN, then with white noise; the forecasts, errors, answers
@@ -76,17 +75,17 @@ def check_row_isolation(subject: Subject) -> str:
     off by 75% gives a mean of 4.7% and is accepted at a threshold of 5%.
     """
     seen = 0
-    for cast in range(len(subject.casts)):
-        base = play(subject, World(mixed, tokens=TOKENS), cast=cast, tamper=_tamper(subject))
-        fillings: tuple[tuple[str, Feature | float], ...] = (("NaN", math.nan), ("white noise", lambda site, k: 100 * noise(site, k)))
-        for row in (0, 2):
-            for what, filling in fillings:
-                other = play(subject, World(replaced(mixed, row, filling), tokens=TOKENS), cast=cast, tamper=_tamper(subject))
-                seen += _compare(subject, base, other, [(r, r) for r in range(3) if r != row], f"with {what} in row {row}")
-    return f"{seen} row-steps compared"
+    base = play(subject, World(mixed, tokens=TOKENS), tamper=_tamper(subject))
+    fillings: tuple[tuple[str, Feature | float], ...] = (("NaN", math.nan), ("white noise", lambda site, k: 100 * noise(site, k)))
+    for row in (0, 2):
+        for what, filling in fillings:
+            other = play(subject, World(replaced(mixed, row, filling), tokens=TOKENS), tamper=_tamper(subject))
+            seen += _compare(subject, base, other, [(r, r) for r in range(3) if r != row], f"with {what} in row {row}")
+    return seen
 
 
-def check_row_permutation(subject: Subject) -> str:
+@law("rows", policies, "{} row-steps compared")
+def check_row_permutation(subject: Subject) -> int:
     """Rows in another order get the same results, in that order.
 
     Why: a row has no rank. A policy that looks at the first row only looks right in every test with one
@@ -95,16 +94,15 @@ def check_row_permutation(subject: Subject) -> str:
     Would have caught: nunchaku's TeaCache in batch mode corrupted every sample but the first (nunchaku #597,
     #601).
     """
-    seen = 0
-    for cast in range(len(subject.casts)):
-        order = (2, 0, 1)
-        base = play(subject, World(mixed), cast=cast, tamper=_tamper(subject))
-        other = play(subject, World(mixed, labels=order), cast=cast, tamper=_tamper(subject, order))
-        seen += _compare(subject, base, other, [(order[b], b) for b in range(3)], f"when the rows came in the order {order}")
-    return f"{seen} row-steps compared"
+    order = (2, 0, 1)
+    base = play(subject, World(mixed), tamper=_tamper(subject))
+    other = play(subject, World(mixed, labels=order), tamper=_tamper(subject, order))
+    rows = [(row, place) for place, row in enumerate(order)]
+    return _compare(subject, base, other, rows, f"when the rows came in the order {order}")
 
 
-def check_row_subset(subject: Subject) -> str:
+@law("rows", policies, "{} row-steps compared")
+def check_row_subset(subject: Subject) -> int:
     """A row gets in a batch what it gets alone.
 
     Tried with batches of one row, two, three and thirty-three.
@@ -116,15 +114,19 @@ def check_row_subset(subject: Subject) -> str:
     is skipped at three steps of eight beside another prompt. diffusers and TeaCache decide likewise.
     """
     seen = 0
-    for cast in range(len(subject.casts)):
-        base = play(subject, World(mixed, tokens=TOKENS), cast=cast, tamper=_tamper(subject))
-        for labels in ((0,), (2,), (1, 2), MANY):
-            other = play(subject, World(mixed, labels=labels, tokens=TOKENS), cast=cast, tamper=_tamper(subject, labels))
-            seen += _compare(subject, base, other, [(label, row) for row, label in enumerate(labels)], f"in a batch of the rows {labels}")
-    return f"{seen} row-steps compared"
+    base = play(subject, World(mixed, tokens=TOKENS), tamper=_tamper(subject))
+    for labels in ((0,), (2,), (1, 2), MANY):
+        other = play(subject, World(mixed, labels=labels, tokens=TOKENS), tamper=_tamper(subject, labels))
+        seen += _compare(subject, base, other, [(label, row) for row, label in enumerate(labels)], f"in a batch of the rows {labels}")
+    return seen
 
 
-def check_groups(subject: Subject) -> str:
+@law(
+    "rows",
+    only(lambda can: can.decide == "row", "it declares decide='batch': all rows share one verdict"),
+    "{} rows compared",
+)
+def check_groups(subject: Subject) -> int:
     """Rows of one sample share one error and one answer, which depend on no other sample.
 
     With guidance, rows of one sample are spread over the batch; ``run.groups`` says which. The error is that
@@ -140,35 +142,31 @@ def check_groups(subject: Subject) -> str:
     0.6, silently.
     """
     seen = 0
-    for groups, cast in itertools.product(((5, 2, 5), (7, 7, 1), (4, 4, 4)), range(len(subject.casts))):
+    for groups in ((5, 2, 5), (7, 7, 1), (4, 4, 4)):
         try:
-            done = play(subject, World(mixed), cast=cast, run=run_of(World(mixed), groups=groups))
+            done = play(subject, World(mixed), run=run_of(World(mixed), groups=groups))
         except ContractError as error:
             broken(f"with groups {groups}, {error}", "Answer for each of run.rows rows: run.groups says which of them are one sample")
-        for judgement in done.spy.judgements:
-            for a in range(3):
-                for b in range(a):
-                    if groups[a] != groups[b] or max(a, b) >= len(judgement.error):
-                        continue
-                    errors, answers = (judgement.error[a], judgement.error[b]), (judgement.accept[a], judgement.accept[b])
-                    if answers[0] != answers[1] or not math.isclose(*errors, rel_tol=1e-5, abs_tol=1e-12):
-                        broken(
-                            f"at step {judgement.step}, rows {b} and {a} are one sample (groups {groups}) and got errors {errors[1]:.4g} and {errors[0]:.4g}, "
-                            f"accept {answers[1]} and {answers[0]}",
-                            "Write evidence.error(metric, groups=run.groups)",
-                        )
-                    seen += 1
-        for step, plan in done.spy.plans:
-            for a in range(3):
-                for b in range(a):
-                    if plan is not None and len(plan.compute) == 3 and groups[a] == groups[b] and plan.compute[a] != plan.compute[b]:
-                        broken(f"at step {step.index} the plan computes one of the rows {b} and {a}, which are one sample (groups {groups})", "Plan by group")
+        pairs = [(b, a) for b, a in itertools.combinations(range(3), 2) if groups[a] == groups[b]]
+        for j, (b, a) in itertools.product(done.spy.judgements, pairs):
+            if a < len(j.error):
+                if j.accept[a] != j.accept[b] or not math.isclose(j.error[a], j.error[b], rel_tol=1e-5, abs_tol=1e-12):
+                    broken(
+                        f"at step {j.step}, rows {b} and {a} are one sample (groups {groups}) and got errors "
+                        f"{j.error[b]:.4g} and {j.error[a]:.4g}, accept {j.accept[b]} and {j.accept[a]}",
+                        "Write evidence.error(metric, groups=run.groups)",
+                    )
+                seen += 1
+        for (step, plan), (b, a) in itertools.product(done.spy.plans, pairs):
+            if plan is not None and len(plan.compute) == 3 and plan.compute[a] != plan.compute[b]:
+                story = f"the rows {b} and {a}, which are one sample (groups {groups})"
+                broken(f"at step {step.index} the plan computes one of {story}", "Plan by group")
         for feature, labels, named, story in _company(groups):
             world = World(feature, labels=labels)
-            other = play(subject, world, cast=cast, run=run_of(world, groups=named))
+            other = play(subject, world, run=run_of(world, groups=named))
             rows = [(row, labels.index(row)) for row in range(3) if groups.count(groups[row]) > 1]
             seen += _compare(subject, done, other, rows, f"{story} (groups {groups}, and {named})")
-    return f"{seen} rows compared"
+    return seen
 
 
 def _company(groups: tuple[int, ...]) -> Iterator[tuple[Feature, tuple[int, ...], tuple[int, ...], str]]:
@@ -186,15 +184,3 @@ def _company(groups: tuple[int, ...]) -> Iterator[tuple[Feature, tuple[int, ...]
     yield replaced(mixed, single, lambda site, k: 100 * noise(site, k)), (0, 1, 2), groups, "beside a sample of white noise"
     yield mixed, (single, *pair, single), (1, 0, 0, 1), "beside two rows of the other sample"
     yield mixed, (*pair, *3 * (single,)), (0, 0, 1, 2, 3), "beside three other samples"
-
-
-def _by_sample(can: Capabilities) -> str:
-    return policies(can) or ("" if can.decide == "row" else "it declares decide='batch': all rows share one verdict")
-
-
-CHECKS = (
-    law(check_row_isolation, "rows", policies),
-    law(check_row_permutation, "rows", policies),
-    law(check_row_subset, "rows", policies),
-    law(check_groups, "rows", _by_sample),
-)

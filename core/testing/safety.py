@@ -5,28 +5,26 @@ forecast for ever.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 import torch
-from torch import Tensor
 
 from foreseer.errors import ContractError, OptionError
-from foreseer.testing.check import broken, law, plans, policies, verifies
+from foreseer.testing.check import broken, law, only, plans, policies, verifies
 from foreseer.testing.plays import STEPS, Play, accept_all, play, run_of, some_rejected
 from foreseer.testing.spy import Tamper
-from foreseer.testing.subject import Capabilities, Subject
+from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import Feature, World, constant, exponential, mixed, noise
 from foreseer.types import Evidence, Step
-
-__all__ = ["CHECKS", "check_bounded_drafting", "check_first_step_computed", "check_nan_rejected", "check_step_grid", "check_verified"]
 
 LONGEST = 16
 """Forecasts in a row, of features that cannot be forecast, that no policy needs."""
 
 
-def check_first_step_computed(subject: Subject) -> str:
+@law("safety", plans, "the first step is computed")
+def check_first_step_computed(subject: Subject) -> None:
     """Nothing is planned to be forecast before something was computed.
 
     Why: there is nothing to forecast from. The session computes such a row whatever the plan says, so that
@@ -45,31 +43,23 @@ def check_first_step_computed(subject: Subject) -> str:
                 f"the plan of step {step.index}, before anything was computed, forecasts {len(plan.forecast)} sites",
                 "Plan None in the first step",
             )
-    return "the first step is computed"
 
 
-def _poison(change: Callable[[Tensor, Tensor], None]) -> Tamper:
-    """Show the policy evidence whose row 1 is changed, in every verdict."""
+def _poisoned(values: tuple[float | None, float | None], columns: slice) -> Tamper:
+    """Show the policy evidence whose row 1 holds these values, computed and forecast, in every verdict."""
 
     def evidence(_: Step, shown: Evidence) -> Evidence:
         computed, forecast = shown.computed.clone(), None if shown.forecast is None else shown.forecast.clone()
-        change(computed, computed if forecast is None else forecast)
+        for side, value in zip((computed, computed if forecast is None else forecast), values, strict=True):
+            if value is not None:
+                side[1, columns] = value
         return attrs.evolve(shown, computed=computed, forecast=forecast)
 
     return Tamper(evidence=evidence, verdict=accept_all().verdict)
 
 
-def _fill(computed: float | None, forecast: float | None, columns: slice) -> Callable[[Tensor, Tensor], None]:
-    def change(shown: Tensor, draft: Tensor) -> None:
-        if computed is not None:
-            shown[1, columns] = computed
-        if forecast is not None:
-            draft[1, columns] = forecast
-
-    return change
-
-
-def check_nan_rejected(subject: Subject) -> str:
+@law("safety", verifies, "{} verdicts on bad evidence")
+def check_nan_rejected(subject: Subject) -> int:
     """What is not a number is never accepted: where evidence is NaN or infinite, ``accept`` is False or the
     error is not finite.
 
@@ -82,31 +72,24 @@ def check_nan_rejected(subject: Subject) -> str:
     Would have caught: diffusers' first-block cache tests ``diff > threshold``: a residual that is NaN is
     accepted, and so is 0/0.
     """
-    one, every = slice(0, 1), slice(None)
-    sides: tuple[tuple[str, Callable[[float], tuple[float | None, float | None]]], ...] = (
-        ("computed", lambda bad: (bad, None)),
-        ("forecast", lambda bad: (None, bad)),
-        ("both", lambda bad: (bad, bad)),
-    )
     cases = [
-        (f"{name} in {'one entry' if part is one else 'every entry'} of {side}", _fill(*where(value), part))
-        for value, name in ((math.nan, "NaN"), (math.inf, "infinity"))
-        for part in (one, every)
-        for side, where in sides
+        (f"{name} in {part} of {side}", _poisoned(values, columns))
+        for name, bad in (("NaN", math.nan), ("infinity", math.inf))
+        for part, columns in (("one entry", slice(0, 1)), ("every entry", slice(None)))
+        for side, values in (("computed", (bad, None)), ("forecast", (None, bad)), ("both", (bad, bad)))
     ]
-    instead = "Write accept = error <= threshold (False for NaN), leave the error as it is, and do not replace NaN (nan_to_num, clamp, masked means)"
+    zeros = _poisoned((0.0, 1e6), slice(None))
     seen = 0
-    for what, change in cases:
-        for j in play(subject, World(constant), tamper=_poison(change), steps=10).spy.judgements:
-            if len(j.error) == 3 and j.accept[1] and math.isfinite(j.error[1]):
-                broken(f"with {what}, verify accepted the row at step {j.step} with an error of {j.error[1]:.4g}", instead)
+    for what, tamper in (*cases, ("zeros computed and a million forecast", zeros)):
+        for j in play(subject, World(constant), tamper=tamper, steps=10).spy.judgements:
+            over = tamper is zeros and j.error and j.error[1] > j.threshold
+            if len(j.error) == 3 and j.accept[1] and math.isfinite(j.error[1]) and not over:
+                broken(
+                    f"with {what}, verify accepted the row at step {j.step} with an error of {j.error[1]:.4g}",
+                    "Write accept = error <= threshold (False for NaN), leave the error as it is, and do not replace NaN (nan_to_num, clamp, masked means)",
+                )
             seen += 1
-    for j in play(subject, World(constant), tamper=_poison(_fill(0.0, 1e6, every)), steps=10).spy.judgements:
-        within = math.isnan(j.threshold) or not j.error or j.error[1] <= j.threshold
-        if len(j.error) == 3 and j.accept[1] and math.isfinite(j.error[1]) and within:
-            broken(f"with zeros computed and a million forecast, verify accepted the row at step {j.step} with an error of {j.error[1]:.4g}", instead)
-        seen += 1
-    return f"{seen} verdicts on bad evidence"
+    return seen
 
 
 def _longest(done: Play) -> tuple[int, int, int]:
@@ -119,6 +102,7 @@ def _longest(done: Play) -> tuple[int, int, int]:
     return longest
 
 
+@law("safety", plans)
 def check_bounded_drafting(subject: Subject) -> str:
     """No row is forecast for ever: at most ``max_draft_steps`` times in a row where that is declared, and not
     on and on where features cannot be forecast.
@@ -132,20 +116,22 @@ def check_bounded_drafting(subject: Subject) -> str:
     silently.
     """
     most, worst = subject.can.max_draft_steps, (0, 0, 0)
-    steps = 3 * max(LONGEST, most or 0)
-    run = run_of(World(noise), num_steps=steps)
-    for what, feature, tamper in (("white noise", noise, None), ("constant features", constant, None), ("rows rejected in turn", constant, some_rejected())):
-        bound = max(LONGEST, most or 0) if most is None else most
-        if most is None and feature is not noise:
-            continue
+    bound = LONGEST if most is None else most
+    steps = 3 * max(LONGEST, bound)
+    declared = f"max_draft_steps={most} is declared"
+    instead = "Count per row in commit, and have Plan.compute name the rows that are due"
+    tries: list[tuple[str, Feature, Tamper | None]] = [("white noise", noise, None)]
+    if most is None:
+        declared = f"white noise cannot be forecast, and {LONGEST} is more than enough"
+        instead += "; or declare max_draft_steps, if so many are meant"
+    else:
+        tries += [("constant features", constant, None), ("rows rejected in turn", constant, some_rejected())]
+    for what, feature, tamper in tries:
+        run = run_of(World(feature), num_steps=steps)
         found = _longest(play(subject, World(feature), run=run, tamper=tamper, steps=steps))
         if found[0] > bound:
-            declared = f"max_draft_steps={most} is declared" if most is not None else f"white noise cannot be forecast, and {LONGEST} is more than enough"
-            broken(
-                f"with {what}, row {found[1]} was forecast {found[0]} times in a row up to step {found[2]}; {declared}",
-                "Count per row in commit, and have Plan.compute name the rows that are due"
-                + ("" if most is not None else "; or declare max_draft_steps, if so many are meant"),
-            )
+            story = f"row {found[1]} was forecast {found[0]} times in a row up to step {found[2]}"
+            broken(f"with {what}, {story}; {declared}", instead)
         worst = max(worst, found)
     return f"at most {worst[0]} forecasts in a row"
 
@@ -175,6 +161,7 @@ timesteps, and no noise levels.
 """
 
 
+@law("safety", policies)
 def check_step_grid(subject: Subject) -> str:
     """Steps are counted, not recognised: any grid of timesteps is run through, or refused in ``setup`` by an
     error that says what is missing.
@@ -192,27 +179,31 @@ def check_step_grid(subject: Subject) -> str:
     ``num_inference_steps`` is never reset either: the second request has no warm-up.
     """
     refused = []
-    for cast in range(len(subject.casts)):
-        for what, known, steps in GRIDS:
-            world = World(exponential)
-            run = attrs.evolve(run_of(world), **known)
-            try:
-                done = play(subject, world, cast=cast, run=run, as_given=True, steps=steps)
-            except (OptionError, ContractError) as error:
-                if not any("in setup of" in note for note in getattr(error, "__notes__", ())):
-                    broken(f"with {what}: {error}", "Refuse a run in setup, before anything was computed, or run through it")
-                if run.num_steps is None and not any(word in str(error) for word in ("num_steps", "timesteps", "sigmas")):
-                    broken(f"with {what}, setup says: {error}", "Say what to give: num_steps= or timesteps=")
-                refused.append(what)
-                continue
-            for forecast in done.spy.forecasts:
-                for site, values in forecast.values.items():
-                    if not torch.isfinite(values).all():
-                        broken(f"with {what}, the forecast of {site} at step {forecast.step} is not finite", "Count steps by step.index; timesteps may repeat")
+    for what, known, steps in GRIDS:
+        world = World(exponential)
+        run = attrs.evolve(run_of(world), **known)
+        try:
+            done = play(subject, world, run=run, as_given=True, steps=steps)
+        except (OptionError, ContractError) as error:
+            if not any("in setup of" in note for note in getattr(error, "__notes__", ())):
+                broken(f"with {what}: {error}", "Refuse a run in setup, before anything was computed, or run through it")
+            if run.num_steps is None and not any(word in str(error) for word in ("num_steps", "timesteps", "sigmas")):
+                broken(f"with {what}, setup says: {error}", "Say what to give: num_steps= or timesteps=")
+            refused.append(what)
+            continue
+        for forecast in done.spy.forecasts:
+            for site, values in forecast.values.items():
+                if not torch.isfinite(values).all():
+                    broken(f"with {what}, the forecast of {site} at step {forecast.step} is not finite", "Count steps by step.index; timesteps may repeat")
     return "every grid" + (f"; {', '.join(dict.fromkeys(refused))} is refused in setup" if refused else "")
 
 
-def check_verified(subject: Subject) -> str:
+@law(
+    "safety",
+    only(lambda can: can.verified, "it does not declare verified = True"),
+    "{} forecasts used, all judged",
+)
+def check_verified(subject: Subject) -> int:
     """Where ``verified`` is declared, no forecast is used unseen: every row that was not computed was judged
     in that very step, and accepted.
 
@@ -238,17 +229,4 @@ def check_verified(subject: Subject) -> str:
                         "Reject it, or declare verified = False",
                     )
             seen += outcome.computed.count(False)
-    return f"{seen} forecasts used, all judged"
-
-
-def _declares_verified(can: Capabilities) -> str:
-    return policies(can) or ("" if can.verified else "it does not declare verified = True")
-
-
-CHECKS = (
-    law(check_first_step_computed, "safety", plans),
-    law(check_nan_rejected, "safety", verifies),
-    law(check_bounded_drafting, "safety", plans),
-    law(check_step_grid, "safety", policies),
-    law(check_verified, "safety", _declares_verified),
-)
+    return seen

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from foreseer.errors import ContractError, OptionError
-from foreseer.testing.check import broken, law, plans, policies, predicts, verifies
-from foreseer.testing.plays import STEPS, play, rehearse, run_of, some_rejected, stage_of
-from foreseer.testing.spy import Forecast
-from foreseer.testing.subject import Capabilities, Subject
+from foreseer.testing.check import broken, law, only, plans, policies, predicts, verifies
+from foreseer.testing.plays import Play, play, run_of, some_rejected, stage_of
+from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import MANY, PARTS, World, mixed
-from foreseer.types import OUTPUT, Plan, Run, Verdict, Weights
+from foreseer.trial import check_verdict
+from foreseer.types import OUTPUT, Plan, Run, Weights
 
-__all__ = ["CHECKS", "check_device", "check_forecast_signature", "check_no_mutation", "check_plan_valid", "check_verdict_signature"]
+DEVICE = (
+    "Make tensors with device=evidence.computed.device, or of one that you were given: error.new_tensor(...). Read none of their numbers: no .item(), "
+    ".tolist(), .cpu(), .numpy(), and no `if` of a tensor; the session does it once, and commit is told everything on the host"
+)
 
 ALL, ONE = (0, 1, 2), (1,)
 TENSORS: tuple[tuple[torch.dtype, tuple[int, ...], bool, int | None], ...] = (
@@ -38,22 +43,18 @@ def _worlds() -> list[tuple[str, World]]:
     return worlds
 
 
-def _as_far_as_it_goes(subject: Subject, world: World, cast: int) -> tuple[list[Forecast], ContractError | None]:
-    """What the policy answered, and the session's refusal if it refused an answer: the answer itself says
-    more.
-    """
-    done = rehearse(subject, world, cast=cast, tamper=some_rejected(world.labels))
-    try:
-        for index in range(12):
-            done.step(index)
-    except ContractError as refusal:
-        return done.spy.forecasts, refusal
-    finally:
-        done.session.finish()
-    return done.spy.forecasts, None
+def _plays(subject: Subject) -> Iterator[tuple[str, Play]]:
+    """In words, and the run. The session refuses what it cannot use."""
+    for name, world in _worlds():
+        try:
+            yield name, play(subject, world, tamper=some_rejected(world.labels), steps=12)
+        except ContractError as refusal:
+            refusal.add_note(f"with {name}")
+            raise
 
 
-def check_forecast_signature(subject: Subject) -> str:
+@law("shapes", predicts, "{} forecasts")
+def check_forecast_signature(subject: Subject) -> int:
     """There is a forecast for every requested site, of the recorded shape and dtype.
 
     Weights are float64 ``(rows, anchors)``, finite, and 0 where a row has no anchor. Tried in float64,
@@ -67,42 +68,27 @@ def check_forecast_signature(subject: Subject) -> str:
     broadcast onto two, without an error.
     """
     seen = 0
-    for cast in range(len(subject.casts)):
-        for name, world in _worlds():
-            forecasts, refusal = _as_far_as_it_goes(subject, world, cast)
-            for forecast in forecasts:
-                seen += _see(forecast, name, world)
-            if refusal is not None:
-                raise refusal
-    return f"{seen} forecasts"
+    for name, done in _plays(subject):
+        for forecast in done.spy.forecasts:
+            for site, draft in (forecast.answer or {}).items():
+                where = f"at step {forecast.step} ({name}) predict_features gave"
+                values = draft.values if isinstance(draft, Weights) else np.zeros(1)
+                if not np.isfinite(values).all():
+                    broken(
+                        f"{where} weights that are not finite for {site}: {values.tolist()}",
+                        "Return None, or reuse, where there are too few anchors",
+                    )
+                if isinstance(draft, Weights) and (values[np.isnan(forecast.anchors)] != 0).any():
+                    broken(
+                        f"{where} weight to anchors that are not there, for {site}: {values.tolist()}",
+                        "Give 0 where anchors are NaN",
+                    )
+                seen += site in forecast.sites
+    return seen
 
 
-def _see(forecast: Forecast, name: str, world: World) -> int:
-    where, rows = f"at step {forecast.step} ({name}) predict_features", len(world.labels)
-    if forecast.answer is None:
-        return 0
-    if not hasattr(forecast.answer, "get"):
-        broken(f"{where} gave a {type(forecast.answer).__name__}", "Return a mapping from sites to foreseer.Weights or tensors, or None")
-    dtype = world.output(0).dtype
-    for site in forecast.sites:
-        draft = forecast.answer.get(site)
-        if isinstance(draft, Weights):
-            values = draft.values
-            if not isinstance(values, np.ndarray) or values.dtype != np.float64 or values.shape != forecast.anchors.shape:
-                broken(f"{where} gave weights {getattr(values, 'dtype', type(values))} {np.shape(values)} for {site}", f"Give float64 {forecast.anchors.shape}")
-            if not np.isfinite(values).all():
-                broken(f"{where} gave weights that are not finite for {site}: {values.tolist()}", "Return None, or reuse, where there are too few anchors")
-            if (values[np.isnan(forecast.anchors)] != 0).any():
-                broken(f"{where} gave weight to anchors that are not there, for {site}: {values.tolist()}", "Give 0 where anchors are NaN")
-        elif not isinstance(draft, Tensor):
-            broken(f"{where} gave {'nothing' if draft is None else f'a {type(draft).__name__}'} for {site}", "Give a forecast for every site that is asked for")
-        elif draft.dtype != dtype or draft.shape != (rows, *world.output(0).shape[1:]):
-            shape = (rows, *world.output(0).shape[1:])
-            broken(f"{where} gave {draft.dtype} {tuple(draft.shape)} for {site}; recorded is {dtype} {shape}", "Cast back: forecast.to(features.dtype)")
-    return len(forecast.sites)
-
-
-def check_verdict_signature(subject: Subject) -> str:
+@law("shapes", verifies, "{} verdicts")
+def check_verdict_signature(subject: Subject) -> int:
     """A verdict is one error and one answer per row: ``error (R,)`` float32, ``accept (R,)`` bool, and a
     threshold that is a number.
 
@@ -113,28 +99,27 @@ def check_verdict_signature(subject: Subject) -> str:
     stops the host at every step.
     """
     seen = 0
-    instead = "Return Verdict(error, accept, threshold) with an error (R,) float32 and an accept (R,) bool, on the device of the evidence, or None"
-    for name, world in _worlds():
-        rows, judged = len(world.labels), play(subject, world, tamper=some_rejected(world.labels), steps=12).spy.judgements
-        for judgement in judged:
-            verdict, where = judgement.answer, f"at step {judgement.step} ({name}) verify"
-            if verdict is None:
+    for name, done in _plays(subject):
+        for judgement in done.spy.judgements:
+            if judgement.answer is None:
                 continue
-            if not isinstance(verdict, Verdict):
-                broken(f"{where} gave a {type(verdict).__name__}", instead)
-            for what, value, dtype in (("error", verdict.error, torch.float32), ("accept", verdict.accept, torch.bool)):
-                if not isinstance(value, Tensor):
-                    broken(f"{where} gave {what} as a {type(value).__name__}", instead)
-                if value.shape != (rows,) or value.dtype != dtype:
-                    broken(f"{where} gave {what} {value.dtype} {tuple(value.shape)}", instead)
+            where = f"at step {judgement.step} ({name})"
+            try:
+                verdict = check_verdict(judgement.answer, len(done.world.labels))
+            except ContractError as refusal:
+                broken(f"{where} {refusal}", "Return Verdict(error, accept, threshold), or None")
+            if verdict.error.dtype != torch.float32:
+                broken(f"{where} verify gave error as {verdict.error.dtype}", "Give float32: error.float()")
             if any(e < 0 for e in judgement.error):
-                broken(f"{where} gave a negative error: {judgement.error}", "Errors are distances: non-negative")
+                broken(f"{where} verify gave a negative error: {judgement.error}", "Errors are distances: non-negative")
             if not isinstance(verdict.threshold, (int, float)):
-                broken(f"{where} gave a threshold that is a {type(verdict.threshold).__name__}", "Give a float: it is for the report")
+                kind = type(verdict.threshold).__name__
+                broken(f"{where} verify gave a threshold that is a {kind}", "Give a float: it is for the report")
             seen += 1
-    return f"{seen} verdicts"
+    return seen
 
 
+@law("shapes", plans)
 def check_plan_valid(subject: Subject) -> str:
     """A plan can be carried out, whatever the model: its sites are recorded, its probe is a block that there
     is, ``compute`` has R entries or none.
@@ -169,12 +154,7 @@ def check_plan_valid(subject: Subject) -> str:
 
 
 def _see_plan(plan: Plan, where: str, run: Run) -> None:
-    if not isinstance(plan.forecast, tuple):
-        broken(f"{where} forecasts a {type(plan.forecast).__name__} of sites", "Give a tuple")
-    for site in plan.forecast:
-        if site not in run.sites and site != OUTPUT:
-            broken(f"{where} forecasts {site}, which the model does not have", "Choose among run.sites")
-    if plan.compute and (len(plan.compute) != run.rows or not all(isinstance(flag, (bool, np.bool_)) for flag in plan.compute)):
+    if not all(isinstance(flag, (bool, np.bool_)) for flag in plan.compute):
         broken(f"{where} has compute={plan.compute}", f"Give {run.rows} bools, or none")
     if plan.probe is not None and plan.forecast and plan.probe.block > max(run.depth if site == OUTPUT else site.block for site in plan.forecast):
         broken(f"{where} probes block {plan.probe.block}, behind everything that is forecast", "Probe a block whose output is forecast")
@@ -182,7 +162,8 @@ def _see_plan(plan: Plan, where: str, run: Run) -> None:
         broken(f"{where} has a reason that is a {type(plan.reason).__name__}", "Say why in a few words")
 
 
-def check_no_mutation(subject: Subject) -> str:
+@law("shapes", policies, "nothing was written to")
+def check_no_mutation(subject: Subject) -> None:
     """What a policy is shown stays as it is, and so does what it has answered.
 
     The evidence, the history and its anchors are compared before and after; so are the `Weights` that it
@@ -194,18 +175,21 @@ def check_no_mutation(subject: Subject) -> str:
     Would have caught: cache-dit never skipped a step on MiniMax-H3, because in-place fused kernels destroyed
     the input that it had kept (sglang #33827).
     """
-    for cast in range(len(subject.casts)):
-        done = play(subject, World(mixed), cast=cast, tamper=some_rejected())
-        if done.spy.written:
-            more = f" and {len(done.spy.written) - 1} more" if done.spy.written[1:] else ""
-            broken(
-                f"it wrote to {done.spy.written[0]}{more}",
-                "Work on a copy (tensor.clone(), and no method that ends in an underscore), and build new Weights for each answer",
-            )
-    return "nothing was written to"
+    done = play(subject, World(mixed), tamper=some_rejected())
+    if done.spy.written:
+        more = f" and {len(done.spy.written) - 1} more" if done.spy.written[1:] else ""
+        broken(
+            f"it wrote to {done.spy.written[0]}{more}",
+            "Work on a copy (tensor.clone(), and no method that ends in an underscore), and build new Weights for each answer",
+        )
 
 
-def check_device(subject: Subject) -> str:
+@law(
+    "shapes",
+    only(lambda can: can.hooks & {"verify", "predict_features"}, "it is shown no tensor: no verify, no predict_features"),
+    "asked {} times",
+)
+def check_device(subject: Subject) -> int:
     """Answers live where the evidence and the features live, and no hook makes the host wait for the device.
 
     A run is made on the device "meta", where tensors have a shape and no numbers: as on a GPU, they cannot be
@@ -219,50 +203,18 @@ def check_device(subject: Subject) -> str:
     Would have caught: diffusers' first-block cache decides by ``.item()`` in every step; TeaCache's scripts
     call ``.cpu().item()`` there.
     """
-    asked = 0
-    for cast in range(len(subject.casts)):
-        done = rehearse(subject, World(mixed, tokens=6, device="meta"), cast=cast, tamper=some_rejected())
-        try:
-            for index in range(STEPS):
-                done.step(index)
-        except Exception as error:
-            where = next((note for note in getattr(error, "__notes__", ()) if "of Spy (" not in note), "")
-            if isinstance(error, ContractError) or " of " not in where:
-                raise
-            hook = where.removeprefix("in ").split(" of ")[0]
-            broken(f"{hook} of tensors that are not on the CPU (here: meta) raised {type(error).__name__}: {str(error).splitlines()[0][:200]}", DEVICE)
-        finally:
-            done.session.finish()
-        for judgement in done.spy.judgements:
-            if isinstance(judgement.answer, Verdict):
-                _see_device("verify gave error", judgement.answer.error)
-                _see_device("verify gave accept", judgement.answer.accept)
-        for forecast in done.spy.forecasts:
-            for site, draft in (forecast.answer or {}).items():
-                _see_device(f"predict_features gave a forecast of {site}", draft)
-        asked += len(done.spy.judgements) + len(done.spy.forecasts)
-    return f"asked {asked} times"
-
-
-DEVICE = (
-    "Make tensors with device=evidence.computed.device, or of one that you were given: error.new_tensor(...). Read none of their numbers: no .item(), "
-    ".tolist(), .cpu(), .numpy(), and no `if` of a tensor; the session does it once, and commit is told everything on the host"
-)
-
-
-def _see_device(what: str, answer: object) -> None:
-    if isinstance(answer, Tensor) and answer.device.type != "meta":
-        broken(f"{what} on {answer.device}, of tensors that are on meta", DEVICE)
-
-
-def _answers(can: Capabilities) -> str:
-    return policies(can) or ("" if can.hooks & {"verify", "predict_features"} else "it is shown no tensor: no verify, no predict_features")
-
-
-CHECKS = (
-    law(check_forecast_signature, "shapes", predicts),
-    law(check_verdict_signature, "shapes", verifies),
-    law(check_device, "shapes", _answers),
-    law(check_plan_valid, "shapes", plans),
-    law(check_no_mutation, "shapes", policies),
-)
+    done = play(subject, World(mixed, tokens=6, device="meta"), tamper=some_rejected(), steps=None)
+    try:
+        done.go()
+    except Exception as error:
+        where = next((note for note in getattr(error, "__notes__", ()) if "of Spy (" not in note), "")
+        if isinstance(error, ContractError) or " of " not in where:
+            raise
+        hook = where.removeprefix("in ").split(" of ")[0]
+        broken(f"{hook} of tensors that are not on the CPU (here: meta) raised {type(error).__name__}: {str(error).splitlines()[0][:200]}", DEVICE)
+    for judgement in done.spy.judgements:
+        for name in ("error", "accept"):
+            answer = getattr(judgement.answer, name, None)
+            if isinstance(answer, Tensor) and answer.device.type != "meta":
+                broken(f"verify gave {name} on {answer.device}, of tensors that are on meta", DEVICE)
+    return len(done.spy.judgements) + len(done.spy.forecasts)

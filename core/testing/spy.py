@@ -8,7 +8,7 @@ policy answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import attrs
@@ -22,17 +22,11 @@ from foreseer.outcome import Outcome
 from foreseer.plugins import Policy
 from foreseer.types import Drafts, Evidence, History, Late, Live, Needs, Plan, Run, Site, Step, Verdict, Weights
 
-__all__ = ["Forecast", "Judgement", "Spy", "Tamper", "same", "weighted"]
-
 
 @attrs.frozen(eq=False, kw_only=True)
 class Tamper:
-    """What to change on the way; None leaves it.
-
-    Attributes:
-        plan: ``(step, what the policy planned) -> what the session is told``.
-        evidence: ``(step, evidence) -> what the policy is shown``.
-        verdict: ``(step, what the policy answered) -> what the session is told``.
+    """What to change on the way, where it is not None: what the session is told of a plan and of a verdict, and
+    what the policy is shown as evidence.
     """
 
     plan: Callable[[Step, Plan | None], Plan | None] | None = None
@@ -42,15 +36,8 @@ class Tamper:
 
 @attrs.frozen(eq=False)
 class Forecast:
-    """One call of ``predict_features``.
-
-    Attributes:
-        step: Which step.
-        sites: What was asked for.
-        anchors: ``(R, K)`` what was there.
-        answer: As given.
-        values: What the answer comes to at each site, ``(R, ...)``; sites with an answer that is no forecast
-            are left out.
+    """One call of ``predict_features``: what was asked for, the anchors ``(R, K)``, the answer as given, and
+    what it comes to at each site, ``(R, ...)``; sites with an answer that is no forecast are left out.
     """
 
     step: int
@@ -62,14 +49,9 @@ class Forecast:
 
 @attrs.frozen(eq=False)
 class Judgement:
-    """One call of ``verify``. ``computed`` and ``forecast`` are copies of what was shown at ``site``;
-    ``answer`` is what was given.
-    """
+    """One call of ``verify``: what was answered, as given and, where it is a verdict, in numbers."""
 
     step: int
-    site: Site
-    computed: Tensor = attrs.field(repr=False)
-    forecast: Tensor | None = attrs.field(repr=False)
     answer: Any = attrs.field(repr=False)
     error: list[float]
     accept: list[bool]
@@ -94,51 +76,53 @@ def weighted(answer: Weights | Tensor | Late, site: Site, history: History, step
     return (features.double() * weights.reshape(*weights.shape, *[1] * (features.dim() - 2))).sum(0)
 
 
+@attrs.define(eq=False)
 class Spy:
     """See the module.
 
     Attributes:
-        policy: The policy, to be asked without a note.
+        name, plugins: The policy's.
+        tamper: What to change.
         plans, forecasts, judgements, outcomes: What passed, in order.
         shown: Tensors that the policy was shown, in the order of the steps.
         written: What the policy wrote to, in sentences.
     """
 
-    def __init__(self, name: str, plugins: Sequence[object], tamper: Tamper) -> None:
-        self.plugins = tuple(plugins)
-        self.plans: list[tuple[Step, Plan | None]] = []
-        self.forecasts: list[Forecast] = []
-        self.judgements: list[Judgement] = []
-        self.outcomes: list[Outcome] = []
-        self.shown: list[Tensor] = []
-        self.written: list[str] = []
-        self.policy, self._tamper = Policy(name, plugins), tamper
-        self._guarded: list[tuple[str, Tensor, Tensor, int]] = []
-        self._answered: dict[int, tuple[Weights, NDArray[np.float64]]] = {}
+    name: str
+    plugins: tuple[object, ...]
+    tamper: Tamper = Tamper()
+    plans: list[tuple[Step, Plan | None]] = attrs.field(factory=list, init=False)
+    forecasts: list[Forecast] = attrs.field(factory=list, init=False)
+    judgements: list[Judgement] = attrs.field(factory=list, init=False)
+    outcomes: list[Outcome] = attrs.field(factory=list, init=False)
+    shown: list[Tensor] = attrs.field(factory=list, init=False)
+    written: list[str] = attrs.field(factory=list, init=False)
+    _policy: Policy = attrs.field(init=False)
+    _guarded: list[tuple[str, Tensor, Tensor, int]] = attrs.field(factory=list, init=False)
+    _answered: dict[int, tuple[Weights, NDArray[np.float64]]] = attrs.field(factory=dict, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._policy = Policy(self.name, self.plugins)
 
     @hookimpl
     def setup(self, run: Run) -> Needs:
-        """Ask every plugin."""
-        return self.policy.setup(run)
+        return self._policy.setup(run)
 
     @hookimpl
     def before_step(self, step: Step) -> Plan | None:
-        """Note the plan."""
-        plan: Plan | None = self.policy.decide("before_step", step=step)
+        plan: Plan | None = self._policy.decide("before_step", step=step)
         self.plans.append((step, plan))
-        return plan if self._tamper.plan is None else self._tamper.plan(step, plan)
+        return plan if self.tamper.plan is None else self.tamper.plan(step, plan)
 
     @hookimpl
     def predict_features(self, step: Step, sites: tuple[Site, ...], history: History) -> Drafts | None:
-        """Note the forecasts, and see that the history stays as it is."""
-
         def features(site: Site) -> Tensor:
             given = history.features(site)
             self._guard(f"history.features({site}) at step {step.index}", given)
             return given
 
         anchors = history.anchors.copy()
-        answer = self.policy.decide("predict_features", step=step, sites=sites, history=History(history.anchors, features))
+        answer = self._policy.decide("predict_features", step=step, sites=sites, history=History(history.anchors, features))
         if not np.array_equal(anchors, history.anchors, equal_nan=True):
             self.written.append(f"history.anchors at step {step.index}")
         values = {}
@@ -153,26 +137,23 @@ class Spy:
 
     @hookimpl
     def verify(self, step: Step, evidence: Evidence) -> Verdict | None:
-        """Note the verdict, and see that the evidence stays as it is."""
-        if self._tamper.evidence is not None:
-            evidence = self._tamper.evidence(step, evidence)
-        computed, forecast = evidence.computed.clone(), None if evidence.forecast is None else evidence.forecast.clone()
+        if self.tamper.evidence is not None:
+            evidence = self.tamper.evidence(step, evidence)
         for what in ("computed", "forecast", "before", "anchor"):
             if (tensor := getattr(evidence, what)) is not None:
                 self._guard(f"evidence.{what} at step {step.index}", tensor)
-        answer = self.policy.decide("verify", step=step, evidence=evidence)
+        answer = self._policy.decide("verify", step=step, evidence=evidence)
         if isinstance(answer, Verdict) and all(isinstance(a, Tensor) and not a.is_meta for a in (answer.error, answer.accept)):
             told = answer.error.float().flatten().tolist(), [bool(a) for a in answer.accept.flatten().tolist()], float(answer.threshold)
         else:
             told = [], [], float("nan")
-        self.judgements.append(Judgement(step.index, evidence.site, computed, forecast, answer, *told))
-        return answer if self._tamper.verdict is None else self._tamper.verdict(step, answer)
+        self.judgements.append(Judgement(step.index, answer, *told))
+        return answer if self.tamper.verdict is None else self.tamper.verdict(step, answer)
 
     @hookimpl
     def commit(self, step: Step, outcome: Outcome) -> None:
-        """Note the outcome, and look at what was handed out in this step once more."""
         self.outcomes.append(outcome)
-        self.policy.ask("commit", step=step, outcome=outcome)
+        self._policy.ask("commit", step=step, outcome=outcome)
         for what, tensor, copy, version in self._guarded:
             if tensor._version != version or not (tensor.is_meta or same(tensor, copy)):
                 self.written.append(what)

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from foreseer.testing.check import broken, law, policies, predicts
-from foreseer.testing.explore import explore, strategies
-from foreseer.testing.plays import STEPS, Forecaster, play, some_rejected
-from foreseer.testing.reach import held
+from foreseer.testing.plays import STEPS, Forecaster, explore, play, some_rejected, strategies
+from foreseer.testing.process import held
 from foreseer.testing.spy import same
 from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import ROWS, World, noise
 from foreseer.types import Site
 
-__all__ = ["CHECKS", "check_only_computed_is_committed", "check_ragged_anchors"]
-
 HISTORY = "Forecast from history.features and history.anchors as they are given in this call; keep no features, and no forecasts, in the plugin"
 
 
-def check_only_computed_is_committed(subject: Subject) -> str:
+@law("truth", policies, "no trace of what was not computed")
+def check_only_computed_is_committed(subject: Subject) -> None:
     """Only what was computed is remembered: nothing of a forecast, or of a step that was not computed,
     reaches a later forecast.
 
@@ -36,41 +32,36 @@ def check_only_computed_is_committed(subject: Subject) -> str:
     one, since its own copy is shifted too late: on 1 + 0.5 t with anchors 0, 1, 2, 5 it forecasts 4.167 and
     4.833 instead of 4.0 and 4.5.
     """
-    for cast in range(len(subject.casts)):
-        base = play(subject, World(noise), cast=cast, tamper=some_rejected())
-        fates = {o.step.index: o.computed for o in base.spy.outcomes}
+    base = play(subject, World(noise), tamper=some_rejected())
+    fates = {o.step.index: o.computed for o in base.spy.outcomes}
 
-        def elsewhere(site: Site, step: float, fates: dict[int, tuple[bool, ...]] = fates) -> Tensor:
-            computed = torch.tensor(fates.get(int(step), (True, True, True)))[:, None]
-            return torch.where(computed, noise(site, step), noise(site, step, 99))
+    def elsewhere(site: Site, step: float, fates: dict[int, tuple[bool, ...]] = fates) -> Tensor:
+        computed = torch.tensor(fates.get(int(step), (True, True, True)))[:, None]
+        return torch.where(computed, noise(site, step), noise(site, step, 99))
 
-        other = play(subject, World(elsewhere), cast=cast, tamper=some_rejected())
-        for a, b in zip(base.spy.forecasts, other.spy.forecasts, strict=False):
-            if a.step != b.step or any(fates[k] != o.computed for k, o in enumerate(other.spy.outcomes[: a.step])):
-                break  # the policy took another way, as it may: the evidence was another one
-            for site in a.values.keys() & b.values.keys():
-                if not same(a.values[site], b.values[site]):
-                    broken(f"the forecast of {site} at step {a.step} depends on what would have been computed in steps that were forecast", HISTORY)
-        slices = [part for shown in base.spy.shown for part in (shown, *(shown if shown.dim() > 2 else ()))]
-        for kept in held(base.spy.plugins):
-            if isinstance(kept, Tensor) and kept.numel() > 1 and any(kept.shape == shown.shape and same(kept, shown) for shown in slices):
-                broken(f"after the run it holds a tensor {tuple(kept.shape)} that it was shown", HISTORY)
-        if "predict_features" in subject.can.hooks:
-            _ask_in_between(subject, cast)
-    return "no trace of what was not computed"
+    other = play(subject, World(elsewhere), tamper=some_rejected())
+    for a, b in zip(base.spy.forecasts, other.spy.forecasts, strict=False):
+        if a.step != b.step or any(fates[k] != o.computed for k, o in enumerate(other.spy.outcomes[: a.step])):
+            break  # the policy took another way, as it may: the evidence was another one
+        for site in a.values.keys() & b.values.keys():
+            if not same(a.values[site], b.values[site]):
+                broken(f"the forecast of {site} at step {a.step} depends on what would have been computed in steps that were forecast", HISTORY)
+    slices = [part for shown in base.spy.shown for part in (shown, *(shown if shown.dim() > 2 else ()))]
+    for kept in held(base.spy.plugins):
+        if isinstance(kept, Tensor) and kept.numel() > 1 and any(kept.shape == shown.shape and same(kept, shown) for shown in slices):
+            broken(f"after the run it holds a tensor {tuple(kept.shape)} that it was shown", HISTORY)
+    if "predict_features" in subject.can.hooks:
+        _ask_in_between(subject)
 
 
-def _ask_in_between(subject: Subject, cast: int) -> None:
-    asked, unasked = (Forecaster(subject, cast=cast, sigmas=True) for _ in range(2))
+def _ask_in_between(subject: Subject) -> None:
+    asked, unasked = (Forecaster(subject, sigmas=True) for _ in range(2))
     for step in range(40, 40 + STEPS):
         computed = step < 44 or step % 5 == 0
+        if not computed:
+            asked.forecast(step)
         for forecaster in (asked, unasked):
-            if computed:
-                forecaster.record(step, {site: noise(site, step) for site in forecaster.sites})
-            elif forecaster is asked:
-                forecaster.forecast(step)
-            if not computed:
-                forecaster.commit(step, (False,) * 3)
+            forecaster.record(step, noise, None if computed else ())
     answers = asked.forecast(40 + STEPS), unasked.forecast(40 + STEPS)
     if (answers[0] is None) != (answers[1] is None):
         broken("whether it is able to forecast depends on how often it was asked", HISTORY)
@@ -80,7 +71,8 @@ def _ask_in_between(subject: Subject, cast: int) -> None:
             broken(f"the forecast of {site} differs by up to {away:.3g} where others were asked for in between: they entered it", HISTORY)
 
 
-def check_ragged_anchors(subject: Subject) -> str:
+@law("truth", predicts, "{} histories", once=True)
+def check_ragged_anchors(subject: Subject) -> int:
     """Each row is forecast from its own anchors: what a batch forecasts after rows were computed at different
     steps is what each row's own run forecasts.
 
@@ -93,31 +85,22 @@ def check_ragged_anchors(subject: Subject) -> str:
     Would have caught: nunchaku's TeaCache in batch mode, which corrupted samples 1 and up and took a
     "batch-aware" rewrite (nunchaku #597, #601). Released methods decide once a batch, where this cannot show.
     """
-    st, seen = strategies(), [0]
+    st = strategies()
 
     def tokens(site: Site, step: float) -> Tensor:
         return noise(site, step).reshape(ROWS, ROWS, -1)
 
-    @explore(
-        st.lists(st.tuples(st.sampled_from([1, 2, 3, 4, 9]), st.sets(st.integers(0, 2), min_size=1)), min_size=1, max_size=7),
-        st.sampled_from([1, 2, 3, 5, 12]),
-        examples=15,
-    )
-    def rows_alone(history: list[tuple[int, set[int]]], ahead: int) -> None:
+    def rows_alone(history: list[tuple[int, set[int]]], ahead: int) -> bool:
         batch, *alone = (Forecaster(subject, labels=labels, sigmas=True) for labels in ((0, 1, 2), (0,), (1,), (2,)))
         step = 40
         for gap, computed in [(0, {0, 1, 2}), *history]:
             step += gap
-            rows: Sequence[int] = sorted(computed)
-            batch.record(step, {site: tokens(site, step)[list(rows)] for site in batch.sites}, None if len(rows) == 3 else rows)
+            batch.record(step, tokens, sorted(computed))
             for row, single in enumerate(alone):
-                if row in computed:
-                    single.record(step, {site: tokens(site, step)[[row]] for site in single.sites})
-                else:
-                    single.commit(step, (False,))
+                single.record(step, tokens, (0,) if row in computed else ())
         together, apart = batch.forecast(step + ahead), [single.forecast(step + ahead) for single in alone]
         if together is None:
-            return
+            return False
         for row, single_forecast in enumerate(apart):
             for site, values in (single_forecast or {}).items():
                 away = (together[site][row] - values[0]).abs().max().item()
@@ -127,13 +110,11 @@ def check_ragged_anchors(subject: Subject) -> str:
                         f"row {row}, with anchors {anchors}, is forecast {away:.3g} off what it gets alone at step {step + ahead}",
                         "Use history.anchors[row], for features of any shape (R, ...)",
                     )
-        seen[0] += 1
+        return True
 
-    rows_alone()
-    return f"{seen[0]} histories"
-
-
-CHECKS = (
-    law(check_only_computed_is_committed, "truth", policies),
-    law(check_ragged_anchors, "truth", predicts),
-)
+    return explore(
+        rows_alone,
+        st.lists(st.tuples(st.sampled_from([1, 2, 3, 4, 9]), st.sets(st.integers(0, 2), min_size=1)), min_size=1, max_size=7),
+        st.sampled_from([1, 2, 3, 5, 12]),
+        examples=15,
+    )

@@ -7,35 +7,17 @@ bit, on which rows stand beside it.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor
 
 from foreseer.backbone import Pass
 from foreseer.plain_walk import plain_walk
 from foreseer.types import LATENT, PLACES, STREAM, Evidence, Probe, Site
-
-__all__ = [
-    "DEPTH",
-    "MANY",
-    "PARTS",
-    "ROWS",
-    "WIDTH",
-    "Feature",
-    "Interrupted",
-    "World",
-    "constant",
-    "exponential",
-    "jump",
-    "mixed",
-    "noise",
-    "polynomial",
-    "replaced",
-]
 
 ROWS, WIDTH, DEPTH, PARTS = 3, 12, 5, ("attn", "mlp")
 
@@ -75,14 +57,7 @@ def noise(site: Site, step: float, seed: int = 0) -> Tensor:
 
 def polynomial(coefficients: Sequence[float], scale: float = 1.0) -> Feature:
     """``sum_i c_i (step / scale)^i``, times a constant of each entry."""
-
-    def feature(site: Site, step: float) -> Tensor:
-        value = 0.0
-        for coefficient in reversed(coefficients):
-            value = value * (step / scale) + coefficient
-        return constant(site) * value
-
-    return feature
+    return lambda site, step: constant(site) * sum(c * (step / scale) ** i for i, c in enumerate(coefficients))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -99,15 +74,6 @@ def mixed(site: Site, step: float) -> Tensor:
     return exponential(site, step) + roughness * noise(site, step)
 
 
-def jump(at: int) -> Feature:
-    """Constant, and from step ``at`` on another constant."""
-
-    def feature(site: Site, step: float) -> Tensor:
-        return constant(site) * (1.0 if step < at else -3.0)
-
-    return feature
-
-
 def replaced(feature: Feature, row: int, other: Feature | float) -> Feature:
     """The same world but for one row, which another one, or a number such as NaN, fills."""
 
@@ -119,61 +85,32 @@ def replaced(feature: Feature, row: int, other: Feature | float) -> Feature:
     return patched
 
 
+@attrs.define(eq=False)
 class World:
     """A denoiser given by the features of its blocks' parts; satisfies `foreseer.backbone.Backbone`. Its
     inputs are the step index.
 
     A block's output is the residual stream: the sum of its parts and of all before it, what enters block 0
     included, which is the latent too. Without parts, it is the block's own feature.
-
-    Args:
-        feature: What each part computes.
-        labels: Which of the rows there are make up the batch, in which order.
-        depth: Number of blocks, L.
-        parts: Names of each block's parts; empty for blocks as a whole.
-        dtype: Of the features.
-        device: Where they are; "meta" has shapes and no numbers.
-        contiguous: False lays every feature out transposed in memory.
-        columns: Which of the entries this process holds.
-        tokens: Lay each row's entries out as ``(tokens, WIDTH / tokens)``, as most models do; None leaves
-            them ``(WIDTH,)``.
-        square: Lay tokens out in two dimensions, ``(2, tokens / 2, WIDTH / tokens)``.
-        fails_at: Step at which the model raises `Interrupted`, or None.
-
-    Attributes:
-        counted: Blocks computed x rows, counted where they are computed.
     """
 
-    def __init__(
-        self,
-        feature: Feature,
-        *,
-        labels: Sequence[int] = (0, 1, 2),
-        depth: int = DEPTH,
-        parts: Sequence[str] = PARTS,
-        dtype: torch.dtype = torch.float64,
-        device: str = "cpu",
-        contiguous: bool = True,
-        columns: slice = slice(None),
-        tokens: int | None = None,
-        square: bool = False,
-        fails_at: int | None = None,
-    ) -> None:
-        self.labels, self.depth, self.counted = tuple(labels), depth, 0
-        self._feature, self._parts, self._like = feature, tuple(parts), torch.empty(0, dtype=dtype, device=device)
-        self._contiguous, self._columns, self._tokens, self._fails_at = contiguous, columns, tokens, fails_at
-        self._square = square
-
-    def deeper(self, depth: int) -> World:
-        """The same world with so many blocks."""
-        other = copy.copy(self)
-        other.depth = depth
-        return other
+    feature: Feature  # what each part computes
+    labels: Sequence[int] = (0, 1, 2)  # which of the rows there are make up the batch, in which order
+    depth: int = DEPTH  # number of blocks, L
+    parts: Sequence[str] = PARTS  # names of each block's parts; empty for blocks as a whole
+    dtype: torch.dtype = torch.float64  # of the features
+    device: str = "cpu"  # where they are; "meta" has shapes and no numbers
+    contiguous: bool = True  # False lays every feature out transposed in memory
+    columns: slice = slice(None)  # which of the entries this process holds
+    tokens: int | None = None  # each row's entries as (tokens, WIDTH / tokens), as in most models, or (WIDTH,)
+    square: bool = False  # tokens in two dimensions, (2, tokens / 2, WIDTH / tokens)
+    fails_at: int | None = None  # the step at which the model raises `Interrupted`
+    counted: int = attrs.field(default=0, init=False)  # blocks x rows, where they are computed
 
     @property
     def sites(self) -> tuple[Site, ...]:
         """Every block's parts, then its output."""
-        return tuple(Site(block, part) for block in range(self.depth) for part in (*self._parts, "block"))
+        return tuple(Site(block, part) for block in range(self.depth) for part in (*self.parts, "block"))
 
     def rows(self, inputs: int) -> int:
         """How many rows there are."""
@@ -201,7 +138,7 @@ class World:
         see: Collection[Site] = (),
     ) -> Pass:
         """See `foreseer.backbone.Backbone.forward`."""
-        if inputs == self._fails_at:
+        if inputs == self.fails_at:
             raise Interrupted(f"interrupted at step {inputs}")
         done = self._walk(inputs, rows, substitute=substitute, probe=probe, judge=judge, record=record, see=see)
         self.counted += done.block_rows
@@ -212,7 +149,7 @@ class World:
         return plain_walk(
             lambda site: self._compute(site, step, labels),
             depth=self.depth,
-            parts=self._parts,
+            parts=self.parts,
             rows=len(labels),
             places={site: self._compute(STREAM if site == LATENT else site, step, labels) for site in PLACES},
             **given,
@@ -225,7 +162,7 @@ class World:
         return merged
 
     def _compute(self, site: Site, step: int, labels: Sequence[int]) -> Tensor:
-        values = self._feature(site, float(step))[list(labels)][:, self._columns].to(self._like)
-        if self._tokens is not None:
-            values = values.reshape(len(values), *((2, self._tokens // 2) if self._square else (self._tokens,)), -1)
-        return values if self._contiguous else values.movedim(0, -1).contiguous().movedim(-1, 0)
+        values = self.feature(site, float(step))[list(labels)][:, self.columns].to(self.device, self.dtype)
+        if self.tokens is not None:
+            values = values.reshape(len(values), *((2, self.tokens // 2) if self.square else (self.tokens,)), -1)
+        return values if self.contiguous else values.movedim(0, -1).contiguous().movedim(-1, 0)

@@ -130,7 +130,7 @@ def forecasts_as_many_rows_as_samples():
         @hookimpl
         def setup(self, run):
             self.samples = len(set(run.groups))
-            return super().setup(run)
+            return super().setup()
 
     return AsManyRowsAsSamples(lambda self, step, site, history: history.features(site)[0][: self.samples])
 
