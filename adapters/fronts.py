@@ -81,7 +81,8 @@ def front_of(place: Site, block: nn.Module, args: tuple[Any, ...], kwargs: Mappi
 
 
 class Witness:
-    """Sees what a block's first norm returns while the block runs, to hold the modulated input against it.
+    """Sees what a block's first norm returns while the block runs, to hold the modulated input against it;
+    leaving raises `ContractError` where they differ.
 
     Args:
         block: Block 0.
@@ -89,17 +90,19 @@ class Witness:
     """
 
     def __init__(self, block: nn.Module, expected: Tensor) -> None:
-        modulation = _modulation(block, inspect.signature(type(block).forward).parameters)
+        self._block, self._expected, self._same = block, expected, False
+
+    def __enter__(self) -> None:
+        modulation = _modulation(self._block, inspect.signature(type(self._block).forward).parameters)
         assert modulation is not None
-        self._block, self._expected, self._same = type(block).__name__, expected, False
         self._hook = modulation[0].register_forward_hook(self._look)
 
     def _look(self, module: nn.Module, args: Any, output: Any) -> None:
         made = tree_leaves(output)[0]
         self._same |= made.numel() == self._expected.numel() and torch.equal(made.reshape(-1), self._expected.reshape(-1))
 
-    def leave(self) -> None:
-        """Stop looking. Raises `ContractError` if it was not the same."""
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._hook.remove()
-        if not self._same:
-            raise ContractError(f"what {self._block} gives its first norm is made inside of it; choose another signal")
+        if kind is None and not self._same:
+            name = type(self._block).__name__
+            raise ContractError(f"what {name} gives its first norm is made inside of it; choose another signal")

@@ -11,7 +11,6 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from foreseer.adapters.anatomy import Anatomy, Rewired
 from foreseer.adapters.calls import Call
@@ -20,7 +19,7 @@ from foreseer.adapters.fronts import latent_of
 from foreseer.adapters.layouts import Layout
 from foreseer.adapters.notes import RaggedError, Unlike
 from foreseer.adapters.rows import Batch, batch_of, count_rows, merge_rows, select_rows, take_rows
-from foreseer.adapters.sameness import same_output
+from foreseer.adapters.sameness import row_tolerance, same_output
 from foreseer.adapters.substitutes import OutputFor
 from foreseer.adapters.walk import Abandoned, Walk
 from foreseer.adapters.wires import Wires
@@ -32,11 +31,6 @@ from foreseer.types import LATENT, OUTPUT, Evidence, Probe, Site
 from foreseer.vote import Vote
 
 __all__ = ["ModuleBackbone"]
-
-ROW_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
-"""How far a row computed alone may be from the same row in a batch, relative L2; other batch sizes run other
-kernels. 16-bit dtypes: 0.05.
-"""
 
 
 class ModuleBackbone:
@@ -172,7 +166,7 @@ class ModuleBackbone:
         else:
             if part is None or resumed not in self._compared:
                 whole = self._among_all(inputs, rows, record, see)
-                tolerance = ROW_TOLERANCE.get(_precision(whole.output, whole.features), 0.05)
+                tolerance = row_tolerance(whole.output, whole.features)
                 differs = part is not None and not same_output(whole.output, part.output, tolerance=tolerance)
                 if self.separable and not self._examination.agreed([not why and not differs], whole.output)[0]:
                     self.separable = False
@@ -304,9 +298,3 @@ class ModuleBackbone:
 
 def _latent(inputs: Call) -> Tensor:
     return latent_of(inputs.args, inputs.kwargs, batch_of(inputs.args, inputs.kwargs))
-
-
-def _precision(output: Any, features: Mapping[Site, Tensor]) -> torch.dtype:
-    """The dtype that says how far apart equal rows may be: of the features, or else of the output."""
-    leaves = [*features.values(), *(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))]
-    return leaves[0].dtype if leaves else torch.float32

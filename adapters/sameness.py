@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_leaves
 
-__all__ = ["same_bits", "same_output"]
+__all__ = ["row_tolerance", "same_bits", "same_output"]
 
 
 def same_output(a: Any, b: Any, *, tolerance: float = 0.0) -> bool:
@@ -43,3 +44,15 @@ def same_bits(a: Any, b: Any) -> bool:
     """
     (made, spec), (wanted, other) = tree_flatten(a), tree_flatten(b)
     return spec == other and all(x.dtype == y.dtype and torch.equal(x, y) for x, y in zip(made, wanted, strict=True))
+
+
+ROW_TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+"""How far a row computed alone may be from the same row in a batch, relative L2; other batch sizes run other
+kernels. 16-bit dtypes: 0.05.
+"""
+
+
+def row_tolerance(output: Any, features: Mapping[Any, Tensor]) -> float:
+    """How far apart equal rows may be, in the dtype of the features, or else of the output."""
+    leaves = [*features.values(), *(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))]
+    return ROW_TOLERANCE.get(leaves[0].dtype if leaves else torch.float32, 0.05)

@@ -73,7 +73,7 @@ class Starts:
             self._keep(index, {name or str(i): leaf for i, (name, leaf) in enumerate(zip(self._names(index, len(leaves)), leaves, strict=True))})
 
     def _keep(self, index: int, named: Mapping[str, Any]) -> None:
-        kept = {name: value for name, value in named.items() if isinstance(value, Tensor) and value.is_floating_point()}
+        kept = {name: value for name, value in named.items() if isinstance(value, Tensor) and value.is_floating_point() and value.ndim > 1}
         self._streams[index] = {name: value.clone() for name, value in kept.items()} if self._clone else kept
         if not self._clone:
             self.versions += [(value, value._version) for value in kept.values() if not value.is_inference()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -70,9 +71,8 @@ class Walk:
         self._anatomy, self.rows, self._whole, self._shards, self._all_ways = anatomy, rows, whole, shards, all_ways
         self._substitute, self._probe, self._judge, self._record, self._see = substitute, probe, judge, record, see
         self.thread = threading.get_ident()
-        probed = () if probe is None else (probe.site,)
-        since = {site.since for site in (*record, *see, *substitute, *probed) if site.since is not None and site.block >= 0}
-        self._starts = Starts(anatomy, rows, since, clone=clone)
+        met = {*record, *see, *substitute, *(() if probe is None else (probe.site,))}
+        self._starts = Starts(anatomy, rows, {site.since for site in met if site.since is not None and site.block >= 0}, clone=clone)
         self.notes = Notes(anatomy, rows, record, see, self._starts, clone=clone, whole=whole)
         self.latent: Callable[[], Tensor]
         self._witness: Witness | None = None
@@ -101,11 +101,11 @@ class Walk:
         if index is None:
             return self._compute(wire, index, inner, args, kwargs)
         self._starts.arrive(index, self._anatomy.block(index), args, kwargs)
-        output = self._block(wire, index, inner, args, kwargs)
-        if self._witness is not None:
-            self._witness.leave()
-            self._witness, self._anatomy.modulated = None, True
-        self._starts.leave(index, output, learn=self._live is None)
+        with self._witness or contextlib.nullcontext():
+            output = self._block(wire, index, inner, args, kwargs)
+        self._anatomy.modulated |= self._witness is not None
+        self._witness = None
+        self._starts.leave(index, output, learn=self._live is None and frozenset(self._record) not in self._anatomy.examined)
         return output
 
     def _block(self, wire: int, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -172,10 +172,9 @@ class Walk:
     def _stand_in(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What is returned in the place of a block that is forecast as a whole."""
         layout, site = self._anatomy.layouts[Site(index)], self._residuals.get(index, Site(index))
-        if site.since is None:
-            return layout.unpack(self._draft(site, lambda: stream_of(self._anatomy.block(index), args, kwargs)))
-        live = layout.join(self._starts.at(site))
-        return layout.unpack(live + self._draft(site, lambda: live))
+        live = None if site.since is None else layout.join(self._starts.at(site))
+        draft = self._draft(site, lambda: stream_of(self._anatomy.block(index), args, kwargs) if live is None else live)
+        return layout.unpack(draft if live is None else live + draft)
 
     def _look_ahead(self, index: int | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """See what lies in front of the first block, and judge by it."""
@@ -276,8 +275,7 @@ class Walk:
         return self._judged(site, own_tokens(block, args, kwargs, computed), None if forecast is None else own_tokens(block, args, kwargs, forecast))
 
     def _judged(self, site: Site, computed: Tensor, forecast: Tensor | None) -> bool:
-        assert self._judge is not None
-        return self._judge(Evidence(site, computed, forecast))
+        return self._judge is None or self._judge(Evidence(site, computed, forecast))
 
     def _try_assemblies(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Compare the ways of putting the block together from its recorded parts with what it returned, bit
