@@ -17,6 +17,7 @@ from foreseer.adapters.identity import identity_of
 from foreseer.bench.harness import run_benchmark
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.workload import load_workload
+from foreseer.columns import Column
 from foreseer.errors import OptionError
 from foreseer.psnr import likeness_of
 from foreseer.registry import PolicySpec, parse_policy
@@ -30,19 +31,26 @@ __all__ = ["CLOSED", "Measured", "best_scores", "choose_scores", "measure"]
 
 Array = NDArray[np.float64]
 
-CLOSED: tuple[tuple[str, str, str], ...] = (
-    ("computed_predicted", "steps, replayed", ".1f"),
-    ("computed", "steps, measured", ".1f"),
-    ("latent_error_predicted", "latent error, predicted", ".3g"),
-    ("latent_error", "latent error, measured", ".3g"),
-    ("ratio", "predicted / measured", ".2f"),
-    ("psnr_predicted", "PSNR, predicted", ".1f"),
-    ("psnr", "PSNR, measured", ".1f"),
-    ("psnr_worst_predicted", "worst, predicted", ".1f"),
-    ("psnr_worst", "worst, measured", ".1f"),
-    ("broken", "broken samples", "d"),
+Figures = dict[str, Any]
+
+
+def _both(title: str, key: str, form: str) -> Column[Figures]:
+    def cell(figures: Figures) -> str:
+        values = (figures[f"{key}_predicted"], figures[key])
+        return " / ".join(format(value, form) for value in values if value is not None)
+
+    return Column(title, "", lambda figures: figures[key], cell)
+
+
+CLOSED: tuple[Column[Figures], ...] = (
+    _both("steps", "computed", ".1f"),
+    _both("latent error", "latent_error", ".3g"),
+    Column("ratio", "", lambda figures: figures["ratio"], ".2f"),
+    _both("PSNR", "psnr", ".1f"),
+    _both("worst", "psnr_worst", ".1f"),
+    Column("broken", "", lambda figures: figures["broken"] or None, "d"),
 )
-"""Key in `Measured.figures`, heading, format."""
+"""Of `Measured.figures`, as predicted / measured."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -70,7 +78,7 @@ class Measured:
         """Predicted over measured error, means; NaN where nothing was predicted or nothing is wrong."""
         return float(self.predicted.mean() / self.error.mean()) if len(self.predicted) and self.error.mean() > 0 else math.nan
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> Figures:
         """Return plain data, one line of a table. What is not known is None."""
         promised, measured = self.score.figures(), likeness_of(self.psnr)
         return {

@@ -35,6 +35,11 @@ class Predictor:
     name: str
     spec: PolicySpec | None = None
 
+    @property
+    def ramps(self) -> bool:
+        """Whether it is told of a schedule's warm-up."""
+        return self.spec is not None and "warmup_steps" in signature_of(self.spec.factory).parameters
+
     def built(self, warmup_steps: int | None) -> Any:
         """Build it with its own defaults; one that ramps up with its schedule's warm-up is told of that.
 
@@ -42,14 +47,15 @@ class Predictor:
             OptionError: It is no lone predictor.
         """
         assert self.spec is not None
-        plugins = (PolicySpec(self.spec.name, self.spec.factory, self._options(warmup_steps)))()
+        told = {"warmup_steps": warmup_steps} if self.ramps and warmup_steps is not None else {}
+        plugins = PolicySpec(self.spec.name, self.spec.factory, told | dict(self.spec.options))()
         if len(plugins) != 1 or not policy_hooks(plugins)["predict_features"]:
             raise OptionError(f"predictor={self.name!r} is a whole policy or no predictor; write a lone predictor, such as taylor:max_order=1")
         return plugins[0]
 
     def factory(self) -> Callable[..., Any]:
         """Return a factory to hand to a policy as its ``predictor``, with this predictor's own defaults."""
-        if self.spec is not None and "warmup_steps" in signature_of(self.spec.factory).parameters:
+        if self.ramps:
 
             def predictor(*, warmup_steps: int = 1) -> Any:
                 return self.built(warmup_steps)
@@ -60,11 +66,6 @@ class Predictor:
 
         predictor.__name__ = self.name
         return predictor
-
-    def _options(self, warmup_steps: int | None) -> dict[str, Any]:
-        assert self.spec is not None
-        takes = "warmup_steps" in signature_of(self.spec.factory).parameters
-        return ({"warmup_steps": warmup_steps} if takes and warmup_steps is not None else {}) | dict(self.spec.options)
 
 
 def predictor_named(predictor: str | PolicySpec) -> Predictor:

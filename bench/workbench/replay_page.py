@@ -15,14 +15,12 @@ from foreseer.bench.page import Chart, Facts, Section, Table, Text
 from foreseer.bench.page import write_page as write
 from foreseer.columns import Column, known
 from foreseer.files import write_csv
-from foreseer.workbench.closed_loop import CLOSED, Measured
+from foreseer.workbench.closed_loop import CLOSED, Figures, Measured
 from foreseer.workbench.judged_charts import evidence_chart, ranks_chart
 from foreseer.workbench.replay import GapErrors, Score
 from foreseer.workbench.trace import Trace
 
-__all__ = ["COLUMNS", "cells_of", "write_errors", "write_page", "write_table"]
-
-Figures = dict[str, Any]
+__all__ = ["COLUMNS", "write_errors", "write_page", "write_table"]
 
 
 def _column(key: str, title: str, form: str, note: str) -> Column[Figures]:
@@ -64,11 +62,6 @@ UP = {
     "error_worst": "relative error, worst sample",
     "final_error_mean": "predicted error of the final latent",
 }
-
-
-def cells_of(figures: Figures, columns: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return a line's numbers as text, empty where one is not known."""
-    return [_column(key, title, form, "").text(figures) for key, title, form, *_ in columns]
 
 
 def write_table(scores: Sequence[Score], path: Path) -> Path:
@@ -186,12 +179,11 @@ def _closed(measured: Sequence[Measured]) -> list[Any]:
     if not measured:
         return []
     text = (
-        f"The same with the model, on {len(measured[0].error)} other samples. Above 1, \u201cpredicted / measured\u201d says "
-        "that open loop was cautious; below, that errors fed back. PSNR is measured on decoded images; the "
-        "prediction takes latents for images."
+        f"The same with the model, as predicted / measured, on {len(measured[0].error)} other samples. The ratio is "
+        "that of the latent errors: above 1 says that open loop was cautious; below, that errors fed back. PSNR is "
+        "measured on decoded images; the prediction takes latents for images."
     )
-    columns = [_column(key, title, form, "") for key, title, form in CLOSED]
-    return [Text(text), Table("policy and predictor", columns, [("", [one.figures() for one in measured])], _name)]
+    return [Text(text), Table("policy and predictor", CLOSED, [("", [one.figures() for one in measured])], _name)]
 
 
 def _gaps(gaps: Sequence[GapErrors]) -> list[Any]:

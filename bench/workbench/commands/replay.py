@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from foreseer.columns import known, listed
-from foreseer.console import complain, console, needs, progress, table
+from foreseer.console import complain, console, needs, progress
 from foreseer.document import plain
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable_folder
@@ -19,12 +19,10 @@ if TYPE_CHECKING:
     from foreseer.workbench.trace import Trace
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
-from rich.text import Text  # isort: skip
 
 __all__ = ["replay"]
 
 SPEC = "NAME[:OPTION=VALUE,...]"
-_PROMISED = (("computed_predicted", "computed"), ("latent_error_predicted", "latent_error"), ("psnr_predicted", "psnr"), ("psnr_worst_predicted", "psnr_worst"))
 
 
 @needs("replay", "workbench")
@@ -115,7 +113,7 @@ def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequ
 
 def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) -> None:
     from foreseer.workbench.closed_loop import CLOSED
-    from foreseer.workbench.replay_page import COLUMNS, cells_of
+    from foreseer.workbench.replay_page import COLUMNS
 
     out, lines = console(), [score.figures() | {"name": score.name} for score in scores]
     out.print(listed("policy and predictor", known(COLUMNS, lines), lines, lambda line: str(line["name"])))
@@ -127,18 +125,13 @@ def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) 
         if score.note:
             out.print(f"{score.name}: {score.note}")
     if measured:
-        heads = ("steps", "latent error", "ratio", "PSNR", "worst")
-        closed = table("closed loop", *heads, **{head: {"justify": "right", "no_wrap": True} for head in heads})
-        for one in measured:
-            by_key = dict(zip((key for key, _, _ in CLOSED), cells_of(one.figures(), CLOSED), strict=True))
-            pairs = [f"{by_key[promised]} / {by_key[found]}".removeprefix(" / ") for promised, found in _PROMISED]
-            closed.add_row(Text(one.score.name), *pairs[:2], by_key["ratio"], *pairs[2:])
+        figures = [one.figures() for one in measured]
         out.print()
-        out.print(closed)
-        out.print(f"\nPredicted / measured with the model, on {len(measured[0].error)} other samples; the ratio is of the latent errors.")
-        for one in measured:
-            if broken := one.figures()["broken"]:
-                out.print(f"{one.score.name}: {broken} of them are broken (not finite), and count as 0 dB")
+        out.print(listed("closed loop", known(CLOSED, figures), figures, lambda line: str(line["name"])))
+        out.print(
+            f"\nPredicted / measured with the model, on {len(measured[0].error)} other samples; the ratio is of the latent "
+            "errors. Broken samples, which are not finite, count as 0 dB."
+        )
 
 
 def _write(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured], predictors: Sequence[str], site: str, out: Path, as_csv: bool) -> list[Path]:
