@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.adapters.identity import identity_of
+from foreseer.bench.charts import front
 from foreseer.bench.harness import run_benchmark
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.workload import load_workload
@@ -122,12 +123,10 @@ def best_scores(scores: Sequence[Score], count: int) -> list[Score]:
     def error(score: Score) -> float:
         return float(score.final.mean() if len(score.final) else score.errors.mean())
 
-    front: list[Score] = []
-    for score in sorted((s for s in scores if error(s) > 0), key=lambda s: (s.cost, error(s))):
-        if not front or error(score) < error(front[-1]):
-            front.append(score)
-    chosen: list[int] = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int)).tolist() if front else []
-    return [front[place] for place in chosen]
+    able = [score for score in scores if error(score) > 0]
+    best = front([(score.cost, error(score)) for score in able], lower_x=True, lower_y=True)
+    places = np.linspace(0, len(best) - 1, min(count, len(best))).round().astype(int)
+    return [able[best[place]] for place in np.unique(places)]
 
 
 def measure(

@@ -145,7 +145,7 @@ class FeatureStore:
         name = "".join(letter if letter.isalnum() else "_" for letter in stream)
         path = self.folder / f"{first:05d}{'-' if name else ''}{name}.safetensors"
         write_whole(path, lambda part: _save(kept, part))
-        facts = {"samples": len(next(iter(kept.values()))), "bytes": path.stat().st_size, "sha256": _sha256(path)}
+        facts: dict[str, Any] = {"samples": len(next(iter(kept.values()))), "bytes": path.stat().st_size, "sha256": _sha256(path)}
         self._chunks.append(_Chunk(file=path.name, stream=stream, first=first, **facts))
         self._write_index()
 

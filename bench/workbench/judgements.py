@@ -249,7 +249,4 @@ def judgements(entries: Iterable[Entry], *, at: Literal["site", "output"] = "sit
 
 def first_rows(groups: Sequence[int]) -> list[int]:
     """Return the first row of each sample: rows of one sample share a fate."""
-    first: dict[int, int] = {}
-    for row, group in enumerate(groups):
-        first.setdefault(group, row)
-    return list(first.values())
+    return [groups.index(group) for group in dict.fromkeys(groups)]

@@ -257,7 +257,7 @@ class _Recording:
         indices = range(self._batches[number].start, min(self._batches[number].stop, self._most))
         self._tell(f"sensitivity at step {step}, samples {indices.start} to {indices.stop - 1}", self._done, self._total)
         assert trace.target is not None
-        latents, reports = self._draw(one_forecast(trace.target, step), indices, [])
+        latents, reports = self._draw(one_forecast(trace.target, step, self._steps), indices, [])
         moved = np.full(trace.samples, math.nan)
         moved[: len(indices)] = np.linalg.norm(_flat(latents) - final[: len(indices)], axis=1)
         moved[: len(indices)][_computed_after_all(reports, step)] = math.nan

@@ -29,9 +29,8 @@ ROUNDING = 0.02
 """Tensors kept in half precision have the norms of those that were recorded to this part."""
 
 
-class RecordedHost:
-    """A denoiser given by what full computation recorded; satisfies `foreseer.backbone.Backbone`. ``inputs``
-    is the step's index.
+class RecordedHost(ArrayBackbone):
+    """A denoiser given by what full computation recorded; ``inputs`` is the step's index.
 
     Sites that were not recorded are never shown to anybody. What runs behind a forecast is what full
     computation recorded there: open loop. The output is of no meaning, a zero for each row.
@@ -44,22 +43,8 @@ class RecordedHost:
 
     def __init__(self, features: Features, *, depth: int, who: str = "policy") -> None:
         self._features, self._who = features, who
-        samples = len(next(iter(features.values())))
-        self._walk = ArrayBackbone(lambda site, index: features[site][:, index] if site in features else np.zeros((samples, 1)), depth=depth)
-
-    @property
-    def depth(self) -> int:
-        """Number of blocks."""
-        return self._walk.depth
-
-    @property
-    def sites(self) -> tuple[Site, ...]:
-        """Every block's output."""
-        return self._walk.sites
-
-    def rows(self, inputs: Any) -> int:
-        """Number of samples."""
-        return len(next(iter(self._features.values())))
+        nothing = np.zeros((len(next(iter(features.values()))), 1))
+        super().__init__(lambda site, index: features[site][:, index] if site in features else nothing, depth=depth)
 
     def require(self, sites: Collection[Site]) -> None:
         """Refuse a policy that forecasts or compares sites that were not recorded. Raises `OptionError`."""
@@ -88,17 +73,13 @@ class RecordedHost:
             )
         if probe is not None:
             self.require([Site(probe.block)])
-        done = self._walk.forward(inputs, rows=rows, substitute=substitute, probe=probe, judge=judge, record=record)
+        done = super().forward(inputs, rows=rows, substitute=substitute, probe=probe, judge=judge, record=record)
         features = dict(done.features)
         if OUTPUT in features and OUTPUT in self._features:
             output = self._features[OUTPUT][:, inputs]
             features[OUTPUT] = torch.from_numpy(np.ascontiguousarray(output if rows is None else output[list(rows)]))
         count = self.rows(inputs) if rows is None else len(rows)
         return attrs.evolve(done, output=np.zeros((count, 1)), features=features)
-
-    def merge(self, output: Any, rows: Sequence[int], part: Any) -> Any:
-        """See `foreseer.backbone.Backbone.merge`."""
-        return self._walk.merge(output, rows, part)
 
 
 def vectors_of(trace: Trace, stream: str) -> dict[Site, NDArray[np.float64]]:

@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.errors import OptionError
-from foreseer.hookspecs import hookimpl
 from foreseer.policies._taylor import taylor_weights
 from foreseer.registry import PolicySpec
-from foreseer.types import Drafts, History, Needs, Plan, Site, Step, Weights
+from foreseer.types import Site
+from foreseer.workbench.predictors import predictor_named
+from foreseer.workbench.replay_gates import pair_spec
+from foreseer.workbench.schedules import Schedule
 from foreseer.workbench.trace import Trace, squared_error
 
 __all__ = ["interpolated", "one_forecast", "one_forecast_errors", "sensitivities", "steps_to_measure"]
@@ -29,37 +31,12 @@ of it, and inner products in float64 by 6e-8.
 """
 
 
-class OneForecast:
-    """Policy: compute everything but one step, in which one site is forecast: a line through the two steps
-    before, or the one step before where there is one.
-
-    Args:
-        site: What is forecast.
-        step: Index of the step, at least 1.
+def one_forecast(site: Site, step: int, num_steps: int) -> PolicySpec:
+    """Return a policy that computes all steps but one, at least step 1, in which it forecasts a site: a line
+    through the two steps before, or the one step before where there is one.
     """
-
-    def __init__(self, site: Site, step: int) -> None:
-        self._site, self._step = site, step
-
-    @hookimpl
-    def setup(self) -> Needs:
-        """Keep two steps."""
-        return Needs(sites=(self._site,), anchors=2)
-
-    @hookimpl
-    def before_step(self, step: Step) -> Plan:
-        """Forecast in the one step."""
-        return Plan(forecast=(self._site,)) if step.index == self._step else Plan()
-
-    @hookimpl
-    def predict_features(self, step: Step, history: History) -> Drafts:
-        """A line."""
-        return {self._site: Weights.per_row(lambda anchors, target: taylor_weights(anchors, target, max_order=1), history.anchors, step.index)}
-
-
-def one_forecast(site: Site, step: int) -> PolicySpec:
-    """Name the policy `OneForecast` with its arguments."""
-    return PolicySpec("one_forecast", lambda: OneForecast(site, step), {})
+    steps = tuple(k for k in range(num_steps) if k != step)
+    return pair_spec(Schedule(f"all but step {step}", steps=steps), predictor_named("taylor:max_order=1"), site)
 
 
 def steps_to_measure(num_steps: int, every: int) -> tuple[int, ...]:
@@ -81,7 +58,7 @@ def steps_to_measure(num_steps: int, every: int) -> tuple[int, ...]:
 
 
 def one_forecast_errors(trace: Trace, site: Site, step: int) -> Array:
-    """Return ``(S,)`` the L2 norm of the error that `OneForecast` makes, of all streams together; NaN where
+    """Return ``(S,)`` the L2 norm of the error that `one_forecast` makes, of all streams together; NaN where
     it is nothing but rounding.
     """
     index = np.arange(step, max(step - 3, -1), -1)

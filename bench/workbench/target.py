@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import attrs
 
+from foreseer.bench.charts import front
 from foreseer.errors import OptionError
 
 __all__ = ["Point", "Target", "pareto"]
@@ -116,8 +117,5 @@ class Target:
 
 def pareto(points: Sequence[Point]) -> list[Point]:
     """Return the points that no other beats in cost and mean PSNR, cheapest first; of equals the earliest."""
-    front: list[Point] = []
-    for point in sorted((p for p in points if not p.error), key=lambda p: (p.ratio, -p.mean, p.number)):
-        if not front or point.mean > front[-1].mean:
-            front.append(point)
-    return front
+    points = sorted(points, key=lambda point: point.number)
+    return [points[i] for i in front([(p.ratio, p.mean) for p in points], lower_x=True, lower_y=False)]
