@@ -39,7 +39,7 @@ from foreseer.workbench.planner import plan
 from foreseer.workbench.replay import Replay, Score, gap_errors, promised_psnr, site_of
 from foreseer.workbench.replay_gates import replay_gate, replay_pair
 from foreseer.workbench.replay_host import stored_features
-from foreseer.workbench.schedules import computed_steps, run_of, schedule_from
+from foreseer.workbench.schedules import ScheduleAt, computed_steps, run_of, schedule_from
 from foreseer.workbench.weights import LinearWeights
 
 LAST = Site(3)
@@ -480,7 +480,7 @@ def test_a_schedule_at_a_site_hands_on_its_notes_and_weights_take_needs_in_parts
     shape = run_of(TRACE)
     assert LinearWeights("parts", Parts(), shape, LAST).anchors == 3
     stretched = f"planned:schedule=0+1+4/{TRACE.num_steps * 2},interpolate=True"
-    needs = schedule_from(stretched).at(LAST).setup(shape)
+    needs = ScheduleAt(schedule_from(stretched), LAST).setup(shape)
     assert needs.sites == (LAST,)
     assert any("is stretched" in note for note in needs.notes)
 

@@ -149,7 +149,7 @@ def measure(
         out: Folder of the benchmark's results; the same call goes on with what is there.
         family: Name of a workload with the recorded model.
         samples: How many samples.
-        batch: Samples that are drawn together.
+        batch: How many of them are drawn together.
         seed: Of the noises; another than the recorded one, so that the samples are others.
         device: Where to compute.
         tell: Told how far it is.

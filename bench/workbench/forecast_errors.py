@@ -66,14 +66,8 @@ class ForecastErrors:
 
 
 def forecast_errors(trace: Trace, weights: LinearWeights, *, site: Site, width: int, notes: tuple[str, ...] = ()) -> ForecastErrors:
-    """Score every forecast of a linear predictor.
-
-    Args:
-        trace: Inner products, and sensitivities where they were measured; where not, all are 1.
-        weights: The predictor's.
-        site: What is forecast.
-        width: How many of the newest anchors are given to it.
-        notes: Handed on.
+    """Score every forecast that a linear predictor makes of a site from its newest ``width`` anchors. Where
+    no sensitivities were measured, all are 1.
     """
     gram, none = trace.gram(site), trace.num_steps
     scale = _scale(trace)
@@ -88,9 +82,7 @@ def forecast_errors(trace: Trace, weights: LinearWeights, *, site: Site, width: 
 
 
 def _choices(target: int, width: int, none: int) -> Index:
-    """``(n, K)`` which newest anchors a forecast of this step can have, in rising order: K of the steps
-    before it, or fewer where step 0 is among them.
-    """
+    """``(n, K)`` newest anchors of a forecast, rising: K of the steps before it, or fewer with step 0."""
     full = list(itertools.combinations(range(target), width))
     fewer = [(none,) * (width - count - 1) + (0, *rest) for count in range(min(width - 1, target)) for rest in itertools.combinations(range(1, target), count)]
     return np.array(sorted(full + fewer), dtype=np.int64).reshape(-1, width)

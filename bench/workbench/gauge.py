@@ -33,7 +33,7 @@ class Reading:
     Attributes:
         measured: The figures.
         seconds: Wall-clock time of drawing the samples with the policy. Shown, never optimised.
-        run: The run of the first batch's first stream.
+        run: That of the first batch's first stream.
     """
 
     measured: Measured
@@ -64,9 +64,7 @@ class Gauge:
         _ = self._full
 
     def measure(self, spec: PolicySpec) -> Reading:
-        """Draw the samples with a policy.
-
-        Samples that are broken, that is not finite, count as 0 dB.
+        """Draw the samples with a policy. Those that are broken, that is not finite, count as 0 dB.
 
         Raises:
             NotFiniteError: See `prepare`.

@@ -32,15 +32,10 @@ def step_of(counts: StepCounts) -> str:
 
 
 def write_page(found: Mapping[str, Judgements], tolerances: Mapping[str, float], path: Path) -> Path:
-    """Write the page.
-
-    Args:
-        found: By policy what its gate said and what was true; at least one.
-        tolerances: By policy the tolerated true error.
-        path: The file.
+    """Write the page: by policy what its gate said and what was true, and the true error that is tolerated.
 
     Raises:
-        ImportError: Without jinja2 or plotly (``pip install 'foreseer[workbench]'``).
+        ImportError: jinja2 or plotly is missing.
         OptionError: A tolerance is out of range.
     """
     judged = {name: one for name, one in found.items() if one.comparable.any()}

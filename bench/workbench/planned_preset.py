@@ -28,8 +28,7 @@ def planned_preset(plan: SchedulePlan, family: Workload, *, name: str, samples: 
         plan: With a chosen budget.
         family: The model that it was planned for.
         name: Of the preset.
-        samples: How many samples to measure on: at most those that were recorded, the first ones, and as many
-            of another seed.
+        samples: How many of the recorded samples to measure on, and how many of another seed.
         device: Where the family is, for the record.
 
     Raises:

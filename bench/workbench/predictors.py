@@ -25,12 +25,7 @@ OWN = "own"
 
 @attrs.frozen(eq=False)
 class Predictor:
-    """A predictor as it was asked for.
-
-    Attributes:
-        name: As it was written.
-        spec: What builds it; None for the policy's own.
-    """
+    """A predictor as it was written, and what builds it; None for the policy's own."""
 
     name: str
     spec: PolicySpec | None = None

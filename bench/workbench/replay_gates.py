@@ -21,7 +21,7 @@ from foreseer.workbench.ledger import Ledger
 from foreseer.workbench.predictors import OWN, Predictor, predictor_named
 from foreseer.workbench.replay import Score, with_promise
 from foreseer.workbench.replay_host import RecordedHost, rotated, vectors_of
-from foreseer.workbench.schedules import Schedule, run_of, schedule_from
+from foreseer.workbench.schedules import Schedule, ScheduleAt, run_of, schedule_from
 from foreseer.workbench.trace import Trace, site_named
 
 __all__ = ["pair_spec", "replay_gate", "replay_pair", "with_predictor"]
@@ -78,16 +78,11 @@ def replay_gate(trace: Trace, gate: str | PolicySpec, predictor: str | PolicySpe
 
 
 def replay_pair(trace: Trace, predictor: str | PolicySpec, schedule: str | PolicySpec, site: Site, *, features: Features | None = None) -> Score:
-    """Run a predictor under a static schedule through a session: the way for predictors that are not linear.
-    `foreseer.workbench.replay.Replay` is faster.
+    """Run a predictor under a static schedule through a session, on the first stream: the way for predictors
+    that are not linear. `foreseer.workbench.replay.Replay` is faster.
 
-    Args:
-        trace: The recording; of several streams the first.
-        predictor: Any predictor.
-        schedule: A static schedule, or a list of steps.
-        site: What is forecast.
-        features: ``site -> (S, T, ...)`` the tensors; None for vectors that have their inner products, which
-            only linear predictors may be given.
+    ``features`` are the tensors, ``site -> (S, T, ...)``, or None for vectors that have their inner products,
+    which only linear predictors may be given.
 
     Raises:
         PluginError, OptionError: A name or an option is wrong, or the site was not recorded.
@@ -109,7 +104,7 @@ def pair_spec(schedule: Schedule, predictor: Predictor, site: Site) -> PolicySpe
         raise OptionError(f"schedule={schedule.name!r} brings no predictor of its own; name one with --predictors")
 
     def plugins() -> tuple[object, ...]:
-        return schedule.at(site), schedule.predictor() if predictor.spec is None else predictor.built(schedule.warmup_steps)
+        return ScheduleAt(schedule, site), schedule.predictor() if predictor.spec is None else predictor.built(schedule.warmup_steps)
 
     return PolicySpec(schedule.name if predictor.name == OWN else f"{schedule.name} with {predictor.name}", plugins)
 

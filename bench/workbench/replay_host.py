@@ -96,14 +96,12 @@ def rotated(features: Mapping[Site, NDArray[np.float64]], *, seed: int = 0) -> d
 
 
 def stored_features(trace: Trace, beside: Path) -> dict[Site, NDArray[Any]] | None:
-    """Return the tensors that were kept with a trace, of its first stream; None where they were not.
+    """Return the tensors that were kept with a trace, ``site -> (S, T, ...)`` float32 of its first stream;
+    None where they were not.
 
     Args:
         trace: The recording.
-        beside: The trace's file.
-
-    Returns:
-        ``site -> (S, T, ...)`` float32.
+        beside: Its file.
 
     Raises:
         OptionError: The trace names a folder that is not there, is damaged, or holds the tensors of another

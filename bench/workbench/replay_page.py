@@ -84,18 +84,7 @@ def write_errors(trace: Trace, scores: Sequence[Score], path: Path) -> Path:
 
 
 def write_page(trace: Trace, scores: Sequence[Score], gaps: Sequence[GapErrors], measured: Sequence[Measured], path: Path) -> Path:
-    """Write the page.
-
-    Args:
-        trace: What was replayed.
-        scores: At least one.
-        gaps: Errors by gap and step, for each predictor that has them.
-        measured: What was run with the model; empty for nothing.
-        path: The file.
-
-    Raises:
-        ImportError: Without jinja2 or plotly (``pip install 'foreseer[workbench]'``).
-    """
+    """Write the page of at least one score. Raises `ImportError` without jinja2 or plotly."""
     site, lines = scores[0].site, [score.figures() | {"steps": _steps(score), "name": score.name} for score in scores]
     columns = [*COLUMNS, Column("computed steps", "", lambda line: str(line["steps"]))]
     gates = {score.name: judged for score in scores if (judged := score.judged) is not None and judged.comparable.any()}
@@ -142,9 +131,6 @@ def _steps(score: Score) -> str:
 
 
 def _scores_chart(lines: Sequence[Figures]) -> Chart:
-    """Computed steps against an error that the reader chooses, a colour for each predictor; gates are
-    outlines.
-    """
     predictors = list(dict.fromkeys(line["predictor"] for line in lines))
     kinds = dict.fromkeys((predictors.index(line["predictor"]), line["kind"]) for line in lines)
 

@@ -29,14 +29,7 @@ DIGITS = 4
 
 @attrs.frozen
 class Span:
-    """Numbers from ``low`` to ``high``, both included.
-
-    Attributes:
-        name: The option.
-        low, high: The ends.
-        whole: Whole numbers only.
-        log: Searched by their logarithm.
-    """
+    """Numbers from ``low`` to ``high``, both included; whole ones only, or searched by their logarithm."""
 
     name: str
     low: float
@@ -62,12 +55,7 @@ class Span:
 
 @attrs.frozen
 class Choice:
-    """One of several values.
-
-    Attributes:
-        name: The option.
-        values: At least two different ones.
-    """
+    """One of several values, two or more."""
 
     name: str
     values: tuple[Any, ...]
@@ -168,10 +156,6 @@ def space_of(spec: PolicySpec, ranges: Sequence[str] = ()) -> Space:
     are searched as they are declared; of a range with one end, a part around the default; an option that
     declares neither is held at its default.
 
-    Args:
-        spec: The policy; its options are held.
-        ranges: See `parse_range`.
-
     Raises:
         OptionError: A range is no range, is for an option that the policy has not or that is fixed, or goes
             beyond what the policy allows; or nothing is left.
@@ -199,9 +183,7 @@ def space_of(spec: PolicySpec, ranges: Sequence[str] = ()) -> Space:
 
 
 def _fitting(dimension: Dimension, text: str, spec: PolicySpec, hint: Any) -> Dimension:
-    """Return a given range with the kind of number that the policy declares. Raises `OptionError` where it
-    allows less.
-    """
+    """Return a given range with the kind of number that the policy declares, or refuse it."""
     ends = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
     check_options(spec.name, spec.factory, {**spec.options, dimension.name: ends[0]})
     declared = alternatives(hint) if hint is not None else ()

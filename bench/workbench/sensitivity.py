@@ -69,17 +69,11 @@ def one_forecast_errors(trace: Trace, site: Site, step: int) -> Array:
 
 
 def sensitivities(trace: Trace, site: Site, step: int, moved: Array) -> Array:
-    """Return ``(S,)`` how far the final latents moved, over the error in the step.
+    """Return ``(S,)`` how far the final latents moved, over the error in the step that was forecast; NaN
+    where the forecast was exact, so that nothing can be said.
 
-    Args:
-        trace: The same samples, fully computed.
-        site: What was forecast.
-        step: In which step.
-        moved: ``(S,)`` L2 norm of the final latent less that of full computation; NaN where the step was
-            computed after all.
-
-    Returns:
-        ``(S,)``; NaN where the forecast was exact, so that nothing can be said.
+    The trace is of the same samples, fully computed; ``moved`` is the ``(S,)`` L2 norm of the final latent
+    less that of full computation, NaN where the step was computed after all.
     """
     return moved / one_forecast_errors(trace, site, step)
 

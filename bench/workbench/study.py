@@ -1,6 +1,4 @@
-"""A tuner's memory: optuna's study, in a file that can be gone on with, and every trial of it told to the
-digit.
-"""
+"""A tuner's memory: optuna's study, in a file that can be gone on with."""
 
 from __future__ import annotations
 
@@ -128,11 +126,7 @@ class Study:
 
 
 def _ours(file: Path) -> bool:
-    """Whether a file holds a study of ours; False where there is nothing yet. Looks without writing.
-
-    Raises:
-        OptionError: It is something else.
-    """
+    """Whether a file holds a study of ours; False where there is nothing yet. Looks without writing."""
     if not file.exists() or (file.is_file() and not file.stat().st_size):
         return False
     try:

@@ -178,9 +178,7 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
 
 
 def _settings(settings: TuneSettings, space: Space, sampler: Sampler) -> dict[str, Any]:
-    """What the trials depend on. Neither their number nor where they are kept is part of it, nor how many
-    samples are held out.
-    """
+    """What the trials depend on."""
     return {
         "policy": str(space.spec),
         "search": [str(dimension) for dimension in space.dimensions],

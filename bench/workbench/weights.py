@@ -30,7 +30,7 @@ class LinearWeights:
 
     Args:
         name: For messages.
-        plugin: A predictor, as `foreseer.policies.predictor_from` builds it.
+        plugin: A predictor.
         run: The shape of the run to forecast; its rows do not matter.
         site: What is forecast.
     """
@@ -79,40 +79,21 @@ class LinearWeights:
             raise OptionError(f"predictor={self.name!r} is not linear: it {what}, and inner products cannot score it; record with --features to replay it")
         return draft.values
 
-    def each(self, anchors: Array, target: int) -> tuple[Array, NDArray[np.bool_]]:
-        """Return the weights of N forecasts of one step, each of a run of its own: a predictor abstains for
-        all rows of a run together.
-
-        Args:
-            anchors: As `of` takes them.
-            target: The step to forecast.
-
-        Returns:
-            ``(N, K)`` weights, 0 where there are none, and ``(N,)`` whether the predictor is able.
-
-        Raises:
-            OptionError: As `of`.
-        """
+    def _each(self, anchors: Array, target: int) -> tuple[Array, NDArray[np.bool_]]:
+        """As `of`, with ``(N,)`` whether the predictor is able: it abstains for all rows of a run together."""
         found = self.of(anchors, target)
         if found is not None:
             return found, np.ones(len(anchors), dtype=bool)
         if len(anchors) == 1:
             return np.zeros(anchors.shape), np.zeros(1, dtype=bool)
-        one_by_one = [self.each(row[None], target) for row in anchors]
+        one_by_one = [self._each(row[None], target) for row in anchors]
         return np.concatenate([values for values, _ in one_by_one]), np.concatenate([able for _, able in one_by_one])
 
     def squared_errors(self, gram: Array, anchors: Array, target: int) -> Array:
         """Return ``(S, N)`` the squared L2 errors of N forecasts of one step; infinite where it is not able.
-
-        Args:
-            gram: ``(S, T, T)`` inner products of the features.
-            anchors: As `of` takes them.
-            target: The step to forecast.
-
-        Raises:
-            OptionError: As `of`.
+        Takes ``(S, T, T)`` inner products, and the rest as `of`; raises as that does.
         """
-        found, able = self.each(anchors, target)
+        found, able = self._each(anchors, target)
         behind = np.full((len(anchors), 1), target)
         index = np.concatenate([np.nan_to_num(anchors).astype(np.int64), behind], axis=1)
         coefficients = np.concatenate([found, np.full((len(anchors), 1), -1.0)], axis=1)
