@@ -36,11 +36,11 @@ from foreseer.workbench.closed_loop import best_scores, choose_scores, measure
 from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.forecast_errors import forecast_errors
 from foreseer.workbench.planner import plan
+from foreseer.workbench.predictors import LinearWeights
 from foreseer.workbench.replay import Replay, Score, gap_errors, promised_psnr, site_of
 from foreseer.workbench.replay_gates import replay_gate, replay_pair
 from foreseer.workbench.replay_host import stored_features
 from foreseer.workbench.schedules import ScheduleAt, computed_steps, run_of, schedule_from
-from foreseer.workbench.weights import LinearWeights
 
 LAST = Site(3)
 TRACE, FEATURES = smooth()
@@ -229,13 +229,13 @@ def test_steps_without_a_sensitivity_count_only_where_they_are_forecast():
 
 def test_errors_by_gap_are_those_of_evenly_spaced_anchors():
     found = gap_errors(TRACE, "taylor:max_order=2", LAST, most=6)
-    assert found.error.shape == (6, 20)
+    assert found.shape == (6, 20)
     for gap in range(1, 7):
-        assert np.isnan(found.error[gap - 1, :gap]).all()
+        assert np.isnan(found[gap - 1, :gap]).all()
         for step in range(gap, 20):
             computed = range(step - gap, -1, -gap)
             expected = error_of_tensors(taylor(max_order=2), computed, FEATURES[LAST][:, : step + 1])[:, step].mean()
-            assert found.error[gap - 1, step] == pytest.approx(expected, rel=1e-5, abs=1e-9)
+            assert found[gap - 1, step] == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
 # Schedules

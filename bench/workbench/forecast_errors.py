@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.types import Site
+from foreseer.workbench.predictors import LinearWeights
 from foreseer.workbench.trace import Trace
-from foreseer.workbench.weights import LinearWeights
 
 __all__ = ["ForecastErrors", "final_errors", "forecast_errors", "mean_sensitivity"]
 

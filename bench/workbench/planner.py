@@ -25,8 +25,8 @@ from foreseer.psnr import decibels, likeness_of
 from foreseer.schedule_plan import Budget, SchedulePlan, Target
 from foreseer.types import Run, Site
 from foreseer.workbench.forecast_errors import ForecastErrors, forecast_errors
+from foreseer.workbench.predictors import LinearWeights
 from foreseer.workbench.trace import Trace
-from foreseer.workbench.weights import LinearWeights
 
 __all__ = ["Limits", "best_schedules", "plan", "predicted_errors", "uniform_steps", "until_next"]
 

@@ -21,13 +21,12 @@ from foreseer.registry import PolicySpec
 from foreseer.types import Site
 from foreseer.workbench.forecast_errors import final_errors
 from foreseer.workbench.judgements import Judgements
-from foreseer.workbench.predictors import OWN, Predictor, predictor_named
+from foreseer.workbench.predictors import OWN, LinearWeights, Predictor, predictor_named
 from foreseer.workbench.schedules import Schedule, computed_steps, run_of, schedule_from
 from foreseer.workbench.sites import site_from
 from foreseer.workbench.trace import Trace
-from foreseer.workbench.weights import LinearWeights
 
-__all__ = ["GapErrors", "Replay", "Score", "gap_errors", "promised_psnr", "site_of", "with_promise"]
+__all__ = ["Replay", "Score", "gap_errors", "promised_psnr", "site_of", "with_promise"]
 
 Array = NDArray[np.float64]
 Anchors = tuple[int, ...]
@@ -223,22 +222,11 @@ def with_promise(trace: Trace, score: Score) -> Score:
     return attrs.evolve(score, final=final, promise=promised_psnr(final, trace.final_size) if trace.final_size else np.zeros(0))
 
 
-@attrs.frozen(eq=False)
-class GapErrors:
-    """Relative errors of a predictor that forecasts from evenly spaced anchors.
-
-    Attributes:
-        predictor: As it was written.
-        error: ``(G, T)`` mean over the samples: of step k forecast from anchors at k - g, k - 2g, ..., for g
-            = 1..G. NaN where there is no anchor.
-    """
-
-    predictor: str
-    error: Array = attrs.field(repr=False)
-
-
-def gap_errors(trace: Trace, predictor: str | PolicySpec, site: Site, *, most: int = 12) -> GapErrors:
+def gap_errors(trace: Trace, predictor: str | PolicySpec, site: Site, *, most: int = 12) -> Array:
     """Return how far a predictor is off by the gap between its anchors, up to ``most`` steps.
+
+    It is ``(G, T)`` relative error, mean over the samples, of step k forecast from anchors at k - g, k - 2g,
+    ..., for g = 1..G; NaN where there is no anchor.
 
     Raises:
         PluginError, OptionError: As `Replay.scores`.
@@ -250,4 +238,4 @@ def gap_errors(trace: Trace, predictor: str | PolicySpec, site: Site, *, most: i
         anchors = tuple(range(step - gap - 1, -1, -gap - 1))
         if anchors and (found := forecasts.error(anchors, step)) is not None:
             error[gap, step] = found.mean()
-    return GapErrors(known.name, error)
+    return error

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foreseer.bench.charts import COLORS, SHAPES, axis, escaped, finite, layout
 from foreseer.bench.page import Chart, Facts, Section, Table, Text
@@ -16,8 +17,8 @@ from foreseer.bench.page import write_page as write
 from foreseer.columns import Column, known
 from foreseer.files import write_csv
 from foreseer.workbench.closed_loop import CLOSED, Figures, Measured
-from foreseer.workbench.judged_charts import evidence_chart, ranks_chart
-from foreseer.workbench.replay import GapErrors, Score
+from foreseer.workbench.ledger_page import evidence_chart
+from foreseer.workbench.replay import Score
 from foreseer.workbench.trace import Trace
 
 __all__ = ["COLUMNS", "write_errors", "write_page", "write_table"]
@@ -83,7 +84,7 @@ def write_errors(trace: Trace, scores: Sequence[Score], path: Path) -> Path:
     return write_csv(path, columns, lines)
 
 
-def write_page(trace: Trace, scores: Sequence[Score], gaps: Sequence[GapErrors], measured: Sequence[Measured], path: Path) -> Path:
+def write_page(trace: Trace, scores: Sequence[Score], gaps: Mapping[str, NDArray[np.float64]], measured: Sequence[Measured], path: Path) -> Path:
     """Write the page of at least one score. Raises `ImportError` without jinja2 or plotly."""
     site, lines = scores[0].site, [score.figures() | {"steps": _steps(score), "name": score.name} for score in scores]
     columns = [*COLUMNS, Column("computed steps", "", lambda line: str(line["steps"]))]
@@ -172,16 +173,16 @@ def _closed(measured: Sequence[Measured]) -> list[Any]:
     return [Text(text), Table("policy and predictor", CLOSED, [("", [one.figures() for one in measured])], _name)]
 
 
-def _gaps(gaps: Sequence[GapErrors]) -> list[Any]:
+def _gaps(gaps: Mapping[str, NDArray[np.float64]]) -> list[Any]:
     if not gaps:
         return []
     text = "Relative error of step k, forecast from anchors at k - g, k - 2g and so on, as many as the predictor looks at; mean over the samples."
-    figures = {found.predictor: _heat(found) for found in gaps}
+    figures = {name: _heat(error) for name, error in gaps.items()}
     return [Text(text), Chart(figures, "Heat map of errors by gap and step", {"predictor": {key: key for key in figures}})]
 
 
-def _heat(found: GapErrors) -> dict[str, Any]:
-    error = [[finite(value) for value in row] for row in found.error.tolist()]
+def _heat(errors: NDArray[np.float64]) -> dict[str, Any]:
+    error = [[finite(value) for value in row] for row in errors.tolist()]
     logs = [[math.log10(value) if value else None for value in row] for row in error]
     present = [value for row in logs for value in row if value is not None] or [0.0]
     ticks = list(range(math.floor(min(present)), math.ceil(max(present)) + 1))
@@ -204,7 +205,7 @@ def _gates(gates: dict[str, Any]) -> list[Any]:
         "Each dot is one sample in one step: what the gate saw, and how far the forecast was off. A gate that knows "
         "the truth puts them on a rising line; its threshold is grey."
     )
-    return [Text(text), evidence_chart(gates), ranks_chart(gates)]
+    return [Text(text), evidence_chart(gates)]
 
 
 def _about(trace: Trace) -> list[tuple[str, str]]:

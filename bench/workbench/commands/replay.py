@@ -140,7 +140,8 @@ def _write(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured], 
     from foreseer.workbench.replay_page import write_errors, write_page, write_table
 
     where = site_of(trace, site)
-    gaps = [gap_errors(trace, predictor, where) for predictor in predictors or ["taylor:max_order=1"] if is_linear(trace, predictor, where)]
+    linear = [name for name in predictors or ["taylor:max_order=1"] if is_linear(trace, name, where)]
+    gaps = {name: gap_errors(trace, name, where) for name in linear}
     written = [write_table(scores, out / "table.csv")]
     if as_csv:
         written.append(write_errors(trace, scores, out / "errors.csv"))
