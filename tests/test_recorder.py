@@ -28,8 +28,8 @@ from foreseer.bench.workload import HERE
 from foreseer.document import structured
 from foreseer.registry import PolicySpec
 from foreseer.workbench import FeatureStore, RecordSettings, Signature, Trace, TraceRecorder, record
+from foreseer.workbench.record_settings import sites_from
 from foreseer.workbench.sensitivity import interpolated, one_forecast_errors, steps_to_measure
-from foreseer.workbench.sites import sites_from
 from foreseer.workbench.trace import site_named
 from foreseer.zoo.dit import CONFIG, build
 

@@ -38,8 +38,7 @@ from foreseer.workbench.forecast_errors import forecast_errors
 from foreseer.workbench.planner import plan
 from foreseer.workbench.predictors import LinearWeights
 from foreseer.workbench.replay import Replay, Score, gap_errors, promised_psnr, site_of
-from foreseer.workbench.replay_gates import replay_gate, replay_pair
-from foreseer.workbench.replay_host import stored_features
+from foreseer.workbench.replay_gates import replay_gate, replay_pair, stored_features
 from foreseer.workbench.schedules import ScheduleAt, computed_steps, run_of, schedule_from
 
 LAST = Site(3)

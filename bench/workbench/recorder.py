@@ -21,7 +21,7 @@ from foreseer.signature import Signature
 from foreseer.types import OUTPUT, Run, Site, Step
 from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.parts import joined, unlike
-from foreseer.workbench.sites import Recordable, recorded_sites, sites_from
+from foreseer.workbench.record_settings import Recordable, recorded_sites, sites_from
 from foreseer.workbench.trace import Trace
 
 __all__ = ["TraceRecorder"]

@@ -22,8 +22,8 @@ from foreseer.types import Site
 from foreseer.workbench.forecast_errors import final_errors
 from foreseer.workbench.judgements import Judgements
 from foreseer.workbench.predictors import OWN, LinearWeights, Predictor, predictor_named
+from foreseer.workbench.record_settings import site_from
 from foreseer.workbench.schedules import Schedule, computed_steps, run_of, schedule_from
-from foreseer.workbench.sites import site_from
 from foreseer.workbench.trace import Trace
 
 __all__ = ["Replay", "Score", "gap_errors", "promised_psnr", "site_of", "with_promise"]

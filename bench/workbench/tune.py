@@ -183,15 +183,9 @@ def _settings(settings: TuneSettings, space: Space, sampler: Sampler) -> dict[st
         "policy": str(space.spec),
         "search": [str(dimension) for dimension in space.dimensions],
         "target": str(settings.target),
-        "family": settings.family,
-        "samples": settings.samples,
-        "batch": settings.batch,
         "steps": sampler.num_steps,
         "guidance": sampler.guidance,
-        "seed": settings.seed,
-        "dtype": settings.dtype,
-        "device": settings.device,
-    }
+    } | {name: getattr(settings, name) for name in ("family", "samples", "batch", "seed", "dtype", "device")}
 
 
 def _preset(settings: TuneSettings, space: Space, sampler: Sampler, gauge: Gauge, chosen: Point) -> Preset:

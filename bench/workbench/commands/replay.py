@@ -88,8 +88,7 @@ def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequ
     """Score everything. Returns the scores, and why gates were refused where there is anything besides."""
     from foreseer.workbench.predictors import is_linear
     from foreseer.workbench.replay import Replay, site_of
-    from foreseer.workbench.replay_gates import replay_gate, replay_pair
-    from foreseer.workbench.replay_host import stored_features
+    from foreseer.workbench.replay_gates import replay_gate, replay_pair, stored_features
 
     where = site_of(trace, site)
     linear = [predictor for predictor in predictors if is_linear(trace, predictor, where)]
