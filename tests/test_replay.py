@@ -27,7 +27,7 @@ from foreseer.listing import list_plugins
 from foreseer.metrics import cosine, relative_l2
 from foreseer.plugins import policy_hooks
 from foreseer.policies import LinearPredictor, taylor
-from foreseer.psnr import BEST_PSNR
+from foreseer.psnr import BEST_PSNR, decibels
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.schedule_plan import SchedulePlan
 from foreseer.types import OUTPUT
@@ -37,7 +37,7 @@ from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.forecast_errors import forecast_errors
 from foreseer.workbench.planner import plan
 from foreseer.workbench.predictors import LinearWeights
-from foreseer.workbench.replay import Replay, Score, gap_errors, promised_psnr, site_of
+from foreseer.workbench.replay import Replay, Score, gap_errors, site_of
 from foreseer.workbench.replay_gates import replay_gate, replay_pair, stored_features
 from foreseer.workbench.schedules import ScheduleAt, computed_steps, run_of, schedule_from
 
@@ -213,8 +213,9 @@ def test_the_final_error_adds_sensitivity_times_error_and_the_promise_is_its_psn
     image = np.random.default_rng(0).uniform(-1, 1, (8, 8))
     other = image + 0.01
     psnr = 10 * math.log10(2**2 / np.mean((image - other) ** 2))
-    assert promised_psnr(np.array([np.linalg.norm(image - other)]), image.size) == pytest.approx(psnr)
-    np.testing.assert_allclose(score.promise, promised_psnr(score.final, 64))
+    off = np.linalg.norm(image - other)
+    assert decibels(np.array([off**2 / image.size])) == pytest.approx(psnr)
+    np.testing.assert_allclose(score.promise, decibels(score.final**2 / 64))
     elsewhere = Replay(TRACE, Site(0)).scores(["taylor"], ["taylorseer:interval=4"])[0]
     assert elsewhere.figures()["psnr_mean"] is None  # sensitivities are those of the last block
 

@@ -5,7 +5,7 @@ beside what was measured.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from foreseer.adapters.identity import identity_of
 from foreseer.bench.charts import front
-from foreseer.bench.harness import run_benchmark
+from foreseer.bench.harness import Tell, run_benchmark
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.workload import load_workload
 from foreseer.columns import Column
@@ -139,7 +139,7 @@ def measure(
     batch: int = 16,
     seed: int = 1,
     device: str = "cpu",
-    tell: Callable[[str, int, int], None] = lambda what, done, total: None,
+    tell: Tell = lambda what, done, total: None,
 ) -> list[Measured]:
     """Run scores with the model, by the harness of the benchmarks; nothing is timed.
 

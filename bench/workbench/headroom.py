@@ -107,21 +107,19 @@ def headroom_lanes(trace: Trace, counts: Sequence[int]) -> list[LaneOf]:
     members: dict[str, list[int]] = {}
     for sample, label in enumerate(trace.labels):
         members.setdefault(label, []).append(sample)
-    alike, own = find(), [find(samples=[sample]) for sample in range(trace.samples)]
-    shared = 1 < len(members) < trace.samples
-    classes = {label: find(samples=several) for label, several in members.items()} if shared else {}
-    lanes = []
+    plans = {"sample": [find(samples=[sample]) for sample in range(trace.samples)]}
+    if 1 < len(members) < trace.samples:
+        classes = {label: find(samples=several) for label, several in members.items()}
+        plans = {"class": [classes[label] for label in trace.labels], **plans}
+    alike, lanes = find(), []
     for count in counts:
+        computed = f"{count} step{'s' * (count != 1)}"
         steps = "+".join(map(str, alike.budget(count).steps))
         spec = policy("planned", schedule=f"{steps}/{trace.num_steps}", predictor=PREDICTOR, target="last_block")
-        lanes.append(LaneOf(f"best static ({_steps(count)})", "static", functools.partial(_same, spec)))
-        for what, plans in (
-            ("class", [classes[label] for label in trace.labels] if classes else []),
-            ("sample", own),
-        ):
-            if plans:
-                schedules = [frozenset(plan.budget(count).steps) for plan in plans]
-                lanes.append(_each(f"best per {what}, hindsight ({_steps(count)})", schedules))
+        lanes.append(LaneOf(f"best static ({computed})", "static", functools.partial(_same, spec)))
+        for what, of_samples in plans.items():
+            schedules = [frozenset(plan.budget(count).steps) for plan in of_samples]
+            lanes.append(_each(f"best per {what}, hindsight ({computed})", schedules))
     return lanes
 
 
@@ -135,7 +133,3 @@ def _each(name: str, schedules: Sequence[frozenset[int]]) -> LaneOf:
         return PolicySpec(name, lambda: (EachItsOwn(chosen), predictor_from(PREDICTOR, max_order=1)))
 
     return LaneOf(name, "hindsight", of)
-
-
-def _steps(count: int) -> str:
-    return f"{count} step{'s' * (count != 1)}"

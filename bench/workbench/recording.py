@@ -18,6 +18,7 @@ from torch import Tensor
 
 from foreseer.adapters.identity import identity_of
 from foreseer.bench.families import DiTFamily, PipelineFamily
+from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler, split
 from foreseer.bench.workload import Workload, blocks_of, labels_of
 from foreseer.document import plain
@@ -40,10 +41,6 @@ Arguments = Callable[[Sequence[int], float], Mapping[str, Any]]
 """
 
 Array = NDArray[np.float64]
-
-
-Tell = Callable[[str, int, int], None]
-"""Told what begins, how many samplings are done, and how many there will be."""
 
 
 @attrs.frozen(kw_only=True)

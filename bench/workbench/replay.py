@@ -26,7 +26,7 @@ from foreseer.workbench.record_settings import site_from
 from foreseer.workbench.schedules import Schedule, computed_steps, run_of, schedule_from
 from foreseer.workbench.trace import Trace
 
-__all__ = ["Replay", "Score", "gap_errors", "promised_psnr", "site_of", "with_promise"]
+__all__ = ["Replay", "Score", "gap_errors", "site_of", "with_promise"]
 
 Array = NDArray[np.float64]
 Anchors = tuple[int, ...]
@@ -47,7 +47,8 @@ class Score:
         final: ``(S,)`` predicted L2 error of the final latent, see
             `foreseer.workbench.forecast_errors.final_errors`. Empty where the trace has no sensitivities of
             this site.
-        promise: ``(S,)`` the PSNR in dB that this promises, see `promised_psnr`. Empty likewise.
+        promise: ``(S,)`` the PSNR in dB that this promises where latents are images from -1 to 1, infinite
+            where nothing is off. Empty likewise.
         judged: What the gate said, and what was true; None for a schedule.
         note: A sentence where something was not as asked; else empty.
     """
@@ -112,19 +113,6 @@ def site_of(trace: Trace, text: str) -> Site:
     site = site_from(text, advice=f"write last, first, output, or one of {there}")
     trace.gram(site)
     return Site(trace.depth - 1) if site == Site(-1) else site
-
-
-def promised_psnr(final: Array, size: int) -> Array:
-    """Return the PSNR in dB that an L2 error of the final latent means where latents are images that span 2,
-    from -1 to 1.
-
-    It is that of a mean squared error of final^2 / size; infinite where nothing is off.
-
-    Args:
-        final: ``(...)`` L2 norm of the error.
-        size: Numbers of one latent.
-    """
-    return decibels(np.square(final) / size)
 
 
 @attrs.frozen(eq=False)
@@ -219,7 +207,8 @@ def with_promise(trace: Trace, score: Score) -> Score:
         return score
     off = score.error * trace.norms(score.site)
     final = final_errors(trace, off, score.computed)
-    return attrs.evolve(score, final=final, promise=promised_psnr(final, trace.final_size) if trace.final_size else np.zeros(0))
+    promise = decibels(np.square(final) / trace.final_size) if trace.final_size else np.zeros(0)
+    return attrs.evolve(score, final=final, promise=promise)
 
 
 def gap_errors(trace: Trace, predictor: str | PolicySpec, site: Site, *, most: int = 12) -> Array:

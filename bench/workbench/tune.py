@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from foreseer.bench.fields import check_device, check_dtype, number, whole
+from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import machine, versions
 from foreseer.bench.workload import load_workload
@@ -26,12 +27,7 @@ from foreseer.workbench.target import Point, Target
 
 __all__ = ["TuneSettings", "Tuned", "tune"]
 
-Tell = Callable[[str, int, int], None]
-"""Told what begins, how many trials are done, and how many there will be."""
-
-
-def _optional(check: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
-    return attrs.validators.optional(check)
+optional: Any = attrs.validators.optional
 
 
 def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
@@ -70,10 +66,10 @@ class TuneSettings:
     family: str = "dit"
     ranges: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     samples: int = attrs.field(default=16, validator=whole(1))
-    held_out: int | None = attrs.field(default=None, validator=_optional(whole(1)))
+    held_out: int | None = attrs.field(default=None, validator=optional(whole(1)))
     batch: int = attrs.field(default=16, validator=whole(1))
-    steps: int | None = attrs.field(default=None, validator=_optional(whole(1, 1000)))
-    guidance: float | None = attrs.field(default=None, validator=_optional(number(0.0, 100.0, hint="1 means no guidance")))
+    steps: int | None = attrs.field(default=None, validator=optional(whole(1, 1000)))
+    guidance: float | None = attrs.field(default=None, validator=optional(number(0.0, 100.0, hint="1 means no guidance")))
     seed: int = attrs.field(default=0, validator=whole(0))
     trials: int = attrs.field(default=30, validator=whole(1, 100_000))
     study: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
