@@ -26,7 +26,7 @@ from foreseer.psnr import BEST_PSNR, psnr
 from foreseer.registry import parse_policy, policy
 from foreseer.workbench.gauge import NotFiniteError
 from foreseer.workbench.search import Dimension, parse_range, space_of
-from foreseer.workbench.target import Point, Target, pareto
+from foreseer.workbench.study import Point, Target, pareto
 from foreseer.workbench.tune import Tuned, TuneSettings, tune
 
 

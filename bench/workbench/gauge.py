@@ -61,19 +61,11 @@ class Gauge:
         self._sampler, self._batches = sampler, split(range(first, first + samples), batch)
         self.seconds = math.nan
 
-    def prepare(self) -> None:
-        """Draw full computation, if that was not done yet.
-
-        Raises:
-            NotFiniteError: It is not finite, so that nothing can be compared with it.
-        """
-        _ = self._full
-
     def measure(self, spec: PolicySpec) -> Reading:
         """Draw the samples with a policy. Those that are broken, that is not finite, count as 0 dB.
 
         Raises:
-            NotFiniteError: See `prepare`.
+            NotFiniteError: See `full`.
             Exception: Whatever the policy raises.
         """
         runs = [self._sampler.run(indices, driven=self._sampler.policy(spec, indices)) for indices in self._batches]
@@ -113,7 +105,8 @@ class Gauge:
         )
 
     @functools.cached_property
-    def _full(self) -> Tensor:
+    def full(self) -> Tensor:
+        """Images of full computation, drawn once. Raises `NotFiniteError` where they are not finite."""
         runs = [self._sampler.run(indices) for indices in self._batches]
         self.seconds = sum(run.took.clock for run in runs)
         full = self._images(runs)
@@ -125,7 +118,7 @@ class Gauge:
         return torch.cat([self._sampler.workload.decode(run.latents) for run in runs])
 
     def _likeness(self, runs: Sequence[Sampling]) -> Likeness:
-        return likeness_of(psnr(self._images(runs), self._full))
+        return likeness_of(psnr(self._images(runs), self.full))
 
 
 HELD_OUT_SEED = 1

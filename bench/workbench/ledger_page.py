@@ -35,19 +35,15 @@ def _title(text: str) -> dict[str, Any]:
     return {"text": text, "font": {"size": 13}, "x": 0, "y": 0.98, "yanchor": "top"}
 
 
-def evidence_chart(found: Mapping[str, Judgements], tolerances: Mapping[str, float] | None = None) -> Chart:
-    """Draw each gate's error against the true error, a dot for each draft, with its thresholds and the
-    tolerance.
-
-    Args:
-        found: By policy what its gate said and what was true.
-        tolerances: By policy the tolerated true error; None for none.
+def evidence_chart(found: Mapping[str, Judgements], *, tolerated: bool = False) -> Chart:
+    """Draw each gate's error against the true error, a dot for each draft, with its thresholds and, if asked
+    for, the tolerated true error.
     """
-    figures = {name: _evidence(judged, (tolerances or {}).get(name)) for name, judged in found.items()}
+    figures = {name: _evidence(judged, tolerated) for name, judged in found.items()}
     return _chart(figures, "The gate's error against the true error")
 
 
-def _evidence(judged: Judgements, tolerance: float | None) -> dict[str, Any]:
+def _evidence(judged: Judgements, tolerated: bool) -> dict[str, Any]:
     known, rank = judged.comparable, judged.rank()
 
     def dots(label: str, chosen: NDArray[np.bool_], marker: dict[str, Any]) -> dict[str, Any]:
@@ -67,8 +63,8 @@ def _evidence(judged: Judgements, tolerance: float | None) -> dict[str, Any]:
     ends = [float(end) for end in ({thresholds.min(), thresholds.max()} if len(thresholds) else ())]
     line = {"type": "line", "line": {"color": GREY, "width": 1.5}}
     shapes = [line | {"yref": "paper", "y0": 0, "y1": 1, "x0": end, "x1": end} for end in ends]
-    if tolerance is not None and math.isfinite(tolerance):
-        across = {"xref": "paper", "x0": 0, "x1": 1, "y0": tolerance, "y1": tolerance}
+    if tolerated:
+        across = {"xref": "paper", "x0": 0, "x1": 1, "y0": judged.tolerance, "y1": judged.tolerance}
         shapes.append(line | across | {"line": {"color": GREY, "width": 1.5, "dash": "dash"}})
     whose = "forecast feature" if judged.at == "site" else "output"
     return {
@@ -86,19 +82,14 @@ def _evidence(judged: Judgements, tolerance: float | None) -> dict[str, Any]:
     }
 
 
-def sweep_chart(found: Mapping[str, Judgements], tolerances: Mapping[str, float]) -> Chart:
-    """Draw the share of good drafts accepted over that of bad ones, as the threshold rises, with the gate as
-    it was.
-
-    Raises:
-        OptionError: As `Judgements.sweep`.
-    """
-    figures = {name: _sweep(judged, tolerances[name]) for name, judged in found.items()}
+def sweep_chart(found: Mapping[str, Judgements]) -> Chart:
+    """Draw the share of good drafts accepted over that of bad ones, as the threshold rises."""
+    figures = {name: _sweep(judged) for name, judged in found.items()}
     return _chart(figures, "Share of good drafts that are accepted, over that of bad ones")
 
 
-def _sweep(judged: Judgements, tolerance: float) -> dict[str, Any]:
-    sweep, known, good = judged.sweep(tolerance), judged.comparable, judged.truth <= tolerance
+def _sweep(judged: Judgements) -> dict[str, Any]:
+    sweep, known, good = judged.sweep(), judged.comparable, judged.truth <= judged.tolerance
     two_sided = math.isfinite(sweep.area)
     was = [float(judged.accepted[known & flags].mean()) if two_sided else math.nan for flags in (~good, good)]
     traces: list[dict[str, Any]] = [
@@ -112,22 +103,18 @@ def _sweep(judged: Judgements, tolerance: float) -> dict[str, Any]:
         traces[1] |= {"x": _numbers(sweep.bad_accepted), "y": _numbers(sweep.good_accepted), "text": factors}
     why = "all judged drafts lie on one side of the tolerance" if known.any() else "no draft was judged"
     said = f"area {sweep.area:.3f}" if two_sided else why
-    title = _title(f"tolerated true error {tolerance:.3g}, {said}")
+    title = _title(f"tolerated true error {judged.tolerance:.3g}, {said}")
     ends = {"range": [-0.02, 1.02]}
     across = axis("share of drafts above the tolerance that are accepted", **ends)
     up = axis("share of drafts within it that are accepted", **ends)
     return {"data": traces, "layout": layout(across, up, showlegend=True, title=title)}
 
 
-def counts_chart(found: Mapping[str, Judgements], tolerances: Mapping[str, float]) -> Chart:
-    """Draw false accepts and false rejects per step, and the true errors beneath.
-
-    Raises:
-        OptionError: As `Judgements.counts`.
-    """
+def counts_chart(found: Mapping[str, Judgements]) -> Chart:
+    """Draw false accepts and false rejects per step, and the true errors beneath."""
     figures = {}
     for name, judged in found.items():
-        *counts, _ = judged.table(tolerances[name])
+        *counts, _ = judged.table()
         steps = [count.step for count in counts]
         below = {"x": steps, "yaxis": "y2"}
         rejects = [-(count.false_rejects or 0) for count in counts]
@@ -138,7 +125,7 @@ def counts_chart(found: Mapping[str, Judgements], tolerances: Mapping[str, float
             LINE | below | {"name": "worst true error", "y": [finite(c.truth_worst) for c in counts], "line": {"color": GREY}},
             LINE | below | {"name": "mean true error", "y": [finite(c.truth_mean) for c in counts], "line": {"color": COLORS[2]}},
         ]
-        level = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y2", "y0": tolerances[name], "y1": tolerances[name]}
+        level = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y2", "y0": judged.tolerance, "y1": judged.tolerance}
         more = {
             "barmode": "relative",
             "showlegend": True,
@@ -168,29 +155,24 @@ def step_of(counts: StepCounts) -> str:
     return "all" if counts.step is None else str(counts.step)
 
 
-def write_page(found: Mapping[str, Judgements], tolerances: Mapping[str, float], path: Path) -> Path:
-    """Write the page: by policy what its gate said and what was true, and the true error that is tolerated.
-
-    Raises:
-        ImportError: jinja2 or plotly is missing.
-        OptionError: A tolerance is out of range.
-    """
+def write_page(found: Mapping[str, Judgements], path: Path) -> Path:
+    """Write the page of policies' gates, each by its name. Raises `ImportError` without jinja2 or plotly."""
     judged = {name: one for name, one in found.items() if one.comparable.any()}
     evidence = (
         "Each dot is one sample in one step: what the gate saw, and how far the forecast was off. A gate that knows "
         "the truth puts them on a rising line. The tolerance is dashed."
     )
     sweep = "Share of the drafts within the tolerance that are accepted over that of the others, as the threshold rises."
-    tables = [(name, one.table(tolerances[name])) for name, one in found.items()]
+    tables = [(name, one.table()) for name, one in found.items()]
     return write(
         path,
         "foreseer ledger",
         "Gates against the truth",
         [],
         [
-            Section("Evidence against truth", [Text(evidence), evidence_chart(judged, tolerances)] if judged else []),
-            Section("Other thresholds", [Text(sweep), sweep_chart(judged, tolerances)] if judged else []),
-            Section("Step by step", [counts_chart(found, tolerances)]),
+            Section("Evidence against truth", [Text(evidence), evidence_chart(judged, tolerated=True)] if judged else []),
+            Section("Other thresholds", [Text(sweep), sweep_chart(judged)] if judged else []),
+            Section("Step by step", [counts_chart(found)]),
             Section("Table", [Table("step", COLUMNS, tables, step_of)]),
         ],
     )

@@ -141,10 +141,8 @@ def replay_gate(trace: Trace, gate: str | PolicySpec, predictor: str | PolicySpe
     """Run a gate on a recording.
 
     On inner products alone the run is made twice: on vectors that have the inner products of the features,
-    and on the same vectors rotated. A gate that measures lengths and angles (`relative_l2`, `cosine`) cannot
-    tell these from the features, and so says the same both times; one that does not say the same looks at
-    single entries (`relative_l1` and the elementwise metrics), and is refused. That is a test of what the
-    gate does, not of what it declares.
+    and on the same vectors rotated. A gate that measures lengths and angles (`relative_l2`, `cosine`) says
+    the same both times; one that does not looks at single entries (`relative_l1`), and is refused.
 
     Args:
         trace: The recording. Of several streams the first decides, as in a pipeline, and is what is compared;

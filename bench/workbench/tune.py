@@ -22,8 +22,7 @@ from foreseer.presets import Preset
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.workbench.gauge import Gauge, NotFiniteError
 from foreseer.workbench.search import Space, space_of
-from foreseer.workbench.study import Study
-from foreseer.workbench.target import Point, Target
+from foreseer.workbench.study import Point, Study, Target
 
 __all__ = ["TuneSettings", "Tuned", "tune"]
 
@@ -160,7 +159,7 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
 
     if len(study.points) < settings.trials:
         tell("full computation", len(study.points), settings.trials)
-        gauge.prepare()  # what fails here is no trial's fault
+        _ = gauge.full  # what fails here is no trial's fault
     while (done := len(study.points)) < settings.trials:
         tell(f"trial {done + 1}", done, settings.trials)
         study.step(measure)
