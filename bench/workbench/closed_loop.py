@@ -4,7 +4,6 @@ beside what was measured.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -74,21 +73,17 @@ class Measured:
     psnr: Array
     cost: float
 
-    @property
-    def ratio(self) -> float:
-        """Predicted over measured error, means; NaN where nothing was predicted or nothing is wrong."""
-        return float(self.predicted.mean() / self.error.mean()) if len(self.predicted) and self.error.mean() > 0 else math.nan
-
     def figures(self) -> Figures:
         """Return plain data, one line of a table. What is not known is None."""
-        promised, measured = self.score.figures(), likeness_of(self.psnr)
+        promised, measured, error = self.score.figures(), likeness_of(self.psnr), float(self.error.mean())
+        predicted = float(self.predicted.mean()) if len(self.predicted) else None
         return {
             "name": self.score.name,
             "computed_predicted": self.score.cost,
             "computed": self.cost,
-            "latent_error_predicted": float(self.predicted.mean()) if len(self.predicted) else None,
-            "latent_error": float(self.error.mean()),
-            "ratio": None if math.isnan(self.ratio) else self.ratio,
+            "latent_error_predicted": predicted,
+            "latent_error": error,
+            "ratio": None if predicted is None or error == 0 else predicted / error,
             "psnr_predicted": promised["psnr_mean"],
             "psnr": measured.mean,
             "psnr_worst_predicted": promised["psnr_worst"],

@@ -34,12 +34,8 @@ class NotFiniteError(ForeseerError):
 
 @attrs.frozen(kw_only=True)
 class Reading:
-    """What was measured of one policy.
-
-    Attributes:
-        measured: The figures.
-        seconds: Wall-clock time of drawing the samples with the policy. Shown, never optimised.
-        run: That of the first batch's first stream.
+    """What was measured of one policy; the wall-clock time of drawing the samples, which is shown and never
+    optimised; and the run of the first batch's first stream.
     """
 
     measured: Measured

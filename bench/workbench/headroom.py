@@ -40,11 +40,8 @@ PREDICTOR = "taylor:max_order=1"
 
 @attrs.define(eq=False)
 class EachItsOwn:
-    """Schedule: every sample computes the steps of a schedule of its own.
-
-    Attributes:
-        schedules: For each sample of the batch, in the order of its first row, the steps that it computes;
-            each with step 0.
+    """Schedule: every sample of a batch, in the order of its first row, computes the steps of a schedule of
+    its own, each with step 0.
     """
 
     schedules: tuple[frozenset[int], ...]
@@ -94,12 +91,8 @@ def headroom(workload: Workload, settings: CompareSettings, samples: int, counts
 
 
 def headroom_lanes(trace: Trace, counts: Sequence[int]) -> list[LaneOf]:
-    """Plan on the recorded samples, and return two lanes for each number of computed steps, or three where
-    samples share classes.
-
-    Args:
-        trace: Of the compared samples, in their order.
-        counts: Numbers of computed steps.
+    """Plan on the compared samples, recorded in their order, and return two lanes for each number of computed
+    steps, or three where samples share classes.
     """
     from foreseer.workbench.planner import plan, predicted_errors
 

@@ -147,11 +147,8 @@ def ledger(
 
 
 def read_ledger(path: Path) -> tuple[tuple[Entry, ...], str]:
-    """Read a ledger's file, finished or not.
-
-    Returns:
-        Its entries, oldest first, and the name of the metric that is the truth. A last line that was cut off
-        is left out.
+    """Return the entries of a ledger's file, finished or not, oldest first, and the name of the metric that is
+    the truth. A last line that was cut off is left out.
 
     Raises:
         OptionError: It cannot be read, or is no ledger.

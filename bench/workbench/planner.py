@@ -64,7 +64,7 @@ class Limits:
 
 
 def uniform_steps(count: int, num_steps: int) -> tuple[int, ...]:
-    """Spread so many steps evenly from step 0 on: a fixed interval where it divides the run."""
+    """Spread so many steps evenly from step 0 on."""
     return tuple(i * num_steps // count for i in range(count))
 
 

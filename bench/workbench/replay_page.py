@@ -68,8 +68,9 @@ UP = {
 def write_table(scores: Sequence[Score], path: Path) -> Path:
     """Write one line for each score as CSV."""
     lines = [score.figures() for score in scores]
-    joined = [{"steps": None if line["steps"] is None else "+".join(map(str, line["steps"]))} for line in lines]
-    return write_csv(path, list(lines[0]), [line | steps for line, steps in zip(lines, joined, strict=True)])
+    for line in lines:
+        line["steps"] = line["steps"] and "+".join(map(str, line["steps"]))
+    return write_csv(path, list(lines[0]), lines)
 
 
 def write_errors(trace: Trace, scores: Sequence[Score], path: Path) -> Path:

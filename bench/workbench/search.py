@@ -65,13 +65,7 @@ class Dimension:
 
 @attrs.frozen
 class Space:
-    """What is searched.
-
-    Attributes:
-        spec: The policy, with the options that are held.
-        dimensions: The others.
-        notes: What was decided for the user, in sentences.
-    """
+    """A policy with the options that are held, the others, and in sentences what was decided for the user."""
 
     spec: PolicySpec
     dimensions: tuple[Dimension, ...]

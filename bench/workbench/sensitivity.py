@@ -40,11 +40,8 @@ def one_forecast(site: Site, step: int, num_steps: int) -> PolicySpec:
 
 
 def steps_to_measure(num_steps: int, every: int) -> tuple[int, ...]:
-    """Return the steps at which to measure: 1, 1 + ``every``, and so on, and the last two. Step 0 has nothing
-    before it, and is never forecast.
-
-    Samplers treat the last step unlike those before it: on the bundled DiT it is 20 times less sensitive than
-    the step before, and values in between must not be drawn to it.
+    """Return the steps at which to measure: 1, 1 + ``every``, and so on, and the last two: on the bundled DiT
+    the last is 20 times less sensitive than the step before, and values in between must not be drawn to it.
 
     >>> steps_to_measure(50, 4)
     (1, 5, 9, 13, 17, 21, 25, 29, 33, 37, 41, 45, 48, 49)
@@ -79,14 +76,10 @@ def sensitivities(trace: Trace, site: Site, step: int, moved: Array) -> Array:
 
 
 def interpolated(measured: dict[int, Array], num_steps: int) -> Array:
-    """Return ``(S, T)`` sensitivities of all steps from those that were measured.
+    """Return ``(S, T)`` sensitivities of all steps from the ``(S,)`` of those that were measured.
 
     Logarithms are interpolated, between the nearest measured steps of a sample that are not NaN; where one of
     them is 0, the values themselves. NaN before the first and behind the last.
-
-    Args:
-        measured: For each measured step ``(S,)``.
-        num_steps: T.
     """
     steps = sorted(measured)
     samples = len(measured[steps[0]]) if steps else 0

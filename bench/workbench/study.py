@@ -182,11 +182,8 @@ class Study:
         return [_point(number, trial.user_attrs) for number, trial in enumerate(self._study.get_trials(deepcopy=False, states=states))]
 
     def step(self, measure: Callable[[dict[str, Any], int], Point]) -> Point:
-        """Ask for a point, have it measured, and remember what it came to.
-
-        Args:
-            measure: ``(options, number) -> Point``. What it raises of `Exception` is the trial's error; an
-                interruption leaves no trace.
+        """Ask for a point, have it measured, and remember what it came to. What ``measure`` raises of
+        `Exception` is the trial's error; an interruption leaves no trace.
         """
         states = self._optuna.trial.TrialState
         done = self.points

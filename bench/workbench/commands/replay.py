@@ -23,6 +23,7 @@ import typer  # isort: skip  (foreseer.console says what to install where it is 
 __all__ = ["replay"]
 
 SPEC = "NAME[:OPTION=VALUE,...]"
+USUAL = [f"taylorseer:interval={interval},max_order=1" for interval in range(2, 9)]
 
 
 @needs("replay", "workbench")
@@ -55,7 +56,7 @@ def replay(
     from foreseer.workbench.trace import Trace
 
     recorded = Trace.load(trace)
-    scores, refused = _scores(recorded, trace, predictors or ["own"], schedules or ([] if gates else _usual()), gates or [], site)
+    scores, refused = _scores(recorded, trace, predictors or ["own"], schedules or ([] if gates else USUAL), gates or [], site)
     measured: list[Measured] = []
     if closed_loop and out is not None:
         from foreseer.workbench.closed_loop import choose_scores, measure
@@ -78,10 +79,6 @@ def replay(
         complain(reason)
     if refused:
         raise typer.Exit(2)
-
-
-def _usual() -> list[str]:
-    return [f"taylorseer:interval={interval},max_order=1" for interval in range(2, 9)]
 
 
 def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequence[str], gates: Sequence[str], site: str) -> tuple[list[Score], list[str]]:
