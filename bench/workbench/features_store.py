@@ -145,8 +145,9 @@ class FeatureStore:
         name = "".join(letter if letter.isalnum() else "_" for letter in stream)
         path = self.folder / f"{first:05d}{'-' if name else ''}{name}.safetensors"
         write_whole(path, lambda part: _save(kept, part))
-        facts: dict[str, Any] = {"samples": len(next(iter(kept.values()))), "bytes": path.stat().st_size, "sha256": _sha256(path)}
-        self._chunks.append(_Chunk(file=path.name, stream=stream, first=first, **facts))
+        samples, size = len(next(iter(kept.values()))), path.stat().st_size
+        new = {"file": path.name, "stream": stream, "first": first, "samples": samples, "bytes": size}
+        self._chunks.append(structured(_Chunk, {**new, "sha256": _sha256(path)}))
         self._write_index()
 
     def keep_first(self, samples: int) -> None:
@@ -173,7 +174,8 @@ class FeatureStore:
         """
         if site not in self.sites:
             there = ", ".join(map(str, self.sites))
-            raise OptionError(f"site={str(site)!r} was not kept; this folder has {there}: record it with --sites")
+            problem = f"site={str(site)!r} was not kept; this folder has {there}"
+            raise OptionError(f"{problem}: record it with --sites")
         chunks = [chunk for chunk in self._chunks if chunk.stream == stream]
         if not chunks:
             there = ", ".join(map(repr, self.streams))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from typing import Any
 
 import attrs
 import numpy as np
@@ -57,7 +58,8 @@ class ForecastErrors:
     def places(self, steps: tuple[int, ...]) -> Index:
         """Return which of the N forecasts a schedule makes, in the order of the steps."""
         forecast = [step for step in range(self.num_steps) if step not in steps]
-        newest = [([self.num_steps] * self.width + [s for s in steps if s < step])[-self.width :] for step in forecast]
+        none = [self.num_steps] * self.width
+        newest = [(none + [s for s in steps if s < step])[-self.width :] for step in forecast]
         return self._place[(*np.array(newest, dtype=np.int64).reshape(-1, self.width).T, forecast)]
 
     @functools.cached_property
@@ -71,14 +73,17 @@ def forecast_errors(trace: Trace, weights: LinearWeights, *, site: Site, width: 
     """
     gram, none = trace.gram(site), trace.num_steps
     scale = _scale(trace)
-    parts = [(np.zeros((0, width), dtype=np.int64), np.zeros(0, dtype=np.int64), np.zeros((trace.samples, 0)))]
+    no_step = np.zeros(0, dtype=np.int64)
+    parts = [(no_step.reshape(0, width), no_step, np.zeros((trace.samples, 0)))]
     for target in range(1, none):
         anchors = _choices(target, width, none)
         given = np.where(anchors == none, np.nan, anchors)[:, ::-1]  # a predictor is told the newest first
         errors = np.sqrt(weights.squared_errors(gram, given, target)) * scale[:, target, None]
         parts.append((anchors, np.full(len(anchors), target), errors))
-    anchors, targets, errors = (np.concatenate(part, axis=-1 if n == 2 else 0) for n, part in enumerate(zip(*parts, strict=True)))
-    return ForecastErrors(site=site, num_steps=none, anchors=anchors, target=targets, weighted=errors, notes=notes)
+    every: list[Any] = list(zip(*parts, strict=True))
+    made = {"anchors": np.concatenate(every[0]), "target": np.concatenate(every[1])}
+    weighted = np.concatenate(every[2], axis=1)
+    return ForecastErrors(site=site, num_steps=none, weighted=weighted, notes=notes, **made)
 
 
 def _choices(target: int, width: int, none: int) -> Index:

@@ -1,5 +1,5 @@
-"""What a policy costs on a workload's samples, and how near it stays to full computation of the same noise; and
-a plan as a preset, measured so.
+"""What a policy costs on a workload's samples, and how near it stays to full computation of the same noise;
+and a plan as a preset, measured so.
 """
 
 from __future__ import annotations

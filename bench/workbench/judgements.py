@@ -127,8 +127,8 @@ class Judgements:
         accepted: ``(N,)`` whether it accepted; False where it was not asked.
         truth: ``(N,)`` the true error; NaN where it is not known.
         at: Whose error the truth is: ``"site"`` or ``"output"``.
-        tolerance: The true error that is tolerable. Where nobody says it, the median one; NaN where no truth is
-            known.
+        tolerance: The true error that is tolerable. Where nobody says it, the median one; NaN where no truth
+            is known.
     """
 
     step: NDArray[np.int64]
@@ -217,7 +217,8 @@ def judgements(entries: Iterable[Entry], *, at: Literal["site", "output"] = "sit
         OptionError: ``at`` is neither, or the tolerance is out of range.
     """
     if tolerance is not None and not tolerance >= 0:
-        raise OptionError(f"tolerance={tolerance!r} is out of range; write a true error that is tolerable, a number >= 0")
+        advice = "write a true error that is tolerable, a number >= 0"
+        raise OptionError(f"tolerance={tolerance!r} is out of range; {advice}")
     if at not in ("site", "output"):
         raise OptionError(f"at={at!r} is unknown; write 'site' or 'output'")
     found: list[tuple[float, ...]] = []

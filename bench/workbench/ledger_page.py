@@ -35,15 +35,15 @@ def _title(text: str) -> dict[str, Any]:
     return {"text": text, "font": {"size": 13}, "x": 0, "y": 0.98, "yanchor": "top"}
 
 
-def evidence_chart(found: Mapping[str, Judgements], *, tolerated: bool = False) -> Chart:
+def evidence_chart(found: Mapping[str, Judgements], *, dashed: bool = False) -> Chart:
     """Draw each gate's error against the true error, a dot for each draft, with its thresholds and, if asked
     for, the tolerated true error.
     """
-    figures = {name: _evidence(judged, tolerated) for name, judged in found.items()}
+    figures = {name: _evidence(judged, dashed) for name, judged in found.items()}
     return _chart(figures, "The gate's error against the true error")
 
 
-def _evidence(judged: Judgements, tolerated: bool) -> dict[str, Any]:
+def _evidence(judged: Judgements, dashed: bool) -> dict[str, Any]:
     known, rank = judged.comparable, judged.rank()
 
     def dots(label: str, chosen: NDArray[np.bool_], marker: dict[str, Any]) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _evidence(judged: Judgements, tolerated: bool) -> dict[str, Any]:
     ends = [float(end) for end in ({thresholds.min(), thresholds.max()} if len(thresholds) else ())]
     line = {"type": "line", "line": {"color": GREY, "width": 1.5}}
     shapes = [line | {"yref": "paper", "y0": 0, "y1": 1, "x0": end, "x1": end} for end in ends]
-    if tolerated:
+    if dashed:
         across = {"xref": "paper", "x0": 0, "x1": 1, "y0": judged.tolerance, "y1": judged.tolerance}
         shapes.append(line | across | {"line": {"color": GREY, "width": 1.5, "dash": "dash"}})
     whose = "forecast feature" if judged.at == "site" else "output"
@@ -125,7 +125,8 @@ def counts_chart(found: Mapping[str, Judgements]) -> Chart:
             LINE | below | {"name": "worst true error", "y": [finite(c.truth_worst) for c in counts], "line": {"color": GREY}},
             LINE | below | {"name": "mean true error", "y": [finite(c.truth_mean) for c in counts], "line": {"color": COLORS[2]}},
         ]
-        level = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y2", "y0": judged.tolerance, "y1": judged.tolerance}
+        level = {"type": "line", "xref": "paper", "x0": 0, "x1": 1, "yref": "y2"}
+        level |= {"y0": judged.tolerance, "y1": judged.tolerance}
         more = {
             "barmode": "relative",
             "showlegend": True,
@@ -170,7 +171,7 @@ def write_page(found: Mapping[str, Judgements], path: Path) -> Path:
         "Gates against the truth",
         [],
         [
-            Section("Evidence against truth", [Text(evidence), evidence_chart(judged, tolerated=True)] if judged else []),
+            Section("Evidence against truth", [Text(evidence), evidence_chart(judged, dashed=True)] if judged else []),
             Section("Other thresholds", [Text(sweep), sweep_chart(judged)] if judged else []),
             Section("Step by step", [counts_chart(found)]),
             Section("Table", [Table("step", COLUMNS, tables, step_of)]),

@@ -164,7 +164,8 @@ class _Recording:
         facts = {key: value for key, value in request.items() if key not in ("every", "measured", "target")}
         self._store = None if settings.features is None else FeatureStore.create(self._folder, facts=facts, kept_as=settings.features)
         self._most = settings.samples if settings.measured is None else settings.measured
-        self._total = len(self._batches) + len(self._measure) * sum(batch[0] < self._most for batch in self._batches)
+        measured = sum(batch[0] < self._most for batch in self._batches)
+        self._total = len(self._batches) + len(self._measure) * measured
         self._done = self._spent = 0
 
     def run(self) -> Recorded:
@@ -217,7 +218,8 @@ class _Recording:
         if self._store is not None:
             self._store.keep_first(indices[0])
         recorder = TraceRecorder(sites=self._settings.sites, keep_on=self._settings.keep_on, store=self._store)
-        latents = self._sampler.run(indices, driven=self._sampler.policy(policy("none"), indices, [recorder])).latents
+        watched = self._sampler.policy(policy("none"), indices, [recorder])
+        latents = self._sampler.run(indices, driven=watched).latents
         self._spent += recorder.evaluations
         trace = recorder.trace(
             labels=self._conditions[number][0],
@@ -255,7 +257,7 @@ class _Recording:
         spec = one_forecast(trace.target, step, self._steps)
         drawn = self._sampler.run(indices, driven=self._sampler.policy(spec, indices))
         off = np.linalg.norm(_flat(drawn.latents) - final[: len(indices)], axis=1)
-        forecast = np.array(drawn.steps) <= self._steps - 1  # else it was not finite, and not used, in some stream
+        forecast = np.array(drawn.steps) <= self._steps - 1  # else not finite, and not used, in some stream
         moved = np.full(trace.samples, math.nan)
         moved[: len(indices)] = np.where(forecast, off, math.nan)
         spent = sum(len(report.outcomes) for report in drawn.reports.values())

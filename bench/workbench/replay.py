@@ -183,8 +183,8 @@ class Replay:
             steps = computed_steps(schedule, run, able)
             error[:, steps] = 0.0
         computed = np.tile(np.isin(np.arange(trace.num_steps), steps), (trace.samples, 1))
-        score = Score(predictor=predictor.name, policy=schedule.name, site=self.site, computed=computed, error=error)
-        return with_promise(trace, score)
+        names: dict[str, Any] = {"predictor": predictor.name, "policy": schedule.name}
+        return with_promise(trace, Score(**names, site=self.site, computed=computed, error=error))
 
 
 def _pairs(schedules: Sequence[Schedule], predictors: Sequence[Predictor]) -> list[tuple[Schedule, Predictor]]:
@@ -221,7 +221,8 @@ def gap_errors(trace: Trace, predictor: str | PolicySpec, site: Site, *, most: i
         PluginError, OptionError: As `Replay.scores`.
     """
     known = predictor_named(predictor)
-    forecasts = _Forecasts(LinearWeights(known.name, known.built(None), run_of(trace), site), trace.gram(site))
+    weights = LinearWeights(known.name, known.built(None), run_of(trace), site)
+    forecasts = _Forecasts(weights, trace.gram(site))
     error = np.full((min(most, trace.num_steps - 1), trace.num_steps), math.nan)
     for gap, step in np.ndindex(error.shape):
         anchors = tuple(range(step - gap - 1, -1, -gap - 1))

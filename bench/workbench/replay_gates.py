@@ -54,7 +54,7 @@ class RecordedHost(ArrayBackbone):
     def __init__(self, features: Features, *, depth: int, who: str = "policy") -> None:
         self._features, self._who = features, who
         nothing = np.zeros((len(next(iter(features.values()))), 1))
-        super().__init__(lambda site, index: features[site][:, index] if site in features else nothing, depth=depth)
+        super().__init__(lambda site, k: features[site][:, k] if site in features else nothing, depth=depth)
 
     def require(self, sites: Collection[Site]) -> None:
         """Refuse a policy that forecasts or compares sites that were not recorded. Raises `OptionError`."""

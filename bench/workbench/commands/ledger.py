@@ -47,7 +47,10 @@ def ledger(
     found = {name: judgements(some, **how) for name, some in policies.items()}
     known = {name: judged for name, judged in found.items() if math.isfinite(judged.tolerance)}
     if as_json:
-        counted = {name: {"tolerance": judged.tolerance, "area": judged.sweep().area, "steps": judged.table()} for name, judged in known.items()}
+        counted: dict[str, Any] = {}
+        for name, judged in known.items():
+            figures = {"tolerance": judged.tolerance, "area": judged.sweep().area, "steps": judged.table()}
+            counted[name] = figures
         typer.echo(json.dumps(plain({"metric": metric, "at": at, "policies": counted}), indent=1))
     else:
         _print(known, metric)

@@ -56,7 +56,8 @@ def replay(
     from foreseer.workbench.trace import Trace
 
     recorded = Trace.load(trace)
-    scores, refused = _scores(recorded, trace, predictors or ["own"], schedules or ([] if gates else USUAL), gates or [], site)
+    asked = schedules or ([] if gates else USUAL)
+    scores, refused = _scores(recorded, trace, predictors or ["own"], asked, gates or [], site)
     measured: list[Measured] = []
     if closed_loop and out is not None:
         from foreseer.workbench.closed_loop import choose_scores, measure
@@ -125,8 +126,8 @@ def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) 
         out.print()
         out.print(listed("closed loop", known(CLOSED, figures), figures, lambda line: str(line["name"])))
         out.print(
-            f"\nPredicted / measured with the model, on {len(measured[0].error)} other samples; the ratio is of the latent "
-            "errors. Broken samples, which are not finite, count as 0 dB."
+            f"\nPredicted / measured with the model, on {len(measured[0].error)} other samples; the ratio is of the "
+            "latent errors. Broken samples, which are not finite, count as 0 dB."
         )
 
 
