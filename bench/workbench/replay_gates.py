@@ -72,6 +72,7 @@ class RecordedHost(ArrayBackbone):
         probe: Probe | None = None,
         judge: Callable[[Evidence], bool] | None = None,
         record: Collection[Site] = (),
+        see: Collection[Site] = (),
     ) -> Pass:
         """See `foreseer.backbone.Backbone.forward`. Raises `OptionError` for a probe on a draft: what a block
         makes of a forecast was not recorded.
@@ -83,7 +84,8 @@ class RecordedHost(ArrayBackbone):
             )
         if probe is not None:
             self.require([Site(probe.block)])
-        done = super().forward(inputs, rows=rows, substitute=substitute, probe=probe, judge=judge, record=record)
+        asked: dict[str, Any] = {"substitute": substitute, "probe": probe, "judge": judge}
+        done = super().forward(inputs, rows=rows, record=record, see=see, **asked)
         features = dict(done.features)
         if OUTPUT in features and OUTPUT in self._features:
             output = self._features[OUTPUT][:, inputs]
