@@ -106,7 +106,7 @@ def test_false_accepts_and_rejects_are_counted_exactly(quantile):
     watch, tolerance = Ledger(), float(np.quantile(TRUTH[1:], quantile)) * 1.0001
     drive(oracle(), watch)
     bad = tolerance < TRUTH
-    table = watch.table(tolerance)
+    table = watch.judgements(tolerance=tolerance).table()
     assert [counts.step for counts in table] == [*range(1, STEPS), None]
     for counts in table:
         here = slice(1, None) if counts.step is None else counts.step
@@ -115,7 +115,7 @@ def test_false_accepts_and_rejects_are_counted_exactly(quantile):
         assert counts.false_accepts == (~COMPUTED[here] & bad[here]).sum()
         assert counts.false_rejects == (COMPUTED[here] & ~bad[here]).sum()
         assert counts.truth_worst == pytest.approx(TRUTH[here].max(), rel=1e-5)
-    at_output = watch.table(tolerance, at="output")
+    at_output = watch.judgements(tolerance=tolerance, at="output").table()
     assert at_output[-1].false_accepts == table[-1].false_accepts
     assert at_output[-1].false_rejects is None
 
@@ -127,11 +127,11 @@ def test_a_gate_that_knows_the_truth_is_never_wrong():
         known[step] = reuse_by_hand(known, 0.05)[0][step]
     watch = Ledger()
     drive(PolicySpec("knowing", lambda: (Oracle(known, 0.05), taylor(max_order=0))), watch)
-    judged = watch.judgements()
-    whole = judged.counts(0.05)
+    judged = watch.judgements(tolerance=0.05)
+    whole = judged.counts()
     assert 0 < whole.accepted < whole.judged
     assert whole.false_accepts == whole.false_rejects == 0
-    assert judged.sweep(0.05).area == 1.0
+    assert judged.sweep().area == 1.0
     assert judged.rank() == pytest.approx(1.0, abs=1e-6)
 
 
@@ -154,10 +154,10 @@ def test_watching_changes_nothing_and_its_cost_is_counted_apart(policy, options)
 def test_a_schedule_has_truths_and_no_judgements():
     watch = Ledger()
     drive(parse_policy("taylorseer:interval=4,target=last_block"), watch)
-    whole = watch.table()[-1]
+    whole = watch.judgements().table()[-1]
     assert whole.drafts > whole.judged == 0
     assert whole.truth_worst > 0
-    assert math.isnan(watch.judgements().sweep(0.1).area)
+    assert math.isnan(watch.judgements(tolerance=0.1).sweep().area)
 
 
 def test_rows_of_one_sample_are_one_draft():
@@ -266,7 +266,7 @@ def test_it_is_named_like_any_observer(tmp_path):
 values = st.lists(st.tuples(st.floats(0.01, 10), st.floats(0.01, 10), st.booleans()), min_size=1, max_size=40)
 
 
-def judged_of(rows, threshold=1.0):
+def judged_of(rows, threshold=1.0, tolerance=None):
     entries = [
         Entry(
             policy="p",
@@ -284,14 +284,14 @@ def judged_of(rows, threshold=1.0):
         )
         for step, (error, truth, _) in enumerate(rows)
     ]
-    return judgements(entries)
+    return judgements(entries, tolerance=tolerance)
 
 
 @settings(max_examples=100, deadline=None)
 @given(rows=values, tolerance=st.floats(0.01, 10), threshold=st.floats(0.05, 5))
 def test_the_area_is_how_often_a_good_draft_has_the_smaller_error(rows, tolerance, threshold):
-    judged = judged_of(rows, threshold)
-    sweep = judged.sweep(tolerance)
+    judged = judged_of(rows, threshold, tolerance)
+    sweep = judged.sweep()
     good = [error for error, truth, _ in rows if truth <= tolerance]
     bad = [error for error, truth, _ in rows if truth > tolerance]
     if good and bad:
@@ -300,7 +300,7 @@ def test_the_area_is_how_often_a_good_draft_has_the_smaller_error(rows, toleranc
     else:
         assert math.isnan(sweep.area)
     at_one = int(np.searchsorted(sweep.factor[1:], 1.0, side="right"))
-    counts = judged.counts(tolerance)
+    counts = judged.counts()
     if good and bad and not any(0 < abs(error / threshold - 1) < 1e-9 for error, _, _ in rows):
         assert sweep.bad_accepted[at_one] * len(bad) == pytest.approx(counts.false_accepts)
         assert (1 - sweep.good_accepted[at_one]) * len(good) == pytest.approx(counts.false_rejects)
@@ -325,7 +325,7 @@ def test_rank_correlation_is_that_of_scipy(pairs):
 @pytest.mark.parametrize("tolerance", [-0.1, math.nan])
 def test_a_tolerance_that_is_none_is_refused(tolerance):
     with pytest.raises(OptionError, match="tolerance"):
-        judged_of([(1.0, 1.0, True)]).counts(tolerance)
+        judged_of([(1.0, 1.0, True)], tolerance=tolerance)
 
 
 # The command

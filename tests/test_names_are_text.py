@@ -151,7 +151,7 @@ def test_pages_show_names_as_they_are(tmp_path: Path) -> None:
     trace, last = smooth()[0], Site(3)
     found = Replay(trace, last).scores(["taylor"], [f"taylorseer:interval={n}" for n in range(2, 2 + len(NAMES))])
     scores = [attrs.evolve(score, predictor=name) for name, score in zip(NAMES, found, strict=True)]
-    gaps = [attrs.evolve(gap_errors(trace, "taylor", last), predictor=name) for name in NAMES]
+    gaps = dict.fromkeys(NAMES, gap_errors(trace, "taylor", last))
     for page in (write_report(made(lanes=lanes), tmp_path / "bench"), write_page(trace, scores, gaps, [], tmp_path / "index.html")):
         said, texts = read(page)
         assert not [tag for text in texts for tag in re.findall(r"<[^>]*>", text) if tag not in ("<b>", "</b>", "<br>")]

@@ -264,7 +264,7 @@ def test_limits_that_no_run_can_keep_are_refused():
     [
         ({"objective": "nope"}, "objective='nope' is unknown; write one of gaps, sum, squares"),
         ({"over": "median"}, "over='median' is unknown; write one of mean, worst"),
-        ({"target": "blocks"}, "target='blocks' is unknown; write one of modules, last_block, output"),
+        ({"target": "blocks"}, "target='blocks' is unknown; write one of modules, last_block, residual, residual_after_first, output"),
         ({"samples": []}, r"samples=\[\] cannot be planned for; write some of 0 to 2"),
         ({"samples": [0, 99]}, r"samples=\[0, 99\] cannot be planned for"),
         ({"samples": [-1]}, r"samples=\[-1\] cannot be planned for"),

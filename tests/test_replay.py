@@ -27,7 +27,7 @@ from foreseer.listing import list_plugins
 from foreseer.metrics import cosine, relative_l2
 from foreseer.plugins import policy_hooks
 from foreseer.policies import LinearPredictor, taylor
-from foreseer.psnr import BEST_PSNR
+from foreseer.psnr import BEST_PSNR, decibels
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.schedule_plan import SchedulePlan
 from foreseer.types import OUTPUT
@@ -36,11 +36,10 @@ from foreseer.workbench.closed_loop import best_scores, choose_scores, measure
 from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.forecast_errors import forecast_errors
 from foreseer.workbench.planner import plan
-from foreseer.workbench.replay import Replay, Score, gap_errors, promised_psnr, site_of
-from foreseer.workbench.replay_gates import replay_gate, replay_pair
-from foreseer.workbench.replay_host import stored_features
-from foreseer.workbench.schedules import computed_steps, run_of, schedule_from
-from foreseer.workbench.weights import LinearWeights
+from foreseer.workbench.predictors import LinearWeights
+from foreseer.workbench.replay import Replay, Score, gap_errors, site_of
+from foreseer.workbench.replay_gates import replay_gate, replay_pair, stored_features
+from foreseer.workbench.schedules import ScheduleAt, computed_steps, run_of, schedule_from
 
 LAST = Site(3)
 TRACE, FEATURES = smooth()
@@ -214,8 +213,9 @@ def test_the_final_error_adds_sensitivity_times_error_and_the_promise_is_its_psn
     image = np.random.default_rng(0).uniform(-1, 1, (8, 8))
     other = image + 0.01
     psnr = 10 * math.log10(2**2 / np.mean((image - other) ** 2))
-    assert promised_psnr(np.array([np.linalg.norm(image - other)]), image.size) == pytest.approx(psnr)
-    np.testing.assert_allclose(score.promise, promised_psnr(score.final, 64))
+    off = np.linalg.norm(image - other)
+    assert decibels(np.array([off**2 / image.size])) == pytest.approx(psnr)
+    np.testing.assert_allclose(score.promise, decibels(score.final**2 / 64))
     elsewhere = Replay(TRACE, Site(0)).scores(["taylor"], ["taylorseer:interval=4"])[0]
     assert elsewhere.figures()["psnr_mean"] is None  # sensitivities are those of the last block
 
@@ -229,13 +229,13 @@ def test_steps_without_a_sensitivity_count_only_where_they_are_forecast():
 
 def test_errors_by_gap_are_those_of_evenly_spaced_anchors():
     found = gap_errors(TRACE, "taylor:max_order=2", LAST, most=6)
-    assert found.error.shape == (6, 20)
+    assert found.shape == (6, 20)
     for gap in range(1, 7):
-        assert np.isnan(found.error[gap - 1, :gap]).all()
+        assert np.isnan(found[gap - 1, :gap]).all()
         for step in range(gap, 20):
             computed = range(step - gap, -1, -gap)
             expected = error_of_tensors(taylor(max_order=2), computed, FEATURES[LAST][:, : step + 1])[:, step].mean()
-            assert found.error[gap - 1, step] == pytest.approx(expected, rel=1e-5, abs=1e-9)
+            assert found[gap - 1, step] == pytest.approx(expected, rel=1e-5, abs=1e-9)
 
 
 # Schedules
@@ -480,7 +480,7 @@ def test_a_schedule_at_a_site_hands_on_its_notes_and_weights_take_needs_in_parts
     shape = run_of(TRACE)
     assert LinearWeights("parts", Parts(), shape, LAST).anchors == 3
     stretched = f"planned:schedule=0+1+4/{TRACE.num_steps * 2},interpolate=True"
-    needs = schedule_from(stretched).at(LAST).setup(shape)
+    needs = ScheduleAt(schedule_from(stretched), LAST).setup(shape)
     assert needs.sites == (LAST,)
     assert any("is stretched" in note for note in needs.notes)
 

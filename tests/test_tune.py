@@ -20,13 +20,19 @@ from typer.testing import CliRunner
 from foreseer.__main__ import app
 from foreseer.bench.workload import HERE
 from foreseer.errors import OptionError
+from foreseer.options import Range
 from foreseer.presets import Preset
 from foreseer.psnr import BEST_PSNR, psnr
 from foreseer.registry import parse_policy, policy
 from foreseer.workbench.gauge import NotFiniteError
-from foreseer.workbench.search import Choice, Span, parse_range, space_of
-from foreseer.workbench.target import Point, Target, pareto
+from foreseer.workbench.search import Dimension, parse_range, space_of
+from foreseer.workbench.study import Point, Target, pareto
 from foreseer.workbench.tune import Tuned, TuneSettings, tune
+
+
+def span(name: str, low: float, high: float, *, whole: bool = False, log: bool = False) -> Dimension:
+    return Dimension(name, Range(int if whole else float, low, high), log)
+
 
 POLICY = "taylorseer:target=last_block"
 RANGES = ("interval=1..5", "max_order=0..2", "warmup_steps=1..3")
@@ -273,7 +279,7 @@ def test_a_range_is_read_as_it_was_written(low: float, high: float, log: bool) -
     """Law: LOW..HIGH[:log] is read back to the digit, or refused where it has no meaning."""
     text = f"threshold={low!r}..{high!r}{':log' if log else ''}"
     if low < high and (low > 0 or not log):
-        assert parse_range(text) == Span("threshold", low, high, log=log)
+        assert parse_range(text) == span("threshold", low, high, log=log)
     else:
         with pytest.raises(OptionError, match=r"ends before it begins|has no logarithm"):
             parse_range(text)
@@ -282,10 +288,10 @@ def test_a_range_is_read_as_it_was_written(low: float, high: float, log: bool) -
 @pytest.mark.parametrize(
     ("text", "is_read_as"),
     [
-        ("max_order=0..3", Span("max_order", 0, 3, whole=True)),
-        ("decide=row,batch", Choice("decide", ("row", "batch"))),
-        ("max_draft_steps=None,3,5", Choice("max_draft_steps", (None, 3, 5))),
-        ("predictor=taylor,(hicache:scale=0.5,max_order=2)", Choice("predictor", ("taylor", "hicache:scale=0.5,max_order=2"))),
+        ("max_order=0..3", span("max_order", 0, 3, whole=True)),
+        ("decide=row,batch", Dimension("decide", ("row", "batch"))),
+        ("max_draft_steps=None,3,5", Dimension("max_draft_steps", (None, 3, 5))),
+        ("predictor=taylor,(hicache:scale=0.5,max_order=2)", Dimension("predictor", ("taylor", "hicache:scale=0.5,max_order=2"))),
     ],
 )
 def test_ranges_and_lists(text: str, is_read_as: object) -> None:
@@ -318,16 +324,16 @@ def test_a_space_is_what_the_policy_declares() -> None:
     """Law: what is written is held; what is declared is searched; what was decided for the user is said; every value is one that the policy takes."""
     space = space_of(parse_policy("speca:max_order=2"), ["threshold=1..2"])
     found = {dimension.name: dimension for dimension in space.dimensions}
-    assert found["threshold"] == Span("threshold", 1, 2)
-    assert found["threshold_decay"] == Span("threshold_decay", 0.001, 1.0, log=True)
-    assert found["decide"] == Choice("decide", ("row", "batch"))
-    assert found["max_draft_steps"] == Span("max_draft_steps", 1, 10, whole=True)
+    assert found["threshold"] == span("threshold", 1, 2)
+    assert found["threshold_decay"] == span("threshold_decay", 0.001, 1.0, log=True)
+    assert found["decide"] == Dimension("decide", ("row", "batch"))
+    assert found["max_draft_steps"] == span("max_draft_steps", 1, 10, whole=True)
     assert not {"max_order", "predictor", "threshold_floor", "verify_block"} & set(found)
     said = " ".join(space.notes)
     assert all(f"{name} " in said for name in ("predictor", "threshold_floor", "verify_block", "warmup_steps", "max_draft_steps"))
     for dimension in space.dimensions:
-        for value in dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high):
-            space.policy({dimension.name: int(value) if isinstance(dimension, Span) and dimension.whole else value})
+        for value in dimension.ends:
+            space.policy({dimension.name: value})
     with pytest.raises(OptionError, match="there is nothing to tune in 'none'"):
         space_of(parse_policy("none"))
 

@@ -13,7 +13,7 @@ from foreseer.bench.tables import print_results
 from foreseer.bench.workload import load_workload
 from foreseer.errors import OptionError, PluginError
 from foreseer.registry import parse_policy
-from foreseer.workbench.target import Target
+from foreseer.workbench.study import Target
 from foreseer.workbench.tune import TuneSettings, tune
 
 BRINGS = """

@@ -27,24 +27,25 @@ if TYPE_CHECKING:
 
 __all__ = ["FeatureStore", "Ledger", "Preset", "RecordSettings", "Recorded", "Replay", "SchedulePlan", "Signature", "Trace", "TraceRecorder", "record"]
 
-_HOMES = {
-    "features_store": ("FeatureStore",),
-    "ledger": ("Ledger",),
-    "recorder": ("TraceRecorder",),
-    "record_settings": ("RecordSettings",),
-    "recording": ("Recorded", "record"),
-    "replay": ("Replay",),
-    "trace": ("Trace",),
+_HOME = {
+    "FeatureStore": "workbench.features_store",
+    "Ledger": "workbench.ledger",
+    "Preset": "presets",
+    "RecordSettings": "workbench.record_settings",
+    "Recorded": "workbench.recording",
+    "Replay": "workbench.replay",
+    "SchedulePlan": "schedule_plan",
+    "Signature": "signature",
+    "Trace": "workbench.trace",
+    "TraceRecorder": "workbench.recorder",
+    "record": "workbench.recording",
 }
-_HOME = {name: f"foreseer.workbench.{home}" for home, names in _HOMES.items() for name in names}
-_CORE = (("Preset", "presets"), ("SchedulePlan", "schedule_plan"), ("Signature", "signature"))
-_HOME |= {name: f"foreseer.{home}" for name, home in _CORE}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'foreseer.workbench' has no attribute {name!r}")
-    value = globals()[name] = getattr(_import_module(_HOME[name]), name)
+    value = globals()[name] = getattr(_import_module(f"foreseer.{_HOME[name]}"), name)
     return value
 
 

@@ -4,8 +4,7 @@ beside what was measured.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.adapters.identity import identity_of
-from foreseer.bench.harness import run_benchmark
+from foreseer.bench.charts import front
+from foreseer.bench.harness import Tell, run_benchmark
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.workload import load_workload
+from foreseer.columns import Column
 from foreseer.errors import OptionError
 from foreseer.psnr import likeness_of
 from foreseer.registry import PolicySpec, parse_policy
@@ -30,19 +31,26 @@ __all__ = ["CLOSED", "Measured", "best_scores", "choose_scores", "measure"]
 
 Array = NDArray[np.float64]
 
-CLOSED: tuple[tuple[str, str, str], ...] = (
-    ("computed_predicted", "steps, replayed", ".1f"),
-    ("computed", "steps, measured", ".1f"),
-    ("latent_error_predicted", "latent error, predicted", ".3g"),
-    ("latent_error", "latent error, measured", ".3g"),
-    ("ratio", "predicted / measured", ".2f"),
-    ("psnr_predicted", "PSNR, predicted", ".1f"),
-    ("psnr", "PSNR, measured", ".1f"),
-    ("psnr_worst_predicted", "worst, predicted", ".1f"),
-    ("psnr_worst", "worst, measured", ".1f"),
-    ("broken", "broken samples", "d"),
+Figures = dict[str, Any]
+
+
+def _both(title: str, key: str, form: str) -> Column[Figures]:
+    def cell(figures: Figures) -> str:
+        values = (figures[f"{key}_predicted"], figures[key])
+        return " / ".join(format(value, form) for value in values if value is not None)
+
+    return Column(title, "", lambda figures: figures[key], cell)
+
+
+CLOSED: tuple[Column[Figures], ...] = (
+    _both("steps", "computed", ".1f"),
+    _both("latent error", "latent_error", ".3g"),
+    Column("ratio", "", lambda figures: figures["ratio"], ".2f"),
+    _both("PSNR", "psnr", ".1f"),
+    _both("worst", "psnr_worst", ".1f"),
+    Column("broken", "", lambda figures: figures["broken"] or None, "d"),
 )
-"""Key in `Measured.figures`, heading, format."""
+"""Of `Measured.figures`, as predicted / measured."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -65,21 +73,17 @@ class Measured:
     psnr: Array
     cost: float
 
-    @property
-    def ratio(self) -> float:
-        """Predicted over measured error, means; NaN where nothing was predicted or nothing is wrong."""
-        return float(self.predicted.mean() / self.error.mean()) if len(self.predicted) and self.error.mean() > 0 else math.nan
-
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> Figures:
         """Return plain data, one line of a table. What is not known is None."""
-        promised, measured = self.score.figures(), likeness_of(self.psnr)
+        promised, measured, error = self.score.figures(), likeness_of(self.psnr), float(self.error.mean())
+        predicted = float(self.predicted.mean()) if len(self.predicted) else None
         return {
             "name": self.score.name,
             "computed_predicted": self.score.cost,
             "computed": self.cost,
-            "latent_error_predicted": float(self.predicted.mean()) if len(self.predicted) else None,
-            "latent_error": float(self.error.mean()),
-            "ratio": None if math.isnan(self.ratio) else self.ratio,
+            "latent_error_predicted": predicted,
+            "latent_error": error,
+            "ratio": None if predicted is None or error == 0 else predicted / error,
             "psnr_predicted": promised["psnr_mean"],
             "psnr": measured.mean,
             "psnr_worst_predicted": promised["psnr_worst"],
@@ -114,12 +118,10 @@ def best_scores(scores: Sequence[Score], count: int) -> list[Score]:
     def error(score: Score) -> float:
         return float(score.final.mean() if len(score.final) else score.errors.mean())
 
-    front: list[Score] = []
-    for score in sorted((s for s in scores if error(s) > 0), key=lambda s: (s.cost, error(s))):
-        if not front or error(score) < error(front[-1]):
-            front.append(score)
-    chosen: list[int] = np.unique(np.linspace(0, len(front) - 1, min(count, len(front))).round().astype(int)).tolist() if front else []
-    return [front[place] for place in chosen]
+    able = [score for score in scores if error(score) > 0]
+    best = front([(score.cost, error(score)) for score in able], lower_x=True, lower_y=True)
+    places = np.linspace(0, len(best) - 1, min(count, len(best))).round().astype(int)
+    return [able[best[place]] for place in np.unique(places)]
 
 
 def measure(
@@ -132,7 +134,7 @@ def measure(
     batch: int = 16,
     seed: int = 1,
     device: str = "cpu",
-    tell: Callable[[str, int, int], None] = lambda what, done, total: None,
+    tell: Tell = lambda what, done, total: None,
 ) -> list[Measured]:
     """Run scores with the model, by the harness of the benchmarks; nothing is timed.
 
@@ -142,7 +144,7 @@ def measure(
         out: Folder of the benchmark's results; the same call goes on with what is there.
         family: Name of a workload with the recorded model.
         samples: How many samples.
-        batch: Samples that are drawn together.
+        batch: How many of them are drawn together.
         seed: Of the noises; another than the recorded one, so that the samples are others.
         device: Where to compute.
         tell: Told how far it is.

@@ -5,7 +5,7 @@ and an index in JSON.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -62,11 +62,9 @@ class FeatureStore:
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any], kept_as: KeptAs, chunks: Sequence[_Chunk] = ()) -> None:
-        self.folder = folder
-        self.facts = dict(facts)
+        self.folder, self.facts = folder, dict(facts)
         self.kept_as: KeptAs = kept_as
-        self._chunks = list(chunks)
-        self._sound: set[str] = set()
+        self._chunks, self._sound = list(chunks), set[str]()
 
     @classmethod
     def create(cls, folder: Path, *, facts: Mapping[str, Any], kept_as: KeptAs = "float32") -> FeatureStore:
@@ -108,7 +106,8 @@ class FeatureStore:
             size = path.stat().st_size if path.exists() else None
             if size != chunk.bytes:
                 is_there = "is missing" if size is None else f"has {size} bytes"
-                raise OptionError(f"{str(path)!r} {is_there}, and the index says {chunk.bytes} bytes; record again, with --restart")
+                said = f"{is_there}, and the index says {chunk.bytes} bytes"
+                raise OptionError(f"{str(path)!r} {said}; record again, with --restart")
         return cls(folder, facts, kept_as, chunks)
 
     @property
@@ -119,15 +118,12 @@ class FeatureStore:
     @property
     def samples(self) -> int:
         """Samples, S: those that are there in every stream."""
-        return min((self._count(stream) for stream in self.streams), default=0)
+        return min(map(self._count, self.streams), default=0)
 
     @property
     def sites(self) -> tuple[Site, ...]:
         """Recorded sites."""
-        if not self._chunks:
-            return ()
-        with self._opened(self._chunks[0]) as file:
-            return in_order(site_named(name) for name in file.keys())  # noqa: SIM118  (no mapping)
+        return in_order(self._names(self._chunks[0])) if self._chunks else ()
 
     def add(self, stream: str, features: Mapping[Site, Tensor]) -> None:
         """Keep the features of the next samples of a stream.
@@ -142,21 +138,21 @@ class FeatureStore:
         """
         dtype = torch.float16 if self.kept_as == "float16" else torch.float32
         kept = {str(site): feature.to(dtype).contiguous() for site, feature in features.items()}
-        lost = [name for name, feature in kept.items() if not torch.isfinite(feature).all()]
-        if lost:
-            raise OptionError(f"features of {', '.join(lost)} are larger than {self.kept_as} holds, or not finite; keep them as float32: --features float32")
+        if lost := [name for name, feature in kept.items() if not torch.isfinite(feature).all()]:
+            problem = f"features of {', '.join(lost)} are larger than {self.kept_as} holds, or not finite"
+            raise OptionError(f"{problem}; keep them as float32: --features float32")
         first = self._count(stream)
         name = "".join(letter if letter.isalnum() else "_" for letter in stream)
         path = self.folder / f"{first:05d}{'-' if name else ''}{name}.safetensors"
         write_whole(path, lambda part: _save(kept, part))
-        samples = len(next(iter(kept.values())))
-        self._chunks.append(_Chunk(file=path.name, stream=stream, first=first, samples=samples, bytes=path.stat().st_size, sha256=_sha256(path)))
+        samples, size = len(next(iter(kept.values()))), path.stat().st_size
+        new = {"file": path.name, "stream": stream, "first": first, "samples": samples, "bytes": size}
+        self._chunks.append(structured(_Chunk, {**new, "sha256": _sha256(path)}))
         self._write_index()
 
     def keep_first(self, samples: int) -> None:
         """Throw away what was kept of samples from ``samples`` on: what an interrupted batch left."""
-        gone = [chunk for chunk in self._chunks if chunk.first >= samples]
-        if gone:
+        if gone := [chunk for chunk in self._chunks if chunk.first >= samples]:
             self._chunks = [chunk for chunk in self._chunks if chunk not in gone]
             self._write_index()
             for chunk in gone:
@@ -176,55 +172,46 @@ class FeatureStore:
         Raises:
             OptionError: Not recorded.
         """
-        self._check(site)
-        if sample is None:
-            return np.concatenate([features for _, features in self.chunks(site, stream)])
-        for chunk in self._of(stream):
-            if chunk.first <= sample < chunk.first + chunk.samples:
-                with self._opened(chunk) as file:
-                    return np.asarray(file.get_slice(_key_of(file, site))[sample - chunk.first])
-        raise OptionError(f"sample={sample} was not recorded; there are {self._count(stream)}")
-
-    def chunks(self, site: Site, stream: str = "") -> Iterator[tuple[range, NDArray[Any]]]:
-        """Go through the files: which samples, and their features ``(S', T, C, ...)``. Raises `OptionError`
-        for what was not recorded.
-        """
-        self._check(site)
-        for chunk in self._of(stream):
-            with self._opened(chunk) as file:
-                yield range(chunk.first, chunk.first + chunk.samples), file.get_tensor(_key_of(file, site))
-
-    def _check(self, site: Site) -> None:
         if site not in self.sites:
-            raise OptionError(f"site={str(site)!r} was not kept; this folder has {', '.join(map(str, self.sites))}: record it with --sites")
-
-    def _of(self, stream: str) -> list[_Chunk]:
-        found = [chunk for chunk in self._chunks if chunk.stream == stream]
-        if not found:
-            raise OptionError(f"stream={stream!r} was not kept; this folder has {', '.join(map(repr, self.streams))}")
-        return found
+            there = ", ".join(map(str, self.sites))
+            problem = f"site={str(site)!r} was not kept; this folder has {there}"
+            raise OptionError(f"{problem}: record it with --sites")
+        chunks = [chunk for chunk in self._chunks if chunk.stream == stream]
+        if not chunks:
+            there = ", ".join(map(repr, self.streams))
+            raise OptionError(f"stream={stream!r} was not kept; this folder has {there}")
+        if sample is None:
+            return np.concatenate([self._read(chunk, site, slice(None)) for chunk in chunks])
+        for chunk in chunks:
+            if chunk.first <= sample < chunk.first + chunk.samples:
+                return self._read(chunk, site, sample - chunk.first)
+        raise OptionError(f"sample={sample} was not recorded; there are {self._count(stream)}")
 
     def _count(self, stream: str) -> int:
         return sum(chunk.samples for chunk in self._chunks if chunk.stream == stream)
 
+    def _names(self, chunk: _Chunk) -> dict[Site, str]:
+        """What the file calls its sites. The output was once written as "-1.output"."""
+        with self._opened(chunk) as file:
+            return {site_named(name): name for name in file.keys()}  # noqa: SIM118  (no mapping)
+
+    def _read(self, chunk: _Chunk, site: Site, which: int | slice) -> NDArray[Any]:
+        with self._opened(chunk) as file:
+            return np.asarray(file.get_slice(self._names(chunk)[site])[which])
+
     def _opened(self, chunk: _Chunk) -> Any:
         from safetensors import safe_open
 
-        if chunk.sha256 and chunk.file not in self._sound:  # once, when it is first read: it takes about as long as reading
-            if (digest := _sha256(self.folder / chunk.file)) != chunk.sha256:
+        path = self.folder / chunk.file
+        if chunk.sha256 and chunk.file not in self._sound:  # once: it takes about as long as reading
+            if (digest := _sha256(path)) != chunk.sha256:
                 said = f"it has checksum {digest[:12]}, the index says {chunk.sha256[:12]}"
-                raise OptionError(f"{str(self.folder / chunk.file)!r} is damaged: {said}; record again, with --restart")
+                raise OptionError(f"{str(path)!r} is damaged: {said}; record again, with --restart")
             self._sound.add(chunk.file)
-        return safe_open(self.folder / chunk.file, framework="numpy")
+        return safe_open(path, framework="numpy")
 
     def _write_index(self) -> None:
         FILE.save(self.folder / INDEX, {"kept_as": self.kept_as, "facts": self.facts, "chunks": self._chunks})
-
-
-def _key_of(file: Any, site: Site) -> str:
-    """Return the name that a file has for a site. The output was once written as "-1.output"."""
-    names: list[str] = list(file.keys())
-    return next(name for name in names if site_named(name) == site)
 
 
 def _save(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+from typing import Any
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.types import Site
+from foreseer.workbench.predictors import LinearWeights
 from foreseer.workbench.trace import Trace
-from foreseer.workbench.weights import LinearWeights
 
 __all__ = ["ForecastErrors", "final_errors", "forecast_errors", "mean_sensitivity"]
 
@@ -28,7 +30,7 @@ class ForecastErrors:
         num_steps: Steps, T.
         anchors: ``(N, K)`` the newest computed steps, oldest first; T where there are fewer, which means that
             step 0 is the oldest one there.
-        target: ``(N,)`` the forecast step, rising; of one step, the anchors rise as words do.
+        target: ``(N,)`` the forecast step, rising.
         weighted: ``(S, N)`` L2 norm of the forecast's error, times the sensitivity of the sample's final
             latent in that step, over that latent's norm: how far it moves the result. Infinite where the
             predictor is not able.
@@ -41,11 +43,6 @@ class ForecastErrors:
     target: Index = attrs.field(repr=False)
     weighted: Array = attrs.field(repr=False)
     notes: tuple[str, ...] = ()
-    _keys: Index = attrs.field(init=False, repr=False)
-
-    @_keys.default
-    def _rising(self) -> Index:
-        return self._key(self.anchors, self.target)
 
     @property
     def width(self) -> int:
@@ -60,57 +57,37 @@ class ForecastErrors:
 
     def places(self, steps: tuple[int, ...]) -> Index:
         """Return which of the N forecasts a schedule makes, in the order of the steps."""
-        computed, wanted = frozenset(steps), []
-        for step in range(self.num_steps):
-            if step not in computed:
-                before = [self.num_steps] * self.width + [s for s in steps if s < step]
-                wanted.append((*before[-self.width :], step))
-        asked = np.array(wanted, dtype=np.int64).reshape(-1, self.width + 1)
-        return np.searchsorted(self._keys, self._key(asked[:, :-1], asked[:, -1]))
+        forecast = [step for step in range(self.num_steps) if step not in steps]
+        none = [self.num_steps] * self.width
+        newest = [(none + [s for s in steps if s < step])[-self.width :] for step in forecast]
+        return self._place[(*np.array(newest, dtype=np.int64).reshape(-1, self.width).T, forecast)]
 
-    def _key(self, anchors: Index, target: Index) -> Index:
-        """One number for each forecast."""
-        key = target
-        for column in anchors.T:
-            key = key * (self.num_steps + 1) + column
-        return key
+    @functools.cached_property
+    def _place(self) -> Index:
+        return self.dense(np.arange(len(self.target), dtype=np.float64)).astype(np.int64)
 
 
 def forecast_errors(trace: Trace, weights: LinearWeights, *, site: Site, width: int, notes: tuple[str, ...] = ()) -> ForecastErrors:
-    """Score every forecast of a linear predictor.
-
-    Args:
-        trace: Inner products, and sensitivities where they were measured; where not, all are 1.
-        weights: The predictor's.
-        site: What is forecast.
-        width: How many of the newest anchors are given to it.
-        notes: Handed on.
+    """Score every forecast that a linear predictor makes of a site from its newest ``width`` anchors. Where
+    no sensitivities were measured, all are 1.
     """
     gram, none = trace.gram(site), trace.num_steps
     scale = _scale(trace)
-    parts: list[tuple[Index, Index, Array]] = []
+    no_step = np.zeros(0, dtype=np.int64)
+    parts = [(no_step.reshape(0, width), no_step, np.zeros((trace.samples, 0)))]
     for target in range(1, none):
         anchors = _choices(target, width, none)
         given = np.where(anchors == none, np.nan, anchors)[:, ::-1]  # a predictor is told the newest first
         errors = np.sqrt(weights.squared_errors(gram, given, target)) * scale[:, target, None]
         parts.append((anchors, np.full(len(anchors), target), errors))
-    if not parts:
-        return ForecastErrors(
-            site=site,
-            num_steps=none,
-            anchors=np.zeros((0, width), dtype=np.int64),
-            target=np.zeros(0, dtype=np.int64),
-            weighted=np.zeros((trace.samples, 0)),
-            notes=notes,
-        )
-    anchors, targets, errors = (np.concatenate(column, axis=axis) for column, axis in zip(zip(*parts, strict=True), (0, 0, 1), strict=True))
-    return ForecastErrors(site=site, num_steps=none, anchors=anchors, target=targets, weighted=errors, notes=notes)
+    every: list[Any] = list(zip(*parts, strict=True))
+    made = {"anchors": np.concatenate(every[0]), "target": np.concatenate(every[1])}
+    weighted = np.concatenate(every[2], axis=1)
+    return ForecastErrors(site=site, num_steps=none, weighted=weighted, notes=notes, **made)
 
 
 def _choices(target: int, width: int, none: int) -> Index:
-    """``(n, K)`` which newest anchors a forecast of this step can have, in rising order: K of the steps
-    before it, or fewer where step 0 is among them.
-    """
+    """``(n, K)`` newest anchors of a forecast, rising: K of the steps before it, or fewer with step 0."""
     full = list(itertools.combinations(range(target), width))
     fewer = [(none,) * (width - count - 1) + (0, *rest) for count in range(min(width - 1, target)) for rest in itertools.combinations(range(1, target), count)]
     return np.array(sorted(full + fewer), dtype=np.int64).reshape(-1, width)

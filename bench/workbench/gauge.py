@@ -1,7 +1,10 @@
-"""What a policy costs on a workload's samples, and how near it stays to full computation of the same noise."""
+"""What a policy costs on a workload's samples, and how near it stays to full computation of the same noise;
+and a plan as a preset, measured so.
+"""
 
 from __future__ import annotations
 
+import datetime
 import functools
 import math
 from collections.abc import Sequence
@@ -12,14 +15,17 @@ import torch
 from torch import Tensor
 
 from foreseer.bench.lanes import Sampler, Sampling, as_many, split
-from foreseer.errors import ForeseerError
-from foreseer.presets import Measured
+from foreseer.bench.machine import machine
+from foreseer.bench.workload import Workload
+from foreseer.errors import ForeseerError, OptionError
+from foreseer.presets import Measured, Preset
 from foreseer.psnr import Likeness, likeness_of, psnr
-from foreseer.registry import PolicySpec
+from foreseer.registry import PolicySpec, parse_policy
+from foreseer.schedule_plan import SchedulePlan
 from foreseer.signature import Signature
 from foreseer.types import Run
 
-__all__ = ["Gauge", "NotFiniteError", "Reading"]
+__all__ = ["HELD_OUT_SEED", "Gauge", "NotFiniteError", "Reading", "planned_preset"]
 
 
 class NotFiniteError(ForeseerError):
@@ -28,12 +34,8 @@ class NotFiniteError(ForeseerError):
 
 @attrs.frozen(kw_only=True)
 class Reading:
-    """What was measured of one policy.
-
-    Attributes:
-        measured: The figures.
-        seconds: Wall-clock time of drawing the samples with the policy. Shown, never optimised.
-        run: The run of the first batch's first stream.
+    """What was measured of one policy; the wall-clock time of drawing the samples, which is shown and never
+    optimised; and the run of the first batch's first stream.
     """
 
     measured: Measured
@@ -55,21 +57,11 @@ class Gauge:
         self._sampler, self._batches = sampler, split(range(first, first + samples), batch)
         self.seconds = math.nan
 
-    def prepare(self) -> None:
-        """Draw full computation, if that was not done yet.
-
-        Raises:
-            NotFiniteError: It is not finite, so that nothing can be compared with it.
-        """
-        _ = self._full
-
     def measure(self, spec: PolicySpec) -> Reading:
-        """Draw the samples with a policy.
-
-        Samples that are broken, that is not finite, count as 0 dB.
+        """Draw the samples with a policy. Those that are broken, that is not finite, count as 0 dB.
 
         Raises:
-            NotFiniteError: See `prepare`.
+            NotFiniteError: See `full`.
             Exception: Whatever the policy raises.
         """
         runs = [self._sampler.run(indices, driven=self._sampler.policy(spec, indices)) for indices in self._batches]
@@ -109,7 +101,8 @@ class Gauge:
         )
 
     @functools.cached_property
-    def _full(self) -> Tensor:
+    def full(self) -> Tensor:
+        """Images of full computation, drawn once. Raises `NotFiniteError` where they are not finite."""
         runs = [self._sampler.run(indices) for indices in self._batches]
         self.seconds = sum(run.took.clock for run in runs)
         full = self._images(runs)
@@ -121,4 +114,52 @@ class Gauge:
         return torch.cat([self._sampler.workload.decode(run.latents) for run in runs])
 
     def _likeness(self, runs: Sequence[Sampling]) -> Likeness:
-        return likeness_of(psnr(self._images(runs), self._full))
+        return likeness_of(psnr(self._images(runs), self.full))
+
+
+HELD_OUT_SEED = 1
+"""Seed of the samples that a plan is checked on; where the plan was recorded from this one, the next."""
+
+
+def planned_preset(plan: SchedulePlan, family: Workload, *, name: str, samples: int = 8, device: str = "cpu") -> Preset:
+    """Measure the chosen schedule of a plan, and make a preset of it that needs no other file.
+
+    Args:
+        plan: With a chosen budget.
+        family: The model that it was planned for.
+        name: Of the preset.
+        samples: How many of the recorded samples to measure on, and how many of another seed.
+        device: Where the family is, for the record.
+
+    Raises:
+        OptionError: The plan was made for another model, scheduler or number of steps than the family's.
+    """
+    recorded = 0 if plan.seed is None else plan.seed
+    held_out_seed = HELD_OUT_SEED if recorded != HELD_OUT_SEED else HELD_OUT_SEED + 1
+    samples = min(samples, plan.samples or samples)
+    policy = f"planned:schedule={'+'.join(map(str, plan.budget().steps))}/{plan.num_steps},target={plan.target},predictor=({plan.predictor})"
+    spec, found = parse_policy(policy), []
+    for own in (recorded, held_out_seed):
+        sampler = Sampler.of(family, seed=own, num_steps=plan.num_steps, guidance=plan.signature.guidance)
+        reading = Gauge(sampler, samples=samples, batch=samples).beside_fewer(spec)
+        differing = plan.signature.conflicts(reading.run)
+        if differing:
+            raise OptionError(f"the plan was made for another model: {'; '.join(differing)}; record and plan anew")
+        found.append(reading.measured)
+    tuned, held_out = found
+    return Preset(
+        name=name,
+        policy=str(spec),
+        signature=plan.signature,
+        tuned=tuned,
+        held_out=held_out,
+        found={
+            "family": family.name,
+            "how": "planned from recorded samples",
+            "objective": plan.objective,
+            "predictor": plan.predictor,
+            "computed_steps": len(plan.budget().steps),
+        },
+        machine=machine(device),
+        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+    )

@@ -40,11 +40,8 @@ PREDICTOR = "taylor:max_order=1"
 
 @attrs.define(eq=False)
 class EachItsOwn:
-    """Schedule: every sample computes the steps of a schedule of its own.
-
-    Attributes:
-        schedules: For each sample of the batch, in the order of its first row, the steps that it computes;
-            each with step 0.
+    """Schedule: every sample of a batch, in the order of its first row, computes the steps of a schedule of
+    its own, each with step 0.
     """
 
     schedules: tuple[frozenset[int], ...]
@@ -94,12 +91,8 @@ def headroom(workload: Workload, settings: CompareSettings, samples: int, counts
 
 
 def headroom_lanes(trace: Trace, counts: Sequence[int]) -> list[LaneOf]:
-    """Plan on the recorded samples, and return two lanes for each number of computed steps, or three where
-    samples share classes.
-
-    Args:
-        trace: Of the compared samples, in their order.
-        counts: Numbers of computed steps.
+    """Plan on the compared samples, recorded in their order, and return two lanes for each number of computed
+    steps, or three where samples share classes.
     """
     from foreseer.workbench.planner import plan, predicted_errors
 
@@ -107,21 +100,19 @@ def headroom_lanes(trace: Trace, counts: Sequence[int]) -> list[LaneOf]:
     members: dict[str, list[int]] = {}
     for sample, label in enumerate(trace.labels):
         members.setdefault(label, []).append(sample)
-    alike, own = find(), [find(samples=[sample]) for sample in range(trace.samples)]
-    shared = 1 < len(members) < trace.samples
-    classes = {label: find(samples=several) for label, several in members.items()} if shared else {}
-    lanes = []
+    plans = {"sample": [find(samples=[sample]) for sample in range(trace.samples)]}
+    if 1 < len(members) < trace.samples:
+        classes = {label: find(samples=several) for label, several in members.items()}
+        plans = {"class": [classes[label] for label in trace.labels], **plans}
+    alike, lanes = find(), []
     for count in counts:
+        computed = f"{count} step{'s' * (count != 1)}"
         steps = "+".join(map(str, alike.budget(count).steps))
         spec = policy("planned", schedule=f"{steps}/{trace.num_steps}", predictor=PREDICTOR, target="last_block")
-        lanes.append(LaneOf(f"best static ({_steps(count)})", "static", functools.partial(_same, spec)))
-        for what, plans in (
-            ("class", [classes[label] for label in trace.labels] if classes else []),
-            ("sample", own),
-        ):
-            if plans:
-                schedules = [frozenset(plan.budget(count).steps) for plan in plans]
-                lanes.append(_each(f"best per {what}, hindsight ({_steps(count)})", schedules))
+        lanes.append(LaneOf(f"best static ({computed})", "static", functools.partial(_same, spec)))
+        for what, of_samples in plans.items():
+            schedules = [frozenset(plan.budget(count).steps) for plan in of_samples]
+            lanes.append(_each(f"best per {what}, hindsight ({computed})", schedules))
     return lanes
 
 
@@ -135,7 +126,3 @@ def _each(name: str, schedules: Sequence[frozenset[int]]) -> LaneOf:
         return PolicySpec(name, lambda: (EachItsOwn(chosen), predictor_from(PREDICTOR, max_order=1)))
 
     return LaneOf(name, "hindsight", of)
-
-
-def _steps(count: int) -> str:
-    return f"{count} step{'s' * (count != 1)}"

@@ -127,6 +127,8 @@ class Judgements:
         accepted: ``(N,)`` whether it accepted; False where it was not asked.
         truth: ``(N,)`` the true error; NaN where it is not known.
         at: Whose error the truth is: ``"site"`` or ``"output"``.
+        tolerance: The true error that is tolerable. Where nobody says it, the median one; NaN where no truth
+            is known.
     """
 
     step: NDArray[np.int64]
@@ -136,6 +138,12 @@ class Judgements:
     accepted: Flags
     truth: Array
     at: Literal["site", "output"] = "site"
+    tolerance: float = attrs.field()
+
+    @tolerance.default
+    def _usual(self) -> float:
+        known = self.truth[np.isfinite(self.truth)]
+        return float(np.median(known)) if len(known) else math.nan
 
     def __len__(self) -> int:
         return len(self.step)
@@ -145,13 +153,6 @@ class Judgements:
         """``(N,)`` whether evidence and truth are both known."""
         return self.judged & np.isfinite(self.error) & np.isfinite(self.truth)
 
-    def usual_tolerance(self) -> float:
-        """Return the median true error: what is taken where nobody says what is tolerable. NaN where no truth
-        is known.
-        """
-        known = self.truth[np.isfinite(self.truth)]
-        return float(np.median(known)) if len(known) else math.nan
-
     def rank(self, step: int | None = None) -> float:
         """Return Spearman's correlation of evidence and truth, of one step's samples or of everything that
         was judged.
@@ -159,18 +160,12 @@ class Judgements:
         chosen = self.comparable & (True if step is None else self.step == step)
         return spearman(self.error[chosen], self.truth[chosen])
 
-    def counts(self, tolerance: float, step: int | None = None) -> StepCounts:
-        """Count at a tolerated true error, >= 0: for one step, or for all together.
-
-        Raises:
-            OptionError: The tolerance is out of range.
-        """
-        if not tolerance >= 0:
-            raise OptionError(f"tolerance={tolerance!r} is out of range; write a true error that is tolerable, a number >= 0")
+    def counts(self, step: int | None = None) -> StepCounts:
+        """Count for one step, or for all together."""
         here = np.ones(len(self), dtype=bool) if step is None else self.step == step
         known = np.isfinite(self.truth)
         judged = here & self.judged & known
-        good = self.truth <= tolerance
+        good = self.truth <= self.tolerance
         errors, truths = self.error[judged & np.isfinite(self.error)], self.truth[here & known]
         return StepCounts(
             step=step,
@@ -185,25 +180,19 @@ class Judgements:
             rank=self.rank(step),
         )
 
-    def table(self, tolerance: float) -> list[StepCounts]:
-        """Return the counts of every step that has drafts, in order, and of all together as the last entry.
-        Raises as `counts` does.
-        """
-        return [self.counts(tolerance, int(step)) for step in np.unique(self.step)] + [self.counts(tolerance)]
+    def table(self) -> list[StepCounts]:
+        """Return the counts of every step that has drafts, in order, and of all together as the last entry."""
+        return [self.counts(int(step)) for step in np.unique(self.step)] + [self.counts()]
 
-    def sweep(self, tolerance: float) -> Sweep:
+    def sweep(self) -> Sweep:
         """Return what other thresholds would have done with these drafts. What later drafts would have been
         after other decisions is not in it.
-
-        Raises:
-            OptionError: As `counts` does.
         """
-        self.counts(tolerance)
         chosen = self.comparable
         with np.errstate(divide="ignore", invalid="ignore"):
             scaled = self.error / self.threshold
         score = (scaled if np.all(self.threshold[chosen] > 0) else self.error)[chosen]
-        good = self.truth[chosen] <= tolerance
+        good = self.truth[chosen] <= self.tolerance
         order = np.argsort(score, kind="stable")
         factor, good = score[order], good[order]
         shares = [np.concatenate([[0.0], np.cumsum(flags)]) / flags.sum() if flags.any() else np.full(len(flags) + 1, math.nan) for flags in (good, ~good)]
@@ -215,17 +204,21 @@ class Judgements:
         return Sweep(factor=np.concatenate([[0.0], factor]), good_accepted=shares[0], bad_accepted=shares[1], area=area)
 
 
-def judgements(entries: Iterable[Entry], *, at: Literal["site", "output"] = "site") -> Judgements:
+def judgements(entries: Iterable[Entry], *, at: Literal["site", "output"] = "site", tolerance: float | None = None) -> Judgements:
     """Flatten a ledger's entries, each sample once: rows of one sample share error and fate.
 
     Args:
         entries: Of one policy, as a rule.
         at: ``"site"``: the true error is that of the forecast feature, of used and refused drafts alike.
             ``"output"``: that of the denoiser's output, known of accepted drafts only.
+        tolerance: The true error that is tolerable, >= 0; None for the median one.
 
     Raises:
-        OptionError: ``at`` is neither.
+        OptionError: ``at`` is neither, or the tolerance is out of range.
     """
+    if tolerance is not None and not tolerance >= 0:
+        advice = "write a true error that is tolerable, a number >= 0"
+        raise OptionError(f"tolerance={tolerance!r} is out of range; {advice}")
     if at not in ("site", "output"):
         raise OptionError(f"at={at!r} is unknown; write 'site' or 'output'")
     found: list[tuple[float, ...]] = []
@@ -244,12 +237,10 @@ def judgements(entries: Iterable[Entry], *, at: Literal["site", "output"] = "sit
         accepted=columns[4] > 0,
         truth=columns[5],
         at=at,
+        **({} if tolerance is None else {"tolerance": tolerance}),
     )
 
 
 def first_rows(groups: Sequence[int]) -> list[int]:
     """Return the first row of each sample: rows of one sample share a fate."""
-    first: dict[int, int] = {}
-    for row, group in enumerate(groups):
-        first.setdefault(group, row)
-    return list(first.values())
+    return [groups.index(group) for group in dict.fromkeys(groups)]

@@ -25,7 +25,7 @@ from foreseer.options import at_least, checked
 from foreseer.outcome import Outcome
 from foreseer.report import Report
 from foreseer.types import OUTPUT, Run, Site, Step
-from foreseer.workbench.judgements import Entry, Judgements, StepCounts, judgements
+from foreseer.workbench.judgements import Entry, Judgements, judgements
 
 __all__ = ["FILE", "Ledger", "ledger", "read_ledger"]
 
@@ -75,22 +75,9 @@ class Ledger:
         """What this object noted, oldest first. What an older file held is read with `read_ledger`."""
         return _entries(self._lines)
 
-    def judgements(self, *, at: Literal["site", "output"] = "site") -> Judgements:
+    def judgements(self, *, tolerance: float | None = None, at: Literal["site", "output"] = "site") -> Judgements:
         """Return what was noted, sample by sample: see `foreseer.workbench.judgements.judgements`."""
-        return judgements(self.entries, at=at)
-
-    def table(self, tolerance: float | None = None, *, at: Literal["site", "output"] = "site") -> list[StepCounts]:
-        """Return the counts of every step that was looked at, and of all together as the last entry.
-
-        Args:
-            tolerance: The true error that is tolerable, >= 0; None takes the median true error.
-            at: Whose error is the truth.
-
-        Raises:
-            OptionError: The tolerance is out of range, or there is no true error to take the median of.
-        """
-        judged = self.judgements(at=at)
-        return judged.table(judged.usual_tolerance() if tolerance is None else tolerance)
+        return judgements(self.entries, at=at, tolerance=tolerance)
 
     @hookimpl
     def shadow(self, step: Step) -> bool:
@@ -160,11 +147,8 @@ def ledger(
 
 
 def read_ledger(path: Path) -> tuple[tuple[Entry, ...], str]:
-    """Read a ledger's file, finished or not.
-
-    Returns:
-        Its entries, oldest first, and the name of the metric that is the truth. A last line that was cut off
-        is left out.
+    """Return the entries of a ledger's file, finished or not, oldest first, and the name of the metric that is
+    the truth. A last line that was cut off is left out.
 
     Raises:
         OptionError: It cannot be read, or is no ledger.

@@ -34,14 +34,8 @@ FILE = Document(
 
 
 class Parts:
-    """A folder of finished batches beside the file to come.
-
-    Args:
-        folder: Made if it is missing.
-        request: Plain data: what was asked for. Parts of another request are not mixed in.
-
-    Raises:
-        OptionError: The folder holds parts of another request; the message says what differs.
+    """A folder of finished batches beside the file to come, with what was asked for. Raises `OptionError` where
+    it holds parts of another request; the message says what differs.
     """
 
     def __init__(self, folder: Path, request: Mapping[str, Any]) -> None:
@@ -91,14 +85,8 @@ def unlike(first: Trace, other: Trace) -> str:
 
 
 def joined(traces: Sequence[Trace]) -> Trace:
-    """Put the samples of several traces side by side; everything else is the first's.
-
-    Args:
-        traces: At least one, with the same streams and sites, and the same measured steps where any were
-            measured.
-
-    Raises:
-        OptionError: They were recorded on different things; the message says what differs.
+    """Put the samples of one or more traces side by side; everything else is the first's. Raises `OptionError`
+    where they were recorded on different things; the message says what differs.
     """
     first = traces[0]
     for other in traces[1:]:

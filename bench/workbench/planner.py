@@ -23,10 +23,11 @@ from foreseer.errors import OptionError
 from foreseer.policies.predictors import predictor_from
 from foreseer.psnr import decibels, likeness_of
 from foreseer.schedule_plan import Budget, SchedulePlan, Target
-from foreseer.types import Run, Site
+from foreseer.types import Site
 from foreseer.workbench.forecast_errors import ForecastErrors, forecast_errors
+from foreseer.workbench.predictors import LinearWeights
+from foreseer.workbench.schedules import run_of
 from foreseer.workbench.trace import Trace
-from foreseer.workbench.weights import LinearWeights
 
 __all__ = ["Limits", "best_schedules", "plan", "predicted_errors", "uniform_steps", "until_next"]
 
@@ -63,7 +64,7 @@ class Limits:
 
 
 def uniform_steps(count: int, num_steps: int) -> tuple[int, ...]:
-    """Spread so many steps evenly from step 0 on: a fixed interval where it divides the run."""
+    """Spread so many steps evenly from step 0 on."""
     return tuple(i * num_steps // count for i in range(count))
 
 
@@ -138,18 +139,14 @@ def plan(
         budget: The number of computed steps that is chosen in the plan; None takes about a quarter of the
             steps.
         target: What will be forecast. Errors are those at the recorded site of the sensitivities (the last
-            block), whatever the target; forecasts of every module are off by less than these say, and are
-            what came closest in most of our runs.
-        objective: How errors of single steps add up. ``"gaps"``: those between two computed steps are of one
-            forecast and push in one direction, those of different gaps in directions of their own: the
-                predicted error is the root of the sum of the gaps' squares. ``"sum"``: all push in one
-                direction.
-            ``"squares"``: each pushes in a direction of its own.
+            block), whatever the target; forecasts of every module are off by less.
+        objective: How errors of single steps add up. ``"gaps"``: those between two computed steps push in one
+            direction, those of different gaps in directions of their own: the root of the sum of the gaps'
+            squares. ``"sum"``: all push in one direction. ``"squares"``: each in a direction of its own.
         over: The mean over the samples, or in each gap the worst sample.
         limits: What every schedule must do.
-        samples: Which samples to plan for; None for all. Of one sample, planned in hindsight, no static
-            schedule of this predictor is better *under this error model*. It is no bound for other
-            predictors, for gates that forecast with more than the newest anchors, or of the true error.
+        samples: Which samples to plan for; None for all. Of one, planned in hindsight, no static schedule of
+            this predictor is better *under this error model*, which bounds nothing else.
         errors: Of `predicted_errors`, where they are there already.
 
     Returns:
@@ -203,11 +200,8 @@ def _chosen(samples: Sequence[int] | None, recorded: int) -> NDArray[np.int64]:
 
 
 def _combined(errors: ForecastErrors, samples: NDArray[np.int64], *, objective: Objective, over: str, forced: NDArray[np.bool_]) -> Array:
-    """What each gap costs, over the samples. Sample by sample, since all at once would take S times the
-    memory.
-    """
     total: Array | None = None
-    for sample in samples:
+    for sample in samples:  # all at once would take S times the memory
         costs = errors.dense(errors.weighted[sample] ** (2 if objective == "squares" else 1))
         costs[..., forced] = np.inf
         until = until_next(costs) ** (2 if objective == "gaps" else 1)
@@ -217,9 +211,7 @@ def _combined(errors: ForecastErrors, samples: NDArray[np.int64], *, objective: 
 
 
 def _of_gaps(errors: ForecastErrors, samples: NDArray[np.int64], steps: tuple[int, ...], objective: Objective) -> Array:
-    """``(S, gaps)`` what the gaps of one schedule cost; gaps without a forecast are left out, and there is a
-    gap of 0 where none has one.
-    """
+    """``(S, gaps)`` what the gaps with a forecast cost; one gap of 0 where there is none."""
     values = errors.weighted[samples][:, errors.places(steps)]
     forecast = [k for k in range(errors.num_steps) if k not in set(steps)]
     gap = np.searchsorted(np.array(steps), forecast)
@@ -236,9 +228,7 @@ def predicted_errors(trace: Trace, predictor: str = "taylor:max_order=1") -> For
         OptionError: The predictor is not linear, or unknown.
     """
     site = trace.target or Site(trace.depth - 1)
-    times = trace.signature.timesteps or None
-    run = Run(depth=trace.depth, rows=1, groups=(0,), num_steps=trace.num_steps, timesteps=times, sites=trace.sites)
-    weights = LinearWeights(predictor, predictor_from(predictor, max_order=1), run, site)
+    weights = LinearWeights(predictor, predictor_from(predictor, max_order=1), run_of(trace), site)
     notes = []
     width = weights.anchors
     if width > MOST_ANCHORS:

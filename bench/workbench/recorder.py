@@ -4,10 +4,7 @@ computed.
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Protocol
 
 import attrs
 import numpy as np
@@ -15,27 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foreseer.bench.machine import versions
 from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
 from foreseer.outcome import Outcome
 from foreseer.report import Report
 from foreseer.signature import Signature
 from foreseer.types import OUTPUT, Run, Site, Step
+from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.parts import joined, unlike
-from foreseer.workbench.sites import Recordable, recorded_sites, sites_from
+from foreseer.workbench.record_settings import Recordable, recorded_sites, sites_from
 from foreseer.workbench.trace import Trace
 
-__all__ = ["FeatureSink", "TraceRecorder"]
+__all__ = ["TraceRecorder"]
 
 AT_ONCE = 1 << 22
 """Numbers that are turned into float64 at once, 32 MiB."""
-
-
-class FeatureSink(Protocol):
-    """Takes the tensors of a finished run, such as a `foreseer.workbench.FeatureStore`."""
-
-    def add(self, stream: str, features: Mapping[Site, Tensor]) -> None:
-        """Keep the features of the next samples of a stream: for each site ``(S, T, C, ...)``, on the CPU."""
 
 
 @attrs.define(eq=False)
@@ -52,11 +44,10 @@ class _Recording:
 
 class TraceRecorder:
     """Records runs of full computation: hand it to `foreseer.attach` or `foreseer.sample` as an observer,
-    with policy ``"none"``.
+    with policy ``"none"``. Nothing of a run changes.
 
     Any number of runs may be recorded one after the other (batches); their samples are put side by side.
-    Nothing of a run changes. Features of past steps are held in their own dtype until their run ends; each
-    step costs its inner products with those before it.
+    Features of past steps are held in their own dtype until their run ends.
 
     An observer cannot end a run. So where a run cannot be recorded (a policy forecast something, a step was
     left out), its report says that the recorder was dropped, and `trace` raises.
@@ -72,7 +63,7 @@ class TraceRecorder:
         OptionError: ``sites`` is neither of the words nor a list of sites, or ``keep_on`` is no device.
     """
 
-    def __init__(self, *, sites: Recordable = "default", keep_on: str | torch.device | None = None, store: FeatureSink | None = None) -> None:
+    def __init__(self, *, sites: Recordable = "default", keep_on: str | torch.device | None = None, store: FeatureStore | None = None) -> None:
         self._sites = sites_from(sites)
         try:
             self._keep_on = None if keep_on is None else torch.device(keep_on)
@@ -103,17 +94,13 @@ class TraceRecorder:
         """Make room for a run."""
         if self._problem:
             self._refuse(self._problem)
-        members: dict[int, list[int]] = {}
-        for row, group in enumerate(run.groups):
-            members.setdefault(group, []).append(row)
-        copies = {len(rows) for rows in members.values()}
+        groups, samples = run.groups, list(dict.fromkeys(run.groups))
+        copies = sorted({groups.count(group) for group in samples})
         if len(copies) > 1:
-            self._refuse(f"samples of this run have {min(copies)} to {max(copies)} rows; give every sample as many")
-        sample, copy = torch.zeros(run.rows, dtype=torch.long), torch.zeros(run.rows, dtype=torch.long)
-        for s, rows in enumerate(members.values()):
-            for c, row in enumerate(rows):
-                sample[row], copy[row] = s, c
-        self._under_way[run] = _Recording((sample, copy), len(members), copies.pop())
+            self._refuse(f"samples of this run have {copies[0]} to {copies[-1]} rows; give every sample as many")
+        sample = torch.tensor([samples.index(group) for group in groups])
+        copy = torch.tensor([groups[:row].count(group) for row, group in enumerate(groups)])
+        self._under_way[run] = _Recording((sample, copy), len(samples), copies[0])
 
     @hookimpl
     @torch.no_grad()
@@ -143,26 +130,22 @@ class TraceRecorder:
     def on_run_end(self, report: Report) -> None:
         """Keep the inner products of a whole run, and let go of its features."""
         run = report.run
-        recording = self._under_way.pop(run, None)
-        if recording is None:
+        if (recording := self._under_way.pop(run, None)) is None:
             return
-        steps = len(recording.times)
-        if steps == 0 or (run.num_steps is not None and steps < run.num_steps):
+        if (steps := len(recording.times)) == 0 or (run.num_steps is not None and steps < run.num_steps):
             self.notes.append(f"a run of stream {run.stream!r} ended after {steps} of {run.num_steps} steps and was not recorded")
             return
         grams = {site: _whole(gram[:, :steps, :steps]) for site, gram in recording.grams.items()}
-        broken = [str(site) for site, gram in grams.items() if not np.isfinite(gram).all()]
-        if broken:
+        if broken := [str(site) for site, gram in grams.items() if not np.isfinite(gram).all()]:
             self._refuse(f"features of {', '.join(broken)} are not finite; compute in another dtype")
-        some = next(iter(recording.held.values()))
         signature = Signature(
             model=run.model,
             scheduler=run.scheduler,
             num_steps=steps,
             timesteps=[t for t in recording.times if t is not None] if None not in recording.times else (),
-            dtype=str(some.dtype).removeprefix("torch."),
+            dtype=str(next(iter(recording.held.values())).dtype).removeprefix("torch."),
             shapes={str(site): list(held.shape[3:]) for site, held in recording.held.items()},
-            versions=_versions(),
+            versions=versions(),
         )
         runs = self._done.setdefault(run.stream, [])
         found = Trace(
@@ -176,11 +159,11 @@ class TraceRecorder:
         )
         if differing := unlike(runs[0], found) if runs else "":
             self._refuse(f"this run is unlike the first: {differing}; record it with a recorder of its own")
-        if self._store is not None:
-            try:
+        try:
+            if self._store is not None:
                 self._store.add(run.stream, {site: held[:, :steps].cpu() for site, held in recording.held.items()})
-            except (OptionError, OSError) as error:
-                self._refuse(f"the features of a run could not be kept: {error}")
+        except (OptionError, OSError) as error:
+            self._refuse(f"the features of a run could not be kept: {error}")
         self.evaluations += steps
         runs.append(found)
 
@@ -216,7 +199,7 @@ class TraceRecorder:
         if len(set(counts.values())) > 1:
             found = ", ".join(f"{count} of {stream!r}" for stream, count in counts.items())
             raise OptionError(f"the streams have different numbers of samples: {found}; a sampling was interrupted: record anew")
-        samples = next(iter(counts.values()))
+        samples = self.samples
         given = [str(label) for label in labels] if labels is not None else [str(index) for index in range(samples)]
         for name, count in (("labels", len(given)), ("final", samples if final is None else len(final))):
             if count != samples:
@@ -245,7 +228,8 @@ class TraceRecorder:
             self._refuse(f"features of {site} change their shape from step to step; leave the site out")
         if held is None or gram is None or index >= held.shape[1]:
             room = max(expected, 2 * index, index + 1)
-            more, wider = feature.new_empty((shape[0], room, *shape[1:]), device=device), torch.zeros(shape[0], room, room, dtype=torch.float64, device=device)
+            more = feature.new_empty((shape[0], room, *shape[1:]), device=device)
+            wider = torch.zeros(shape[0], room, room, dtype=torch.float64, device=device)
             if held is not None and gram is not None:
                 more[:, :index], wider[:, :index, :index] = held[:, :index], gram[:, :index, :index]
             recording.held[site], recording.grams[site] = held, gram = more, wider
@@ -265,9 +249,7 @@ class TraceRecorder:
 
 
 def _products(past: Tensor, now: Tensor) -> Tensor:
-    """Inner products ``(K,)`` float64 of each of ``(K, N)`` with ``(N,)``. Numbers are made float64 before
-    they are multiplied, a part at a time.
-    """
+    """Inner products ``(K,)`` float64 of each of ``(K, N)`` with ``(N,)``, a part at a time."""
     width = max(AT_ONCE // len(past), 1)
     total = torch.zeros(len(past), dtype=torch.float64, device=past.device)
     for start in range(0, past.shape[1], width):
@@ -278,13 +260,3 @@ def _products(past: Tensor, now: Tensor) -> Tensor:
 def _whole(lower: Tensor) -> NDArray[np.float64]:
     found = lower.cpu().numpy()
     return np.asarray(np.tril(found) + np.swapaxes(np.tril(found, -1), 1, 2))
-
-
-def _versions() -> dict[str, Any]:
-    found = {"Python": platform.python_version()}
-    for package in ("foreseer", "torch", "diffusers", "numpy"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

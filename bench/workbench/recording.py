@@ -18,20 +18,19 @@ from torch import Tensor
 
 from foreseer.adapters.identity import identity_of
 from foreseer.bench.families import DiTFamily, PipelineFamily
+from foreseer.bench.harness import Tell
+from foreseer.bench.lanes import Sampler, split
 from foreseer.bench.workload import Workload, blocks_of, labels_of
 from foreseer.document import plain
 from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.files import refuse_unwritable, refuse_unwritable_folder
-from foreseer.registry import PolicySpec, policy
-from foreseer.report import Report
+from foreseer.registry import policy
 from foreseer.types import OUTPUT, Site
 from foreseer.workbench.features_store import FeatureStore
-from foreseer.workbench.judgements import first_rows
 from foreseer.workbench.parts import Parts, joined
-from foreseer.workbench.record_settings import RecordSettings
+from foreseer.workbench.record_settings import RecordSettings, recorded_sites
 from foreseer.workbench.recorder import TraceRecorder
 from foreseer.workbench.sensitivity import interpolated, one_forecast, sensitivities, steps_to_measure
-from foreseer.workbench.sites import recorded_sites
 from foreseer.workbench.trace import Trace
 
 __all__ = ["Arguments", "Recorded", "record", "refuse_existing"]
@@ -42,10 +41,6 @@ Arguments = Callable[[Sequence[int], float], Mapping[str, Any]]
 """
 
 Array = NDArray[np.float64]
-
-
-Tell = Callable[[str, int, int], None]
-"""Told what begins, how many samplings are done, and how many there will be."""
 
 
 @attrs.frozen(kw_only=True)
@@ -132,9 +127,10 @@ def _family(what: Workload | Any, arguments: Arguments | None) -> Workload:
 
 class _Recording:
     def __init__(self, family: Workload, out: Path, settings: RecordSettings, *, restart: bool | Literal["if other"], tell: Tell) -> None:
-        self._family, self._settings, self._tell = family, settings, tell
-        self._steps = settings.steps or family.num_steps
-        self._guidance = family.guidance if settings.guidance is None else settings.guidance
+        self._settings, self._tell = settings, tell
+        steps, guidance = settings.steps, settings.guidance
+        self._sampler = Sampler.of(family, seed=settings.seed, num_steps=steps, guidance=guidance)
+        self._steps, self._guidance = self._sampler.num_steps, self._sampler.guidance
         self._out = _file_of(out)
         self._folder = self._out.with_name(self._out.stem + ".features")
         parts = self._out.with_name(self._out.stem + ".unfinished")
@@ -145,7 +141,7 @@ class _Recording:
             refuse_unwritable_folder(folder)
         if not restart:
             refuse_existing(out)
-        self._batches = [range(first, min(first + settings.batch, settings.samples)) for first in range(0, settings.samples, settings.batch)]
+        self._batches = split(range(settings.samples), settings.batch)
         self._conditions = [_conditions(family, batch, self._guidance) for batch in self._batches]
         self._measure = () if settings.every is None else steps_to_measure(self._steps, settings.every)
         request = self._request()
@@ -167,10 +163,10 @@ class _Recording:
             self._parts = Parts(parts, request)
         facts = {key: value for key, value in request.items() if key not in ("every", "measured", "target")}
         self._store = None if settings.features is None else FeatureStore.create(self._folder, facts=facts, kept_as=settings.features)
-        self._done = 0
         self._most = settings.samples if settings.measured is None else settings.measured
-        self._total = len(self._batches) + len(self._measure) * sum(batch.start < self._most for batch in self._batches)
-        self._spent = 0
+        measured = sum(batch[0] < self._most for batch in self._batches)
+        self._total = len(self._batches) + len(self._measure) * measured
+        self._done = self._spent = 0
 
     def run(self) -> Recorded:
         traces = [self._batch(number) for number in range(len(self._batches))]
@@ -184,7 +180,7 @@ class _Recording:
         return Recorded(path=self._out, trace=trace, evaluations=self._spent)
 
     def _request(self) -> dict[str, Any]:
-        family = self._family
+        family = self._sampler.workload
         settings = attrs.evolve(self._settings, steps=self._steps, guidance=self._guidance, keep_on=None)
         asked: dict[str, Any] = plain(settings)
         return asked | {
@@ -196,7 +192,7 @@ class _Recording:
         }
 
     def _hash(self) -> str:
-        digest = hashlib.sha256(json.dumps([self._family.name, self._settings.seed]).encode())
+        digest = hashlib.sha256(json.dumps([self._sampler.workload.name, self._settings.seed]).encode())
         for _, content in self._conditions:
             digest.update(content)
         return digest.hexdigest()[:16]
@@ -204,12 +200,12 @@ class _Recording:
     def _batch(self, number: int) -> Trace:
         """Record a batch and measure it, or what is left of it to do."""
         found = self._parts.load(number)
-        if found is not None and self._store is not None and self._store.samples < self._batches[number].stop:
+        if found is not None and self._store is not None and self._store.samples <= self._batches[number][-1]:
             found = None
         trace, final = self._record(number) if found is None else found
         self._done += 1 + len(trace.measured)
         for step in self._measure:
-            if step not in trace.measured and self._batches[number].start < self._most:
+            if step not in trace.measured and self._batches[number][0] < self._most:
                 trace = self._measured(number, trace, final, step)
                 self._parts.keep(number, trace, final)
                 self._done += 1
@@ -217,12 +213,13 @@ class _Recording:
 
     def _record(self, number: int) -> tuple[Trace, Array]:
         indices = self._batches[number]
-        self._tell(f"recording samples {indices.start} to {indices.stop - 1}", self._done, self._total)
+        self._tell(f"recording samples {indices[0]} to {indices[-1]}", self._done, self._total)
         self._parts.begin(number)
         if self._store is not None:
-            self._store.keep_first(indices.start)
+            self._store.keep_first(indices[0])
         recorder = TraceRecorder(sites=self._settings.sites, keep_on=self._settings.keep_on, store=self._store)
-        latents, _ = self._draw(policy("none"), indices, [recorder])
+        watched = self._sampler.policy(policy("none"), indices, [recorder])
+        latents = self._sampler.run(indices, driven=watched).latents
         self._spent += recorder.evaluations
         trace = recorder.trace(
             labels=self._conditions[number][0],
@@ -254,30 +251,20 @@ class _Recording:
 
     def _measured(self, number: int, trace: Trace, final: Array, step: int) -> Trace:
         """Forecast one step of a batch, and see how far its samples move."""
-        indices = range(self._batches[number].start, min(self._batches[number].stop, self._most))
-        self._tell(f"sensitivity at step {step}, samples {indices.start} to {indices.stop - 1}", self._done, self._total)
+        indices = [index for index in self._batches[number] if index < self._most]
+        self._tell(f"sensitivity at step {step}, samples {indices[0]} to {indices[-1]}", self._done, self._total)
         assert trace.target is not None
-        latents, reports = self._draw(one_forecast(trace.target, step), indices, [])
+        spec = one_forecast(trace.target, step, self._steps)
+        drawn = self._sampler.run(indices, driven=self._sampler.policy(spec, indices))
+        off = np.linalg.norm(_flat(drawn.latents) - final[: len(indices)], axis=1)
+        forecast = np.array(drawn.steps) <= self._steps - 1  # else not finite, and not used, in some stream
         moved = np.full(trace.samples, math.nan)
-        moved[: len(indices)] = np.linalg.norm(_flat(latents) - final[: len(indices)], axis=1)
-        moved[: len(indices)][_computed_after_all(reports, step)] = math.nan
-        spent = sum(len(report.outcomes) for report in reports)
+        moved[: len(indices)] = np.where(forecast, off, math.nan)
+        spent = sum(len(report.outcomes) for report in drawn.reports.values())
         self._spent += spent
         sensitivity = trace.sensitivity.copy()
         sensitivity[:, step] = sensitivities(trace, trace.target, step, moved)
         return attrs.evolve(trace, sensitivity=sensitivity, measured=(*trace.measured, step), evaluations=trace.evaluations + spent)
-
-    def _draw(self, spec: PolicySpec, indices: Sequence[int], observers: Sequence[object]) -> tuple[Tensor, list[Report]]:
-        with self._family.attached(spec, num_steps=self._steps, samples=len(indices), observers=observers) as attached:
-            latents = self._family.draw(indices, seed=self._settings.seed, num_steps=self._steps, guidance=self._guidance)
-        return latents, list(attached.reports.values())
-
-
-def _computed_after_all(reports: Sequence[Report], step: int) -> NDArray[np.bool_]:
-    """Return ``(S,)`` bool: samples whose forecast was not finite, and so not used, in some stream."""
-    ended = [(report.outcomes[step], first_rows(report.run.groups)) for report in reports]
-    found = [[outcome.computed[row] for row in rows] for outcome, rows in ended]
-    return np.asarray(np.any(found, axis=0), dtype=bool)
 
 
 def _flat(latents: Tensor) -> Array:

@@ -8,7 +8,7 @@ computed later.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
@@ -17,24 +17,19 @@ from numpy.typing import NDArray
 
 from foreseer.errors import OptionError
 from foreseer.psnr import decibels, likeness_of
-from foreseer.registry import PolicySpec, signature_of
+from foreseer.registry import PolicySpec
 from foreseer.types import Site
 from foreseer.workbench.forecast_errors import final_errors
 from foreseer.workbench.judgements import Judgements
-from foreseer.workbench.predictors import OWN, Predictor, predictor_named
+from foreseer.workbench.predictors import OWN, LinearWeights, Predictor, predictor_named
+from foreseer.workbench.record_settings import site_from
 from foreseer.workbench.schedules import Schedule, computed_steps, run_of, schedule_from
-from foreseer.workbench.sites import site_from
 from foreseer.workbench.trace import Trace
-from foreseer.workbench.weights import LinearWeights
 
-__all__ = ["GapErrors", "Replay", "Score", "gap_errors", "promised_psnr", "site_of", "with_promise"]
+__all__ = ["Replay", "Score", "gap_errors", "site_of", "with_promise"]
 
 Array = NDArray[np.float64]
 Anchors = tuple[int, ...]
-Draft = tuple[Anchors, int]
-"""The anchors of a forecast, newest first, and its step."""
-Key = tuple[str, int | None]
-"""What decides weights: the predictor, and the warm-up that it is told of."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -52,7 +47,8 @@ class Score:
         final: ``(S,)`` predicted L2 error of the final latent, see
             `foreseer.workbench.forecast_errors.final_errors`. Empty where the trace has no sensitivities of
             this site.
-        promise: ``(S,)`` the PSNR in dB that this promises, see `promised_psnr`. Empty likewise.
+        promise: ``(S,)`` the PSNR in dB that this promises where latents are images from -1 to 1, infinite
+            where nothing is off. Empty likewise.
         judged: What the gate said, and what was true; None for a schedule.
         note: A sentence where something was not as asked; else empty.
     """
@@ -112,32 +108,37 @@ class Score:
 
 
 def site_of(trace: Trace, text: str) -> Site:
-    """Read a site: ``last``, ``first``, ``output``, a block's number, or ``11.block``. Raises `OptionError`
-    for one that is not recorded.
-    """
+    """Read a site as `site_from` does. Raises `OptionError` for one that is not recorded."""
     there = ", ".join(map(str, trace.sites))
     site = site_from(text, advice=f"write last, first, output, or one of {there}")
     trace.gram(site)
     return Site(trace.depth - 1) if site == Site(-1) else site
 
 
-def promised_psnr(final: Array, size: int) -> Array:
-    """Return the PSNR in dB that an L2 error of the final latent means where latents are images that span 2,
-    from -1 to 1.
+@attrs.frozen(eq=False)
+class _Forecasts:
+    """The forecasts that one predictor was asked for, each with its error."""
 
-    It is that of a mean squared error of final^2 / size; infinite where nothing is off.
+    weights: LinearWeights
+    gram: Array
+    known: dict[tuple[Anchors, int], Array | None] = attrs.field(factory=dict)
 
-    Args:
-        final: ``(...)`` L2 norm of the error.
-        size: Numbers of one latent.
-    """
-    return decibels(np.square(final) / size)
+    def error(self, anchors: Anchors, step: int) -> Array | None:
+        """``(S,)`` relative errors of a step from anchors, newest first; None where it is not able."""
+        anchors = anchors[: self.weights.anchors]
+        if (anchors, step) not in self.known:
+            padded = np.full((1, self.weights.anchors), math.nan)
+            padded[0, : len(anchors)] = anchors
+            squared = self.weights.squared_errors(self.gram, padded, step)[:, 0]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                relative = np.where(squared > 0, np.sqrt(squared / self.gram[:, step, step]), 0.0)
+            self.known[anchors, step] = relative if np.isfinite(squared[0]) else None
+        return self.known[anchors, step]
 
 
 @attrs.frozen(eq=False)
 class Replay:
-    """Scores predictors under schedules on one trace. Weights and errors are kept by predictor, anchors and
-    step, so that schedules share them.
+    """Scores predictors under schedules on one trace. Schedules share what they forecast alike.
 
     Attributes:
         trace: The recording. Streams of a step do the same; their errors are pooled.
@@ -146,8 +147,7 @@ class Replay:
 
     trace: Trace
     site: Site
-    _weights: dict[Key, LinearWeights] = attrs.field(factory=dict, init=False, repr=False)
-    _errors: dict[Key, dict[Draft, Array | None]] = attrs.field(factory=dict, init=False, repr=False)
+    _forecasts: dict[tuple[str, Any], _Forecasts] = attrs.field(factory=dict, init=False, repr=False)
     _steps: dict[str, Anchors] = attrs.field(factory=dict, init=False, repr=False)
 
     def scores(self, predictors: Sequence[str | PolicySpec], schedules: Sequence[str | PolicySpec]) -> list[Score]:
@@ -156,86 +156,35 @@ class Replay:
         Raises:
             PluginError, OptionError: A name or an option is wrong; a predictor is not linear.
         """
-        run = run_of(self.trace)
-        asked = [schedule_from(s) for s in schedules]
-        known = [predictor_named(p) for p in predictors]
-        pairs = _pairs(asked, known)
-        for schedule in asked:
-            if schedule.name not in self._steps:
-                self._steps[schedule.name] = computed_steps(schedule, run)
-        keys = [self._key(predictor, schedule) for schedule, predictor in pairs]
-        wanted: dict[Key, set[Draft]] = {}
-        for key, (schedule, _) in zip(keys, pairs, strict=True):
-            wanted.setdefault(key, set()).update(self._drafts(key, self._steps[schedule.name]))
-        for key, drafts in wanted.items():
-            self._evaluate(key, drafts)
-        return [self._score(key, schedule, predictor) for key, (schedule, predictor) in zip(keys, pairs, strict=True)]
+        pairs = _pairs([schedule_from(s) for s in schedules], [predictor_named(p) for p in predictors])
+        return [self._score(*pair) for pair in pairs]
 
-    def _key(self, predictor: Predictor, schedule: Schedule) -> Key:
-        """What decides a pair's weights: which predictor, and the warm-up that it is told of."""
-        plugin, warmup = None, schedule.warmup_steps
-        if predictor.spec is None:
-            key: Key = (f"{OWN} {schedule.name}", None)
-            plugin = schedule.predictor() if key not in self._weights else None
-        else:
-            takes = "warmup_steps" in signature_of(predictor.spec.factory).parameters
-            key = (predictor.name, warmup if takes else None)
-            plugin = predictor.built(warmup) if key not in self._weights else None
-        if key not in self._weights:
-            self._weights[key] = LinearWeights(predictor.name, plugin, run_of(self.trace), self.site)
-        return key
+    def _score(self, schedule: Schedule, predictor: Predictor) -> Score:
+        trace, own = self.trace, predictor.spec is None
+        told = schedule.name if own else schedule.warmup_steps if predictor.ramps else None
+        if (key := (predictor.name, told)) not in self._forecasts:
+            plugin = schedule.predictor() if own else predictor.built(schedule.warmup_steps)
+            weights = LinearWeights(predictor.name, plugin, run_of(trace), self.site)
+            self._forecasts[key] = _Forecasts(weights, trace.gram(self.site))
+        forecasts, error = self._forecasts[key], np.zeros((trace.samples, trace.num_steps))
 
-    def _drafts(self, key: Key, computed: Anchors) -> list[Draft]:
-        """The forecasts of a schedule: the newest anchors, as many as the predictor looks at, and the step."""
-        most, found, anchors = self._weights[key].anchors, list[Draft](), Anchors()
-        real = frozenset(computed)
-        for step in range(self.trace.num_steps):
-            if step in real:
-                anchors = (step, *anchors[: most - 1])
-            else:
-                found.append((anchors, step))
-        return found
+        def able(anchors: Anchors, step: int) -> bool:
+            if (found := forecasts.error(anchors, step)) is None:
+                return False
+            error[:, step] = found
+            return True
 
-    def _evaluate(self, key: Key, drafts: Iterable[Draft]) -> None:
-        """Find the errors of all forecasts that are not known yet, at once."""
-        weights, known = self._weights[key], self._errors.setdefault(key, {})
-        gram = self.trace.gram(self.site)
-        by_step: dict[int, list[Anchors]] = {}
-        for anchors, step in drafts:
-            if (anchors, step) not in known:
-                by_step.setdefault(step, []).append(anchors)
-        for step, several in by_step.items():
-            padded = np.full((len(several), weights.anchors), math.nan)
-            for row, anchors in enumerate(several):
-                padded[row, : len(anchors)] = anchors
-            squared = weights.squared_errors(gram, padded, step)
-            with np.errstate(invalid="ignore", divide="ignore"):
-                relative = np.where(squared > 0, np.sqrt(squared / gram[:, step, step, None]), 0.0)
-            able = np.isfinite(squared[0])
-            for row, anchors in enumerate(several):
-                known[anchors, step] = relative[:, row] if able[row] else None
-
-    def _score(self, key: Key, schedule: Schedule, predictor: Predictor) -> Score:
-        known, computed = self._errors[key], self._steps[schedule.name]
-        drafts = self._drafts(key, computed)
-        if any(known[draft] is None for draft in drafts):  # where the predictor cannot forecast, the step is computed, and the schedule learns of it
-
-            def able(anchors: Anchors, step: int) -> bool:
-                draft = (anchors[: self._weights[key].anchors], step)
-                self._evaluate(key, [draft])
-                return known[draft] is not None
-
-            computed = computed_steps(schedule, run_of(self.trace), able)
-            drafts = self._drafts(key, computed)
-        error = np.zeros((self.trace.samples, self.trace.num_steps))
-        for draft in drafts:
-            error[:, draft[1]] = known[draft]
-        real = np.zeros(self.trace.num_steps, dtype=bool)
-        real[list(computed)] = True
-        return with_promise(
-            self.trace,
-            Score(predictor=predictor.name, policy=schedule.name, site=self.site, computed=np.tile(real, (self.trace.samples, 1)), error=error),
-        )
+        run = run_of(trace)
+        if schedule.name not in self._steps:
+            self._steps[schedule.name] = computed_steps(schedule, run)
+        steps = self._steps[schedule.name]
+        before = [tuple(s for s in reversed(steps) if s < step) for step in range(trace.num_steps)]
+        if not all(step in steps or able(before[step], step) for step in range(trace.num_steps)):
+            steps = computed_steps(schedule, run, able)
+            error[:, steps] = 0.0
+        computed = np.tile(np.isin(np.arange(trace.num_steps), steps), (trace.samples, 1))
+        names: dict[str, Any] = {"predictor": predictor.name, "policy": schedule.name}
+        return with_promise(trace, Score(**names, site=self.site, computed=computed, error=error))
 
 
 def _pairs(schedules: Sequence[Schedule], predictors: Sequence[Predictor]) -> list[tuple[Schedule, Predictor]]:
@@ -258,40 +207,25 @@ def with_promise(trace: Trace, score: Score) -> Score:
         return score
     off = score.error * trace.norms(score.site)
     final = final_errors(trace, off, score.computed)
-    return attrs.evolve(score, final=final, promise=promised_psnr(final, trace.final_size) if trace.final_size else np.zeros(0))
+    promise = decibels(np.square(final) / trace.final_size) if trace.final_size else np.zeros(0)
+    return attrs.evolve(score, final=final, promise=promise)
 
 
-@attrs.frozen(eq=False)
-class GapErrors:
-    """Relative errors of a predictor that forecasts from evenly spaced anchors.
-
-    Attributes:
-        predictor: As it was written.
-        error: ``(G, T)`` mean over the samples: of step k forecast from anchors at k - g, k - 2g, ..., for g
-            = 1..G. NaN where there is no anchor.
-    """
-
-    predictor: str
-    error: Array = attrs.field(repr=False)
-
-
-def gap_errors(trace: Trace, predictor: str | PolicySpec, site: Site, *, most: int = 12) -> GapErrors:
+def gap_errors(trace: Trace, predictor: str | PolicySpec, site: Site, *, most: int = 12) -> Array:
     """Return how far a predictor is off by the gap between its anchors, up to ``most`` steps.
+
+    It is ``(G, T)`` relative error, mean over the samples, of step k forecast from anchors at k - g, k - 2g,
+    ..., for g = 1..G; NaN where there is no anchor.
 
     Raises:
         PluginError, OptionError: As `Replay.scores`.
     """
     known = predictor_named(predictor)
-    replay = Replay(trace, site)
-    key = (known.name, None)
-    weights = replay._weights[key] = LinearWeights(known.name, known.built(None), run_of(trace), site)
-    gaps = range(1, min(most, trace.num_steps - 1) + 1)
-    pairs = [(g, k) for g in gaps for k in range(g, trace.num_steps)]
-    drafts = {(g, k): (tuple(range(k - g, -1, -g))[: weights.anchors], k) for g, k in pairs}
-    replay._evaluate(key, drafts.values())
-    error = np.full((len(gaps), trace.num_steps), math.nan)
-    found: Mapping[Draft, Array | None] = replay._errors[key]
-    for (g, k), draft in drafts.items():
-        if (one := found[draft]) is not None:
-            error[g - 1, k] = one.mean()
-    return GapErrors(known.name, error)
+    weights = LinearWeights(known.name, known.built(None), run_of(trace), site)
+    forecasts = _Forecasts(weights, trace.gram(site))
+    error = np.full((min(most, trace.num_steps - 1), trace.num_steps), math.nan)
+    for gap, step in np.ndindex(error.shape):
+        anchors = tuple(range(step - gap - 1, -1, -gap - 1))
+        if anchors and (found := forecasts.error(anchors, step)) is not None:
+            error[gap, step] = found.mean()
+    return error

@@ -1,47 +1,150 @@
 """Gates, and predictors that need tensors, on a recorded run: the real policy through an ordinary session,
-open loop, with the truth of every draft.
+open loop, with the truth of every draft. The host is what was recorded, one row for each sample: the tensors
+themselves, or vectors with the same inner products.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from foreseer.adapters.arrays import ArrayBackbone
+from foreseer.backbone import Pass
 from foreseer.errors import OptionError
 from foreseer.plugins import policy_hooks
 from foreseer.registry import PolicySpec, parse_policy, signature_of
 from foreseer.report import Report
 from foreseer.session import Session
-from foreseer.types import Site
+from foreseer.types import OUTPUT, Evidence, Probe, Site
 from foreseer.workbench.judgements import Entry, judgements
 from foreseer.workbench.ledger import Ledger
 from foreseer.workbench.predictors import OWN, Predictor, predictor_named
 from foreseer.workbench.replay import Score, with_promise
-from foreseer.workbench.replay_host import RecordedHost, rotated, vectors_of
-from foreseer.workbench.schedules import Schedule, run_of, schedule_from
+from foreseer.workbench.schedules import Schedule, ScheduleAt, run_of, schedule_from
 from foreseer.workbench.trace import Trace, site_named
 
-__all__ = ["pair_spec", "replay_gate", "replay_pair", "with_predictor"]
+__all__ = ["RecordedHost", "pair_spec", "replay_gate", "replay_pair", "rotated", "stored_features", "vectors_of", "with_predictor"]
+
+Features = Mapping[Site, NDArray[Any]]
+"""``site -> (S, T, ...)``."""
+
+ROUNDING = 0.02
+"""Tensors kept in half precision have the norms of those that were recorded to this part."""
+
+
+class RecordedHost(ArrayBackbone):
+    """A denoiser given by what full computation recorded; ``inputs`` is the step's index.
+
+    Sites that were not recorded are never shown to anybody. What runs behind a forecast is what full
+    computation recorded there: open loop. The output is of no meaning, a zero for each row.
+
+    Args:
+        features: ``site -> (S, T, ...)``; a sample's rows are part of its feature.
+        depth: Number of blocks, L.
+        who: The policy, for messages.
+    """
+
+    def __init__(self, features: Features, *, depth: int, who: str = "policy") -> None:
+        self._features, self._who = features, who
+        nothing = np.zeros((len(next(iter(features.values()))), 1))
+        super().__init__(lambda site, k: features[site][:, k] if site in features else nothing, depth=depth)
+
+    def require(self, sites: Collection[Site]) -> None:
+        """Refuse a policy that forecasts or compares sites that were not recorded. Raises `OptionError`."""
+        missing = [str(site) for site in sites if site not in self._features]
+        if missing:
+            there = ", ".join(map(str, self._features))
+            raise OptionError(f"{self._who!r} needs features of {', '.join(sorted(missing))}, which were not recorded; there are {there}: record with --sites")
+
+    def forward(
+        self,
+        inputs: Any,
+        *,
+        rows: Sequence[int] | None = None,
+        substitute: Mapping[Site, Tensor],
+        probe: Probe | None = None,
+        judge: Callable[[Evidence], bool] | None = None,
+        record: Collection[Site] = (),
+        see: Collection[Site] = (),
+    ) -> Pass:
+        """See `foreseer.backbone.Backbone.forward`. Raises `OptionError` for a probe on a draft: what a block
+        makes of a forecast was not recorded.
+        """
+        if probe is not None and probe.on == "draft":
+            raise OptionError(
+                f"{self._who!r} computes block {probe.block} on its forecast input, which needs the model: what comes of it was not recorded. "
+                f"Run it with the observer `ledger`: foreseer compare --policies {self._who} --observers ledger:path=ledger.json"
+            )
+        if probe is not None:
+            self.require([Site(probe.block)])
+        asked: dict[str, Any] = {"substitute": substitute, "probe": probe, "judge": judge}
+        done = super().forward(inputs, rows=rows, record=record, see=see, **asked)
+        features = dict(done.features)
+        if OUTPUT in features and OUTPUT in self._features:
+            output = self._features[OUTPUT][:, inputs]
+            features[OUTPUT] = torch.from_numpy(np.ascontiguousarray(output if rows is None else output[list(rows)]))
+        count = self.rows(inputs) if rows is None else len(rows)
+        return attrs.evolve(done, output=np.zeros((count, 1)), features=features)
+
+
+def vectors_of(trace: Trace, stream: str) -> dict[Site, NDArray[np.float64]]:
+    """Return ``(S, T, T)`` for each recorded site: vectors that have the inner products of the features."""
+    return {site: trace.embedding(site, stream) for site in trace.sites}
+
+
+def rotated(features: Mapping[Site, NDArray[np.float64]], *, seed: int = 0) -> dict[Site, NDArray[np.float64]]:
+    """Turn all vectors of a site by one random rotation, another for each site: lengths and angles stay, sums
+    of absolute values do not.
+    """
+    random = np.random.default_rng(seed)
+    return {site: values @ np.linalg.qr(random.normal(size=(values.shape[-1],) * 2))[0] for site, values in features.items()}
+
+
+def stored_features(trace: Trace, beside: Path) -> dict[Site, NDArray[Any]] | None:
+    """Return the tensors that were kept with a trace, ``site -> (S, T, ...)`` float32 of its first stream;
+    None where they were not.
+
+    Args:
+        trace: The recording.
+        beside: Its file.
+
+    Raises:
+        OptionError: The trace names a folder that is not there, is damaged, or holds the tensors of another
+            recording.
+    """
+    if not trace.features:
+        return None
+    from foreseer.workbench.features_store import FeatureStore
+
+    store = FeatureStore.open(beside.parent / trace.features)
+    stream = trace.streams[0]
+    found = {site: np.asarray(store.read(site, stream), dtype=np.float32) for site in trace.sites}
+    for site, features in found.items():
+        norms, wanted = np.linalg.norm(features.reshape(*features.shape[:2], -1), axis=2), trace.norms(site, stream)
+        if norms.shape != wanted.shape or not np.allclose(norms, wanted, rtol=ROUNDING):
+            raise OptionError(f"the tensors in {str(beside.parent / trace.features)!r} are not those of this trace: at {site} their norms differ; record again")
+    return found
+
 
 APART = 1e-3
 """Errors on vectors and on rotated vectors differ by rounding alone, far below this relative difference,
 where a gate measures lengths and angles only.
 """
 
-Features = Mapping[Site, NDArray[Any]]
-
 
 def replay_gate(trace: Trace, gate: str | PolicySpec, predictor: str | PolicySpec = OWN, *, features: Features | None = None) -> Score:
     """Run a gate on a recording.
 
     On inner products alone the run is made twice: on vectors that have the inner products of the features,
-    and on the same vectors rotated. A gate that measures lengths and angles (`relative_l2`, `cosine`) cannot
-    tell these from the features, and so says the same both times; one that does not say the same looks at
-    single entries (`relative_l1` and the elementwise metrics), and is refused. That is a test of what the
-    gate does, not of what it declares.
+    and on the same vectors rotated. A gate that measures lengths and angles (`relative_l2`, `cosine`) says
+    the same both times; one that does not looks at single entries (`relative_l1`), and is refused.
 
     Args:
         trace: The recording. Of several streams the first decides, as in a pipeline, and is what is compared;
@@ -78,16 +181,11 @@ def replay_gate(trace: Trace, gate: str | PolicySpec, predictor: str | PolicySpe
 
 
 def replay_pair(trace: Trace, predictor: str | PolicySpec, schedule: str | PolicySpec, site: Site, *, features: Features | None = None) -> Score:
-    """Run a predictor under a static schedule through a session: the way for predictors that are not linear.
-    `foreseer.workbench.replay.Replay` is faster.
+    """Run a predictor under a static schedule through a session, on the first stream: the way for predictors
+    that are not linear. `foreseer.workbench.replay.Replay` is faster.
 
-    Args:
-        trace: The recording; of several streams the first.
-        predictor: Any predictor.
-        schedule: A static schedule, or a list of steps.
-        site: What is forecast.
-        features: ``site -> (S, T, ...)`` the tensors; None for vectors that have their inner products, which
-            only linear predictors may be given.
+    ``features`` are the tensors, ``site -> (S, T, ...)``, or None for vectors that have their inner products,
+    which only linear predictors may be given.
 
     Raises:
         PluginError, OptionError: A name or an option is wrong, or the site was not recorded.
@@ -109,7 +207,7 @@ def pair_spec(schedule: Schedule, predictor: Predictor, site: Site) -> PolicySpe
         raise OptionError(f"schedule={schedule.name!r} brings no predictor of its own; name one with --predictors")
 
     def plugins() -> tuple[object, ...]:
-        return schedule.at(site), schedule.predictor() if predictor.spec is None else predictor.built(schedule.warmup_steps)
+        return ScheduleAt(schedule, site), schedule.predictor() if predictor.spec is None else predictor.built(schedule.warmup_steps)
 
     return PolicySpec(schedule.name if predictor.name == OWN else f"{schedule.name} with {predictor.name}", plugins)
 

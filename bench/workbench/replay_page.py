@@ -4,25 +4,24 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from foreseer.bench.charts import COLORS, SHAPES, axis, escaped, finite, layout
 from foreseer.bench.page import Chart, Facts, Section, Table, Text
 from foreseer.bench.page import write_page as write
 from foreseer.columns import Column, known
 from foreseer.files import write_csv
-from foreseer.workbench.closed_loop import CLOSED, Measured
-from foreseer.workbench.judged_charts import evidence_chart, ranks_chart
-from foreseer.workbench.replay import GapErrors, Score
+from foreseer.workbench.closed_loop import CLOSED, Figures, Measured
+from foreseer.workbench.ledger_page import evidence_chart
+from foreseer.workbench.replay import Score
 from foreseer.workbench.trace import Trace
 
-__all__ = ["COLUMNS", "cells_of", "write_errors", "write_page", "write_table"]
-
-Figures = dict[str, Any]
+__all__ = ["COLUMNS", "write_errors", "write_page", "write_table"]
 
 
 def _column(key: str, title: str, form: str, note: str) -> Column[Figures]:
@@ -66,16 +65,12 @@ UP = {
 }
 
 
-def cells_of(figures: Figures, columns: Sequence[tuple[str, ...]]) -> list[str]:
-    """Return a line's numbers as text, empty where one is not known."""
-    return [_column(key, title, form, "").text(figures) for key, title, form, *_ in columns]
-
-
 def write_table(scores: Sequence[Score], path: Path) -> Path:
     """Write one line for each score as CSV."""
     lines = [score.figures() for score in scores]
-    joined = [{"steps": None if line["steps"] is None else "+".join(map(str, line["steps"]))} for line in lines]
-    return write_csv(path, list(lines[0]), [line | steps for line, steps in zip(lines, joined, strict=True)])
+    for line in lines:
+        line["steps"] = line["steps"] and "+".join(map(str, line["steps"]))
+    return write_csv(path, list(lines[0]), lines)
 
 
 def write_errors(trace: Trace, scores: Sequence[Score], path: Path) -> Path:
@@ -90,19 +85,8 @@ def write_errors(trace: Trace, scores: Sequence[Score], path: Path) -> Path:
     return write_csv(path, columns, lines)
 
 
-def write_page(trace: Trace, scores: Sequence[Score], gaps: Sequence[GapErrors], measured: Sequence[Measured], path: Path) -> Path:
-    """Write the page.
-
-    Args:
-        trace: What was replayed.
-        scores: At least one.
-        gaps: Errors by gap and step, for each predictor that has them.
-        measured: What was run with the model; empty for nothing.
-        path: The file.
-
-    Raises:
-        ImportError: Without jinja2 or plotly (``pip install 'foreseer[workbench]'``).
-    """
+def write_page(trace: Trace, scores: Sequence[Score], gaps: Mapping[str, NDArray[np.float64]], measured: Sequence[Measured], path: Path) -> Path:
+    """Write the page of at least one score. Raises `ImportError` without jinja2 or plotly."""
     site, lines = scores[0].site, [score.figures() | {"steps": _steps(score), "name": score.name} for score in scores]
     columns = [*COLUMNS, Column("computed steps", "", lambda line: str(line["steps"]))]
     gates = {score.name: judged for score in scores if (judged := score.judged) is not None and judged.comparable.any()}
@@ -149,9 +133,6 @@ def _steps(score: Score) -> str:
 
 
 def _scores_chart(lines: Sequence[Figures]) -> Chart:
-    """Computed steps against an error that the reader chooses, a colour for each predictor; gates are
-    outlines.
-    """
     predictors = list(dict.fromkeys(line["predictor"] for line in lines))
     kinds = dict.fromkeys((predictors.index(line["predictor"]), line["kind"]) for line in lines)
 
@@ -186,24 +167,23 @@ def _closed(measured: Sequence[Measured]) -> list[Any]:
     if not measured:
         return []
     text = (
-        f"The same with the model, on {len(measured[0].error)} other samples. Above 1, \u201cpredicted / measured\u201d says "
-        "that open loop was cautious; below, that errors fed back. PSNR is measured on decoded images; the "
-        "prediction takes latents for images."
+        f"The same with the model, as predicted / measured, on {len(measured[0].error)} other samples. The ratio is "
+        "that of the latent errors: above 1 says that open loop was cautious; below, that errors fed back. PSNR is "
+        "measured on decoded images; the prediction takes latents for images."
     )
-    columns = [_column(key, title, form, "") for key, title, form in CLOSED]
-    return [Text(text), Table("policy and predictor", columns, [("", [one.figures() for one in measured])], _name)]
+    return [Text(text), Table("policy and predictor", CLOSED, [("", [one.figures() for one in measured])], _name)]
 
 
-def _gaps(gaps: Sequence[GapErrors]) -> list[Any]:
+def _gaps(gaps: Mapping[str, NDArray[np.float64]]) -> list[Any]:
     if not gaps:
         return []
     text = "Relative error of step k, forecast from anchors at k - g, k - 2g and so on, as many as the predictor looks at; mean over the samples."
-    figures = {found.predictor: _heat(found) for found in gaps}
+    figures = {name: _heat(error) for name, error in gaps.items()}
     return [Text(text), Chart(figures, "Heat map of errors by gap and step", {"predictor": {key: key for key in figures}})]
 
 
-def _heat(found: GapErrors) -> dict[str, Any]:
-    error = [[finite(value) for value in row] for row in found.error.tolist()]
+def _heat(errors: NDArray[np.float64]) -> dict[str, Any]:
+    error = [[finite(value) for value in row] for row in errors.tolist()]
     logs = [[math.log10(value) if value else None for value in row] for row in error]
     present = [value for row in logs for value in row if value is not None] or [0.0]
     ticks = list(range(math.floor(min(present)), math.ceil(max(present)) + 1))
@@ -226,7 +206,7 @@ def _gates(gates: dict[str, Any]) -> list[Any]:
         "Each dot is one sample in one step: what the gate saw, and how far the forecast was off. A gate that knows "
         "the truth puts them on a rising line; its threshold is grey."
     )
-    return [Text(text), evidence_chart(gates), ranks_chart(gates)]
+    return [Text(text), evidence_chart(gates)]
 
 
 def _about(trace: Trace) -> list[tuple[str, str]]:

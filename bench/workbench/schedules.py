@@ -25,13 +25,7 @@ Able = Callable[[tuple[int, ...], int], bool]
 
 @attrs.frozen
 class Schedule:
-    """A schedule by name, or a plain list of steps.
-
-    Attributes:
-        name: As it was written.
-        spec: The installed policy whose schedule it is; None for a list.
-        steps: The steps of a list; empty for a policy.
-    """
+    """A schedule as it was written: that of an installed policy (``spec``), or a list of ``steps``."""
 
     name: str
     spec: PolicySpec | None = None
@@ -49,10 +43,6 @@ class Schedule:
         """Return the predictor that the policy brings, built anew; None where it brings none."""
         plugins = self.spec() if self.spec is not None else ()
         return next((plugin for plugin in plugins if Part(plugin).implements("predict_features")), None)
-
-    def at(self, site: Site) -> ScheduleAt:
-        """Return a plugin that decides as this schedule does, and forecasts one site."""
-        return ScheduleAt(self, site)
 
 
 def schedule_from(text: str | PolicySpec) -> Schedule:
@@ -131,7 +121,7 @@ def computed_steps(schedule: Schedule, run: Run, able: Able = lambda anchors, st
     """
     if run.num_steps is None:
         raise OptionError("a schedule is asked for the steps of a whole run: give the run num_steps=")
-    plugin, computed = schedule.at(Site(run.depth - 1)), list[int]()
+    plugin, computed = ScheduleAt(schedule, Site(run.depth - 1)), list[int]()
     plugin.setup(run)
     for index in range(run.num_steps):
         step = run.step(index)
@@ -146,11 +136,8 @@ def computed_steps(schedule: Schedule, run: Run, able: Able = lambda anchors, st
 
 
 def run_of(trace: Trace, *, rows: int | None = None) -> Run:
-    """Return the shape of a run like the recorded one.
-
-    Args:
-        trace: The recording.
-        rows: Samples of one row each; None for one sample with the rows that it had.
+    """Return the shape of a run like the recorded one: of so many samples of one row each, or (None) of one
+    sample with the rows that it had.
     """
     signature = trace.signature
     return Run(

@@ -21,82 +21,51 @@ from foreseer.spelling import read_values
 if TYPE_CHECKING:
     from optuna import Trial
 
-__all__ = ["Choice", "Space", "Span", "parse_range", "space_of"]
+__all__ = ["Dimension", "Space", "parse_range", "space_of"]
 
 DIGITS = 4
 """Significant digits of a number that is tried: more are not what decides, and a policy is to be read."""
 
 
 @attrs.frozen
-class Span:
-    """Numbers from ``low`` to ``high``, both included.
-
-    Attributes:
-        name: The option.
-        low, high: The ends.
-        whole: Whole numbers only.
-        log: Searched by their logarithm.
-    """
+class Dimension:
+    """Values of an option: some, two or more, or numbers in a range with two ends; by their logarithm."""
 
     name: str
-    low: float
-    high: float
-    whole: bool = False
+    within: Range | tuple[Any, ...]
     log: bool = False
 
     def __str__(self) -> str:
-        return f"{self.name}={self.low:g}..{self.high:g}{':log' if self.log else ''}"
+        if isinstance(self.within, tuple):
+            return f"{self.name}={','.join(map(str, self.within))}"
+        return f"{self.name}={self.within.low:g}..{self.within.high:g}{':log' if self.log else ''}"
+
+    @property
+    def ends(self) -> tuple[Any, ...]:
+        """All values that are listed, or both ends of the range."""
+        return self.within if isinstance(self.within, tuple) else (self.within.low, self.within.high)
 
     def suggest(self, trial: Trial) -> Any:
         """Ask for a value."""
-        if self.whole:
-            return trial.suggest_int(self.name, int(self.low), int(self.high), log=self.log)
-        value = float(f"{trial.suggest_float(self.name, self.low, self.high, log=self.log):.{DIGITS}g}")
-        return min(max(value, self.low), self.high)
+        if isinstance(self.within, tuple):
+            by_name = {repr(value): value for value in self.within}
+            return by_name[trial.suggest_categorical(self.name, list(by_name))]
+        low, high = self.within.low, self.within.high
+        if self.within.kind is int:
+            return trial.suggest_int(self.name, int(low), int(high), log=self.log)
+        value = float(f"{trial.suggest_float(self.name, low, high, log=self.log):.{DIGITS}g}")
+        return min(max(value, low), high)
 
     def first(self, value: Any) -> Any:
         """Return a value as optuna wants to be told it; None where it is not one of these."""
-        inside = Range(int if self.whole else float, self.low, self.high).allows(value)
-        return value if inside else None
-
-
-@attrs.frozen
-class Choice:
-    """One of several values.
-
-    Attributes:
-        name: The option.
-        values: At least two different ones.
-    """
-
-    name: str
-    values: tuple[Any, ...]
-
-    def __str__(self) -> str:
-        return f"{self.name}={','.join(map(str, self.values))}"
-
-    def suggest(self, trial: Trial) -> Any:
-        """Ask for a value."""
-        by_name = {repr(value): value for value in self.values}
-        return by_name[trial.suggest_categorical(self.name, list(by_name))]
-
-    def first(self, value: Any) -> Any:
-        """Return a value as optuna wants to be told it; None where it is not one of these."""
-        return repr(value) if repr(value) in map(repr, self.values) else None
-
-
-Dimension = Span | Choice
+        if isinstance(self.within, tuple):
+            return repr(value) if repr(value) in map(repr, self.within) else None
+        return value if self.within.allows(value) else None
 
 
 @attrs.frozen
 class Space:
-    """What is searched.
-
-    Attributes:
-        spec: The policy, with the options that are held.
-        dimensions: The others.
-        notes: What was decided for the user, in sentences.
-    """
+    """A policy with the options that are held, the others, and in sentences what was decided for the user."""
 
     spec: PolicySpec
     dimensions: tuple[Dimension, ...]
@@ -121,10 +90,8 @@ def parse_range(text: str) -> Dimension:
     """Read ``NAME=LOW..HIGH``, ``NAME=LOW..HIGH:log`` or ``NAME=VALUE,VALUE,...``. Values are as on the
     command line.
 
-    >>> parse_range("threshold=0.01..0.5:log")
-    Span(name='threshold', low=0.01, high=0.5, whole=False, log=True)
     >>> parse_range("decide=row,batch")
-    Choice(name='decide', values=('row', 'batch'))
+    Dimension(name='decide', within=('row', 'batch'), log=False)
 
     Raises:
         OptionError: It is neither; the message says what to write.
@@ -140,7 +107,7 @@ def parse_range(text: str) -> Dimension:
             raise OptionError(
                 f"ranges: {text!r} has not two different values or more; write NAME=LOW..HIGH or NAME=VALUE,VALUE, or hold it: POLICY:{name}=VALUE"
             )
-        return Choice(name, tuple(values))
+        return Dimension(name, tuple(values))
     low, high = (_number(end, text) for end in (ends[1], ends[2]))
     if ends[3] not in (None, ":log"):
         raise OptionError(f"ranges: {text!r} ends in {ends[3]!r}; write {name}={ends[1]}..{ends[2]} or {name}={ends[1]}..{ends[2]}:log")
@@ -148,7 +115,8 @@ def parse_range(text: str) -> Dimension:
         raise OptionError(f"ranges: {text!r} ends before it begins; write the lower number first")
     if ends[3] and low <= 0:
         raise OptionError(f"ranges: {text!r} has no logarithm at {low}; begin above 0, or leave out :log")
-    return Span(name, low, high, whole=isinstance(low, int) and isinstance(high, int), log=bool(ends[3]))
+    whole = isinstance(low, int) and isinstance(high, int)
+    return Dimension(name, Range(int if whole else float, low, high), log=bool(ends[3]))
 
 
 def _number(text: str, whole: str) -> float:
@@ -167,10 +135,6 @@ def space_of(spec: PolicySpec, ranges: Sequence[str] = ()) -> Space:
     What its text fixes is held. Of the others: a range that is given counts; choices and ranges with two ends
     are searched as they are declared; of a range with one end, a part around the default; an option that
     declares neither is held at its default.
-
-    Args:
-        spec: The policy; its options are held.
-        ranges: See `parse_range`.
 
     Raises:
         OptionError: A range is no range, is for an option that the policy has not or that is fixed, or goes
@@ -199,16 +163,13 @@ def space_of(spec: PolicySpec, ranges: Sequence[str] = ()) -> Space:
 
 
 def _fitting(dimension: Dimension, text: str, spec: PolicySpec, hint: Any) -> Dimension:
-    """Return a given range with the kind of number that the policy declares. Raises `OptionError` where it
-    allows less.
-    """
-    ends = dimension.values if isinstance(dimension, Choice) else (dimension.low, dimension.high)
-    check_options(spec.name, spec.factory, {**spec.options, dimension.name: ends[0]})
+    """Return a given range with the kind of number that the policy declares, or refuse it."""
+    check_options(spec.name, spec.factory, {**spec.options, dimension.name: dimension.ends[0]})
     declared = alternatives(hint) if hint is not None else ()
     kinds = {limits.kind for limits in declared if isinstance(limits, Range)}
-    if isinstance(dimension, Span) and dimension.whole and kinds == {float}:
-        dimension = attrs.evolve(dimension, whole=False)
-    for end in ends:
+    if isinstance(dimension.within, Range) and kinds == {float}:
+        dimension = attrs.evolve(dimension, within=attrs.evolve(dimension.within, kind=float))
+    for end in dimension.ends:
         if hint is not None and not allows(hint, end):
             words = " or ".join(str(limits) if isinstance(limits, Range) else f"one of {', '.join(map(repr, limits))}" for limits in declared)
             raise OptionError(f"ranges: {end!r} in {text!r} is out of range; {spec.name} allows {words}")
@@ -221,7 +182,7 @@ def _declared(name: str, hint: Any, default: Any) -> tuple[Dimension | None, str
     limits = [found for found in declared if isinstance(found, Range)]
     values = tuple(value for found in declared if isinstance(found, tuple) for value in found)
     if not limits and len(values) > 1:
-        return Choice(name, values), ""
+        return Dimension(name, values), ""
     shown = getattr(default, "__name__", repr(default))
     held = f"{name} is held at {shown}: {{}}; to search it write --ranges {name}=..."
     number = isinstance(default, (int, float)) and not isinstance(default, bool)
@@ -234,16 +195,15 @@ def _declared(name: str, hint: Any, default: Any) -> tuple[Dimension | None, str
     return span, "" if finite else f"{name} declares {limits[0]}: searched is {span}, around its default {shown}; --ranges {name}=LOW..HIGH says otherwise"
 
 
-def _span(name: str, limits: Range, default: float) -> Span | None:
+def _span(name: str, limits: Range, default: float) -> Dimension | None:
     """Return the part of a declared range that is worth a search, or None."""
-    whole = limits.kind is int
     low, high, log = limits.low, limits.high, False
     if low == -math.inf:
         return None
-    if whole:
+    if limits.kind is int:
         low += limits.open_low
         high = max(2 * default, low + 3) if high == math.inf else high - limits.open_high
-        return Span(name, int(low), int(high), whole=True) if low < high else None
+        return Dimension(name, Range(int, int(low), int(high))) if low < high else None
     if high == math.inf:
         if default <= max(low, 0.0):
             return None
@@ -253,4 +213,5 @@ def _span(name: str, limits: Range, default: float) -> Span | None:
         high -= margin
     if limits.open_low and low == limits.low:
         low, log = low + margin, low == 0.0 or log
-    return Span(name, float(f"{low:.{DIGITS}g}"), float(f"{high:.{DIGITS}g}"), log=log)
+    low, high = (float(f"{end:.{DIGITS}g}") for end in (low, high))
+    return Dimension(name, Range(float, low, high), log=log)

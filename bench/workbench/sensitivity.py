@@ -13,10 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.errors import OptionError
-from foreseer.hookspecs import hookimpl
 from foreseer.policies._taylor import taylor_weights
 from foreseer.registry import PolicySpec
-from foreseer.types import Drafts, History, Needs, Plan, Site, Step, Weights
+from foreseer.types import Site
+from foreseer.workbench.predictors import predictor_named
+from foreseer.workbench.replay_gates import pair_spec
+from foreseer.workbench.schedules import Schedule
 from foreseer.workbench.trace import Trace, squared_error
 
 __all__ = ["interpolated", "one_forecast", "one_forecast_errors", "sensitivities", "steps_to_measure"]
@@ -29,45 +31,17 @@ of it, and inner products in float64 by 6e-8.
 """
 
 
-class OneForecast:
-    """Policy: compute everything but one step, in which one site is forecast: a line through the two steps
-    before, or the one step before where there is one.
-
-    Args:
-        site: What is forecast.
-        step: Index of the step, at least 1.
+def one_forecast(site: Site, step: int, num_steps: int) -> PolicySpec:
+    """Return a policy that computes all steps but one, at least step 1, in which it forecasts a site: a line
+    through the two steps before, or the one step before where there is one.
     """
-
-    def __init__(self, site: Site, step: int) -> None:
-        self._site, self._step = site, step
-
-    @hookimpl
-    def setup(self) -> Needs:
-        """Keep two steps."""
-        return Needs(sites=(self._site,), anchors=2)
-
-    @hookimpl
-    def before_step(self, step: Step) -> Plan:
-        """Forecast in the one step."""
-        return Plan(forecast=(self._site,)) if step.index == self._step else Plan()
-
-    @hookimpl
-    def predict_features(self, step: Step, history: History) -> Drafts:
-        """A line."""
-        return {self._site: Weights.per_row(lambda anchors, target: taylor_weights(anchors, target, max_order=1), history.anchors, step.index)}
-
-
-def one_forecast(site: Site, step: int) -> PolicySpec:
-    """Name the policy `OneForecast` with its arguments."""
-    return PolicySpec("one_forecast", lambda: OneForecast(site, step), {})
+    steps = tuple(k for k in range(num_steps) if k != step)
+    return pair_spec(Schedule(f"all but step {step}", steps=steps), predictor_named("taylor:max_order=1"), site)
 
 
 def steps_to_measure(num_steps: int, every: int) -> tuple[int, ...]:
-    """Return the steps at which to measure: 1, 1 + ``every``, and so on, and the last two. Step 0 has nothing
-    before it, and is never forecast.
-
-    Samplers treat the last step unlike those before it: on the bundled DiT it is 20 times less sensitive than
-    the step before, and values in between must not be drawn to it.
+    """Return the steps at which to measure: 1, 1 + ``every``, and so on, and the last two: on the bundled DiT
+    the last is 20 times less sensitive than the step before, and values in between must not be drawn to it.
 
     >>> steps_to_measure(50, 4)
     (1, 5, 9, 13, 17, 21, 25, 29, 33, 37, 41, 45, 48, 49)
@@ -81,7 +55,7 @@ def steps_to_measure(num_steps: int, every: int) -> tuple[int, ...]:
 
 
 def one_forecast_errors(trace: Trace, site: Site, step: int) -> Array:
-    """Return ``(S,)`` the L2 norm of the error that `OneForecast` makes, of all streams together; NaN where
+    """Return ``(S,)`` the L2 norm of the error that `one_forecast` makes, of all streams together; NaN where
     it is nothing but rounding.
     """
     index = np.arange(step, max(step - 3, -1), -1)
@@ -92,30 +66,20 @@ def one_forecast_errors(trace: Trace, site: Site, step: int) -> Array:
 
 
 def sensitivities(trace: Trace, site: Site, step: int, moved: Array) -> Array:
-    """Return ``(S,)`` how far the final latents moved, over the error in the step.
+    """Return ``(S,)`` how far the final latents moved, over the error in the step that was forecast; NaN
+    where the forecast was exact, so that nothing can be said.
 
-    Args:
-        trace: The same samples, fully computed.
-        site: What was forecast.
-        step: In which step.
-        moved: ``(S,)`` L2 norm of the final latent less that of full computation; NaN where the step was
-            computed after all.
-
-    Returns:
-        ``(S,)``; NaN where the forecast was exact, so that nothing can be said.
+    The trace is of the same samples, fully computed; ``moved`` is the ``(S,)`` L2 norm of the final latent
+    less that of full computation, NaN where the step was computed after all.
     """
     return moved / one_forecast_errors(trace, site, step)
 
 
 def interpolated(measured: dict[int, Array], num_steps: int) -> Array:
-    """Return ``(S, T)`` sensitivities of all steps from those that were measured.
+    """Return ``(S, T)`` sensitivities of all steps from the ``(S,)`` of those that were measured.
 
     Logarithms are interpolated, between the nearest measured steps of a sample that are not NaN; where one of
     them is 0, the values themselves. NaN before the first and behind the last.
-
-    Args:
-        measured: For each measured step ``(S,)``.
-        num_steps: T.
     """
     steps = sorted(measured)
     samples = len(measured[steps[0]]) if steps else 0

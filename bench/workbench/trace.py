@@ -210,9 +210,7 @@ class Trace:
 
 
 def _digest(tensors: Mapping[str, NDArray[Any]], text: str) -> str:
-    """Of the numbers and of what is said about them: a number of another model or site is as wrong as a
-    changed one.
-    """
+    """Of the numbers and of what is said about them."""
     digest = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].tobytes())

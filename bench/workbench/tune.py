@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import attrs
 
 from foreseer.bench.fields import check_device, check_dtype, number, whole
+from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import machine, versions
 from foreseer.bench.workload import load_workload
@@ -21,17 +22,11 @@ from foreseer.presets import Preset
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.workbench.gauge import Gauge, NotFiniteError
 from foreseer.workbench.search import Space, space_of
-from foreseer.workbench.study import Study
-from foreseer.workbench.target import Point, Target
+from foreseer.workbench.study import Point, Study, Target
 
 __all__ = ["TuneSettings", "Tuned", "tune"]
 
-Tell = Callable[[str, int, int], None]
-"""Told what begins, how many trials are done, and how many there will be."""
-
-
-def _optional(check: Callable[[Any, Any, Any], None]) -> Callable[[Any, Any, Any], None]:
-    return attrs.validators.optional(check)
+optional: Any = attrs.validators.optional
 
 
 def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
@@ -70,10 +65,10 @@ class TuneSettings:
     family: str = "dit"
     ranges: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     samples: int = attrs.field(default=16, validator=whole(1))
-    held_out: int | None = attrs.field(default=None, validator=_optional(whole(1)))
+    held_out: int | None = attrs.field(default=None, validator=optional(whole(1)))
     batch: int = attrs.field(default=16, validator=whole(1))
-    steps: int | None = attrs.field(default=None, validator=_optional(whole(1, 1000)))
-    guidance: float | None = attrs.field(default=None, validator=_optional(number(0.0, 100.0, hint="1 means no guidance")))
+    steps: int | None = attrs.field(default=None, validator=optional(whole(1, 1000)))
+    guidance: float | None = attrs.field(default=None, validator=optional(number(0.0, 100.0, hint="1 means no guidance")))
     seed: int = attrs.field(default=0, validator=whole(0))
     trials: int = attrs.field(default=30, validator=whole(1, 100_000))
     study: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
@@ -164,7 +159,7 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
 
     if len(study.points) < settings.trials:
         tell("full computation", len(study.points), settings.trials)
-        gauge.prepare()  # what fails here is no trial's fault
+        _ = gauge.full  # what fails here is no trial's fault
     while (done := len(study.points)) < settings.trials:
         tell(f"trial {done + 1}", done, settings.trials)
         study.step(measure)
@@ -178,22 +173,14 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
 
 
 def _settings(settings: TuneSettings, space: Space, sampler: Sampler) -> dict[str, Any]:
-    """What the trials depend on. Neither their number nor where they are kept is part of it, nor how many
-    samples are held out.
-    """
+    """What the trials depend on."""
     return {
         "policy": str(space.spec),
         "search": [str(dimension) for dimension in space.dimensions],
         "target": str(settings.target),
-        "family": settings.family,
-        "samples": settings.samples,
-        "batch": settings.batch,
         "steps": sampler.num_steps,
         "guidance": sampler.guidance,
-        "seed": settings.seed,
-        "dtype": settings.dtype,
-        "device": settings.device,
-    }
+    } | {name: getattr(settings, name) for name in ("family", "samples", "batch", "seed", "dtype", "device")}
 
 
 def _preset(settings: TuneSettings, space: Space, sampler: Sampler, gauge: Gauge, chosen: Point) -> Preset:

@@ -43,48 +43,45 @@ def ledger(
     policies: dict[str, list[Entry]] = {}
     for entry in entries:
         policies.setdefault(entry.policy or UNKNOWN, []).append(entry)
-    found = {name: judgements(some, at=at) for name, some in policies.items()}  # type: ignore[arg-type]  # judgements refuses another
-    tolerances = {name: judged.usual_tolerance() if tolerance is None else tolerance for name, judged in found.items()}
-    known = {name: judged for name, judged in found.items() if math.isfinite(tolerances[name])}
+    how: Any = {"at": at, "tolerance": tolerance}  # judgements refuses what is wrong
+    found = {name: judgements(some, **how) for name, some in policies.items()}
+    known = {name: judged for name, judged in found.items() if math.isfinite(judged.tolerance)}
     if as_json:
-        counted = {name: _figures(judged, tolerances[name]) for name, judged in known.items()}
+        counted: dict[str, Any] = {}
+        for name, judged in known.items():
+            figures = {"tolerance": judged.tolerance, "area": judged.sweep().area, "steps": judged.table()}
+            counted[name] = figures
         typer.echo(json.dumps(plain({"metric": metric, "at": at, "policies": counted}), indent=1))
     else:
-        _print(known, tolerances, metric, at)
+        _print(known, metric)
     if not known:
         complain(f"{file} holds no forecast step with a true error: run a policy that forecasts, with the observer `ledger`")
         raise typer.Exit(1)
     if out is not None:
-        for path in _write(known, policies, tolerances, out):
+        for path in _write(known, policies, out):
             typer.echo(f"wrote {path}", err=as_json)
 
 
-def _print(found: dict[str, Judgements], tolerances: dict[str, float], metric: str, at: str) -> None:
+def _print(found: dict[str, Judgements], metric: str) -> None:
     from foreseer.workbench.ledger_page import COLUMNS, step_of
 
     out = console()
     for name, judged in found.items():
-        tolerance = tolerances[name]
         out.print(Text(name, style="bold"))
-        out.print(listed("step", COLUMNS, judged.table(tolerance), step_of))
-        area = judged.sweep(tolerance).area
+        out.print(listed("step", COLUMNS, judged.table(), step_of))
+        area, whose = judged.sweep().area, "forecast feature" if judged.at == "site" else "output"
         ranked = f" Area under the threshold sweep: {area:.3f}." if math.isfinite(area) else ""
-        out.print(f"True error: {metric} of the {'forecast feature' if at == 'site' else 'output'}; tolerated: {tolerance:.3g}.{ranked}\n")
+        out.print(f"True error: {metric} of the {whose}; tolerated: {judged.tolerance:.3g}.{ranked}\n")
 
 
-def _figures(judged: Judgements, tolerance: float) -> dict[str, Any]:
-    return {"tolerance": tolerance, "area": judged.sweep(tolerance).area, "steps": judged.table(tolerance)}
-
-
-def _write(found: dict[str, Judgements], policies: dict[str, list[Entry]], tolerances: dict[str, float], out: Path) -> list[Path]:
+def _write(found: dict[str, Judgements], policies: dict[str, list[Entry]], out: Path) -> list[Path]:
     """Write the page, and for each policy the counts and the entries."""
     from foreseer.bench.store import file_names
     from foreseer.workbench.ledger_page import write_page
 
-    written = [write_page(found, tolerances, out / "index.html")]
+    written = [write_page(found, out / "index.html")]
     for name, short in file_names(found).items():
-        judged, tolerance = found[name], tolerances[name]
-        written.append(_csv(out / f"{short}-steps.csv", list(map(attrs.asdict, judged.table(tolerance)))))
+        written.append(_csv(out / f"{short}-steps.csv", list(map(attrs.asdict, found[name].table()))))
         written.append(_csv(out / f"{short}-rows.csv", [line for entry in policies[name] for line in _rows(entry)]))
     return written
 

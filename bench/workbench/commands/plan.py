@@ -63,7 +63,7 @@ def plan(
     written = found.save(out)
     if preset is not None and family is not None:
         from foreseer.bench.workload import load_workload
-        from foreseer.workbench.planned_preset import planned_preset
+        from foreseer.workbench.gauge import planned_preset
 
         made = planned_preset(found, load_workload(family, device="cpu", dtype=found.signature.dtype or "float32"), name=preset.stem, samples=samples)
         typer.echo(f"wrote {made.save(preset)}: {made.held_out}", err=as_json)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from foreseer.columns import known, listed
-from foreseer.console import complain, console, needs, progress, table
+from foreseer.console import complain, console, needs, progress
 from foreseer.document import plain
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable_folder
@@ -19,12 +19,11 @@ if TYPE_CHECKING:
     from foreseer.workbench.trace import Trace
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
-from rich.text import Text  # isort: skip
 
 __all__ = ["replay"]
 
 SPEC = "NAME[:OPTION=VALUE,...]"
-_PROMISED = (("computed_predicted", "computed"), ("latent_error_predicted", "latent_error"), ("psnr_predicted", "psnr"), ("psnr_worst_predicted", "psnr_worst"))
+USUAL = [f"taylorseer:interval={interval},max_order=1" for interval in range(2, 9)]
 
 
 @needs("replay", "workbench")
@@ -57,7 +56,8 @@ def replay(
     from foreseer.workbench.trace import Trace
 
     recorded = Trace.load(trace)
-    scores, refused = _scores(recorded, trace, predictors or ["own"], schedules or ([] if gates else _usual()), gates or [], site)
+    asked = schedules or ([] if gates else USUAL)
+    scores, refused = _scores(recorded, trace, predictors or ["own"], asked, gates or [], site)
     measured: list[Measured] = []
     if closed_loop and out is not None:
         from foreseer.workbench.closed_loop import choose_scores, measure
@@ -82,16 +82,11 @@ def replay(
         raise typer.Exit(2)
 
 
-def _usual() -> list[str]:
-    return [f"taylorseer:interval={interval},max_order=1" for interval in range(2, 9)]
-
-
 def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequence[str], gates: Sequence[str], site: str) -> tuple[list[Score], list[str]]:
     """Score everything. Returns the scores, and why gates were refused where there is anything besides."""
     from foreseer.workbench.predictors import is_linear
     from foreseer.workbench.replay import Replay, site_of
-    from foreseer.workbench.replay_gates import replay_gate, replay_pair
-    from foreseer.workbench.replay_host import stored_features
+    from foreseer.workbench.replay_gates import replay_gate, replay_pair, stored_features
 
     where = site_of(trace, site)
     linear = [predictor for predictor in predictors if is_linear(trace, predictor, where)]
@@ -115,7 +110,7 @@ def _scores(trace: Trace, path: Path, predictors: Sequence[str], schedules: Sequ
 
 def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) -> None:
     from foreseer.workbench.closed_loop import CLOSED
-    from foreseer.workbench.replay_page import COLUMNS, cells_of
+    from foreseer.workbench.replay_page import COLUMNS
 
     out, lines = console(), [score.figures() | {"name": score.name} for score in scores]
     out.print(listed("policy and predictor", known(COLUMNS, lines), lines, lambda line: str(line["name"])))
@@ -127,18 +122,13 @@ def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) 
         if score.note:
             out.print(f"{score.name}: {score.note}")
     if measured:
-        heads = ("steps", "latent error", "ratio", "PSNR", "worst")
-        closed = table("closed loop", *heads, **{head: {"justify": "right", "no_wrap": True} for head in heads})
-        for one in measured:
-            by_key = dict(zip((key for key, _, _ in CLOSED), cells_of(one.figures(), CLOSED), strict=True))
-            pairs = [f"{by_key[promised]} / {by_key[found]}".removeprefix(" / ") for promised, found in _PROMISED]
-            closed.add_row(Text(one.score.name), *pairs[:2], by_key["ratio"], *pairs[2:])
+        figures = [one.figures() for one in measured]
         out.print()
-        out.print(closed)
-        out.print(f"\nPredicted / measured with the model, on {len(measured[0].error)} other samples; the ratio is of the latent errors.")
-        for one in measured:
-            if broken := one.figures()["broken"]:
-                out.print(f"{one.score.name}: {broken} of them are broken (not finite), and count as 0 dB")
+        out.print(listed("closed loop", known(CLOSED, figures), figures, lambda line: str(line["name"])))
+        out.print(
+            f"\nPredicted / measured with the model, on {len(measured[0].error)} other samples; the ratio is of the "
+            "latent errors. Broken samples, which are not finite, count as 0 dB."
+        )
 
 
 def _write(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured], predictors: Sequence[str], site: str, out: Path, as_csv: bool) -> list[Path]:
@@ -147,7 +137,8 @@ def _write(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured], 
     from foreseer.workbench.replay_page import write_errors, write_page, write_table
 
     where = site_of(trace, site)
-    gaps = [gap_errors(trace, predictor, where) for predictor in predictors or ["taylor:max_order=1"] if is_linear(trace, predictor, where)]
+    linear = [name for name in predictors or ["taylor:max_order=1"] if is_linear(trace, name, where)]
+    gaps = {name: gap_errors(trace, name, where) for name in linear}
     written = [write_table(scores, out / "table.csv")]
     if as_csv:
         written.append(write_errors(trace, scores, out / "errors.csv"))

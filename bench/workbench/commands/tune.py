@@ -17,7 +17,7 @@ import typer  # isort: skip  (foreseer.console says what to install where it is 
 from rich.text import Text  # isort: skip
 
 if TYPE_CHECKING:
-    from foreseer.workbench.target import Target
+    from foreseer.workbench.study import Target
     from foreseer.workbench.tune import Tuned
 
 __all__ = ["tune"]
@@ -77,7 +77,7 @@ def tune(
 
 
 def _target(speedup: float | None, psnr: float | None, front: bool, out: Path | None) -> Target:
-    from foreseer.workbench.target import Target
+    from foreseer.workbench.study import Target
 
     given = [name for name, there in (("--target-speedup", speedup is not None), ("--target-psnr", psnr is not None), ("--front", front)) if there]
     if len(given) != 1:
