@@ -89,7 +89,7 @@ class BankMachine(RuleBasedStateMachine):
         if beyond < values.shape[1]:
             values[:, 0] = 1
             values[row, beyond] = 0.5
-            with pytest.raises(ContractError, match=f"{site} reach"):
+            with pytest.raises(ContractError, match=f"{site} reach back {beyond + 1} anchors for row {row}, of which {beyond} are recorded"):
                 self.bank.forecast(site, Weights(values))
 
     @rule(site=st.sampled_from(list(SHAPES)))
@@ -108,6 +108,9 @@ class BankMachine(RuleBasedStateMachine):
             expected[row, : len(kept)] = [step for step, _ in kept]
         np.testing.assert_array_equal(self.bank.anchors, expected)
         assert self.bank.out_of_reach(0, None) == [False] * self.rows
+        for later, reach in ((1, 1), (3, 2)):
+            far = [self.step + later - kept[0][0] > reach for kept in self.kept]
+            assert self.bank.out_of_reach(self.step + later, reach) == far
 
     @invariant()
     def features_are_those_committed(self) -> None:
@@ -253,7 +256,8 @@ def test_no_more_is_held_than_is_allowed(rows: int, keep: int, size: int, dtype:
     bank = FeatureBank({Site(0): keep}, rows, Storage(dtype=dtype), allowance=allowance)
     features = {Site(0): torch.ones(rows, size)}
     if needed + held > allowance.limit:
-        with pytest.raises(OverBudgetError, match=rf"would hold {needed} B \(1 sites, up to {keep} anchors, {rows} rows\).* over max_bytes={allowance.limit}"):
+        words = rf"would hold {needed} B \(1 sites, up to {keep} anchors, {rows} rows\).* over max_bytes={allowance.limit}.*{needed // keep} B per anchor"
+        with pytest.raises(OverBudgetError, match=words):
             bank.commit(0, None, features)
         assert allowance.held == held
         return
