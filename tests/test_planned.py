@@ -11,9 +11,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import foreseer
-from foreseer import OptionError
+from foreseer import OptionError, Site
 from foreseer.adapters import ArrayBackbone
 from foreseer.document import plain
+from foreseer.policies import planned
+from foreseer.policies._planned import GatedSchedule, read_gate
+from foreseer.policies.timetable import timetable_from
 from foreseer.schedule_plan import Budget, SchedulePlan, stretched
 from foreseer.signature import Signature
 
@@ -175,7 +178,72 @@ def test_a_gate_computes_the_schedule_and_what_it_rejects():
     loose = run("planned:schedule=0+1+4+7,gate=(cg_taylor:threshold=1e9)")
     assert computed(loose) == (0, 1, 4, 7, 9), "cg_taylor computes the last step"
     assert computed(run("planned:schedule=0+1+4+7,gate=(speca:threshold=1e9)")) == (0, 1, 4, 7)
-    assert [o.accept for o in loose.outcomes if o.step.index == 4] == [None]
+    assert [(o.accept, o.reason) for o in loose.outcomes if o.step.index == 4] == [(None, "scheduled")]
+    none = run("planned:gate=(cg_taylor:threshold=1e9)")
+    assert none.reasons == ["computed"] * 10
+
+
+@pytest.mark.parametrize(
+    ("options", "order"),
+    [({}, 3), ({"max_order": 2}, 2), ({"predictor": "taylor:max_order=4"}, 4), ({"predictor": "taylor:max_order=4", "max_order": 2}, 4),
+     ({"predictor": "taylor", "max_order": 2}, 2), ({"predictor": "taylor"}, 1)],
+)  # fmt: skip
+@pytest.mark.parametrize("gate", [None, "speca", "cg_taylor"])
+def test_whose_order_is_taken(options, order, gate):
+    """Law: of a predictor that is asked for its own; else the option; else the plan's; else 1. Under a gate as well."""
+    plan = attrs.evolve(plan_of((0, 4)), predictor="taylor:max_order=3")
+    schedule, *others = planned(schedule=plan, gate=gate, **options)
+    (predictor,) = (part for part in others if hasattr(part, "predict_features"))
+    last = predictor.pairs[-1][1] if gate == "cg_taylor" else predictor
+    assert last.max_order == order
+    assert any("the plan was made for taylor:max_order=3" in note for note in schedule.timetable.notes) == (order != 3)
+
+
+def test_of_a_list_lines_are_forecast():
+    assert planned(schedule="0+4")[1].max_order == 1
+
+
+def test_a_gate_is_given_a_warm_up_of_one_and_no_limit_unless_it_says_otherwise():
+    gate = planned(schedule="0+4", gate="speca:threshold=0.3")[0].gate
+    assert (gate.warmup_steps, gate.max_draft_steps, gate.target, gate.threshold) == (1, None, "last_block", 0.3)
+    gate = planned(schedule="0+4", gate="speca:warmup_steps=2,max_draft_steps=3", target="modules")[0].gate
+    assert (gate.warmup_steps, gate.max_draft_steps, gate.target) == (2, 3, "modules")
+
+
+def test_a_gate_counts_scheduled_steps_and_knows_its_options():
+    assert computed(run("planned:schedule=0+4,gate=(speca:threshold=9,max_draft_steps=2)", num_steps=8)) == (0, 3, 4, 7)
+    with pytest.raises(OptionError, match="nonsense"):
+        planned(schedule="0+4", gate="speca:nonsense=1")
+
+
+@pytest.mark.parametrize("gate", [None, "speca"])
+def test_how_many_steps_are_forecast_in_a_row_is_known_once_the_run_is(gate):
+    schedule = planned(schedule="0+4/10", interpolate=True, gate=gate)[0]
+    assert schedule.max_draft_steps is None
+    schedule.setup(foreseer.Run(depth=2, rows=1, groups=(0,), num_steps=20, sites=(Site(0), Site(1))))
+    assert schedule.max_draft_steps == 11
+    assert planned(schedule="0+4", gate=gate)[0].max_draft_steps == 3
+
+
+class PlansAlone:
+    @foreseer.hookimpl
+    def before_step(self):
+        return None
+
+
+def test_what_a_gate_does_not_say_is_not_claimed_for_it():
+    schedule = GatedSchedule(timetable_from("0+4", None, interpolate=False, any_model=False), PlansAlone())
+    assert (schedule.verified, schedule.decide, schedule.max_draft_steps) == (False, "row", 3)
+    for spec, verified, decide in (("speca", True, "row"), ("speca:min_draft_steps=1,decide=batch", False, "batch")):
+        schedule = planned(schedule="0+4", gate=spec)[0]
+        assert (schedule.verified, schedule.decide) == (verified, decide)
+
+
+def test_a_gate_is_read_once():
+    read = read_gate("speca:threshold=0.3")
+    assert (read, read.value) == ("speca:threshold=0.3", ("speca", foreseer.policies.speca, {"threshold": 0.3}))
+    assert read_gate(read) is read
+    assert read_gate(None) is None
 
 
 def test_a_plan_survives_its_file(tmp_path):
