@@ -256,8 +256,9 @@ def test_no_more_is_held_than_is_allowed(rows: int, keep: int, size: int, dtype:
     bank = FeatureBank({Site(0): keep}, rows, Storage(dtype=dtype), allowance=allowance)
     features = {Site(0): torch.ones(rows, size)}
     if needed + held > allowance.limit:
-        words = rf"would hold {needed} B \(1 sites, up to {keep} anchors, {rows} rows\).* over max_bytes={allowance.limit}.*{needed // keep} B per anchor"
-        with pytest.raises(OverBudgetError, match=words):
+        beside = f", beside {held} B that .*" if held else ""
+        words = rf"would hold {needed} B \(1 sites, up to {keep} anchors, {rows} rows\){beside}, over max_bytes={allowance.limit} "
+        with pytest.raises(OverBudgetError, match=words + rf".* holds {needed // keep} B per anchor"):
             bank.commit(0, None, features)
         assert allowance.held == held
         return

@@ -32,7 +32,7 @@ def at(tensor: Any, device: Any) -> Any:
 def calls(monkeypatch):
     """Names of what was asked for, in order."""
     calls: list[str] = []
-    zeros, arange, to = torch.zeros, torch.arange, torch.Tensor.to
+    zeros, arange, to, copy = torch.zeros, torch.arange, torch.Tensor.to, torch.Tensor.copy_
 
     def note(where: Any, name: str, does: Any) -> None:
         monkeypatch.setattr(where, name, lambda *given: (calls.append(name), does(*given))[1])
@@ -43,8 +43,15 @@ def calls(monkeypatch):
 
     def move(tensor: Any, *given: Any, non_blocking: bool = False) -> Any:
         devices = [value for value in given if not isinstance(value, torch.dtype)]
+        if devices and torch.device(devices[0]) != tensor.device and not non_blocking:
+            calls.append("waits")
         moved = to(tensor, *[value for value in given if isinstance(value, torch.dtype)]) if len(devices) < len(given) else tensor
         return at(moved, devices[0]) if devices else moved
+
+    def write(into: Any, values: Any, non_blocking: bool = False) -> Any:
+        calls.extend(["waits"] * (not non_blocking))
+        copy(at(into, None), at(values, None))
+        return into
 
     def fused(flat: Any, table: Any, dtype: torch.dtype) -> Any:
         calls.append(f"fused {dtype}")
@@ -52,13 +59,14 @@ def calls(monkeypatch):
 
     note(foreseer.bank, "in_range", lambda feature, dtype: feature)
     note(torch, "bmm", torch.bmm)
-    note(torch.Tensor, "clamp_", lambda total, low, high: total)
+    note(torch.Tensor, "clamp_", lambda total, low, high: copy(at(total, None), at(total, None).clamp(low, high)))
     note(torch.cuda, "current_stream", lambda device: SimpleNamespace(synchronize=lambda: calls.append("synchronize")))
     monkeypatch.setattr(foreseer.bank, "on_device", lambda values, device, dtype=None: at(torch.as_tensor(values, dtype=dtype), device))
     monkeypatch.setattr(foreseer.bank, "_fused_sum", lambda: fused)
     monkeypatch.setattr(torch, "zeros", make)
     monkeypatch.setattr(torch, "arange", lambda count, device: arange(count))
     monkeypatch.setattr(torch.Tensor, "to", move)
+    monkeypatch.setattr(torch.Tensor, "copy_", write)
     return calls
 
 
@@ -76,10 +84,11 @@ def calls(monkeypatch):
         (WIDE, CUDA, HALF, None, "highest", ["in_range"] * 2 + [f"fused {WIDE}"]),
         # Where looking costs a wait, float16 is held to its range before and after.
         (HALF, CUDA, None, None, "highest", ["in_range"] * 2 + [f"fused {WIDE}", "clamp_"]),
-        # What is kept beside the host is pinned, and waited for where it is read back.
-        (WIDE, CUDA, None, "cpu", "highest", ["pinned"] + ["in_range"] * 2 + ["current_stream", "synchronize"]),
-        (HALF, CUDA, None, "cpu", "highest", ["pinned"] + ["in_range"] * 2 + ["clamp_", "current_stream", "synchronize"]),
-        (WIDE, "cpu", None, CUDA, "highest", []),
+        # What is kept beside the host is pinned; only who reads it waits.
+        (WIDE, CUDA, None, "cpu", "highest", ["pinned"] + ["in_range"] * 2 + ["current_stream", "synchronize", "waits"]),
+        (HALF, CUDA, None, "cpu", "highest", ["pinned"] + ["in_range"] * 2 + ["clamp_", "current_stream", "synchronize", "waits"]),
+        (WIDE, "cpu", None, CUDA, "highest", ["waits"]),
+        (WIDE, CUDA, None, "xpu", "highest", ["in_range"] * 2 + [f"fused {WIDE}"]),
     ],
 )
 def test_what_is_asked_of_a_device(monkeypatch, dtype, computed_on, kept_in, kept_on, precision, expected, calls) -> None:
