@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from torch import Tensor
 
+import foreseer.bank
 from foreseer import ContractError, OverBudgetError, Site, Weights
 from foreseer.bank import FeatureBank, in_range
 from foreseer.storage import Allowance, Storage
@@ -88,7 +89,7 @@ class BankMachine(RuleBasedStateMachine):
         beyond = len(self.recorded(site, row))
         if beyond < values.shape[1]:
             values[:, 0] = 1
-            values[row, beyond] = 0.5
+            values[row, beyond:] = 0.5
             with pytest.raises(ContractError, match=f"{site} reach back {beyond + 1} anchors for row {row}, of which {beyond} are recorded"):
                 self.bank.forecast(site, Weights(values))
 
@@ -187,13 +188,28 @@ def test_a_policy_without_sites_keeps_nothing() -> None:
 def test_a_ready_made_forecast_must_look_like_what_was_recorded(draft: Tensor, apart: bool) -> None:
     """A forecast that a plugin made itself has the recorded shape and dtype; the error says both."""
     site = Site(0)
-    bank = FeatureBank({site: 2}, 2)
+    bank = FeatureBank({site: 1}, 2)
     bank.commit(0, None, {site: torch.ones(2, 3)})
     if apart:
         bank.commit(1, [0], {site: torch.ones(1, 3)})
     bank.check(site, torch.zeros(2, 3))
     with pytest.raises(ContractError, match=r"recorded is torch.float32 \(2, 3\)"):
         bank.check(site, draft)
+
+
+def test_a_table_of_weights_is_made_once_for_all_sites_of_a_step(monkeypatch):
+    """Law: and anew for other weights, for sites that keep another number, and after a commit."""
+    made: list[Any] = []
+    monkeypatch.setattr(foreseer.bank, "on_device", lambda values, device, dtype=None: made.append(values) or torch.as_tensor(values, dtype=dtype))
+    bank = FeatureBank({Site(0): 2, Site(1): 2, Site(2): 1}, 1)
+    features = {Site(block): torch.ones(1, 3) for block in range(3)}
+    bank.commit(0, None, features)
+    one, other = (Weights(np.array([[weight, 0.0]])) for weight in (1.0, 2.0))
+    for weights, sites in ((one, 2), (other, 4), (one, 6)):
+        bank.commit(1, None, features)
+        assert [float(bank.forecast(Site(block), weights)[0, 0]) for block in (0, 1, 2, 0, 1, 2)] == [weights.values[0, 0]] * 6
+        assert len(made) == sites
+    assert float(bank.forecast(Site(0), other)[0, 0]) == 2.0
 
 
 def test_numbers_beyond_a_narrower_history_are_kept_at_its_largest():
