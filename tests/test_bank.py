@@ -205,7 +205,7 @@ def test_a_table_of_weights_is_made_once_for_all_sites_of_a_step(monkeypatch):
     features = {Site(block): torch.ones(1, 3) for block in range(3)}
     bank.commit(0, None, features)
     one, other = (Weights(np.array([[weight, 0.0]])) for weight in (1.0, 2.0))
-    for weights, sites in ((one, 2), (other, 4), (one, 6)):
+    for weights, sites in ((one, 2), (one, 4), (other, 6), (one, 8)):
         bank.commit(1, None, features)
         assert [float(bank.forecast(Site(block), weights)[0, 0]) for block in (0, 1, 2, 0, 1, 2)] == [weights.values[0, 0]] * 6
         assert len(made) == sites
@@ -277,8 +277,10 @@ def test_no_more_is_held_than_is_allowed(rows: int, keep: int, size: int, dtype:
         with pytest.raises(OverBudgetError, match=words + rf".* holds {needed // keep} B per anchor"):
             bank.commit(0, None, features)
         assert allowance.held == held
+        assert bank.filled is False
         return
     bank.commit(0, None, features)
+    assert bank.filled is True
     assert bank.bytes_held() == {Site(0): needed}
     assert allowance.held == held + needed
     bank.clear()

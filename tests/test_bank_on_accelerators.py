@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -106,3 +107,13 @@ def test_what_is_asked_of_a_device(monkeypatch, dtype, computed_on, kept_in, kep
     assert bank.device == torch.device(computed_on)
     assert bank._rings[SITE].transpose(0, int(kept_on is not None)).is_contiguous(), "row after row; elsewhere slot after slot"
     assert calls == expected
+
+
+def test_the_fused_sum_is_taken_where_there_is_triton(monkeypatch) -> None:
+    found = []
+    for module in (SimpleNamespace(fused_sum="the sum"), None):
+        foreseer.bank._fused_sum.cache_clear()
+        monkeypatch.setitem(sys.modules, "foreseer.fused_sum", module)
+        found.append(foreseer.bank._fused_sum())
+    foreseer.bank._fused_sum.cache_clear()
+    assert found == ["the sum", None]
