@@ -170,6 +170,12 @@ def test_bfloat16_is_summed_in_float32(apart: bool, alike: bool) -> None:
     assert bank.forecast(site, Weights(weights))[0] == exact.to(torch.bfloat16)
 
 
+def test_a_host_that_gives_less_than_is_recorded_is_told_what_is_missing() -> None:
+    bank = FeatureBank({Site(0): 1, Site(1): 1}, 2)
+    with pytest.raises(ContractError, match=rf"computed step 3 without features of {Site(1)}, which"):
+        bank.commit(3, None, {Site(0): torch.ones(2, 3)})
+
+
 def test_a_policy_without_sites_keeps_nothing() -> None:
     """A bank of no sites takes commits and holds no bytes."""
     bank = FeatureBank({}, 2)
