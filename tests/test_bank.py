@@ -124,6 +124,12 @@ class BankMachine(RuleBasedStateMachine):
             assert torch.equal(self.bank.features(site), expected)
 
     @invariant()
+    def products_are_those_of_the_features(self) -> None:
+        for site, found in self.bank.products(lambda sums: sums).items():
+            kept = self.bank.features(site).double().flatten(2)
+            np.testing.assert_allclose(found, torch.einsum("krx,lrx->rkl", kept, kept), atol=1e-12)
+
+    @invariant()
     def memory_is_bounded(self) -> None:
         """Every site occupies K x R features from its first commit on, however long the run."""
         for site, held in self.bank.bytes_held().items():
