@@ -6,8 +6,8 @@ BIN    := $(VENV)/bin
 WORKERS ?= 2
 
 # Engine, policies and kit.
-QUICK := session plugins parts drafting predictors schedules_of_policies malformed_answers votes_of_the_fallible rows_and_steps rows_alone pauses finite bank metrics options \
-	beginning_anew told_of_a_step votes naming registry versions taylor_properties planned planner likeness partly_known_parts places psnr \
+QUICK := session plugins parts drafting predictors schedules_of_policies malformed_answers votes_of_the_fallible rows_and_steps rows_alone pauses finite bank bank_on_accelerators metrics options \
+	beginning_anew told_of_a_step votes naming registry versions taylor_properties planned timetable planner likeness partly_known_parts places psnr \
 	words_of_the_report kit kit_catches_wrong_policies
 
 .PHONY: demo quick mutants test test-all lint types floors docs wheel lowest bench gpu clean

@@ -36,7 +36,7 @@ SHARES = {
     # laws of the kit over every policy
     "test_kit::test_built_in": 3, "test_kit::test_built_in_with_other_options": 6,
     "test_kit::test_policies_that_act_one_step_later": 3, "test_kit::test_a_policy_that_accepts_unseen": 3,
-    "test_planned::test_it_keeps_the_laws": 3,
+    "test_kit::test_planned": 3,
     "test_kit_catches_wrong_policies::test_what_the_faults_were_put_into_is_right": 6,
     # others that take long
     "test_estimate::test_every_published_model_can_be_estimated": 3,

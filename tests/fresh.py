@@ -19,7 +19,7 @@ import attrs
 import pytest
 from filelock import FileLock
 
-__all__ = ["EXAMPLES", "GENERATED", "Fresh", "fake_distributions", "fresh", "outside"]
+__all__ = ["CHECKOUT", "EXAMPLES", "GENERATED", "Fresh", "fake_distributions", "fresh", "outside"]
 
 CHECKOUT = Path(__file__).parents[1]
 EXAMPLES = tuple(sorted(path.parent for path in (CHECKOUT / "plugins_example").glob("*/pyproject.toml")))

@@ -374,12 +374,6 @@ def test_block_that_returns_something_else_is_refused_at_the_first_step():
             model(torch.ones(2, 2))
 
 
-def test_policy_that_needs_the_number_of_steps_says_so(tiny_dit):
-    for policy in ("cg_taylor", "speca", "speca_released"):
-        with pytest.raises(foreseer.OptionError, match="num_steps="), foreseer.attach(tiny_dit, policy) as attached, attached.run():
-            walk(tiny_dit, steps=1)
-
-
 @pytest.mark.parametrize(("groups", "says"), [(4, "do not divide"), ([0, 1], "2 labels for the 6 rows")])
 def test_groups_that_do_not_fit_are_refused(groups, says, tiny_dit):
     with pytest.raises(foreseer.ContractError, match=says), foreseer.attach(tiny_dit, "none") as attached, attached.run(num_steps=1, groups=groups):

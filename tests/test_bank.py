@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from torch import Tensor
 
+import foreseer.bank
 from foreseer import ContractError, OverBudgetError, Site, Weights
 from foreseer.bank import FeatureBank, in_range
 from foreseer.storage import Allowance, Storage
@@ -88,8 +89,8 @@ class BankMachine(RuleBasedStateMachine):
         beyond = len(self.recorded(site, row))
         if beyond < values.shape[1]:
             values[:, 0] = 1
-            values[row, beyond] = 0.5
-            with pytest.raises(ContractError, match=f"{site} reach"):
+            values[row, beyond:] = 0.5
+            with pytest.raises(ContractError, match=f"{site} reach back {beyond + 1} anchors for row {row}, of which {beyond} are recorded"):
                 self.bank.forecast(site, Weights(values))
 
     @rule(site=st.sampled_from(list(SHAPES)))
@@ -108,6 +109,9 @@ class BankMachine(RuleBasedStateMachine):
             expected[row, : len(kept)] = [step for step, _ in kept]
         np.testing.assert_array_equal(self.bank.anchors, expected)
         assert self.bank.out_of_reach(0, None) == [False] * self.rows
+        for later, reach in ((1, 1), (3, 2)):
+            far = [self.step + later - kept[0][0] > reach for kept in self.kept]
+            assert self.bank.out_of_reach(self.step + later, reach) == far
 
     @invariant()
     def features_are_those_committed(self) -> None:
@@ -118,6 +122,12 @@ class BankMachine(RuleBasedStateMachine):
                 for slot, feature in enumerate(self.recorded(site, row)):
                     expected[slot, row] = feature
             assert torch.equal(self.bank.features(site), expected)
+
+    @invariant()
+    def products_are_those_of_the_features(self) -> None:
+        for site, found in self.bank.products(lambda sums: sums).items():
+            kept = self.bank.features(site).double().flatten(2)
+            np.testing.assert_allclose(found, torch.einsum("krx,lrx->rkl", kept, kept), atol=1e-12)
 
     @invariant()
     def memory_is_bounded(self) -> None:
@@ -166,6 +176,12 @@ def test_bfloat16_is_summed_in_float32(apart: bool, alike: bool) -> None:
     assert bank.forecast(site, Weights(weights))[0] == exact.to(torch.bfloat16)
 
 
+def test_a_host_that_gives_less_than_is_recorded_is_told_what_is_missing() -> None:
+    bank = FeatureBank({Site(0): 1, Site(1): 1}, 2)
+    with pytest.raises(ContractError, match=rf"computed step 3 without features of {Site(1)}, which"):
+        bank.commit(3, None, {Site(0): torch.ones(2, 3)})
+
+
 def test_a_policy_without_sites_keeps_nothing() -> None:
     """A bank of no sites takes commits and holds no bytes."""
     bank = FeatureBank({}, 2)
@@ -184,13 +200,28 @@ def test_a_policy_without_sites_keeps_nothing() -> None:
 def test_a_ready_made_forecast_must_look_like_what_was_recorded(draft: Tensor, apart: bool) -> None:
     """A forecast that a plugin made itself has the recorded shape and dtype; the error says both."""
     site = Site(0)
-    bank = FeatureBank({site: 2}, 2)
+    bank = FeatureBank({site: 1}, 2)
     bank.commit(0, None, {site: torch.ones(2, 3)})
     if apart:
         bank.commit(1, [0], {site: torch.ones(1, 3)})
     bank.check(site, torch.zeros(2, 3))
     with pytest.raises(ContractError, match=r"recorded is torch.float32 \(2, 3\)"):
         bank.check(site, draft)
+
+
+def test_a_table_of_weights_is_made_once_for_all_sites_of_a_step(monkeypatch):
+    """Law: and anew for other weights, for sites that keep another number, and after a commit."""
+    made: list[Any] = []
+    monkeypatch.setattr(foreseer.bank, "on_device", lambda values, device, dtype=None: made.append(values) or torch.as_tensor(values, dtype=dtype))
+    bank = FeatureBank({Site(0): 2, Site(1): 2, Site(2): 1}, 1)
+    features = {Site(block): torch.ones(1, 3) for block in range(3)}
+    bank.commit(0, None, features)
+    one, other = (Weights(np.array([[weight, 0.0]])) for weight in (1.0, 2.0))
+    for weights, sites in ((one, 2), (one, 4), (other, 6), (one, 8)):
+        bank.commit(1, None, features)
+        assert [float(bank.forecast(Site(block), weights)[0, 0]) for block in (0, 1, 2, 0, 1, 2)] == [weights.values[0, 0]] * 6
+        assert len(made) == sites
+    assert float(bank.forecast(Site(0), other)[0, 0]) == 2.0
 
 
 def test_numbers_beyond_a_narrower_history_are_kept_at_its_largest():
@@ -253,12 +284,16 @@ def test_no_more_is_held_than_is_allowed(rows: int, keep: int, size: int, dtype:
     bank = FeatureBank({Site(0): keep}, rows, Storage(dtype=dtype), allowance=allowance)
     features = {Site(0): torch.ones(rows, size)}
     if needed + held > allowance.limit:
-        with pytest.raises(OverBudgetError, match=rf"would hold {needed} B \(1 sites, up to {keep} anchors, {rows} rows\).* over max_bytes={allowance.limit}"):
+        beside = f", beside {held} B that .*" if held else ""
+        words = rf"would hold {needed} B \(1 sites, up to {keep} anchors, {rows} rows\){beside}, over max_bytes={allowance.limit} "
+        with pytest.raises(OverBudgetError, match=words + rf".* holds {needed // keep} B per anchor"):
             bank.commit(0, None, features)
         assert allowance.held == held
+        assert bank.filled is False
         return
     bank.commit(0, None, features)
+    assert bank.filled is True
     assert bank.bytes_held() == {Site(0): needed}
     assert allowance.held == held + needed
     bank.clear()
-    assert allowance.held == held
+    assert (allowance.held, bank.bytes_held(), bank.filled) == (held, {}, False)

@@ -420,7 +420,7 @@ def test_two_pipelines_that_share_a_transformer_do_not_share_a_policy() -> None:
     second.transformer = first.transformer
     bare = FLUX.call(second, steps=4)
     with foreseer.attach(first, "reuse") as attached:
-        with pytest.raises(ContractError, match="attached already"):
+        with pytest.raises(ContractError):
             foreseer.attach(second, "reuse")
         FLUX.call(first, steps=4)
         assert torch.equal(FLUX.call(second, steps=4), bare)

