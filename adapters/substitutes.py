@@ -46,10 +46,10 @@ class OutputFor(Drafted):
     def __init__(self, given: Mapping[Site, Tensor], site: Site, latent: Tensor | None = None) -> None:
         self._given, self._site, self._latent = given, site, latent
 
-    def reached(self, site: Site, live: Callable[[], Tensor | None]) -> None:
+    def reached(self, site: Site, live: Callable[[], Tensor | None], features: Mapping[Site, Tensor] | None = None) -> None:
         """See `Drafted.reached`."""
         if isinstance(self._given, Drafted):
-            self._given.reached(site, live)
+            self._given.reached(site, live, features)
 
     def __getitem__(self, site: Site) -> Tensor:
         if site != OUTPUT:

@@ -166,7 +166,7 @@ class Walk:
         """Look a draft up."""
         self.notes.pure = False
         if isinstance(self._substitute, Drafted):
-            self._substitute.reached(site, live)
+            self._substitute.reached(site, live, self.notes.features)
         return self._substitute[site]
 
     def _stand_in(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

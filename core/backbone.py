@@ -63,8 +63,10 @@ class Pass:
 class Drafted(Mapping[Site, Tensor]):
     """Substitutes that may depend on what arrives where they are used; a host that finds one tells it."""
 
-    def reached(self, site: Site, live: Callable[[], Tensor | None]) -> None:
-        """Say what a site is given in this pass, as `foreseer.types.Live` says, before it is looked up."""
+    def reached(self, site: Site, live: Callable[[], Tensor | None], features: Mapping[Site, Tensor] | None = None) -> None:
+        """Say what a site is given in this pass, and what was recorded in it so far, as `foreseer.types.Live`
+        says, before it is looked up.
+        """
 
 
 def live_blocks(depth: int, forecast: Collection[Site], probe: Probe | None) -> list[bool]:

@@ -15,10 +15,12 @@ from foreseer.types import OUTPUT, STREAM, Evidence, Probe, Site
 __all__ = ["look_up", "plain_walk"]
 
 
-def look_up(substitute: Mapping[Site, Tensor], site: Site, live: Tensor | None) -> Tensor:
-    """Return what stands in for a place where ``live`` arrives: at a residual, the live stream and its draft."""
+def look_up(substitute: Mapping[Site, Tensor], site: Site, live: Tensor | None, features: Mapping[Site, Tensor] | None = None) -> Tensor:
+    """Return what stands in for a place where ``live`` arrives, behind those whose ``features`` were computed:
+    at a residual, the live stream and its draft.
+    """
     if isinstance(substitute, Drafted):
-        substitute.reached(site, lambda: live)
+        substitute.reached(site, lambda: live, features)
     draft = substitute[site]
     return draft if site.since is None or live is None else live + draft
 
@@ -74,7 +76,8 @@ def plain_walk(
         return judge(Evidence(probe.site, found, forecast))
 
     def standing_in(site: Site) -> Tensor:
-        return look_up(substitute, site, None if site.since is None else streams[site.start])
+        found = {each: features[each] for each in record if each in features}
+        return look_up(substitute, site, None if site.since is None else streams[site.start], found)
 
     if probe is not None and probe.block < 0:
         forecasting = judged(places[probe.site], None) and forecasting

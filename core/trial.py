@@ -72,7 +72,7 @@ class LazyDrafts(Drafted):
     ) -> None:
         self._bank, self._step, self._form = bank, step or Step(0), form
         self._drafts: dict[Site, Weights | Tensor | Late] = {}
-        self._live: dict[Site, Callable[[], Tensor | None]] = {}
+        self._live: dict[Site, tuple[Callable[[], Tensor | None], Mapping[Site, Tensor]]] = {}
         self.last: Tensor | None = None
         self.broken: set[int] = set()
         self.evidence: Evidence | None = None
@@ -98,16 +98,16 @@ class LazyDrafts(Drafted):
         if shape != self._bank.anchors.shape or dtype != np.float64:
             raise AnswerError(f"predict_features gave weights {dtype} {shape}; give float64 (rows, anchors), here {self._bank.anchors.shape}")
 
-    def reached(self, site: Site, live: Callable[[], Tensor | None]) -> None:
+    def reached(self, site: Site, live: Callable[[], Tensor | None], features: Mapping[Site, Tensor] | None = None) -> None:
         """See `Drafted.reached`."""
         if isinstance(self._drafts.get(site), Late):
-            self._live[site] = live
+            self._live[site] = (live, features or {})
 
     def __getitem__(self, site: Site) -> Tensor:
         draft: Any = self._drafts[site]
         if isinstance(draft, Late):
-            live = self._live.get(site)
-            draft = self._form(draft, Live(self._step, None if live is None else live(), self.evidence))
+            live, features = self._live.get(site, (lambda: None, {}))
+            draft = self._form(draft, Live(self._step, live(), self.evidence, features))
             if draft is None:
                 rows = len(self._bank.anchors)
                 self.broken, draft = set(range(rows)), Weights(np.zeros(self._bank.anchors.shape))

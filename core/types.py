@@ -265,11 +265,14 @@ class Live:
         input: ``(R, ...)`` what the site is given now: the stream that a residual is added to, or a block or
             a module part would transform; `LATENT` for the output. None where the host cannot say.
         evidence: Of this step's probe, once it was judged; None before, or without one.
+        features: ``site -> (R, ...)`` of the recorded sites, those that were computed on the way here, up to
+            a probe on the input; as `History.features` has them, all streams of them.
     """
 
     step: Step
     input: Tensor | None = attrs.field(repr=False)
     evidence: Evidence | None = attrs.field(repr=False)
+    features: Mapping[Site, Tensor] = attrs.field(factory=dict, repr=False)
 
 
 @attrs.frozen(eq=False)

@@ -209,6 +209,27 @@ def test_a_draft_may_wait_for_what_arrives_and_for_the_probe() -> None:
         assert live.evidence.site == LATENT
 
 
+def test_a_late_draft_is_shown_what_was_recorded_on_the_way() -> None:
+    """Law: of the recorded sites, a late draft sees those that this pass computed up to the probe, and no others."""
+    told: list[Live] = []
+    first = Site(0, since=-1)
+
+    def form(live: Live) -> Weights:
+        told.append(live)
+        return Weights(np.ones((ROWS, 1)))
+
+    judge = lambda evidence: Verdict(torch.zeros(ROWS), torch.ones(ROWS, dtype=torch.bool), 1.0)  # noqa: E731
+    policy = Scripted(Needs((STACK, first, Site(2)), evidence=(Site(0),)), every_other(STACK, probe=Probe(0)), judge=judge)
+    policy.weights = lambda history, step: {STACK: Late(form)}
+    world = World(mixed)
+    run(world, policy, steps=4)
+    assert [live.step.index for live in told] == [1, 3]
+    for live in told:
+        assert first in live.features
+        assert not live.features.keys() & {Site(2), STACK}
+        assert torch.equal(live.features[first], world.forward(live.step.index, substitute={}, record=(first,)).features[first])
+
+
 def test_a_late_draft_that_raises_is_a_failing_policy() -> None:
     def form(live: Live) -> torch.Tensor:
         raise ValueError("no such day")

@@ -76,16 +76,15 @@ class ShallowProbeGate(GatheringGate):
 
     def _mix(self, history: History, live: Live) -> Tensor:
         """R_p + g (R_c - R_p); R_c where a row has no p, or where the probe did not move between the two."""
-        now, then = history.features(self._stack)
-        assert live.evidence is not None
-        assert live.input is not None
-        probed = live.evidence.computed if self.distance == "added" else live.evidence.computed - live.input
+        now, then = history.features(self._stack).unbind(0)
+        if self._shallow not in live.features:  # a model of which only the output can be forecast says nothing of its blocks
+            return now.clone()
         probed_now, probed_then = history.features(self._shallow)
-        far, near = (DISTANCE(probed_then, each, groups=self._groups) for each in (probed, probed_now))
+        far, near = (DISTANCE(probed_then, each, groups=self._groups) for each in (live.features[self._shallow], probed_now))
         pairs = on_device(np.isfinite(history.anchors[:, 1]), now.device)
         weight = torch.where(pairs & (near > 0), (far / near).clamp(1.0, self.max_weight), 1.0)
         shape = (-1, *(1,) * (now.ndim - 1))
-        return torch.where(pairs.reshape(shape), then + weight.to(now.dtype).reshape(shape) * (now - then), now)
+        return torch.where(pairs.reshape(shape), then + weight.reshape(shape) * (now - then), now).to(now.dtype)
 
 
 @cites(

@@ -71,12 +71,12 @@ class MovementGate(GatheringGate):
         return {ADDED: Weights(values)}
 
     @hookimpl
-    def verify(self, step: Step, evidence: Evidence) -> Verdict | None:
+    def verify(self, step: Step, evidence: Evidence) -> Verdict:
         """Gain times movement over the output is added; NaN, which is rejected, where no gain was measured."""
         moved = evidence.error(DISTANCE, groups=self._groups, against="anchor")
         self._moved = moved.unbind(0)
         if self._history is None or self.computed(step) is not None:
-            return None
+            return self.judge(torch.full_like(moved, torch.nan))
         now, then = self._history.features(OUTPUT)
         response = relative_l1(now, then, groups=self._groups, vote=evidence.vote)  # m(y_c - y_p) / m(y_c)
         span = torch.stack([moved.new_full((), torch.nan) if span is None else span for span in self._spans])

@@ -95,7 +95,7 @@ class FilteredLatentGate(GatheringGate):
         self.begin(run, first=self.retention, last=self.end, name="sea_cache")
         if run.sigmas is None and (self.timestep_scale is None or run.timesteps is None):
             raise OptionError(
-                "sea_cache filters by the noise level: give the run sigmas=; or give it timesteps=, and the policy timestep_scale=, what a noise level of 1 is in them"
+                "sea_cache filters by the noise level: give the run sigmas=; or timesteps=, and the policy timestep_scale=, the timestep of noise level 1"
             )
         self._stack, self._drafted = Site(run.depth - 1, since=-1), DraftCounter(run.rows)
         return Needs(sites=(self._stack,), evidence=(LATENT,))

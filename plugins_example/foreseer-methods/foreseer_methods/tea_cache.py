@@ -123,6 +123,9 @@ class SignalGate(GatheringGate):
             if run.num_steps is None:
                 raise OptionError("tea_cache computes a share of the steps first and must know how many there are: give the run timesteps= or num_steps=")
             first = int(self.first * run.num_steps)
+        if PLACE[self.signal] not in run.places:
+            there = ", ".join(repr(name) for name, place in PLACE.items() if place in run.places) or "none of its signals"
+            raise OptionError(f"tea_cache: signal={self.signal!r} cannot be seen in front of this model's blocks; it has {there}")
         self.begin(run, first=first, last=int(self.last), name="tea_cache")
         self._stack = Site(run.depth - 1, since=-1)
         return Needs(sites=(self._stack,), evidence=(PLACE[self.signal],))
@@ -177,7 +180,8 @@ def tea_cache(
             released.
 
     Raises:
-        OptionError: No such model is known, or ``poly`` holds something else than finite numbers.
+        OptionError: No such model is known, or ``poly`` holds something else than finite numbers. In
+            ``setup``, where the model does not show the signal, or the number of steps is missing.
     """
     if isinstance(poly, str):
         if poly not in FITTED:

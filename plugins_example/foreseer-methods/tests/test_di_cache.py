@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from foreseer_methods.di_cache import di_cache
+from foreseer_methods.di_cache import ShallowProbeGate, di_cache
 
 import foreseer
 from foreseer.adapters import ArrayBackbone
@@ -162,3 +162,28 @@ def test_what_cannot_be_is_refused():
     for option, value in (("threshold", -1.0), ("probe_depth", 0), ("retention", 1.5), ("distance", "delta"), ("max_weight", 0.5)):
         with pytest.raises(foreseer.OptionError, match=option):
             foreseer.policy(di_cache, **{option: value})
+
+
+@pytest.mark.parametrize("name", ["FluxPipeline", "WanPipeline", "StableDiffusion3Pipeline"])
+def test_real_models_are_judged_and_mixed(name, monkeypatch):
+    """Of a model with two streams, a text's and an image's, both go into the weight."""
+    tiny = pytest.importorskip("tiny").TINY[name]
+    formed = []
+
+    def spied(self, history, live, mix=ShallowProbeGate._mix):
+        made = mix(self, history, live)
+        (r_c, r_p), (q_c, q_p), q = history.features(self._stack), history.features(self._shallow), live.features[self._shallow]
+        weight = (q - q_p).abs().sum() / (q_c - q_p).abs().sum()
+        formed.append(weight.item())
+        assert torch.allclose(made, r_p + weight.clamp(1, 1.5) * (r_c - r_p), rtol=1e-5, atol=1e-5)
+        return made
+
+    monkeypatch.setattr(ShallowProbeGate, "_mix", spied)
+    for threshold in (0.0, 1e9):
+        pipe = tiny.build()
+        with foreseer.attach(pipe, "di_cache", threshold=threshold, decide="batch") as attached:
+            output = tiny.call(pipe, steps=12)
+        assert attached.report.full_steps == ([0, 1, 11] if threshold else list(range(12)))
+        assert threshold or torch.equal(output, tiny.call(tiny.build(), steps=12))
+    assert len(formed) >= 9
+    assert max(formed) > 0

@@ -100,7 +100,7 @@ def test_a_row_decides_as_it_would_alone(threshold):
 def test_rows_of_a_sample_are_judged_together():
     _, report = run(NOISE, threshold=0.1, warmup_steps=3, groups=(4, 1, 4))
     assert (report.computed[:, 0] == report.computed[:, 2]).all()
-    both, told = run(NOISE[[0, 2]], threshold=0.1, warmup_steps=3, groups=(0, 0))
+    _, told = run(NOISE[[0, 2]], threshold=0.1, warmup_steps=3, groups=(0, 0))
     assert (report.computed[:, 0] == told.computed[:, 0]).all()
     assert told.full_steps == reference(NOISE[[0, 2]], threshold=0.1, warmup_steps=3)[1]
 
@@ -179,3 +179,48 @@ def test_a_run_of_unknown_length_is_refused():
 def test_what_is_wrong_is_refused(option, value):
     with pytest.raises(foreseer.OptionError, match=option):
         foreseer.policy(easy_cache, **{option: value})
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.8, 2.0, 5.0])
+def test_a_real_model_computes_the_steps_of_the_loop_and_gives_its_bits(threshold):
+    """Section 3.5 in latent space, on a tiny Wan."""
+    wan = pytest.importorskip("tiny.wan")
+    model, steps, warmup = wan.transformer(), 16, 3
+    text, noise = (torch.randn(*shape, generator=torch.Generator().manual_seed(1)) for shape in ((2, 6, 16), (2, 4, 2, 4, 6)))
+
+    def denoise(x, k):
+        with torch.no_grad():
+            return model(hidden_states=x, timestep=torch.full((2,), 1000.0 * (1 - k / steps)), encoder_hidden_states=text, return_dict=False)[0]
+
+    def walk(evaluate):
+        x, outputs = noise, []
+        for k in range(steps):
+            outputs.append(evaluate(x, k))
+            x = x - outputs[-1] / steps
+        return outputs
+
+    state = {"gain": None, "total": np.float32(0.0)}
+    computed = []
+
+    def cached(x, k):
+        mean = lambda z: z.abs().mean().item()  # noqa: E731
+        compute = k < warmup or k == steps - 1
+        if not compute:
+            state["total"] = np.float32(state["total"] + np.float32(state["gain"] * mean(x - state["before"]) / mean(state["y"])))
+            compute = not state["total"] < threshold
+        state["before"] = x
+        if not compute:
+            return x + state["added"]
+        y = denoise(x, k)
+        if computed:
+            state["gain"] = mean(y - state["y"]) / mean(x - state["x"])
+        computed.append(k)
+        state.update(x=x, y=y, added=y - x, total=np.float32(0.0))
+        return y
+
+    expected = walk(cached)
+    with foreseer.attach(model, "easy_cache", threshold=threshold, warmup_steps=warmup, movement="step", decide="batch") as attached:
+        with attached.run(num_steps=steps):
+            outputs = walk(denoise)
+    assert attached.report.full_steps == computed
+    assert all(torch.equal(a, b) for a, b in zip(outputs, expected, strict=True))

@@ -179,8 +179,39 @@ def test_a_run_of_unknown_length_is_refused_only_where_the_end_matters():
 
 def test_a_host_without_the_signal_says_so():
     host = ArrayBackbone(lambda site, t: np.ones((2, 3)), depth=3, stream=lambda t: np.ones((2, 3)))
-    with pytest.raises(foreseer.ContractError, match="modulated"):
+    with pytest.raises(foreseer.OptionError, match=r"signal='modulated' cannot be seen .*; it has 'latent'"):
         run(host, foreseer.policy(tea_cache))
+
+
+@pytest.mark.parametrize("poly", [None, "flux"])
+def test_a_real_model_is_judged_by_its_first_modulated_norm(poly):
+    """Latents that do not depend on what came out: which steps are computed is then known from what the first norm of a plain run returned."""
+    model = pytest.importorskip("tiny.flux").transformer()
+    steps, signals = 14, []
+    latents = [torch.randn(2, 16, 16, generator=torch.Generator().manual_seed(1)) * (1 - k / steps) + k / steps for k in range(steps)]
+    text, pooled = torch.ones(2, 6, 16), torch.ones(2, 16)
+    ids = torch.stack([torch.zeros(16), torch.arange(16) // 4, torch.arange(16) % 4], dim=1)
+
+    def walk():
+        with torch.no_grad():
+            for k, x in enumerate(latents):
+                t = torch.full((2,), 1 - k / steps)
+                model(x, encoder_hidden_states=text, pooled_projections=pooled, timestep=t, guidance=torch.ones(2), img_ids=ids, txt_ids=torch.zeros(6, 3))
+
+    hook = model.transformer_blocks[0].norm1.register_forward_hook(lambda module, given, output: signals.append(output[0]))
+    walk()
+    hook.remove()
+    for threshold in (0.02, 0.1, 0.3, 0.6, 1.0):
+        total, computed = np.float32(0.0), [0]
+        for k in range(1, steps):
+            change = ((signals[k] - signals[k - 1]).abs().mean() / signals[k - 1].abs().mean()).item()
+            total = np.float32(total + np.float32(np.polyval(FITTED[poly].coefficients, change) if poly else change))
+            if k == steps - 1 or not total < threshold:
+                computed.append(k)
+                total = np.float32(0.0)
+        with foreseer.attach(model, "tea_cache", threshold=threshold, poly=poly, signal="modulated", decide="batch") as attached, attached.run(num_steps=steps):
+            walk()
+        assert attached.report.full_steps == computed
 
 
 # Calibration.
