@@ -275,7 +275,8 @@ class Walk:
         return self._judged(site, own_tokens(block, args, kwargs, computed), None if forecast is None else own_tokens(block, args, kwargs, forecast))
 
     def _judged(self, site: Site, computed: Tensor, forecast: Tensor | None) -> bool:
-        return self._judge is None or self._judge(Evidence(site, computed, forecast))
+        others = {place: Evidence(place, tensor, None) for place, tensor in self.notes.seen.items() if place != site}
+        return self._judge is None or self._judge(Evidence(site, computed, forecast, others=others))
 
     def _try_assemblies(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Compare the ways of putting the block together from its recorded parts with what it returned, bit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import attrs
@@ -69,6 +69,8 @@ class Evidence:
         before: ``(R, ...)`` what was there in the step before, whether that was computed or forecast; NaN
             where it was not seen. None where `Needs.evidence` does not name the place.
         anchor: Likewise, what was there in the last step in which the row was computed.
+        others: The same of the other places that `Needs.evidence` names and that were reached on the way to
+            this one: see `at`.
     """
 
     site: Site
@@ -77,6 +79,19 @@ class Evidence:
     vote: Callable[[Tensor], Tensor] | None = attrs.field(default=None, repr=False)
     before: Tensor | None = attrs.field(default=None, repr=False)
     anchor: Tensor | None = attrs.field(default=None, repr=False)
+    others: Mapping[Site, Evidence] = attrs.field(factory=dict, repr=False)
+
+    def at(self, site: Site) -> Evidence:
+        """Return what was found at another place on the way to the probed one (DiCache compares two).
+
+        Raises:
+            ContractError: `Needs.evidence` does not name it, or it was not reached.
+        """
+        if site == self.site:
+            return self
+        if site not in self.others:
+            raise ContractError(f"nothing of {site} was seen before {self.site} was judged: name it in Needs(evidence=...) of setup, and probe behind it")
+        return attrs.evolve(self.others[site], vote=self.vote)
 
     def error(self, metric: Metric, *, groups: Sequence[int] | None = None, against: Literal["forecast", "before", "anchor"] = "forecast") -> Tensor:
         """Return the error per row, ``(R,)`` float32, of the whole sample, whichever part of its tokens this

@@ -73,7 +73,8 @@ def plain_walk(
     def judged(found: Tensor, forecast: Tensor | None) -> bool:
         assert probe is not None
         assert judge is not None
-        return judge(Evidence(probe.site, found, forecast))
+        others = {site: Evidence(site, tensor, None) for site, tensor in seen.items() if site != probe.site}
+        return judge(Evidence(probe.site, found, forecast, others=others))
 
     def standing_in(site: Site) -> Tensor:
         found = {each: features[each] for each in record if each in features}

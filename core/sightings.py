@@ -50,9 +50,13 @@ class Sightings:
 
     def show(self, evidence: Evidence) -> Evidence:
         """Return a probe's evidence with what was there earlier."""
-        if evidence.site not in self.sites:
-            return evidence
-        self.see({evidence.site: evidence.computed}, None)
+        others = {site: self._with_past(other) for site, other in evidence.others.items()}
+        if evidence.site in self.sites:
+            self.see({evidence.site: evidence.computed}, None)
+            evidence = self._with_past(evidence)
+        return attrs.evolve(evidence, others=others) if others else evidence
+
+    def _with_past(self, evidence: Evidence) -> Evidence:
         before, anchor = (kept.get(evidence.site) for kept in (self._before, self._anchor))
         nothing = torch.full_like(evidence.computed, torch.nan) if before is None or anchor is None else None
         return attrs.evolve(evidence, before=nothing if before is None else before, anchor=nothing if anchor is None else anchor)

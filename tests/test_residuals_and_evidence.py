@@ -156,6 +156,28 @@ def test_what_was_seen_before_and_at_the_anchor_is_each_rows_own(site: Site, cos
         anchors = [step if computed else a for computed, a in zip(outcome.computed, anchors, strict=True)]
 
 
+def test_a_gate_sees_other_places_on_the_way_to_the_probed_one() -> None:
+    """Law: of every place that `Needs.evidence` names and that was reached, now, before and anchor; of what lies behind the probe, nothing."""
+    judge = lambda evidence: Verdict(torch.zeros(ROWS), torch.tensor([True, True, False]), 1.0)  # noqa: E731
+    ahead, behind = (STREAM, Site(0), Site(1, since=-1)), Site(3)
+    policy = Scripted(Needs((STACK,), evidence=(*ahead, behind, Site(1))), lambda k: None if k == 0 else Plan((STACK,), Probe(1)), judge=judge)
+    world = World(mixed)
+    run(world, policy, steps=4)
+    for step, evidence in enumerate(policy.shown, start=1):
+        for site in ahead:
+            now, then, first = (world.forward(k, substitute={}, see=(site,)).seen[site] for k in (step, step - 1, 0))
+            other = evidence.at(site)
+            assert torch.equal(other.computed, now)
+            assert other.before is not None
+            assert torch.equal(other.before, then)
+            assert other.anchor is not None
+            assert torch.equal(other.anchor[:2], first[:2])
+            assert torch.equal(other.error(relative_l1, against="before"), relative_l1(then, now))
+        assert evidence.at(Site(1)) is evidence
+        with pytest.raises(ContractError, match=r"name it in Needs\(evidence="):
+            evidence.at(behind)
+
+
 def test_what_was_not_seen_in_the_step_before_is_rejected() -> None:
     """Law: evidence that is missing is NaN, and a row with it is computed."""
     site = Site(1, since=-1)

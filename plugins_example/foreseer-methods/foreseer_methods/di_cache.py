@@ -19,13 +19,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foreseer import Evidence, History, Late, Live, Needs, OptionError, Plan, Probe, Run, Site, Step, Verdict, hookimpl
+from foreseer import STREAM, Evidence, History, Late, Live, Needs, OptionError, Plan, Probe, Run, Site, Step, Verdict, hookimpl
 from foreseer.metrics import relative_l1
 from foreseer.options import at_least, at_least_float, checked, cites, fraction
 from foreseer.transfer import on_device
-from foreseer_methods.gathering_gate import DISTANCE, GatheringGate
+from foreseer.types import Drafts
+from foreseer_methods.gathering_gate import DISTANCE, GatheringGate, reused
 
-__all__ = ["ShallowProbeGate", "di_cache"]
+__all__ = ["Distance", "ShallowProbeGate", "di_cache"]
+
+Distance = Literal["stream", "difference", "added"]
 
 
 @attrs.define(eq=False)
@@ -35,13 +38,13 @@ class ShallowProbeGate(GatheringGate):
     Attributes:
         probe_depth: Blocks that run in every step, m.
         retention: Share of the steps that is computed at the start.
-        distance: What is compared with the step before.
+        distance: What is compared with the step before: see `di_cache`.
         max_weight: Upper end of g; 1 is reuse.
     """
 
     probe_depth: int
     retention: float
-    distance: Literal["stream", "added"]
+    distance: Distance
     max_weight: float
     _stack: Site = attrs.field(default=Site(0), init=False, repr=False)
     _shallow: Site = attrs.field(default=Site(0), init=False, repr=False)
@@ -57,7 +60,7 @@ class ShallowProbeGate(GatheringGate):
         self.begin(run, first=int(self.retention * run.num_steps), last=1, name="di_cache")
         self._stack, self._shallow = Site(run.depth - 1, since=-1), Site(self.probe_depth - 1, since=-1)
         self._probe = self._shallow if self.distance == "added" else self._shallow.end
-        return Needs(sites=(self._stack, self._shallow), anchors=2, evidence=(self._probe,))
+        return Needs(sites=(self._stack, self._shallow), anchors=2, evidence=(self._probe, STREAM) if self.distance == "difference" else (self._probe,))
 
     @hookimpl
     def before_step(self, step: Step) -> Plan:
@@ -66,13 +69,17 @@ class ShallowProbeGate(GatheringGate):
 
     @hookimpl
     def verify(self, evidence: Evidence) -> Verdict:
-        """The relative change since the step before is added."""
-        return self.judge(evidence.error(relative_l1, groups=self._groups, against="before"))
+        """The relative change since the step before is added, or its distance to that of the input."""
+        moved = evidence.error(relative_l1, groups=self._groups, against="before")
+        if self.distance == "difference":
+            moved = (moved - evidence.at(STREAM).error(relative_l1, groups=self._groups, against="before")).abs()
+        return self.judge(moved)
 
     @hookimpl
-    def predict_features(self, history: History) -> dict[Site, Late]:
-        """Wait for the probe."""
-        return {self._stack: Late(functools.partial(self._mix, history))}
+    def predict_features(self, sites: tuple[Site, ...], history: History) -> Drafts:
+        """Wait for the probe; reuse what is forecast elsewhere."""
+        mixture = Late(functools.partial(self._mix, history))
+        return {site: mixture if site == self._stack else reused(history) for site in sites}
 
     def _mix(self, history: History, live: Live) -> Tensor:
         """R_p + g (R_c - R_p); R_c where a row has no p, or where the probe did not move between the two."""
@@ -98,7 +105,7 @@ def di_cache(
     threshold: Annotated[float, at_least_float(0.0)] = 0.4,
     probe_depth: Annotated[int, at_least(1)] = 1,
     retention: Annotated[float, fraction] = 0.2,
-    distance: Literal["stream", "added"] = "stream",
+    distance: Distance = "stream",
     max_weight: Annotated[float, at_least_float(1.0)] = 1.5,
     decide: Literal["row", "batch"] = "row",
 ) -> ShallowProbeGate:
@@ -113,9 +120,10 @@ def di_cache(
             authors also have 0.08 with ``retention=0``.
         probe_depth: Blocks that run in every step, m, 1 to 5 in the paper.
         retention: Share of the steps that is computed at the start, rounded down to whole steps.
-        distance: What is compared with the step before. ``"stream"`` (the authors' ``delta_y``): the stream
-            behind the probed blocks. ``"added"`` (ours): what they added to it. The authors' third, how much
-            more the stream moves behind the blocks than in front of them, needs two places at once.
+        distance: What is added up, from one step to the next. ``"stream"`` (the authors' ``delta_y``): how
+            much the stream behind the probed blocks changes. ``"difference"`` (the authors' other): how far
+            that is from how much the stream in front of them changes. ``"added"`` (ours): how much what they
+            add changes.
         max_weight: Upper end of the mixture's weight, 1.5 as released. 1 reuses what was added last.
         decide: ``"row"``: each sample decides, and mixes, for itself. ``"batch"``: all rows together, as
             released.

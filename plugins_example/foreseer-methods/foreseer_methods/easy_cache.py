@@ -15,14 +15,14 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import attrs
-import numpy as np
 import torch
 from torch import Tensor
 
-from foreseer import LATENT, OUTPUT, Evidence, History, Needs, Outcome, Plan, Probe, Run, Site, Step, Verdict, Weights, hookimpl
+from foreseer import LATENT, OUTPUT, Evidence, History, Needs, Outcome, Plan, Probe, Run, Site, Step, Verdict, hookimpl
 from foreseer.metrics import relative_l1
 from foreseer.options import at_least, at_least_float, checked, cites
-from foreseer_methods.gathering_gate import DISTANCE, GatheringGate
+from foreseer.types import Drafts
+from foreseer_methods.gathering_gate import DISTANCE, GatheringGate, reused
 
 __all__ = ["MovementGate", "easy_cache"]
 
@@ -64,11 +64,10 @@ class MovementGate(GatheringGate):
         return plan if plan is not None and step.index != self.warmup_steps - 1 else Plan(forecast=(ADDED,), probe=Probe(LATENT))
 
     @hookimpl
-    def predict_features(self, history: History) -> dict[Site, Weights]:
+    def predict_features(self, sites: tuple[Site, ...], history: History) -> Drafts:
         """Reuse."""
-        self._history, values = history, np.zeros(history.anchors.shape)
-        values[:, 0] = 1.0
-        return {ADDED: Weights(values)}
+        self._history = history
+        return dict.fromkeys(sites, reused(history))
 
     @hookimpl
     def verify(self, step: Step, evidence: Evidence) -> Verdict:
@@ -76,7 +75,7 @@ class MovementGate(GatheringGate):
         moved = evidence.error(DISTANCE, groups=self._groups, against="anchor")
         self._moved = moved.unbind(0)
         if self._history is None or self.computed(step) is not None:
-            return self.judge(torch.full_like(moved, torch.nan))
+            return self.judge(torch.full_like(moved, torch.inf))  # how far off is not known yet
         now, then = self._history.features(OUTPUT)
         response = relative_l1(now, then, groups=self._groups, vote=evidence.vote)  # m(y_c - y_p) / m(y_c)
         span = torch.stack([moved.new_full((), torch.nan) if span is None else span for span in self._spans])

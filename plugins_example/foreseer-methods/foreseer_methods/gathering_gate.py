@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from foreseer import OptionError, Outcome, Plan, Run, Step, Verdict, hookimpl
+from foreseer import History, OptionError, Outcome, Plan, Run, Step, Verdict, Weights, hookimpl
 from foreseer.metrics import Metric
 from foreseer.transfer import on_device
 
-__all__ = ["DISTANCE", "GatheringGate"]
+__all__ = ["DISTANCE", "GatheringGate", "reused"]
 
 
 def _distance(then: Tensor, now: Tensor) -> tuple[Tensor, ...]:
@@ -30,6 +30,13 @@ def _distance(then: Tensor, now: Tensor) -> tuple[Tensor, ...]:
 
 DISTANCE = Metric("distance", _distance, lambda total: total)
 """sum|now - then|."""
+
+
+def reused(history: History) -> Weights:
+    """Return the weights of each row's last computed feature."""
+    values = np.zeros(history.anchors.shape)
+    values[:, 0] = 1.0
+    return Weights(values)
 
 
 @attrs.define(eq=False)
