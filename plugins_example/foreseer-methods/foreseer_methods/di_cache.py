@@ -97,6 +97,8 @@ class ShallowProbeGate(GatheringGate):
 @cites(
     """@inproceedings{bu2026dicache,
   title={DiCache: Let Diffusion Model Determine Its Own Cache},
+  author={Bu, Jiazi and Ling, Pengyang and Zhou, Yujie and Wang, Yibin and Zang, Yuhang and Wu, Tong and Lin, Dahua and
+  Wang, Jiaqi},
   booktitle={ICLR}, year={2026}, note={arXiv:2508.17356}}"""
 )
 @checked

@@ -140,8 +140,10 @@ class FilteredLatentGate(GatheringGate):
 
 
 @cites(
-    """@inproceedings{seacache2026,
+    """@inproceedings{chung2026seacache,
   title={SeaCache: Spectral-Evolution-Aware Cache for Accelerating Diffusion Models},
+  author={Chung, Jiwoo and Hyun, Sangeek and Lee, MinKyu and Han, Byeongju and Cha, Geonho and Wee, Dongyoon and Hong,
+  Youngjun and Heo, Jae-Pil},
   booktitle={CVPR}, year={2026}, note={arXiv:2602.18993}}"""
 )
 @checked

@@ -20,11 +20,7 @@ DIFFER = {
     "policy",
     [
         "tea_cache",
-        "tea_cache:signal=time,decide=batch,threshold=0.5",
-        "tea_cache:signal=latent,poly=(2.0,0.1,0.0)",
         "easy_cache:warmup_steps=3,threshold=0.2",
-        "easy_cache:movement=computed,decide=batch",
-        "di_cache:retention=0",
         "di_cache:distance=difference,probe_depth=2",
     ],
 )
