@@ -250,3 +250,18 @@ def test_changes_of_signal_and_output_are_recorded_side_by_side(signal):
             found = [((s[k][row] - s[k - 1][row]).abs().sum() / s[k - 1][row].abs().sum()).item() for s in (signals, outputs)]
             expected.append(tuple(found))
     assert np.array(pairs) == pytest.approx(np.array(expected), rel=1e-6)
+
+
+def test_a_pipeline_is_calibrated_and_takes_the_fit():
+    tiny = pytest.importorskip("tiny").TINY["FluxPipeline"]
+    pairs: list[tuple[float, float]] = []
+    pipe = tiny.build()
+    plain = tiny.call(pipe, steps=10)
+    with foreseer.attach(pipe, lambda: ChangeRecorder(pairs)):
+        assert torch.equal(tiny.call(pipe, steps=10), plain)
+    assert len(pairs) == 8
+    fit = fit_polynomial(pairs, degree=2)
+    assert 0 <= fit.r2 <= 1
+    with foreseer.attach(pipe, "tea_cache", poly=fit.coefficients, threshold=0.8) as attached:
+        tiny.call(pipe, steps=10)
+    assert 2 < len(attached.report.full_steps) < 10
