@@ -120,6 +120,15 @@ def test_the_policy_as_it_is_makes_the_errors_that_its_replay_says(interval, ord
     assert {entry.step for entry in watch.entries} == set(range(20)) - set(report.full_steps)
 
 
+def test_the_forecasts_of_a_step_are_scored_together(monkeypatch):
+    """Law: a thousand schedules cost seconds, for what they all forecast of a step is one operation on arrays."""
+    asked, squared_errors = [], LinearWeights.squared_errors
+    monkeypatch.setattr(LinearWeights, "squared_errors", lambda self, *of: asked.append(of[2]) or squared_errors(self, *of))
+    Replay(TRACE, LAST).scores(["taylor"], [f"steps=0+{step}" for step in range(1, 19)])
+    gap_errors(TRACE, "taylor", LAST)
+    assert sorted(asked) == sorted(2 * [*range(1, 20)])
+
+
 class Patient:
     """A predictor that wants three anchors."""
 

@@ -8,7 +8,8 @@ computed later.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -30,6 +31,8 @@ __all__ = ["Replay", "Score", "gap_errors", "site_of", "with_promise"]
 
 Array = NDArray[np.float64]
 Anchors = tuple[int, ...]
+Draft = tuple[Anchors, int]
+"""The anchors of a forecast, newest first, and its step."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -117,22 +120,31 @@ def site_of(trace: Trace, text: str) -> Site:
 
 @attrs.frozen(eq=False)
 class _Forecasts:
-    """The forecasts that one predictor was asked for, each with its error."""
+    """The forecasts that one predictor was asked for, each with its error. Those that wait for a step are
+    scored together, at the first question for one of them.
+    """
 
     weights: LinearWeights
     gram: Array
-    known: dict[tuple[Anchors, int], Array | None] = attrs.field(factory=dict)
+    waiting: defaultdict[int, set[Anchors]] = attrs.field(factory=lambda: defaultdict(set))
+    known: dict[Draft, Array | None] = attrs.field(factory=dict)
+
+    def ask(self, drafts: Iterable[Draft]) -> None:
+        """Let forecasts wait."""
+        for anchors, step in drafts:
+            self.waiting[step].add(anchors[: self.weights.anchors])
 
     def error(self, anchors: Anchors, step: int) -> Array | None:
         """``(S,)`` relative errors of a step from anchors, newest first; None where it is not able."""
         anchors = anchors[: self.weights.anchors]
         if (anchors, step) not in self.known:
-            padded = np.full((1, self.weights.anchors), math.nan)
-            padded[0, : len(anchors)] = anchors
-            squared = self.weights.squared_errors(self.gram, padded, step)[:, 0]
+            new = [one for one in self.waiting.pop(step, set()) | {anchors} if (one, step) not in self.known]
+            padded = np.array([one + (math.nan,) * (self.weights.anchors - len(one)) for one in new])
+            squared = self.weights.squared_errors(self.gram, padded, step)
             with np.errstate(invalid="ignore", divide="ignore"):
-                relative = np.where(squared > 0, np.sqrt(squared / self.gram[:, step, step]), 0.0)
-            self.known[anchors, step] = relative if np.isfinite(squared[0]) else None
+                relative = np.where(squared > 0, np.sqrt(squared / self.gram[:, step, step, None]), 0.0)
+            able = np.isfinite(squared[0])
+            self.known.update({(one, step): relative[:, n] if able[n] else None for n, one in enumerate(new)})
         return self.known[anchors, step]
 
 
@@ -148,7 +160,7 @@ class Replay:
     trace: Trace
     site: Site
     _forecasts: dict[tuple[str, Any], _Forecasts] = attrs.field(factory=dict, init=False, repr=False)
-    _steps: dict[str, Anchors] = attrs.field(factory=dict, init=False, repr=False)
+    _drafts: dict[str, list[Draft]] = attrs.field(factory=dict, init=False, repr=False)
 
     def scores(self, predictors: Sequence[str | PolicySpec], schedules: Sequence[str | PolicySpec]) -> list[Score]:
         """Return a score for every pair, schedule by schedule.
@@ -157,16 +169,27 @@ class Replay:
             PluginError, OptionError: A name or an option is wrong; a predictor is not linear.
         """
         pairs = _pairs([schedule_from(s) for s in schedules], [predictor_named(p) for p in predictors])
-        return [self._score(*pair) for pair in pairs]
+        forecasts = [self._asked(*pair) for pair in pairs]
+        return [self._score(one, *pair) for one, pair in zip(forecasts, pairs, strict=True)]
 
-    def _score(self, schedule: Schedule, predictor: Predictor) -> Score:
+    def _asked(self, schedule: Schedule, predictor: Predictor) -> _Forecasts:
+        """The forecasts of a pair's predictor; those of its schedule wait among them."""
         trace, own = self.trace, predictor.spec is None
         told = schedule.name if own else schedule.warmup_steps if predictor.ramps else None
         if (key := (predictor.name, told)) not in self._forecasts:
             plugin = schedule.predictor() if own else predictor.built(schedule.warmup_steps)
             weights = LinearWeights(predictor.name, plugin, run_of(trace), self.site)
             self._forecasts[key] = _Forecasts(weights, trace.gram(self.site))
-        forecasts, error = self._forecasts[key], np.zeros((trace.samples, trace.num_steps))
+        if schedule.name not in self._drafts:
+            steps = computed_steps(schedule, run_of(trace))
+            before = {step: tuple(s for s in reversed(steps) if s < step) for step in range(trace.num_steps)}
+            self._drafts[schedule.name] = [(before[step], step) for step in before if step not in steps]
+        self._forecasts[key].ask(self._drafts[schedule.name])
+        return self._forecasts[key]
+
+    def _score(self, forecasts: _Forecasts, schedule: Schedule, predictor: Predictor) -> Score:
+        trace, drafts = self.trace, self._drafts[schedule.name]
+        error = np.zeros((trace.samples, trace.num_steps))
 
         def able(anchors: Anchors, step: int) -> bool:
             if (found := forecasts.error(anchors, step)) is None:
@@ -174,13 +197,9 @@ class Replay:
             error[:, step] = found
             return True
 
-        run = run_of(trace)
-        if schedule.name not in self._steps:
-            self._steps[schedule.name] = computed_steps(schedule, run)
-        steps = self._steps[schedule.name]
-        before = [tuple(s for s in reversed(steps) if s < step) for step in range(trace.num_steps)]
-        if not all(step in steps or able(before[step], step) for step in range(trace.num_steps)):
-            steps = computed_steps(schedule, run, able)
+        steps = sorted(set(range(trace.num_steps)) - {step for _, step in drafts})
+        if not all(able(*draft) for draft in drafts):
+            steps = list(computed_steps(schedule, run_of(trace), able))
             error[:, steps] = 0.0
         computed = np.tile(np.isin(np.arange(trace.num_steps), steps), (trace.samples, 1))
         names: dict[str, Any] = {"predictor": predictor.name, "policy": schedule.name}
@@ -224,8 +243,9 @@ def gap_errors(trace: Trace, predictor: str | PolicySpec, site: Site, *, most: i
     weights = LinearWeights(known.name, known.built(None), run_of(trace), site)
     forecasts = _Forecasts(weights, trace.gram(site))
     error = np.full((min(most, trace.num_steps - 1), trace.num_steps), math.nan)
-    for gap, step in np.ndindex(error.shape):
-        anchors = tuple(range(step - gap - 1, -1, -gap - 1))
-        if anchors and (found := forecasts.error(anchors, step)) is not None:
-            error[gap, step] = found.mean()
+    drafts = {(gap, step): (tuple(range(step - gap - 1, -1, -gap - 1)), step) for gap, step in np.ndindex(error.shape) if gap < step}
+    forecasts.ask(drafts.values())
+    for at, draft in drafts.items():
+        if (found := forecasts.error(*draft)) is not None:
+            error[at] = found.mean()
     return error
