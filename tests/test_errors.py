@@ -102,7 +102,7 @@ def test_it_is_what_it_was_before_as_well(ours, builtin):
     [
         (lambda: Limits(first=0), r"first=0 is out of range; write a whole number >= 1"),
         (lambda: Limits(max_gap=0), r"max_gap=0 is out of range; write a whole number >= 1"),
-        (lambda: a_plan(target="all"), "target='all' is unknown; write one of modules, last_block, output"),
+        (lambda: a_plan(target="all"), "target='all' is unknown; write one of modules, last_block, residual, residual_after_first, output"),
     ],
 )
 def test_settings_are_refused_with_what_to_write(call, words):
