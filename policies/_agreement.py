@@ -108,10 +108,11 @@ class AgreementSchedule:
         left = self.steps - row.computed  # the last step included
         if left <= 1:
             return most
-        pace = math.sqrt(sums[0]) / _rise(index / self._last)
+        even, pace = (self._last - index) / left, math.sqrt(sums[0]) / _rise(index / self._last)
         row.pace = pace if row.pace is None else (1 - PULL) * row.pace + PULL * pace
         allowed = (row.pace * sum(_rise(k / self._last) for k in range(index, self._last)) / left) ** 2 / 2
-        return min(1 + bisect.bisect_right(sums, allowed), most, self._last - index - left + 1)
+        gap = min(max(1 + bisect.bisect_right(sums, allowed), math.ceil(even / UNEVEN - 0.5)), math.floor(even * UNEVEN + 0.5))
+        return max(1, min(gap, most, self._last - index - left + 1))
 
     def _sums(self, index: int, anchors: tuple[float, ...], gram: NDArray[np.float64], most: int) -> list[float]:
         """Return the sums of disagreements up to each of the next ``most - 1`` steps; they rise."""
@@ -131,6 +132,10 @@ class AgreementSchedule:
         return given[round(step * (len(given) - 1) / max(self._last, 1))] if given else 1.0
 
 
+UNEVEN = 1.6
+"""How many times longer or shorter than even steps a gap may be, where their number is given: what is expected
+of the rest is a guess.
+"""
 PULL = 0.3
 """How much each computed step moves what is expected of the rest."""
 
