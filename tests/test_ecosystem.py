@@ -84,7 +84,10 @@ def left_behind(pipe):
 compiling = pytest.mark.usefixtures("_fresh_dynamo")
 
 
-@pytest.mark.parametrize("text", [NONE, LAST, OUTPUT, GATE, "speca:threshold=0.5,threshold_decay=1,target=last_block"])
+RESIDUALS = ["taylorseer:interval=3,target=residual", "taylorseer:interval=3,target=residual_after_first", "agreement:tolerance=0.5"]
+
+
+@pytest.mark.parametrize("text", [NONE, LAST, OUTPUT, GATE, *RESIDUALS, "speca:threshold=0.5,threshold_decay=1,target=last_block"])
 @compiling
 def test_blocks_compiled_one_by_one_keep_their_graphs_whatever_the_policy(text):
     pipe, backend = FLUX.build(), Counting()
