@@ -149,22 +149,23 @@ class Tenure:
         unable = share_fate(bank.out_of_reach(step.index, self._reach))
         forced = share_fate(plan.compute) if plan is not None and plan.compute else [False] * self.run.rows
         condemned = [a or b for a, b in zip(unable, forced, strict=True)]
-        drafts: LazyDrafts | None = None
+        made: LazyDrafts | None = None
         if plan is not None and plan.forecast and not all(condemned):
             sites, history = plan.forecast, History(bank.anchors, bank.features)
             answer = functools.partial(LazyDrafts, bank, sites, step=step, form=self._form)
-            drafts = policy.decide("predict_features", answer, step=step, sites=sites, history=history)
+            made = policy.decide("predict_features", answer, step=step, sites=sites, history=history)
         if not all(unable) and self._electorate.stopped(bool(policy.fault), bank.device):
             return Declined(Kind.OVERRULED, "computed as in the process whose policy failed")
         if plan is None or not plan.forecast:
             return Declined(Kind.COMPUTED, (plan and plan.reason) or "computed", plan or Plan())
         if all(condemned):
             return Declined(*((Kind.FORCED, plan.reason or "every row was asked for") if all(forced) else (Kind.UNABLE, plan.reason or "nothing recorded yet")))
-        if drafts is None:
+        if made is None:
             return Declined(Kind.UNABLE, "no forecast: the predictor is not able yet")
+        drafts = made
 
         def verify(evidence: Evidence) -> Verdict | None:
-            shown = self.sightings.show(evidence)
+            shown = drafts.evidence = self.sightings.show(evidence)
             verdict: Verdict | None = policy.decide("verify", lambda v: check_verdict(v, self.run.rows), step=step, evidence=shown)
             return verdict
 
@@ -177,6 +178,7 @@ class Tenure:
         try:
             return late.form(live)
         except Exception as error:
+            error.add_note(f"in a late draft of policy {self._spec} at step {live.step.index}")
             if not (self._electorate.wary and self._electorate.alone):
                 raise
             self._policy.fault = f"a late draft raised {in_words(error)}"

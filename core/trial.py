@@ -226,7 +226,6 @@ class Trial:
         any row may be forecast.
         """
         ballot = self._electorate.ballot()
-        self.drafts.evidence = evidence
         verdict = self._verify(evidence if ballot is None else attrs.evolve(evidence, vote=ballot))
         rows = len(self.rejected)
         if verdict is None and ballot is not None and ballot.open:  # the others may have an answer, and wait for this one

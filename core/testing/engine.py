@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import attrs
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from foreseer.plugins import DECISIONS, policy_hooks
 from foreseer.testing.check import broken, law, policies, verifies
 from foreseer.testing.partners import ReferenceGate, ReferencePredictor, ReferenceSchedule
 from foreseer.testing.plays import Play, accept_all, play, reject_all, some_rejected
-from foreseer.testing.spy import Tamper, same
+from foreseer.testing.spy import Tamper, held_against, same
 from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import WIDTH, World, constant, exponential, mixed, noise
 from foreseer.types import Evidence, Site, Step
@@ -231,7 +230,7 @@ def _see_that_totals_decide(subject: Subject, instead: str) -> None:
             def evidence(_: Step, shown: Evidence, size: float = size, off: float = off, totals: Callable[[Tensor], Tensor] = totals) -> Evidence:
                 away = torch.linspace(-1, 1, shown.computed.numel(), dtype=shown.computed.dtype).reshape(shown.computed.shape)
                 computed = size * shown.computed
-                return attrs.evolve(shown, computed=computed, forecast=computed + size * off * away, vote=totals)
+                return held_against(shown, lambda _: computed + size * off * away, computed=computed, vote=totals)
 
             spy = play(subject, World(exponential), steps=8, tamper=Tamper(evidence=evidence, verdict=accept_all().verdict)).spy
             if not asked:

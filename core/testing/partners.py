@@ -9,7 +9,7 @@ import torch
 from foreseer.hookspecs import hookimpl
 from foreseer.metrics import relative_l2
 from foreseer.outcome import Outcome
-from foreseer.types import Drafts, Evidence, History, Needs, Plan, Probe, Run, Site, Step, Verdict, Weights
+from foreseer.types import STREAM, Drafts, Evidence, History, Needs, Plan, Probe, Run, Site, Step, Verdict, Weights
 
 
 class ReferencePredictor:
@@ -33,14 +33,18 @@ class ReferencePredictor:
 
 class ReferenceSchedule:
     """Schedule: compute a fixed list of steps, unevenly spaced, and forecast every module part in the others;
-    the last block where there are none.
+    the last block where there are none. Or what all blocks add.
     """
 
     computed = frozenset({0, 1, 3, 4, 8, 9, 14, 20})
 
+    def __init__(self, *, residual: bool = False) -> None:
+        self._residual = residual
+
     @hookimpl
     def setup(self, run: Run) -> Needs:
-        self._sites = tuple(site for site in run.sites if site.part != "block") or (Site(run.depth - 1),)
+        parts = () if self._residual else tuple(site for site in run.sites if site.part != "block")
+        self._sites = parts or (Site(run.depth - 1, since=-1 if self._residual else None),)
         return Needs(sites=self._sites)
 
     @hookimpl
@@ -49,13 +53,15 @@ class ReferenceSchedule:
 
 
 class ReferenceProbe:
-    """The first half of a gate: probe the first block on its real input, and forecast the last. A row is
-    computed in the first two steps, and after four drafts in a row.
+    """The first half of a gate: probe the first block on its real input, and forecast what those behind it
+    add, or the last block where the host has no residuals. A row is computed in the first two steps, and
+    after four drafts in a row.
     """
 
     @hookimpl
     def setup(self, run: Run) -> Needs:
-        self._sites = tuple(dict.fromkeys((Site(0), Site(run.depth - 1))))
+        last = Site(run.depth - 1, since=0 if STREAM in run.places and run.depth > 1 else None)
+        self._sites = tuple(dict.fromkeys((Site(0), last)))
         self._drafts = [0] * run.rows
         return Needs(sites=self._sites)
 

@@ -24,7 +24,7 @@ from foreseer.session import Session
 from foreseer.testing.spy import Spy, Tamper, weighted
 from foreseer.testing.subject import NoStageError, Subject
 from foreseer.testing.worlds import DEPTH, Feature, World, constant
-from foreseer.types import History, Plan, Run, Site, Step, Verdict
+from foreseer.types import History, Late, Plan, Run, Site, Step, Verdict
 from foreseer.vote import Vote
 
 STEPS = 24
@@ -78,6 +78,7 @@ def run_of(world: World, *, num_steps: int = STEPS, groups: Sequence[int] | None
         timesteps=timesteps,
         sigmas=tuple(t / 1000 for t in timesteps) if sigmas else None,
         sites=world.sites,
+        places=world.places,
     )
 
 
@@ -141,7 +142,7 @@ def play(
         shape = attrs.evolve(shape, num_steps=number, timesteps=longer.timesteps, sigmas=None)
     if sigmas and not as_given and shape.sigmas is None and shape.timesteps is not None:
         shape = attrs.evolve(shape, sigmas=tuple(t / 1000 for t in shape.timesteps))
-    shape = attrs.evolve(shape, depth=world.depth, sites=world.sites)
+    shape = attrs.evolve(shape, depth=world.depth, sites=world.sites, places=world.places)
     session = Session(world, PolicySpec(str(subject.spec), spied), shape, vote=vote)
     done = Play(spies[-1], session, world)
     return done if steps is None else done.go(steps)
@@ -197,8 +198,7 @@ class Forecaster:
         world, self._labels = World(constant, labels=labels, depth=depth), labels
         self._run = run_of(world, num_steps=steps, sigmas=sigmas or leveled)
         self._spy = Spy(str(subject.spec), subject.build(), Tamper())
-        needs = self._spy.setup(self._run)
-        keep = features_to_keep(needs, self._run)
+        keep = features_to_keep(self._spy.setup(self._run), self._run)
         self.anchors = max(keep.values(), default=1)
         self.sites = tuple(keep)
         self.bank = FeatureBank(keep, len(world.labels))
@@ -211,11 +211,12 @@ class Forecaster:
             features = {site: feature(site, step)[[self._labels[row] for row in rows]] for site in self.sites}
             self.bank.commit(step, None if len(rows) == len(everyone) else rows, features)
         computed, nothing = tuple(row in rows for row in everyone), (math.nan,) * len(everyone)
-        at = self._step(step)
-        self._spy.commit(at, Outcome(at, Plan(), computed, nothing, None, math.nan, 0, 0.0, ""))
+        at, products = self._step(step), self.bank.products(lambda sums: sums) if self._spy.needs.products else {}
+        self._spy.commit(at, Outcome(at, Plan(), computed, nothing, None, math.nan, 0, 0.0, "", products=products))
 
     def forecast(self, step: int) -> dict[Site, Tensor] | None:
-        """Return the forecast at every recorded site, ``(R, ...)``; None where the predictor is not able yet.
+        """Return the forecast at every recorded site, ``(R, ...)``; None where the predictor is not able yet, or
+        where a draft waits for what only a run has.
 
         Raises:
             ContractError: The answer leaves sites out.
@@ -227,7 +228,9 @@ class Forecaster:
         missing = [str(site) for site in self.sites if site not in answer]
         if missing:
             raise ContractError(f"predict_features gave no forecast for {', '.join(missing)}")
-        return {site: weighted(answer[site], site, history, self._step(step)) for site in self.sites}
+        if any(isinstance(answer[site], Late) for site in self.sites):
+            return None
+        return {site: weighted(answer[site], site, history) for site in self.sites}
 
     def _step(self, index: int) -> Step:
         """The step as a session tells it."""

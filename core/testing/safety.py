@@ -10,11 +10,12 @@ from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
 
 from foreseer.errors import ContractError, OptionError
 from foreseer.testing.check import broken, law, only, plans, policies, verifies
 from foreseer.testing.plays import STEPS, Play, accept_all, play, run_of, some_rejected
-from foreseer.testing.spy import Tamper
+from foreseer.testing.spy import Tamper, held_against
 from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import Feature, World, constant, exponential, mixed, noise
 from foreseer.types import Evidence, Step
@@ -45,17 +46,33 @@ def check_first_step_computed(subject: Subject) -> None:
             )
 
 
-def _poisoned(values: tuple[float | None, float | None], columns: slice) -> Tamper:
-    """Show the policy evidence whose row 1 holds these values, computed and forecast, in every verdict."""
+def _poisoned(computed: float | None, other: float | None, columns: slice) -> Tamper:
+    """Show the policy evidence whose row 1 holds these values in every verdict: what was computed, and all
+    that it may be compared with.
+    """
+
+    def filled(tensor: Tensor, value: float | None) -> Tensor:
+        tensor = tensor.clone()
+        if value is not None:
+            tensor[1, columns] = value
+        return tensor
 
     def evidence(_: Step, shown: Evidence) -> Evidence:
-        computed, forecast = shown.computed.clone(), None if shown.forecast is None else shown.forecast.clone()
-        for side, value in zip((computed, computed if forecast is None else forecast), values, strict=True):
-            if value is not None:
-                side[1, columns] = value
-        return attrs.evolve(shown, computed=computed, forecast=forecast)
+        return held_against(shown, lambda tensor: filled(tensor, other), computed=filled(shown.computed, computed))
 
     return Tamper(evidence=evidence, verdict=accept_all().verdict)
+
+
+def _far_from_nothing() -> Tamper:
+    """Show the policy evidence whose row 1 is a million, where relative errors divide by zeros."""
+    draft, moved = _poisoned(0.0, 1e6, slice(None)), _poisoned(1e6, 0.0, slice(None))
+
+    def evidence(step: Step, shown: Evidence) -> Evidence:
+        chosen = moved.evidence if shown.forecast is None else draft.evidence
+        assert chosen is not None
+        return chosen(step, shown)
+
+    return attrs.evolve(draft, evidence=evidence)
 
 
 @law("safety", verifies, "{} verdicts on bad evidence")
@@ -63,8 +80,9 @@ def check_nan_rejected(subject: Subject) -> int:
     """What is not a number is never accepted: where evidence is NaN or infinite, ``accept`` is False or the
     error is not finite.
 
-    One row of the evidence holds NaN or infinity, wholly or in one entry, on either side or on both; or the
-    computed side is all zero, so that a relative error divides by nothing.
+    One row of the evidence holds NaN or infinity, wholly or in one entry: what was computed, or what it is
+    held against (the forecast, ``before``, ``anchor``), or both; or what a relative error divides by is all
+    zero.
 
     Why: NaN compares False with everything. ``reject = error > threshold`` therefore accepts it, and one bad
     row spoils every step that follows.
@@ -73,14 +91,14 @@ def check_nan_rejected(subject: Subject) -> int:
     accepted, and so is 0/0.
     """
     cases = [
-        (f"{name} in {part} of {side}", _poisoned(values, columns))
+        (f"{name} in {part} of {side}", _poisoned(*values, columns))
         for name, bad in (("NaN", math.nan), ("infinity", math.inf))
         for part, columns in (("one entry", slice(0, 1)), ("every entry", slice(None)))
-        for side, values in (("computed", (bad, None)), ("forecast", (None, bad)), ("both", (bad, bad)))
+        for side, values in (("computed", (bad, None)), ("what it is held against", (None, bad)), ("both", (bad, bad)))
     ]
-    zeros = _poisoned((0.0, 1e6), slice(None))
+    zeros = _far_from_nothing()
     seen = 0
-    for what, tamper in (*cases, ("zeros computed and a million forecast", zeros)):
+    for what, tamper in (*cases, ("zeros to divide by and a million on the other side", zeros)):
         for j in play(subject, World(constant), tamper=tamper, steps=10).spy.judgements:
             over = tamper is zeros and j.error and j.error[1] > j.threshold
             if len(j.error) == 3 and j.accept[1] and math.isfinite(j.error[1]) and not over:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import attrs
 import numpy as np
 import torch
 from torch import Tensor
 
 from foreseer.errors import ContractError, OptionError
-from foreseer.testing.check import broken, law, only, plans, policies, predicts, verifies
+from foreseer.outcome import Outcome
+from foreseer.testing.check import broken, law, plans, policies, predicts, verifies
 from foreseer.testing.plays import Play, play, run_of, some_rejected, stage_of
 from foreseer.testing.subject import Subject
+from foreseer.testing.waiting import waits_noted
 from foreseer.testing.worlds import MANY, PARTS, World, mixed
 from foreseer.trial import check_verdict
 from foreseer.types import OUTPUT, Plan, Run, Weights
@@ -124,8 +127,9 @@ def check_plan_valid(subject: Subject) -> str:
     """A plan can be carried out, whatever the model: its sites are recorded, its probe is a block that there
     is, ``compute`` has R entries or none.
 
-    Tried on models of one, two and six blocks, with and without module parts, with one row, three and nine. A
-    policy may refuse a model in ``setup``, with an error of foreseer's that says why.
+    Tried on models of one, two and six blocks, with and without module parts, with one row, three and nine,
+    and on one that shows nothing in front of its blocks. A policy may refuse a model in ``setup``, with an
+    error of foreseer's that says why; where it asks for a place that is not shown, the session refuses.
 
     Why: a policy meets models that its author has never seen.
 
@@ -135,14 +139,24 @@ def check_plan_valid(subject: Subject) -> str:
     """
     seen, refused = 0, []
     most = max(6, stage_of(subject)[1])
-    shapes: tuple[tuple[int, tuple[str, ...], tuple[int, ...]], ...] = ((1, (), (0,)), (1, PARTS, ALL), (2, (), ALL), (most, PARTS, ALL), (most, PARTS, MANY))
-    for depth, parts, labels in shapes:
-        world = World(mixed, depth=depth, parts=parts, labels=labels)
-        where, run = f"{depth} blocks, parts {parts or 'none'}, {len(labels)} rows", run_of(world)
+    shapes: tuple[tuple[int, tuple[str, ...], tuple[int, ...], bool], ...] = (
+        (1, (), (0,), True),
+        (1, PARTS, ALL, True),
+        (2, (), ALL, True),
+        (most, PARTS, ALL, True),
+        (most, PARTS, MANY, True),
+        (most, PARTS, ALL, False),
+    )
+    for depth, parts, labels, front in shapes:
+        world = World(mixed, depth=depth, parts=parts, labels=labels, front=front)
+        where = f"{depth} blocks, parts {parts or 'none'}, {len(labels)} rows{'' if front else ', nothing shown in front of them'}"
+        run, done = run_of(world), None
         try:
-            done = play(subject, world, run=run)
+            done = play(subject, world, run=run, steps=None)
+            done.go()
         except (OptionError, ContractError) as error:
-            if not any("in setup of" in note for note in getattr(error, "__notes__", ())):
+            unshown = done is None and not front
+            if not unshown and not any("in setup of" in note for note in getattr(error, "__notes__", ())):
                 broken(f"on a model of {where}: {error}", "Take depth, sites and rows from the run that setup is given; refuse a model there if you must")
             refused.append(where)
             continue
@@ -156,7 +170,7 @@ def check_plan_valid(subject: Subject) -> str:
 def _see_plan(plan: Plan, where: str, run: Run) -> None:
     if not all(isinstance(flag, (bool, np.bool_)) for flag in plan.compute):
         broken(f"{where} has compute={plan.compute}", f"Give {run.rows} bools, or none")
-    if plan.probe is not None and plan.forecast and plan.probe.block > max(run.depth if site == OUTPUT else site.block for site in plan.forecast):
+    if plan.probe is not None and plan.forecast and plan.probe.block > max(run.depth if site.end == OUTPUT else site.block for site in plan.forecast):
         broken(f"{where} probes block {plan.probe.block}, behind everything that is forecast", "Probe a block whose output is forecast")
     if not isinstance(plan.reason, str):
         broken(f"{where} has a reason that is a {type(plan.reason).__name__}", "Say why in a few words")
@@ -184,17 +198,19 @@ def check_no_mutation(subject: Subject) -> None:
         )
 
 
-@law(
-    "shapes",
-    only(lambda can: can.hooks & {"verify", "predict_features"}, "it is shown no tensor: no verify, no predict_features"),
-    "asked {} times",
-)
+def _agreeing(outcome: Outcome) -> Outcome:
+    """Inner products as of features that never change; on "meta" they are NaN."""
+    return attrs.evolve(outcome, products={site: np.where(np.isnan(table), 1.0, table) for site, table in outcome.products.items()})
+
+
+@law("shapes", policies, "asked {} times")
 def check_device(subject: Subject) -> int:
     """Answers live where the evidence and the features live, and no hook makes the host wait for the device.
 
     A run is made on the device "meta", where tensors have a shape and no numbers: as on a GPU, they cannot be
-    mixed with tensors of the CPU; and whoever reads a number fails, in whichever hook. Verdicts are given in
-    the policy's stead.
+    mixed with tensors of the CPU; and whoever reads a number fails, in whichever hook, and is noted where it
+    passes over the failure. Whoever synchronizes is noted too. Verdicts are given in the policy's stead, and
+    inner products as of features that never change.
 
     Why: the kit runs on a CPU, the model does not. A tensor made without ``device=`` fails in the first
     judged step of the first user, and each ``.item()`` stops the host until the device has done all that it
@@ -203,18 +219,22 @@ def check_device(subject: Subject) -> int:
     Would have caught: diffusers' first-block cache decides by ``.item()`` in every step; TeaCache's scripts
     call ``.cpu().item()`` there.
     """
-    done = play(subject, World(mixed, tokens=6, device="meta"), tamper=some_rejected(), steps=None)
+    tamper = attrs.evolve(some_rejected(), outcome=_agreeing)
+    done = play(subject, World(mixed, tokens=6, device="meta"), tamper=tamper, steps=None)
     try:
-        done.go()
+        with waits_noted() as waits:
+            done.go()
     except Exception as error:
         where = next((note for note in getattr(error, "__notes__", ()) if "of Spy (" not in note), "")
         if isinstance(error, ContractError) or " of " not in where:
             raise
         hook = where.removeprefix("in ").split(" of ")[0]
         broken(f"{hook} of tensors that are not on the CPU (here: meta) raised {type(error).__name__}: {str(error).splitlines()[0][:200]}", DEVICE)
+    if waits:
+        broken(f"it made the host wait for the device, by {waits[0]}", DEVICE)
     for judgement in done.spy.judgements:
         for name in ("error", "accept"):
             answer = getattr(judgement.answer, name, None)
             if isinstance(answer, Tensor) and answer.device.type != "meta":
                 broken(f"verify gave {name} on {answer.device}, of tensors that are on meta", DEVICE)
-    return len(done.spy.judgements) + len(done.spy.forecasts)
+    return len(done.spy.plans) + len(done.spy.judgements) + len(done.spy.forecasts)

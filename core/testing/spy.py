@@ -8,7 +8,8 @@ policy answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -23,21 +24,35 @@ from foreseer.plugins import Policy
 from foreseer.types import Drafts, Evidence, History, Late, Live, Needs, Plan, Run, Site, Step, Verdict, Weights
 
 
+HELD_AGAINST = ("forecast", "before", "anchor")
+"""What of the evidence a gate may compare with what was computed."""
+
+
+def held_against(shown: Evidence, change: Callable[[Tensor], Tensor], **others: Any) -> Evidence:
+    """The evidence with ``change`` made to all that what was computed may be compared with, as far as it is
+    there, and ``others`` in place of the rest.
+    """
+    there = {name: getattr(shown, name) for name in HELD_AGAINST}
+    return attrs.evolve(shown, **{name: change(tensor) for name, tensor in there.items() if tensor is not None}, **others)
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Tamper:
-    """What to change on the way, where it is not None: what the session is told of a plan and of a verdict, and
-    what the policy is shown as evidence.
+    """What to change on the way, where it is not None: what the session is told of a plan and of a verdict,
+    what the policy is shown as evidence, and what it is told of a step's end.
     """
 
     plan: Callable[[Step, Plan | None], Plan | None] | None = None
     evidence: Callable[[Step, Evidence], Evidence] | None = None
     verdict: Callable[[Step, Any], Verdict | None] | None = None
+    outcome: Callable[[Outcome], Outcome] | None = None
 
 
 @attrs.frozen(eq=False)
 class Forecast:
     """One call of ``predict_features``: what was asked for, the anchors ``(R, K)``, the answer as given, and
-    what it comes to at each site, ``(R, ...)``; sites with an answer that is no forecast are left out.
+    what it comes to at each site, ``(R, ...)``; sites with an answer that is no forecast are left out, and so
+    are late drafts before they are formed.
     """
 
     step: int
@@ -63,12 +78,8 @@ def same(first: Tensor, second: Tensor) -> bool:
     return first.shape == second.shape and first.dtype == second.dtype and bool(((first == second) | (first.isnan() & second.isnan())).all())
 
 
-def weighted(answer: Weights | Tensor | Late, site: Site, history: History, step: Step) -> Tensor:
-    """What an answer comes to: the tensor itself, or the weighted sum in float64; of a late draft, without a
-    live input.
-    """
-    if isinstance(answer, Late):
-        answer = answer.form(Live(step, None, None))
+def weighted(answer: Weights | Tensor, site: Site, history: History) -> Tensor:
+    """What an answer comes to: the tensor itself, or the weighted sum in float64."""
     if isinstance(answer, Tensor):
         return answer.clone()
     features = history.features(site)
@@ -83,6 +94,7 @@ class Spy:
     Attributes:
         name, plugins: The policy's.
         tamper: What to change.
+        needs: What it asked for in ``setup``.
         plans, forecasts, judgements, outcomes: What passed, in order.
         shown: Tensors that the policy was shown, in the order of the steps.
         written: What the policy wrote to, in sentences.
@@ -91,6 +103,7 @@ class Spy:
     name: str
     plugins: tuple[object, ...]
     tamper: Tamper = Tamper()
+    needs: Needs = attrs.field(factory=Needs, init=False)
     plans: list[tuple[Step, Plan | None]] = attrs.field(factory=list, init=False)
     forecasts: list[Forecast] = attrs.field(factory=list, init=False)
     judgements: list[Judgement] = attrs.field(factory=list, init=False)
@@ -106,7 +119,8 @@ class Spy:
 
     @hookimpl
     def setup(self, run: Run) -> Needs:
-        return self._policy.setup(run)
+        self.needs = self._policy.setup(run)
+        return self.needs
 
     @hookimpl
     def before_step(self, step: Step) -> Plan | None:
@@ -125,23 +139,32 @@ class Spy:
         answer = self._policy.decide("predict_features", step=step, sites=sites, history=History(history.anchors, features))
         if not np.array_equal(anchors, history.anchors, equal_nan=True):
             self.written.append(f"history.anchors at step {step.index}")
-        values = {}
-        for site in sites if answer is not None else ():
-            draft = answer.get(site) if hasattr(answer, "get") else None
+        values: dict[Site, Tensor] = {}
+
+        def note(site: Site, draft: object) -> None:
             if isinstance(draft, Weights):
                 self._see_that_it_stays(step, draft)
             if isinstance(draft, Tensor) or (isinstance(draft, Weights) and draft.values.shape == anchors.shape):
-                values[site] = weighted(draft, site, history, step)
+                values[site] = weighted(draft, site, history)
+
+        def formed(site: Site, late: Late, live: Live) -> Weights | Tensor:
+            self._guard_all(step, "live", live, ("input",))
+            draft = late.form(live)
+            note(site, draft)
+            return draft
+
+        drafts = {site: answer.get(site) for site in sites} if hasattr(answer, "get") else {}
+        for site, draft in drafts.items():
+            note(site, draft)
         self.forecasts.append(Forecast(step.index, sites, anchors, answer, values))
-        return answer  # type: ignore[no-any-return]
+        late = {site: Late(functools.partial(formed, site, draft)) for site, draft in drafts.items() if isinstance(draft, Late)}
+        return {**answer, **late} if late else answer
 
     @hookimpl
     def verify(self, step: Step, evidence: Evidence) -> Verdict | None:
         if self.tamper.evidence is not None:
             evidence = self.tamper.evidence(step, evidence)
-        for what in ("computed", "forecast", "before", "anchor"):
-            if (tensor := getattr(evidence, what)) is not None:
-                self._guard(f"evidence.{what} at step {step.index}", tensor)
+        self._guard_all(step, "evidence", evidence, ("computed", *HELD_AGAINST))
         answer = self._policy.decide("verify", step=step, evidence=evidence)
         if isinstance(answer, Verdict) and all(isinstance(a, Tensor) and not a.is_meta for a in (answer.error, answer.accept)):
             told = answer.error.float().flatten().tolist(), [bool(a) for a in answer.accept.flatten().tolist()], float(answer.threshold)
@@ -153,11 +176,19 @@ class Spy:
     @hookimpl
     def commit(self, step: Step, outcome: Outcome) -> None:
         self.outcomes.append(outcome)
-        self._policy.ask("commit", step=step, outcome=outcome)
+        told = outcome if self.tamper.outcome is None else self.tamper.outcome(outcome)
+        products = {site: table.copy() for site, table in told.products.items()}
+        self._policy.ask("commit", step=step, outcome=told)
+        self.written += [f"outcome.products[{site}] at step {step.index}" for site in products if not np.array_equal(products[site], told.products[site], True)]
         for what, tensor, copy, version in self._guarded:
             if tensor._version != version or not (tensor.is_meta or same(tensor, copy)):
                 self.written.append(what)
         self._guarded.clear()
+
+    def _guard_all(self, step: Step, what: str, owner: object, names: Sequence[str]) -> None:
+        for name in names:
+            if (tensor := getattr(owner, name)) is not None:
+                self._guard(f"{what}.{name} at step {step.index}", tensor)
 
     def _guard(self, what: str, tensor: Tensor) -> None:
         copy = tensor.clone()

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import functools
+
+import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
-from foreseer.testing.check import broken, law, policies, predicts
-from foreseer.testing.plays import STEPS, Forecaster, explore, play, some_rejected, strategies
+from foreseer.outcome import Outcome
+from foreseer.testing.check import broken, law, plans, policies, predicts, verifies
+from foreseer.testing.partners import ReferenceSchedule
+from foreseer.testing.plays import STEPS, Forecaster, Play, explore, play, some_rejected, strategies
 from foreseer.testing.process import held
-from foreseer.testing.spy import same
+from foreseer.testing.spy import Tamper, held_against, same
 from foreseer.testing.subject import Subject
-from foreseer.testing.worlds import ROWS, World, noise
-from foreseer.types import Site
+from foreseer.testing.worlds import ROWS, World, constant, mixed, noise
+from foreseer.types import STREAM, Evidence, Site, Step
 
 HISTORY = "Forecast from history.features and history.anchors as they are given in this call; keep no features, and no forecasts, in the plugin"
 
@@ -118,3 +124,132 @@ def check_ragged_anchors(subject: Subject) -> int:
         st.sampled_from([1, 2, 3, 5, 12]),
         examples=15,
     )
+
+
+def _moving(site: Site, step: float) -> Tensor:
+    """Blocks whose parts never change, on a stream that does; whole numbers, so that all sums are exact."""
+    return torch.round(64 * constant(site)) * (1 + step if site == STREAM else 1)
+
+
+def _idle(site: Site, step: float) -> Tensor:
+    """Likewise, of parts that add nothing."""
+    return _moving(site, step) if site == STREAM else torch.zeros_like(constant(site))
+
+
+@law("truth", predicts)
+def check_residual_added(subject: Subject) -> str:
+    """What blocks add is forecast as what they add: where it never changes, the forecast is what it was,
+    however the stream moves that it is added to.
+
+    Tried where blocks add constants, and where they add nothing.
+
+    Why: the session adds the draft of a residual to the live stream. Whoever forecasts the stream itself, or
+    adds the live input that a late draft is shown, adds it twice.
+
+    Would have caught: cache-dit on MiniMax-H3 took its residuals against an input that in-place kernels had
+    overwritten (sglang #33827).
+    """
+    if not subject.can.hooks & {"before_step", "verify"}:
+        subject = attrs.evolve(subject, partners=(functools.partial(ReferenceSchedule, residual=True),))
+    seen = 0
+    for feature, tamper, what in ((_moving, some_rejected(), "which never changes"), (_idle, None, "which is nothing")):
+        done = play(subject, World(feature), tamper=tamper)
+        accepted = {outcome.step.index: outcome.accept or (True,) * ROWS for outcome in done.spy.outcomes}
+        for forecast in done.spy.forecasts:
+            used = torch.tensor(accepted[forecast.step]) & ~torch.from_numpy(forecast.anchors[:, 0]).isnan()
+            for site, values in forecast.values.items():
+                if site.since is None or not used.any():
+                    continue
+                truth = done.world.forward(forecast.step, substitute={}, record=(site,)).features[site]
+                away = (values - truth)[used].abs().max().item()
+                if not away <= 1e-4 * (1 + truth.abs().max().item()):
+                    broken(
+                        f"at step {forecast.step} the forecast of {site}, {what}, is up to {away:.4g} off",
+                        "Forecast what the blocks add; the session adds it to what arrives",
+                    )
+                seen += 1
+    return f"{seen} forecasts" if seen else "it forecasts no residual"
+
+
+@law("truth", verifies, "{} verdicts alike")
+def check_evidence_not_kept(subject: Subject) -> int:
+    """A verdict follows from the evidence of its own step and from what ``commit`` was told; nothing that
+    ``verify`` was shown before enters it, or a plan.
+
+    Every other time the gate is shown something else. Verdicts, and what is told of them, are given in its
+    stead, so that all else is the same.
+
+    Why: a gate that keeps its own last evidence compares with the step in which it was last asked: not with
+    the step before, for it is not asked where a step is computed; and not with the row's last computed step,
+    for drafts are rejected row by row. ``Evidence.before`` and ``Evidence.anchor`` are kept by the session.
+
+    Would have caught: cache-dit 1.5.3 with true guidance on Flux compares each of two calls with the other,
+    which it was shown last, and never skips.
+    """
+
+    def strange(step: Step, shown: Evidence) -> Evidence:
+        return shown if step.index % 2 else held_against(shown, lambda tensor: 3 - tensor, computed=1 - 2 * shown.computed)
+
+    tamper = some_rejected()
+    base, other = play(subject, World(mixed), tamper=tamper), play(subject, World(mixed), tamper=attrs.evolve(tamper, evidence=strange))
+    instead = "Compare with evidence.before or evidence.anchor, named in Needs(evidence=...); add up in commit, from outcome.error"
+    for (step, first), (_, second) in zip(base.spy.plans, other.spy.plans, strict=True):
+        if first != second:
+            broken(f"the plan of step {step.index} depends on what verify was shown in earlier steps", instead)
+    judged = [pair for pair in zip(base.spy.judgements, other.spy.judgements, strict=True) if pair[0].step % 2]
+    for a, b in judged:
+        if str((a.error, a.accept)) != str((b.error, b.accept)):
+            broken(f"at step {a.step} the same evidence got errors {a.error}, and {b.error} where verify was shown something else before", instead)
+    return len(judged)
+
+
+def _decisions(done: Play) -> list[tuple[bool, ...]]:
+    return [outcome.computed for outcome in done.spy.outcomes]
+
+
+@law("truth", plans)
+def check_products_decide(subject: Subject) -> str:
+    """What is decided by inner products is decided by them alone, and by their proportions; and one that is
+    not a number is no reason to forecast.
+
+    Decisions are the same where the entries of all features stand in another order, and where features come
+    in another unit. Where the products of a row are NaN it is forecast no more often than where its features
+    are white noise, and by numbers.
+
+    Why: a threshold without a unit can be carried to another model. NaN compares False with everything, so
+    that a sum of them never reaches a tolerance.
+
+    Would have caught: thresholds that fall off a cliff elsewhere than where they were tuned (vllm-omni #5840:
+    nothing is reused at 0.15, and 17.9 dB are left at 0.20).
+    """
+    base = play(subject, World(mixed))
+    if not base.spy.needs.products:
+        return "it asks for no inner products"
+    others = {
+        "their entries in another order": play(subject, World(lambda site, step: mixed(site, step).flip(1))),
+        "features a thousand times as large": play(subject, World(lambda site, step: 1024 * mixed(site, step))),
+    }
+    for story, other in others.items():
+        for k, (first, second) in enumerate(zip(_decisions(base), _decisions(other), strict=True)):
+            if first != second:
+                broken(
+                    f"at step {k} it computed the rows {first}, and with {story} {second}",
+                    "Decide by ratios of what outcome.products says: a distance over a norm",
+                )
+
+    def no_number(outcome: Outcome) -> Outcome:
+        row = np.arange(len(outcome.computed))[:, None, None] == 1
+        return attrs.evolve(outcome, products={site: np.where(row, np.nan, table) for site, table in outcome.products.items()})
+
+    rough, unknown = play(subject, World(noise)), play(subject, World(noise), tamper=Tamper(outcome=no_number))
+    drafts = [sum(not computed[1] for computed in _decisions(done)) for done in (rough, unknown)]
+    if drafts[1] > drafts[0]:
+        broken(
+            f"row 1, of white noise, is forecast {drafts[1]} times where its products are NaN, and {drafts[0]} times where they are numbers",
+            "Compute where a product is not finite: write sum <= tolerance, which is False for NaN",
+        )
+    for forecast in unknown.spy.forecasts:
+        for site, values in forecast.values.items():
+            if not values[1].isfinite().all():
+                broken(f"the forecast of {site} at step {forecast.step} is not finite where the products of its row are NaN", "Reuse, or compute, there")
+    return f"{len(_decisions(base))} steps alike, {drafts[1]} forecasts by products that are NaN"

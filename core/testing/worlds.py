@@ -104,6 +104,7 @@ class World:
     columns: slice = slice(None)  # which of the entries this process holds
     tokens: int | None = None  # each row's entries as (tokens, WIDTH / tokens), as in most models, or (WIDTH,)
     square: bool = False  # tokens in two dimensions, (2, tokens / 2, WIDTH / tokens)
+    front: bool = True  # whether it shows what lies in front of block 0, and so has residuals
     fails_at: int | None = None  # the step at which the model raises `Interrupted`
     counted: int = attrs.field(default=0, init=False)  # blocks x rows, where they are computed
 
@@ -123,8 +124,8 @@ class World:
 
     @property
     def places(self) -> tuple[Site, ...]:
-        """Everything that lies in front of block 0."""
-        return PLACES
+        """Everything that lies in front of block 0, or nothing."""
+        return PLACES if self.front else ()
 
     def forward(
         self,
