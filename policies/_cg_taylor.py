@@ -46,7 +46,8 @@ class FirstBlockGate:
             raise OptionError("cg_taylor computes the last step and must know which it is: give the run timesteps= or num_steps=")
         self._last_step = run.num_steps - 1
         self._groups = run.groups if self.decide == "row" else (0,) * run.rows
-        self._sites = tuple(dict.fromkeys((Site(0), whole_of(run, self.target))))
+        whole = whole_of(run, self.target)
+        self._sites = (Site(0),) if whole.end == Site(0) else (Site(0), whole)
         note = "the model has one block: judging it costs as much as computing the step" if run.depth == 1 else ""
         return Needs(sites=self._sites, note=note)
 

@@ -28,9 +28,14 @@ def test_built_in(policy, check):
     [
         "taylorseer:target=output",
         "taylorseer:target=last_block",
+        "taylorseer:target=residual",
         "cg_taylor:target=output",
+        "cg_taylor:target=residual_after_first",
         "cg_taylor:decide=batch",
         "speca:decide=batch,target=last_block,max_draft_steps=None",
+        "speca:target=residual",
+        "agreement",
+        "agreement:decide=batch",
     ]
 )
 def test_built_in_with_other_options(policy, check):

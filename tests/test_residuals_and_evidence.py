@@ -229,6 +229,9 @@ def test_a_draft_may_wait_for_what_arrives_and_for_the_probe() -> None:
         assert torch.equal(outputs[live.step.index], behind_first + 1)
         assert live.evidence is not None
         assert live.evidence.site == LATENT
+        for then in (live.evidence.before, live.evidence.anchor):
+            assert then is not None
+            assert torch.equal(then, world.forward(live.step.index - 1, substitute={}, see=(LATENT,)).seen[LATENT])
 
 
 def test_a_late_draft_is_shown_what_was_recorded_on_the_way() -> None:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+import attrs
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from foreseer.plugins import DECISIONS, policy_hooks
 from foreseer.testing.check import broken, law, policies, verifies
 from foreseer.testing.partners import ReferenceGate, ReferencePredictor, ReferenceSchedule
 from foreseer.testing.plays import Play, accept_all, play, reject_all, some_rejected
-from foreseer.testing.spy import Tamper, held_against, same
+from foreseer.testing.spy import Tamper, altered, same
 from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import WIDTH, World, constant, exponential, mixed, noise
 from foreseer.types import Evidence, Site, Step
@@ -228,9 +229,10 @@ def _see_that_totals_decide(subject: Subject, instead: str) -> None:
                 return values
 
             def evidence(_: Step, shown: Evidence, size: float = size, off: float = off, totals: Callable[[Tensor], Tensor] = totals) -> Evidence:
-                away = torch.linspace(-1, 1, shown.computed.numel(), dtype=shown.computed.dtype).reshape(shown.computed.shape)
-                computed = size * shown.computed
-                return held_against(shown, lambda _: computed + size * off * away, computed=computed, vote=totals)
+                def then(_: Tensor, now: Tensor) -> Tensor:
+                    return now + size * off * torch.linspace(-1, 1, now.numel(), dtype=now.dtype).reshape(now.shape)
+
+                return attrs.evolve(altered(shown, lambda now: size * now, then), vote=totals)
 
             spy = play(subject, World(exponential), steps=8, tamper=Tamper(evidence=evidence, verdict=accept_all().verdict)).spy
             if not asked:

@@ -12,7 +12,7 @@ from foreseer.errors import OptionError
 from foreseer.registry import signature_of
 from foreseer.testing.check import broken, law, only, predicts, verifies
 from foreseer.testing.plays import Forecaster, explore, play, some_rejected, strategies
-from foreseer.testing.spy import Tamper, held_against
+from foreseer.testing.spy import Tamper, altered
 from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import ROWS, WIDTH, Feature, World, constant, mixed, noise
 from foreseer.types import Site
@@ -199,7 +199,7 @@ def check_perfect_draft_accepted(subject: Subject) -> int:
     Would have caught: cache-dit never skipped a step on MiniMax-H3 (sglang #33827), and vllm-omni's cache
     backend was "as slow as no caching at all" (vllm-omni #7335); both went unnoticed.
     """
-    perfect = Tamper(evidence=lambda step, shown: held_against(shown, lambda _: shown.computed.clone()))
+    perfect = Tamper(evidence=lambda step, shown: altered(shown, torch.clone, lambda _, now: now.clone()))
     seen = 0
     for feature in (mixed, constant):
         for judgement in play(subject, World(feature), tamper=perfect).spy.judgements:

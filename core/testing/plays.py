@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import attrs
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -182,8 +183,15 @@ def some_rejected(labels: Sequence[int] = (0, 1, 2)) -> Tamper:
 
 
 def all_rejected_in_turn(labels: Sequence[int] = (0, 1, 2)) -> Tamper:
-    """Verdicts that are the same for all rows: every fifth draft is rejected; plans stay."""
-    return Tamper(verdict=rejecting(lambda step, label: step % 5 == 0, labels).verdict)
+    """Verdicts that are the same for all rows: every fifth draft is rejected; plans stay, and inner products
+    are the same for all rows too.
+    """
+    return Tamper(verdict=rejecting(lambda step, label: step % 5 == 0, labels).verdict, outcome=never_changed)
+
+
+def never_changed(outcome: Outcome) -> Outcome:
+    """Inner products as of features that are the same at every step."""
+    return attrs.evolve(outcome, products={site: np.ones_like(table) for site, table in outcome.products.items()})
 
 
 class Forecaster:
@@ -228,9 +236,8 @@ class Forecaster:
         missing = [str(site) for site in self.sites if site not in answer]
         if missing:
             raise ContractError(f"predict_features gave no forecast for {', '.join(missing)}")
-        if any(isinstance(answer[site], Late) for site in self.sites):
-            return None
-        return {site: weighted(answer[site], site, history) for site in self.sites}
+        formed = {site: weighted(draft, site, history) for site in self.sites if not isinstance(draft := answer[site], Late)}
+        return formed if len(formed) == len(self.sites) else None
 
     def _step(self, index: int) -> Step:
         """The step as a session tells it."""

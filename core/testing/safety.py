@@ -15,7 +15,7 @@ from torch import Tensor
 from foreseer.errors import ContractError, OptionError
 from foreseer.testing.check import broken, law, only, plans, policies, verifies
 from foreseer.testing.plays import STEPS, Play, accept_all, play, run_of, some_rejected
-from foreseer.testing.spy import Tamper, held_against
+from foreseer.testing.spy import Tamper, altered
 from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import Feature, World, constant, exponential, mixed, noise
 from foreseer.types import Evidence, Step
@@ -58,7 +58,7 @@ def _poisoned(computed: float | None, other: float | None, columns: slice) -> Ta
         return tensor
 
     def evidence(_: Step, shown: Evidence) -> Evidence:
-        return held_against(shown, lambda tensor: filled(tensor, other), computed=filled(shown.computed, computed))
+        return altered(shown, lambda now: filled(now, computed), lambda then, _: filled(then, other))
 
     return Tamper(evidence=evidence, verdict=accept_all().verdict)
 
@@ -91,7 +91,7 @@ def check_nan_rejected(subject: Subject) -> int:
     accepted, and so is 0/0.
     """
     cases = [
-        (f"{name} in {part} of {side}", _poisoned(*values, columns))
+        (f"{name} in {part} of {side}", _poisoned(values[0], values[1], columns))
         for name, bad in (("NaN", math.nan), ("infinity", math.inf))
         for part, columns in (("one entry", slice(0, 1)), ("every entry", slice(None)))
         for side, values in (("computed", (bad, None)), ("what it is held against", (None, bad)), ("both", (bad, bad)))

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from foreseer.errors import ContractError, OptionError
-from foreseer.outcome import Outcome
 from foreseer.testing.check import broken, law, plans, policies, predicts, verifies
-from foreseer.testing.plays import Play, play, run_of, some_rejected, stage_of
+from foreseer.testing.plays import Play, never_changed, play, run_of, some_rejected, stage_of
 from foreseer.testing.subject import Subject
 from foreseer.testing.waiting import waits_noted
 from foreseer.testing.worlds import MANY, PARTS, World, mixed
@@ -198,11 +197,6 @@ def check_no_mutation(subject: Subject) -> None:
         )
 
 
-def _agreeing(outcome: Outcome) -> Outcome:
-    """Inner products as of features that never change; on "meta" they are NaN."""
-    return attrs.evolve(outcome, products={site: np.where(np.isnan(table), 1.0, table) for site, table in outcome.products.items()})
-
-
 @law("shapes", policies, "asked {} times")
 def check_device(subject: Subject) -> int:
     """Answers live where the evidence and the features live, and no hook makes the host wait for the device.
@@ -219,7 +213,7 @@ def check_device(subject: Subject) -> int:
     Would have caught: diffusers' first-block cache decides by ``.item()`` in every step; TeaCache's scripts
     call ``.cpu().item()`` there.
     """
-    tamper = attrs.evolve(some_rejected(), outcome=_agreeing)
+    tamper = attrs.evolve(some_rejected(), outcome=never_changed)
     done = play(subject, World(mixed, tokens=6, device="meta"), tamper=tamper, steps=None)
     try:
         with waits_noted() as waits:

@@ -9,7 +9,7 @@ policy answers.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -23,17 +23,18 @@ from foreseer.outcome import Outcome
 from foreseer.plugins import Policy
 from foreseer.types import Drafts, Evidence, History, Late, Live, Needs, Plan, Run, Site, Step, Verdict, Weights
 
-
 HELD_AGAINST = ("forecast", "before", "anchor")
 """What of the evidence a gate may compare with what was computed."""
 
 
-def held_against(shown: Evidence, change: Callable[[Tensor], Tensor], **others: Any) -> Evidence:
-    """The evidence with ``change`` made to all that what was computed may be compared with, as far as it is
-    there, and ``others`` in place of the rest.
+def altered(shown: Evidence, now: Callable[[Tensor], Tensor], then: Callable[[Tensor, Tensor], Tensor]) -> Evidence:
+    """The evidence, and that of the other places, with what was computed changed by ``now``, and what it may
+    be compared with, as far as it is there, by ``then``, which is given what was computed too.
     """
+    computed = now(shown.computed)
     there = {name: getattr(shown, name) for name in HELD_AGAINST}
-    return attrs.evolve(shown, **{name: change(tensor) for name, tensor in there.items() if tensor is not None}, **others)
+    held: dict[str, Any] = {name: then(tensor, computed) for name, tensor in there.items() if tensor is not None}
+    return attrs.evolve(shown, computed=computed, others={site: altered(other, now, then) for site, other in shown.others.items()}, **held)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -148,7 +149,7 @@ class Spy:
                 values[site] = weighted(draft, site, history)
 
         def formed(site: Site, late: Late, live: Live) -> Weights | Tensor:
-            self._guard_all(step, "live", live, ("input",))
+            self._guard_all(step, "live", {"input": live.input, **{f"features[{place}]": tensor for place, tensor in live.features.items()}})
             draft = late.form(live)
             note(site, draft)
             return draft
@@ -164,7 +165,8 @@ class Spy:
     def verify(self, step: Step, evidence: Evidence) -> Verdict | None:
         if self.tamper.evidence is not None:
             evidence = self.tamper.evidence(step, evidence)
-        self._guard_all(step, "evidence", evidence, ("computed", *HELD_AGAINST))
+        for what, shown in {"evidence": evidence, **{f"evidence.at({place})": other for place, other in evidence.others.items()}}.items():
+            self._guard_all(step, what, {name: getattr(shown, name) for name in ("computed", *HELD_AGAINST)})
         answer = self._policy.decide("verify", step=step, evidence=evidence)
         if isinstance(answer, Verdict) and all(isinstance(a, Tensor) and not a.is_meta for a in (answer.error, answer.accept)):
             told = answer.error.float().flatten().tolist(), [bool(a) for a in answer.accept.flatten().tolist()], float(answer.threshold)
@@ -185,9 +187,9 @@ class Spy:
                 self.written.append(what)
         self._guarded.clear()
 
-    def _guard_all(self, step: Step, what: str, owner: object, names: Sequence[str]) -> None:
-        for name in names:
-            if (tensor := getattr(owner, name)) is not None:
+    def _guard_all(self, step: Step, what: str, tensors: Mapping[str, Tensor | None]) -> None:
+        for name, tensor in tensors.items():
+            if tensor is not None:
                 self._guard(f"{what}.{name} at step {step.index}", tensor)
 
     def _guard(self, what: str, tensor: Tensor) -> None:

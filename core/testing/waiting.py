@@ -49,7 +49,7 @@ def waits_noted() -> Iterator[list[str]]:
         return lambda *_, **__: noted.append(name)
 
     with contextlib.ExitStack() as stack:
-        stack.enter_context(mock.patch.object(torch.cuda, "is_available", lambda: True))
+        stack.enter_context(mock.patch.object(torch.cuda, "is_available", return_value=True))
         for name, owner in SYNCHRONIZING.items():
             if owner is not None:
                 stack.enter_context(mock.patch.object(owner, "synchronize", stand_in(f"{name}.synchronize")))
