@@ -5,4 +5,4 @@ from wrong_policies.parts import WRONG
 
 __all__ = ["RIGHT", "WRONG", "answers", "arithmetic", "around", "live", "rows"]
 
-RIGHT = parts.RIGHT + live_parts.RIGHT
+RIGHT = (*live_parts.RIGHT[:2], *parts.RIGHT, *live_parts.RIGHT[2:])  # `make test` tries the first few

@@ -170,4 +170,4 @@ def late_reuse():
     return LateReuse()
 
 
-RIGHT = (first_block, gathering, modulated, mixing, by_products, late_reuse)
+RIGHT = (mixing, by_products, first_block, gathering, modulated, late_reuse)
