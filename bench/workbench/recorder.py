@@ -54,7 +54,8 @@ class TraceRecorder:
 
     Args:
         sites: ``"default"``: the outputs of the first and the last block, and `foreseer.OUTPUT`.
-            ``"blocks"``: of every block, and `foreseer.OUTPUT`. Or a list; block -1 is the last.
+            ``"blocks"``: of every block, and `foreseer.OUTPUT`. Or a list, of sites and of ``"residual"``
+            and ``"residual_after_first"``; block -1 is the last.
         keep_on: Where to hold the features of a run under way, such as ``"cpu"``; None holds them where they
             were computed.
         store: Takes the tensors of each finished run; None lets go of them.
