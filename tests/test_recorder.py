@@ -94,7 +94,7 @@ def test_residuals_are_recorded_where_they_are_asked_for() -> None:
 def test_a_host_that_has_no_residuals_cannot_record_them() -> None:
     recorder = TraceRecorder(sites=["residual"])
     run(waves(range(2)), recorder)
-    with pytest.raises(OptionError, match=r"'3.block since -1' is not there in this model"):
+    with pytest.raises(OptionError, match=r"record '3.block since -1', a residual, and this host does not say what enters a block"):
         recorder.trace()
 
 

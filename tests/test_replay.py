@@ -30,7 +30,7 @@ from foreseer.policies import LinearPredictor, taylor
 from foreseer.psnr import BEST_PSNR, decibels
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.schedule_plan import SchedulePlan
-from foreseer.types import OUTPUT
+from foreseer.types import LATENT, OUTPUT
 from foreseer.workbench import Ledger, Trace
 from foreseer.workbench.closed_loop import best_scores, choose_scores, measure
 from foreseer.workbench.features_store import FeatureStore
@@ -456,6 +456,8 @@ def test_what_looks_at_more_than_was_recorded_or_is_no_static_schedule_is_refuse
         replay_gate(TRACE, "taylorseer:interval=4,target=residual")
     with pytest.raises(OptionError, match=r"needs features of 2.block since -1.*--sites"):
         replay_gate(ADDED, PolicySpec("gate", lambda: (FirstBlock(place=Site(2, since=-1)), taylor(max_order=1))))
+    with pytest.raises(OptionError, match=r"looks at latent: what lies in front of block 0 is not recorded"):
+        replay_gate(ADDED, PolicySpec("gate", lambda: (FirstBlock(place=LATENT), taylor(max_order=1))))
     with pytest.raises(OptionError, match=r"looks at features.*--gates"):
         Replay(ADDED, RESIDUAL).scores(["taylor"], ["agreement:tolerance=0.05"])
 

@@ -21,7 +21,7 @@ from foreseer.plugins import policy_hooks
 from foreseer.registry import PolicySpec, parse_policy, signature_of
 from foreseer.report import Report
 from foreseer.session import Session
-from foreseer.types import OUTPUT, STREAM, Evidence, Probe, Site
+from foreseer.types import OUTPUT, PLACES, Evidence, Probe, Site
 from foreseer.workbench.judgements import Entry, judgements
 from foreseer.workbench.ledger import Ledger
 from foreseer.workbench.predictors import OWN, Predictor, predictor_named
@@ -51,7 +51,7 @@ class RecordedHost:
         who: The policy, for messages.
     """
 
-    places = (STREAM,)
+    places = PLACES
 
     def __init__(self, features: Features, *, depth: int, who: str = "policy") -> None:
         self._features, self._who, self.depth = features, who, depth
@@ -63,10 +63,14 @@ class RecordedHost:
 
     def require(self, sites: Collection[Site]) -> None:
         """Refuse a policy that forecasts or compares sites that were not recorded. Raises `OptionError`."""
-        missing = [str(site) for site in sites if site not in self._features]
+        missing = sorted(str(site) for site in sites if site not in self._features)
+        if any(site in PLACES for site in sites):
+            raise OptionError(
+                f"{self._who!r} looks at {', '.join(missing)}: what lies in front of block 0 is not recorded; run it with the model: foreseer compare"
+            )
         if missing:
             there = ", ".join(map(str, self._features))
-            raise OptionError(f"{self._who!r} needs features of {', '.join(sorted(missing))}, which were not recorded; there are {there}: record with --sites")
+            raise OptionError(f"{self._who!r} needs features of {', '.join(missing)}, which were not recorded; there are {there}: record with --sites")
 
     def forward(
         self,

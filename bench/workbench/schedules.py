@@ -14,7 +14,7 @@ from foreseer.hookspecs import hookimpl
 from foreseer.outcome import Outcome
 from foreseer.plugins import Part, policy_hooks
 from foreseer.registry import PolicySpec, parse_policy, signature_of
-from foreseer.types import STREAM, Needs, Plan, Run, Site, Step
+from foreseer.types import PLACES, Needs, Plan, Run, Site, Step
 from foreseer.workbench.trace import Trace
 
 __all__ = ["Schedule", "ScheduleAt", "computed_steps", "run_of", "schedule_from"]
@@ -150,7 +150,7 @@ def run_of(trace: Trace, *, rows: int | None = None) -> Run:
         num_steps=signature.num_steps,
         timesteps=signature.timesteps or None,
         sites=tuple(Site(block) for block in range(trace.depth)),
-        places=(STREAM,),
+        places=PLACES,
         stream=trace.streams[0],
         model=signature.model,
         scheduler=signature.scheduler,
