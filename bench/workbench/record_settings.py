@@ -9,7 +9,7 @@ import attrs
 
 from foreseer.bench.fields import number, refuse_device, whole
 from foreseer.errors import OptionError
-from foreseer.policies.drafting import site_at
+from foreseer.policies.drafting import Target, site_at
 from foreseer.types import OUTPUT, Site
 from foreseer.workbench.features_store import KeptAs, check_kept
 from foreseer.workbench.trace import site_named
@@ -28,7 +28,8 @@ or a list.
 
 def located(asked: Asked, depth: int) -> Site:
     """Return the site that was asked for, of a model with so many blocks."""
-    return asked if isinstance(asked, Site) and asked != Site(-1) else site_at("last_block" if isinstance(asked, Site) else asked, depth)
+    word: Site | Target = "last_block" if asked == Site(-1) else asked
+    return word if isinstance(word, Site) else site_at(word, depth)
 
 
 def recorded_sites(asked: Recordable, *, depth: int) -> tuple[Site, ...]:
