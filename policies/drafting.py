@@ -8,7 +8,7 @@ from foreseer.outcome import Outcome
 from foreseer.schedule_plan import Target
 from foreseer.types import OUTPUT, STREAM, Needs, Run, Site, Step
 
-__all__ = ["DraftCounter", "Target", "Whole", "draft_needs", "whole_of"]
+__all__ = ["DraftCounter", "Target", "Whole", "draft_needs", "site_at", "whole_of"]
 
 Whole = Literal["last_block", "residual", "residual_after_first", "output"]
 """Targets that are one site."""
@@ -43,10 +43,14 @@ def whole_of(run: Run, target: Target) -> Site:
             (First Block Cache). ``"output"``: the denoiser's output. A host without residuals has the last
             block's output in their place.
     """
-    if target == "output":
-        return OUTPUT
-    since = {"residual": -1, "residual_after_first": min(0, run.depth - 2)}.get(target) if STREAM in run.places else None
-    return Site(run.depth - 1, since=since)
+    site = site_at(target, run.depth)
+    return site if STREAM in run.places else site.end
+
+
+def site_at(target: Target, depth: int) -> Site:
+    """Return the site of `whole_of` in a model of so many blocks that has residuals."""
+    since = {"residual": -1, "residual_after_first": min(0, depth - 2)}.get(target)
+    return OUTPUT if target == "output" else Site(depth - 1, since=since)
 
 
 def draft_needs(run: Run, target: Target, *, verify_block: int | None = None) -> Needs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import html
 import math
 from typing import Any
@@ -10,14 +11,17 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import foreseer
 from foreseer import OptionError, PolicySpec
+from foreseer.__main__ import app
 from foreseer.adapters import ArrayBackbone
 from foreseer.bench.compare import CompareSettings, compare
 from foreseer.bench.families import DiTFamily
 from foreseer.bench.workload import HERE
 from foreseer.policies import taylor
+from foreseer.policies.drafting import Whole
 from foreseer.signature import Signature
 from foreseer.types import Site
 from foreseer.workbench.headroom import EachItsOwn, headroom, headroom_lanes
@@ -118,9 +122,11 @@ def test_a_comparison_that_is_interrupted_in_its_headroom_keeps_what_was_compare
     assert len(calls) == in_all + 1, "only the one that was interrupted was measured twice"
 
 
-def test_a_comparison_with_headroom_has_both_rows_at_the_policys_cost(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("target", ["last_block", "residual"])
+def test_a_comparison_with_headroom_has_both_rows_at_the_policys_cost(target: Whole, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     settings = CompareSettings(policies=("taylorseer:interval=3",), samples=3, batch=2, steps=8, out=tmp_path)
-    found = compare(settings, show=False, afterwards=headroom)
+    found = compare(settings, show=False, afterwards=functools.partial(headroom, target=target))
+    assert Trace.load(tmp_path / "headroom.safetensors").sites == (Site(1, since=-1 if target == "residual" else None),)
     policy = found.row("taylorseer:interval=3")
     count = round(policy.steps)
     rows = [row for row in found.rows if row.lane.kind in ("static", "hindsight")]
@@ -132,3 +138,9 @@ def test_a_comparison_with_headroom_has_both_rows_at_the_policys_cost(tmp_path: 
     page = (tmp_path / "index.html").read_text()
     assert all(row.lane.name in html.unescape(page.replace("<wbr>", "")) for row in rows)
     assert "They bound schedules of that predictor" in page
+
+
+def test_a_target_that_is_none_is_told_before_anything_is_loaded() -> None:
+    done = CliRunner().invoke(app, ["compare", "--headroom", "--headroom-target", "attic"], env={"COLUMNS": "160"})
+    assert done.exit_code == 2
+    assert "headroom_target='attic' is unknown; write one of last_block, residual, residual_after_first, output" in done.stderr

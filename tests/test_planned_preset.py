@@ -12,7 +12,7 @@ import foreseer
 from foreseer.bench.workload import Workload, load_workload
 from foreseer.errors import OptionError
 from foreseer.presets import Preset
-from foreseer.schedule_plan import SchedulePlan
+from foreseer.schedule_plan import SchedulePlan, Target
 from foreseer.types import Site
 from foreseer.workbench import Signature, Trace
 from foreseer.workbench.gauge import planned_preset
@@ -21,12 +21,12 @@ from foreseer.workbench.planner import plan
 STEPS = 5
 
 
-def a_plan(**signature: str) -> SchedulePlan:
+def a_plan(target: Target = "modules", **signature: str) -> SchedulePlan:
     time = np.linspace(0, 1, STEPS)
     features = np.stack([np.sin(3 * time[:, None] ** 2 + np.arange(8) + sample) for sample in range(2)])
-    grams = {("", Site(0)): np.einsum("sid,sjd->sij", features, features)}
+    grams = {("", site): np.einsum("sid,sjd->sij", features, features) for site in (Site(0), Site(0, since=-1))}
     trace = Trace(signature=Signature(num_steps=STEPS, **signature), depth=1, labels=("0", "1"), grams=grams, target=Site(0))
-    return plan(trace, budget=3, target="modules")
+    return plan(trace, budget=3, target=target)
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,9 @@ def flux() -> Workload:
     return load_workload("flux", device="cpu", dtype="float32")
 
 
-def test_it_runs_what_was_planned_and_was_measured_on_other_samples_too(flux: Workload, tmp_path: Path) -> None:
-    found = a_plan()
+@pytest.mark.parametrize("target", ["modules", "residual"])
+def test_it_runs_what_was_planned_and_was_measured_on_other_samples_too(target: Target, flux: Workload, tmp_path: Path) -> None:
+    found = a_plan(target)
     preset = Preset.load(planned_preset(found, flux, name="flux_test", samples=1).save(tmp_path / "flux_test.json"))
     assert preset.held_out is not None
     assert (preset.tuned.seed, preset.held_out.seed) == (0, 1)
@@ -45,6 +46,7 @@ def test_it_runs_what_was_planned_and_was_measured_on_other_samples_too(flux: Wo
     with foreseer.attach(flux.pipeline, preset) as attached:
         flux.draw([0], seed=3, num_steps=STEPS, guidance=3.5)
     assert tuple(attached.report.full_steps) == found.budget().steps
+    assert {site.since for site in attached.report.bytes_held} == {-1 if target == "residual" else None}
 
 
 def test_a_plan_of_another_model_makes_no_preset(flux: Workload) -> None:

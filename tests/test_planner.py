@@ -15,7 +15,7 @@ from foreseer.adapters import ArrayBackbone
 from foreseer.policies import taylor_weights
 from foreseer.schedule_plan import SchedulePlan
 from foreseer.signature import Signature
-from foreseer.types import Site
+from foreseer.types import OUTPUT, Site
 from foreseer.workbench.planner import (
     Limits,
     best_schedules,
@@ -116,6 +116,34 @@ def test_a_predicted_error_is_what_a_run_does():
         apart += np.linalg.norm(out - features[:, k], axis=1) * trace.sensitivity[:, k] / trace.final_norm
     assert apart.mean() == pytest.approx(found.budget().error, rel=1e-5)
     assert session.report.computed.all(axis=1).nonzero()[0].tolist() == list(found.budget().steps)
+
+
+def test_what_is_added_is_planned_from_its_own_errors_and_a_run_does_what_was_predicted():
+    """Law: a plan for a residual is that for a block whose output is what was added, and adds its forecast to the live stream."""
+    features, entering = features_of(14), features_of(14, seed=5, rough=0.5)
+    residual, alone = Site(1, since=-1), trace_of(features)
+    both = trace_of(features + entering)
+    trace = attrs.evolve(both, grams={**both.grams, ("", residual): alone.gram(LAST)})
+    found = plan(trace, target="residual", budget=5, objective="sum")
+    assert (found.target, found.site) == ("residual", "1.block since -1")
+    assert found.budgets == plan(alone, budget=5, objective="sum").budgets
+    assert plan(trace, budget=5).budgets == plan(both, budget=5).budgets
+    assert plan(attrs.evolve(trace, target=residual), budget=5).site == "1.block"
+    host = ArrayBackbone(lambda site, k: (features + entering)[:, k], depth=2, stream=lambda k: entering[:, k])
+    run = foreseer.Run(depth=2, rows=3, groups=(0, 1, 2), num_steps=14, timesteps=trace.signature.timesteps, sites=host.sites, places=host.places)
+    session = foreseer.Session(host, foreseer.policy("planned", schedule=found), run)
+    apart = np.zeros(3)
+    for k in range(14):
+        apart += np.linalg.norm(session.evaluate(k) - (features + entering)[:, k], axis=1) * trace.sensitivity[:, k] / trace.final_norm
+    assert apart.mean() == pytest.approx(found.budget().error, rel=1e-5)
+    assert session.report.computed.all(axis=1).nonzero()[0].tolist() == list(found.budget().steps)
+
+
+def test_a_residual_that_was_not_recorded_or_ends_elsewhere_is_not_planned():
+    with pytest.raises(OptionError, match=r"'1.block since 0' was not recorded; .*--sites"):
+        plan(trace_of(features_of(6)), target="residual_after_first")
+    with pytest.raises(OptionError, match=r"target='residual' ends at 1.block, and sensitivities were measured at output"):
+        plan(attrs.evolve(trace_of(features_of(6)), target=OUTPUT), target="residual")
 
 
 def test_no_gap_is_longer_than_asked():

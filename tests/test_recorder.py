@@ -28,7 +28,7 @@ from foreseer.bench.workload import HERE
 from foreseer.document import structured
 from foreseer.registry import PolicySpec
 from foreseer.workbench import FeatureStore, RecordSettings, Signature, Trace, TraceRecorder, record
-from foreseer.workbench.record_settings import sites_from
+from foreseer.workbench.record_settings import recorded_sites, sites_from
 from foreseer.workbench.sensitivity import interpolated, one_forecast_errors, steps_to_measure
 from foreseer.workbench.trace import site_named
 from foreseer.zoo.dit import CONFIG, build
@@ -37,14 +37,14 @@ STEPS, DEPTH = 7, 4
 LAST = Site(DEPTH - 1)
 
 
-def waves(rows: Sequence[int]) -> Any:
+def waves(rows: Sequence[int], *, stream: bool = False) -> Any:
     """A host whose features differ by site, step and row; a row's do not depend on the others."""
 
     def feature(site: Site, t: int) -> Any:
         speed = 0.1 * (1 + np.array(rows))[:, None, None]
         return (np.sin(speed * t + site.block + np.arange(6).reshape(2, 3)) + 2.0).astype(np.float32)
 
-    return ArrayBackbone(feature, depth=DEPTH)
+    return ArrayBackbone(feature, depth=DEPTH, stream=None if not stream else lambda t: feature(Site(-1), t) * np.float32(0.5))
 
 
 def run(host: Any, observer: object, policy: str = "none", steps: int = STEPS, **options: Any) -> Any:
@@ -72,6 +72,37 @@ def test_inner_products_are_those_of_the_features_summed_over_a_samples_rows(gro
     for site in trace.sites:
         for sample, rows in enumerate(members):
             np.testing.assert_allclose(trace.gram(site)[sample], exact(host, LAST if site == OUTPUT else site, rows), rtol=1e-12)
+
+
+RESIDUALS = {Site(DEPTH - 1, since=-1): "residual", Site(DEPTH - 1, since=0): "residual_after_first", Site(2, since=1): "2.block since 1"}
+
+
+def test_residuals_are_recorded_where_they_are_asked_for() -> None:
+    """Law: their inner products are those of what the blocks added; at the output, of what is added to the latent."""
+    host, whole = waves(range(3), stream=True), Site(-1, "output", since=-1)
+    recorder = TraceRecorder(sites=[*sites_from(",".join(RESIDUALS.values())), whole])
+    run(host, recorder)
+    trace = recorder.trace()
+    assert set(trace.sites) == {*RESIDUALS, whole}
+    for site in trace.sites:
+        end = LAST if site == whole else site.end
+        added = [host._feature(end, t) - (host._feature(Site(site.since), t) if site.since != -1 else host._stream(t)) for t in range(STEPS)]
+        values = np.array(added).astype(np.float64).transpose(1, 0, 2, 3).reshape(3, STEPS, -1)
+        np.testing.assert_allclose(trace.gram(site), values @ values.transpose(0, 2, 1), rtol=1e-9)
+
+
+def test_a_host_that_has_no_residuals_cannot_record_them() -> None:
+    recorder = TraceRecorder(sites=["residual"])
+    run(waves(range(2)), recorder)
+    with pytest.raises(OptionError, match=r"record '3.block since -1', a residual, and this host does not say what enters a block"):
+        recorder.trace()
+
+
+def test_a_word_for_a_residual_is_the_site_that_its_target_forecasts() -> None:
+    """Law: of one block what those behind the first add is what all add."""
+    for depth, first in ((12, 0), (1, -1)):
+        asked = sites_from("residual,residual_after_first,last_block")
+        assert recorded_sites(asked, depth=depth) == tuple(dict.fromkeys([Site(depth - 1, since=-1), Site(depth - 1, since=first), Site(depth - 1)]))
 
 
 def test_products_do_not_depend_on_how_many_numbers_are_multiplied_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,6 +395,19 @@ def test_a_dit_is_recorded_with_its_labels_and_signature(dit: DiTFamily, tmp_pat
     assert (trace.sensitivity[:, 1:] > 0).all()
     assert not list(tmp_path.glob("*unfinished*"))
     assert f"5 samples of 6 steps, sites 0.block, 2.block, output, {found.evaluations} evaluations" in found.summary
+
+
+def test_a_residual_is_measured_by_forecasting_it_and_is_kept_with_the_rest(dit: DiTFamily, tmp_path: Path) -> None:
+    """Law: an error of what the blocks added is an error of what leaves the last."""
+    found = record(dit, tmp_path / "trace", **SMALL, sites="last,residual,residual_after_first", target="residual", features="float32")
+    trace, site = Trace.load(found.path), Site(2, since=-1)
+    assert trace.sites == (Site(2), site, Site(2, since=0))
+    assert trace.target == site
+    assert (trace.sensitivity[:, 1:] > 0).all()
+    values = FeatureStore.open(tmp_path / "trace.features").read(site).astype(np.float64).reshape(5, 6, -1)
+    np.testing.assert_allclose(values @ values.transpose(0, 2, 1), trace.gram(site), rtol=1e-9)
+    with pytest.raises(OptionError, match=r"target='2.block since 0' is not among the recorded sites"):
+        record(dit, tmp_path / "other", **SMALL, target="residual_after_first")
 
 
 @pytest.mark.parametrize("features", [None, "float32"])

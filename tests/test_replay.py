@@ -30,7 +30,7 @@ from foreseer.policies import LinearPredictor, taylor
 from foreseer.psnr import BEST_PSNR, decibels
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.schedule_plan import SchedulePlan
-from foreseer.types import OUTPUT
+from foreseer.types import LATENT, OUTPUT
 from foreseer.workbench import Ledger, Trace
 from foreseer.workbench.closed_loop import best_scores, choose_scores, measure
 from foreseer.workbench.features_store import FeatureStore
@@ -382,6 +382,84 @@ def test_a_gate_takes_another_predictor_with_its_own_options():
     assert given_one.name == "cg_taylor:threshold=0.05 with taylor:max_order=1"
     with pytest.raises(OptionError, match="names a predictor already"):
         replay_gate(TRACE, "cg_taylor:predictor=taylor", "taylor", features=FEATURES)
+
+
+# Residuals
+
+
+def added():
+    """A recording of residuals, the tensors, and the host that they are of: what enters block 0 moves much faster than what is added to it."""
+    trace, features = smooth()
+    entering = np.random.default_rng(3).normal(size=features[LAST].shape)
+    kept = {Site(block, since=-1): features[Site(block)] for block in (0, 3)}
+    trace = attrs.evolve(trace, grams={("", site): f @ f.transpose(0, 2, 1) for site, f in kept.items()})
+    return trace, kept, ArrayBackbone(lambda site, k: (entering + features[site])[:, k], depth=4, stream=lambda k: entering[:, k])
+
+
+RESIDUAL, FIRST = Site(3, since=-1), Site(0, since=-1)
+ADDED, KEPT, ADDING = added()
+
+
+@pytest.mark.parametrize("tensors", [None, KEPT])
+def test_a_schedule_on_a_residual_makes_the_errors_of_what_was_added(tensors):
+    """Law: by inner products, in a session on them, and in one on the tensors."""
+    (score,) = Replay(ADDED, site_of(ADDED, "residual")).scores(["taylor:max_order=1"], ["steps=0+1+5+9"])
+    assert score.site == RESIDUAL
+    np.testing.assert_allclose(score.error, error_of_tensors(taylor(max_order=1), [0, 1, 5, 9], KEPT[RESIDUAL]), rtol=1e-5, atol=1e-9)
+    session = replay_pair(ADDED, "taylor:max_order=1", "steps=0+1+5+9", RESIDUAL, features=tensors)
+    np.testing.assert_allclose(session.error, score.error, rtol=1e-5, atol=2e-7)
+    np.testing.assert_allclose(session.final, score.final, rtol=1e-5)
+    assert len(score.final) == 3, "an error of a residual is one of the last block, where sensitivities were measured"
+    with pytest.raises(OptionError, match=r"'3.block since 0' was not recorded"):
+        site_of(ADDED, "residual_after_first")
+
+
+@attrs.define(eq=False)
+class FirstBlock:
+    """First Block Cache's gate: what block 0 adds now, held against what it added where the row was last computed."""
+
+    metric: object = relative_l2
+    place: Site = FIRST
+
+    @hookimpl
+    def setup(self):
+        return Needs(sites=(RESIDUAL,), evidence=(self.place,))
+
+    @hookimpl
+    def before_step(self, step):
+        return Plan(forecast=(RESIDUAL,), probe=Probe(self.place)) if step.index > 2 else None
+
+    @hookimpl
+    def verify(self, evidence):
+        error = evidence.error(self.metric, against="anchor")
+        return Verdict(error, error < 0.2, 0.2)
+
+
+@pytest.mark.parametrize("name", ["agreement:tolerance=0.05,target=residual", "first block", "taylorseer:interval=4,target=residual"])
+def test_a_policy_on_residuals_does_on_inner_products_what_it_does_on_a_host(name):
+    """Law: the same steps and errors, also of a gate that probes what is not forecast, and of one that decides by products."""
+    spec = PolicySpec(name, lambda: (FirstBlock(), taylor(max_order=1))) if name == "first block" else parse_policy(name)
+    watch, loop = Ledger(), {"inputs": lambda x, t: t, "update": lambda x, output, index: output}
+    _, report = foreseer.sample(ADDING, None, range(20), policy=spec, observers=[watch], **loop)
+    assert 0 < report.computed.mean() < 1
+    for features in (None, KEPT):
+        score = replay_gate(ADDED, spec, features=features)
+        assert score.site == RESIDUAL
+        assert (score.computed == report.computed.T).all()
+        for entry in watch.entries:
+            truth = np.where(entry.computed, 0.0, entry.site_error)
+            np.testing.assert_allclose(score.error[:, entry.step], truth, rtol=1e-5, atol=2e-7)
+
+
+def test_what_looks_at_more_than_was_recorded_or_is_no_static_schedule_is_refused():
+    with pytest.raises(OptionError, match=r"needs features of 3.block since -1.*--sites"):
+        replay_gate(TRACE, "taylorseer:interval=4,target=residual")
+    with pytest.raises(OptionError, match=r"needs features of 2.block since -1.*--sites"):
+        replay_gate(ADDED, PolicySpec("gate", lambda: (FirstBlock(place=Site(2, since=-1)), taylor(max_order=1))))
+    with pytest.raises(OptionError, match=r"looks at latent: what lies in front of block 0 is not recorded"):
+        replay_gate(ADDED, PolicySpec("gate", lambda: (FirstBlock(place=LATENT), taylor(max_order=1))))
+    with pytest.raises(OptionError, match=r"looks at features.*--gates"):
+        Replay(ADDED, RESIDUAL).scores(["taylor"], ["agreement:tolerance=0.05"])
 
 
 # Closed loop

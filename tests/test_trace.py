@@ -229,6 +229,20 @@ def test_joined_traces_hold_all_samples_and_unlike_ones_are_refused() -> None:
         joined([parts[0], trace_of(features(2, 7))])
 
 
-@pytest.mark.parametrize("site", [Site(0), Site(11, "attn"), OUTPUT])
+@pytest.mark.parametrize("site", [Site(0), Site(11, "attn"), OUTPUT, Site(11, since=-1), Site(27, since=13), Site(-1, "output", since=-1)])
 def test_sites_are_read_as_they_are_written(site: Site) -> None:
     assert site_named(str(site)) == site
+
+
+def test_residuals_are_kept_and_read_with_the_rest(tmp_path: Path) -> None:
+    """Law: they stand behind the output of the block that they end in, in a file as in memory."""
+    sites = (Site(3), Site(3, since=-1), Site(3, since=0), OUTPUT, Site(-1, "output", since=-1))
+    values = features(2, 5).astype(np.float64).round()
+    trace = trace_of(values, grams={("", site): (n + 1) * values @ values.transpose(0, 2, 1) for n, site in enumerate(reversed(sites))}, target=sites[1])
+    read = Trace.load(trace.save(tmp_path / "trace"))
+    assert trace.sites == read.sites == sites
+    assert read.target == sites[1]
+    for site in sites:
+        assert np.array_equal(read.gram(site), trace.gram(site))
+    with pytest.raises(OptionError, match=r"'3.block since 1' was not recorded"):
+        read.gram(Site(3, since=1))

@@ -327,6 +327,7 @@ def test_a_space_is_what_the_policy_declares() -> None:
     assert found["threshold"] == span("threshold", 1, 2)
     assert found["threshold_decay"] == span("threshold_decay", 0.001, 1.0, log=True)
     assert found["decide"] == Dimension("decide", ("row", "batch"))
+    assert found["target"] == Dimension("target", ("modules", "last_block", "residual", "residual_after_first"))
     assert found["max_draft_steps"] == span("max_draft_steps", 1, 10, whole=True)
     assert not {"max_order", "predictor", "threshold_floor", "verify_block"} & set(found)
     said = " ".join(space.notes)

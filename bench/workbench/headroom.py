@@ -22,7 +22,7 @@ from foreseer.bench.lanes import LaneOf
 from foreseer.bench.workload import Workload
 from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
-from foreseer.policies.drafting import draft_needs
+from foreseer.policies.drafting import Whole, draft_needs
 from foreseer.policies.predictors import predictor_from
 from foreseer.registry import PolicySpec, policy
 from foreseer.types import Needs, Plan, Run, Site, Step
@@ -35,7 +35,7 @@ __all__ = ["PREDICTOR", "EachItsOwn", "headroom", "headroom_lanes"]
 MEASURED = 8
 """Samples on which sensitivities are measured, at every step."""
 PREDICTOR = "taylor:max_order=1"
-"""What forecasts in these lanes; their target is the last block's output."""
+"""What forecasts in these lanes."""
 
 
 @attrs.define(eq=False)
@@ -45,17 +45,18 @@ class EachItsOwn:
     """
 
     schedules: tuple[frozenset[int], ...]
+    target: Whole = "last_block"
     _sites: tuple[Site, ...] = attrs.field(default=(), init=False, repr=False)
     _places: tuple[int, ...] = attrs.field(default=(), init=False, repr=False)
 
     @hookimpl
     def setup(self, run: Run) -> Needs:
-        """Record the last block's output."""
+        """Record the target."""
         order = {group: place for place, group in enumerate(dict.fromkeys(run.groups))}
         if len(order) != len(self.schedules):
             raise OptionError(f"there are schedules for {len(self.schedules)} samples and the run has {len(order)}; give one for each")
         self._places = tuple(order[group] for group in run.groups)
-        needs = draft_needs(run, "last_block")
+        needs = draft_needs(run, self.target)
         self._sites = needs.sites
         return needs
 
@@ -67,8 +68,9 @@ class EachItsOwn:
         return Plan(reason="scheduled") if all(compute) else Plan(forecast=self._sites, compute=compute)
 
 
-def headroom(workload: Workload, settings: CompareSettings, samples: int, counts: Sequence[int], tell: Tell) -> list[LaneOf]:
-    """Record the compared samples, and plan on them: see `foreseer.bench.compare.Afterwards`.
+def headroom(workload: Workload, settings: CompareSettings, samples: int, counts: Sequence[int], tell: Tell, *, target: Whole = "last_block") -> list[LaneOf]:
+    """Record the compared samples, and plan on them what to forecast of ``target``: see
+    `foreseer.bench.compare.Afterwards`.
 
     Sensitivities are measured: one sampling, and one more for every measured step. It takes 2 to 3 times as
     long as full computation for each 10 steps of a run.
@@ -84,19 +86,21 @@ def headroom(workload: Workload, settings: CompareSettings, samples: int, counts
         seed=settings.seed,
         batch=settings.batch,
         measured=MEASURED,
+        sites=target,
+        target=target,
         restart="if other",
         tell=lambda what, done, total: tell(f"headroom: {what}", done, total),
     )
-    return headroom_lanes(recorded.trace, counts)
+    return headroom_lanes(recorded.trace, counts, target=target)
 
 
-def headroom_lanes(trace: Trace, counts: Sequence[int]) -> list[LaneOf]:
+def headroom_lanes(trace: Trace, counts: Sequence[int], *, target: Whole = "last_block") -> list[LaneOf]:
     """Plan on the compared samples, recorded in their order, and return two lanes for each number of computed
     steps, or three where samples share classes.
     """
     from foreseer.workbench.planner import plan, predicted_errors
 
-    find = functools.partial(plan, trace, predictor=PREDICTOR, errors=predicted_errors(trace, PREDICTOR))
+    find = functools.partial(plan, trace, predictor=PREDICTOR, target=target, errors=predicted_errors(trace, PREDICTOR, target))
     members: dict[str, list[int]] = {}
     for sample, label in enumerate(trace.labels):
         members.setdefault(label, []).append(sample)
@@ -108,11 +112,11 @@ def headroom_lanes(trace: Trace, counts: Sequence[int]) -> list[LaneOf]:
     for count in counts:
         computed = f"{count} step{'s' * (count != 1)}"
         steps = "+".join(map(str, alike.budget(count).steps))
-        spec = policy("planned", schedule=f"{steps}/{trace.num_steps}", predictor=PREDICTOR, target="last_block")
+        spec = policy("planned", schedule=f"{steps}/{trace.num_steps}", predictor=PREDICTOR, target=target)
         lanes.append(LaneOf(f"best static ({computed})", "static", functools.partial(_same, spec)))
         for what, of_samples in plans.items():
             schedules = [frozenset(plan.budget(count).steps) for plan in of_samples]
-            lanes.append(_each(f"best per {what}, hindsight ({computed})", schedules))
+            lanes.append(_each(f"best per {what}, hindsight ({computed})", schedules, target))
     return lanes
 
 
@@ -120,9 +124,9 @@ def _same(spec: PolicySpec, indices: Sequence[int]) -> PolicySpec:
     return spec
 
 
-def _each(name: str, schedules: Sequence[frozenset[int]]) -> LaneOf:
+def _each(name: str, schedules: Sequence[frozenset[int]], target: Whole) -> LaneOf:
     def of(indices: Sequence[int]) -> PolicySpec:
         chosen = tuple(schedules[index] for index in indices)
-        return PolicySpec(name, lambda: (EachItsOwn(chosen), predictor_from(PREDICTOR, max_order=1)))
+        return PolicySpec(name, lambda: (EachItsOwn(chosen, target), predictor_from(PREDICTOR, max_order=1)))
 
     return LaneOf(name, "hindsight", of)

@@ -94,7 +94,7 @@ class Ledger:
             self._numbers[run] = self._last
             facts = {name: getattr(run, name) for name in ("stream", "groups", "num_steps", "model")}
             self._write({"run": self._last, **facts})
-        site = max(drafts, key=lambda s: math.inf if s == OUTPUT else run.sites.index(s))
+        site = max(drafts, key=lambda s: math.inf if s.end == OUTPUT else run.sites.index(s.end))
         site_error = self._metric(features[site], drafts[site], groups=run.groups).tolist()
         used, full = _rows(output, run.rows), _rows(computed, run.rows)
         output_error = [math.nan] * run.rows

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from foreseer.bench.fields import whole
 from foreseer.errors import OptionError
+from foreseer.policies.drafting import site_at
 from foreseer.policies.predictors import predictor_from
 from foreseer.psnr import decibels, likeness_of
 from foreseer.schedule_plan import Budget, SchedulePlan, Target
@@ -138,8 +139,9 @@ def plan(
         predictor: A linear predictor, as on the command line.
         budget: The number of computed steps that is chosen in the plan; None takes about a quarter of the
             steps.
-        target: What will be forecast. Errors are those at the recorded site of the sensitivities (the last
-            block), whatever the target; forecasts of every module are off by less.
+        target: What will be forecast. Errors of a residual are its own, and it must be recorded; of anything
+            else those at the site of the sensitivities (the last block): forecasts of every module are off by
+            less.
         objective: How errors of single steps add up. ``"gaps"``: those between two computed steps push in one
             direction, those of different gaps in directions of their own: the root of the sum of the gaps'
             squares. ``"sum"``: all push in one direction. ``"squares"``: each in a direction of its own.
@@ -147,7 +149,7 @@ def plan(
         limits: What every schedule must do.
         samples: Which samples to plan for; None for all. Of one, planned in hindsight, no static schedule of
             this predictor is better *under this error model*, which bounds nothing else.
-        errors: Of `predicted_errors`, where they are there already.
+        errors: Of `predicted_errors`, of this target, where they are there already.
 
     Returns:
         A plan; ``error`` of each budget is the objective: it never rises with the number of steps.
@@ -162,7 +164,7 @@ def plan(
     limits = limits or Limits()
     if limits.first + limits.last > trace.num_steps:
         raise OptionError(f"first={limits.first} and last={limits.last} are more than the {trace.num_steps} steps there are; write fewer")
-    errors = errors or predicted_errors(trace, predictor)
+    errors = errors or predicted_errors(trace, predictor, target)
     chosen = _chosen(samples, trace.samples)
     until = _combined(errors, chosen, objective=objective, over=over, forced=limits.forced(trace.num_steps))
     found = best_schedules(until, max_gap=limits.max_gap)
@@ -221,13 +223,20 @@ def _of_gaps(errors: ForecastErrors, samples: NDArray[np.int64], steps: tuple[in
     return np.asarray(np.add.reduceat(values ** (2 if objective == "squares" else 1), firsts, axis=1) ** (2 if objective == "gaps" else 1))
 
 
-def predicted_errors(trace: Trace, predictor: str = "taylor:max_order=1") -> ForecastErrors:
+def predicted_errors(trace: Trace, predictor: str = "taylor:max_order=1", target: Target = "modules") -> ForecastErrors:
     """Return the error of every forecast from every choice of newest anchors, weighted by the sensitivities.
 
     Raises:
-        OptionError: The predictor is not linear, or unknown.
+        OptionError: The predictor is not linear, or unknown; or the target is a residual that was not
+            recorded, or that ends where no sensitivities were measured.
     """
     site = trace.target or Site(trace.depth - 1)
+    if target.startswith("residual"):
+        measured, site = site, site_at(target, trace.depth)
+        if site.end != measured.end:
+            raise OptionError(f"target={target!r} ends at {site.end}, and sensitivities were measured at {measured}; record with --target {target}")
+    elif site.since is not None and site.end in trace.sites:
+        site = site.end
     weights = LinearWeights(predictor, predictor_from(predictor, max_order=1), run_of(trace), site)
     notes = []
     width = weights.anchors

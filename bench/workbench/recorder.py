@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.bench.machine import versions
+from foreseer.contract import lacking
 from foreseer.errors import OptionError
 from foreseer.hookspecs import hookimpl
 from foreseer.outcome import Outcome
@@ -54,7 +55,8 @@ class TraceRecorder:
 
     Args:
         sites: ``"default"``: the outputs of the first and the last block, and `foreseer.OUTPUT`.
-            ``"blocks"``: of every block, and `foreseer.OUTPUT`. Or a list; block -1 is the last.
+            ``"blocks"``: of every block, and `foreseer.OUTPUT`. Or a list, of sites and of ``"residual"``
+            and ``"residual_after_first"``; block -1 is the last.
         keep_on: Where to hold the features of a run under way, such as ``"cpu"``; None holds them where they
             were computed.
         store: Takes the tensors of each finished run; None lets go of them.
@@ -117,7 +119,7 @@ class TraceRecorder:
         recording.times.append(step.timestep)
         for site in self.features_wanted(run):
             if site not in features:
-                self._refuse(f"site {str(site)!r} is not there in this model; it has {', '.join(map(str, (*run.sites, 'output')))}")
+                self._refuse(f"the recorder is to record {str(site)!r}, {lacking(site, run)}")
             self._hold(recording, site, index, features[site].detach(), run.num_steps or 0)
 
     @hookimpl

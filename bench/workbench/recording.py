@@ -28,7 +28,7 @@ from foreseer.registry import policy
 from foreseer.types import OUTPUT, Site
 from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.parts import Parts, joined
-from foreseer.workbench.record_settings import RecordSettings, recorded_sites
+from foreseer.workbench.record_settings import RecordSettings, located, recorded_sites
 from foreseer.workbench.recorder import TraceRecorder
 from foreseer.workbench.sensitivity import interpolated, one_forecast, sensitivities, steps_to_measure
 from foreseer.workbench.trace import Trace
@@ -240,9 +240,10 @@ class _Recording:
         return trace, final
 
     def _target(self, sites: Sequence[Site], *, depth: int) -> Site:
-        last = Site(depth - 1)
         asked = self._settings.target
-        target = last if asked == Site(-1) or (asked is None and last in sites) else OUTPUT if asked is None else asked
+        target = located(Site(-1) if asked is None else asked, depth)
+        if asked is None and target not in sites:
+            target = OUTPUT
         if target not in sites:
             raise OptionError(
                 f"target={str(target)!r} is not among the recorded sites {', '.join(map(str, sites))}; add it to --sites, or write --sensitivity none"

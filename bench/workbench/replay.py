@@ -23,7 +23,7 @@ from foreseer.types import Site
 from foreseer.workbench.forecast_errors import final_errors
 from foreseer.workbench.judgements import Judgements
 from foreseer.workbench.predictors import OWN, LinearWeights, Predictor, predictor_named
-from foreseer.workbench.record_settings import site_from
+from foreseer.workbench.record_settings import located, site_from
 from foreseer.workbench.schedules import Schedule, computed_steps, run_of, schedule_from
 from foreseer.workbench.trace import Trace
 
@@ -113,9 +113,9 @@ class Score:
 def site_of(trace: Trace, text: str) -> Site:
     """Read a site as `site_from` does. Raises `OptionError` for one that is not recorded."""
     there = ", ".join(map(str, trace.sites))
-    site = site_from(text, advice=f"write last, first, output, or one of {there}")
+    site = located(site_from(text, advice=f"write last, first, output, residual, residual_after_first, or one of {there}"), trace.depth)
     trace.gram(site)
-    return Site(trace.depth - 1) if site == Site(-1) else site
+    return site
 
 
 @attrs.frozen(eq=False)
@@ -219,10 +219,10 @@ def _pairs(schedules: Sequence[Schedule], predictors: Sequence[Predictor]) -> li
 
 
 def with_promise(trace: Trace, score: Score) -> Score:
-    """Add what the errors mean for the final latent, where the trace has measured how it depends on this
-    site.
+    """Add what the errors mean for the final latent, where the trace has measured how it depends on them: an
+    error of a residual is one of the place where it ends.
     """
-    if trace.target != score.site or not trace.sensitivity.shape[1]:
+    if trace.target is None or trace.target.end != score.site.end or not trace.sensitivity.shape[1]:
         return score
     off = score.error * trace.norms(score.site)
     final = final_errors(trace, off, score.computed)

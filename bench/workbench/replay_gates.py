@@ -9,20 +9,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.adapters.arrays import ArrayBackbone
-from foreseer.backbone import Pass
+from foreseer.backbone import Pass, live_blocks
 from foreseer.errors import OptionError
+from foreseer.plain_walk import look_up
 from foreseer.plugins import policy_hooks
 from foreseer.registry import PolicySpec, parse_policy, signature_of
 from foreseer.report import Report
 from foreseer.session import Session
-from foreseer.types import OUTPUT, Evidence, Probe, Site
+from foreseer.types import OUTPUT, PLACES, Evidence, Probe, Site
 from foreseer.workbench.judgements import Entry, judgements
 from foreseer.workbench.ledger import Ledger
 from foreseer.workbench.predictors import OWN, Predictor, predictor_named
@@ -39,8 +38,9 @@ ROUNDING = 0.02
 """Tensors kept in half precision have the norms of those that were recorded to this part."""
 
 
-class RecordedHost(ArrayBackbone):
-    """A denoiser given by what full computation recorded; ``inputs`` is the step's index.
+class RecordedHost:
+    """A denoiser given by what full computation recorded; ``inputs`` is the step's index. Satisfies
+    `foreseer.backbone.Backbone`.
 
     Sites that were not recorded are never shown to anybody. What runs behind a forecast is what full
     computation recorded there: open loop. The output is of no meaning, a zero for each row.
@@ -51,21 +51,30 @@ class RecordedHost(ArrayBackbone):
         who: The policy, for messages.
     """
 
+    places = PLACES
+
     def __init__(self, features: Features, *, depth: int, who: str = "policy") -> None:
-        self._features, self._who = features, who
-        nothing = np.zeros((len(next(iter(features.values()))), 1))
-        super().__init__(lambda site, k: features[site][:, k] if site in features else nothing, depth=depth)
+        self._features, self._who, self.depth = features, who, depth
+        self.sites = tuple(Site(block) for block in range(depth))
+
+    def rows(self, inputs: int) -> int:
+        """Samples, S."""
+        return len(next(iter(self._features.values())))
 
     def require(self, sites: Collection[Site]) -> None:
         """Refuse a policy that forecasts or compares sites that were not recorded. Raises `OptionError`."""
-        missing = [str(site) for site in sites if site not in self._features]
+        missing = sorted(str(site) for site in sites if site not in self._features)
+        if any(site in PLACES for site in sites):
+            raise OptionError(
+                f"{self._who!r} looks at {', '.join(missing)}: what lies in front of block 0 is not recorded; run it with the model: foreseer compare"
+            )
         if missing:
             there = ", ".join(map(str, self._features))
-            raise OptionError(f"{self._who!r} needs features of {', '.join(sorted(missing))}, which were not recorded; there are {there}: record with --sites")
+            raise OptionError(f"{self._who!r} needs features of {', '.join(missing)}, which were not recorded; there are {there}: record with --sites")
 
     def forward(
         self,
-        inputs: Any,
+        inputs: int,
         *,
         rows: Sequence[int] | None = None,
         substitute: Mapping[Site, Tensor],
@@ -77,21 +86,36 @@ class RecordedHost(ArrayBackbone):
         """See `foreseer.backbone.Backbone.forward`. Raises `OptionError` for a probe on a draft: what a block
         makes of a forecast was not recorded.
         """
-        if probe is not None and probe.on == "draft":
-            raise OptionError(
-                f"{self._who!r} computes block {probe.block} on its forecast input, which needs the model: what comes of it was not recorded. "
-                f"Run it with the observer `ledger`: foreseer compare --policies {self._who} --observers ledger:path=ledger.json"
-            )
-        if probe is not None:
-            self.require([Site(probe.block)])
-        asked: dict[str, Any] = {"substitute": substitute, "probe": probe, "judge": judge}
-        done = super().forward(inputs, rows=rows, record=record, see=see, **asked)
-        features = dict(done.features)
-        if OUTPUT in features and OUTPUT in self._features:
-            output = self._features[OUTPUT][:, inputs]
-            features[OUTPUT] = torch.from_numpy(np.ascontiguousarray(output if rows is None else output[list(rows)]))
-        count = self.rows(inputs) if rows is None else len(rows)
-        return attrs.evolve(done, output=np.zeros((count, 1)), features=features)
+        which = list(range(self.rows(inputs)) if rows is None else rows)
+
+        def shown(site: Site) -> Tensor:
+            values = self._features[site][which, inputs] if site in self._features else np.zeros((len(which), 1))
+            return torch.from_numpy(np.ascontiguousarray(values))
+
+        forecasting, looked = bool(substitute), -1
+        if probe is not None and judge is not None:
+            if probe.on == "draft":
+                raise OptionError(
+                    f"{self._who!r} computes block {probe.block} on its forecast input, which needs the model: what comes of it was not recorded. "
+                    f"Run it with the observer `ledger`: foreseer compare --policies {self._who} --observers ledger:path=ledger.json"
+                )
+            self.require([probe.site])
+            looked = probe.block
+            forecasting = judge(Evidence(probe.site, shown(probe.site), substitute.get(probe.site))) and forecasting
+        drafts = {site.end: site for site in substitute} if forecasting else {}
+        live = live_blocks(self.depth, drafts.values(), probe)
+        real = {Site(block) for block in range(self.depth) if live[block] and (block <= looked or Site(block) not in drafts)}
+        for end, site in drafts.items():
+            if end == OUTPUT or (live[end.block] and end not in real):
+                look_up(substitute, site, None)
+        real |= {OUTPUT} - drafts.keys()
+        found = {site: shown(site) for site in {*record, *see} if site.end in real}
+        features, seen = ({site: found[site] for site in asked if site in found} for asked in (record, see))
+        return Pass(np.zeros((len(which), 1)), features, (len(real) - (OUTPUT in real)) * len(which), seen=seen)
+
+    def merge(self, output: NDArray[Any], rows: Sequence[int], part: Any) -> NDArray[Any]:
+        """Return the output: it is of no meaning."""
+        return output
 
 
 def vectors_of(trace: Trace, stream: str) -> dict[Site, NDArray[np.float64]]:
@@ -232,7 +256,7 @@ def _run(trace: Trace, spec: PolicySpec, features: Features, name: str) -> tuple
     session = Session(host, spec, run_of(trace, rows=trace.samples), observers=(watch,))
     for index in range(trace.num_steps):
         session.evaluate(index)
-    host.require(session.tenure.sites)  # afterwards: of a gate that needs the model it would be no help to record more
+    host.require(session.tenure.sites | session.tenure.sightings.sites)  # afterwards: of a gate that needs the model it would be no help to record more
     report = session.finish()
     dropped = [warning for warning in report.warnings if warning.startswith("observer")]
     assert not dropped, dropped

@@ -14,7 +14,7 @@ from foreseer.hookspecs import hookimpl
 from foreseer.outcome import Outcome
 from foreseer.plugins import Part, policy_hooks
 from foreseer.registry import PolicySpec, parse_policy, signature_of
-from foreseer.types import Needs, Plan, Run, Site, Step
+from foreseer.types import PLACES, Needs, Plan, Run, Site, Step
 from foreseer.workbench.trace import Trace
 
 __all__ = ["Schedule", "ScheduleAt", "computed_steps", "run_of", "schedule_from"]
@@ -84,7 +84,10 @@ class ScheduleAt:
             # The predictor is left out: another may stand in its place.
             parts = [Part(plugin) for plugin in self._schedule.spec()]
             self._parts = [part for part in parts if part.implements("before_step") or part.implements("commit")]
-        return Needs(sites=(self._site,), note=Needs.together([part.setup(run) for part in self._parts]).notes)
+        needs = Needs.together([part.setup(run) for part in self._parts])
+        if needs.products or needs.evidence:
+            raise OptionError(f"schedule={self._schedule.name!r} looks at features, so that it computes other steps for other samples; write it in --gates")
+        return Needs(sites=(self._site,), note=needs.notes)
 
     @hookimpl
     def before_step(self, step: Step) -> Plan | None:
@@ -147,6 +150,7 @@ def run_of(trace: Trace, *, rows: int | None = None) -> Run:
         num_steps=signature.num_steps,
         timesteps=signature.timesteps or None,
         sites=tuple(Site(block) for block in range(trace.depth)),
+        places=PLACES,
         stream=trace.streams[0],
         model=signature.model,
         scheduler=signature.scheduler,

@@ -18,7 +18,7 @@ from foreseer.document import Document, plain, structured
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 from foreseer.signature import Signature
-from foreseer.types import OUTPUT, Site
+from foreseer.types import Site
 
 __all__ = ["FILE", "Trace", "in_order", "site_named", "squared_error"]
 
@@ -31,20 +31,23 @@ Array = NDArray[np.float64]
 def site_named(text: str) -> Site:
     """Read what ``str(site)`` wrote.
 
-    >>> site_named("11.block")
-    Site(block=11, part='block')
+    >>> site_named("11.block"), site_named("11.block since -1")
+    (Site(block=11, part='block'), Site(block=11, part='block', since=-1))
     """
-    if text == "output":
-        return OUTPUT
-    block, _, part = text.partition(".")
-    return Site(int(block), part)
+    end, residual, since = text.partition(" since ")
+    block, _, part = ("-1", "", "output") if end == "output" else end.partition(".")
+    return Site(int(block), part, int(since) if residual else None)
 
 
 def in_order(sites: Iterable[Site]) -> tuple[Site, ...]:
-    """Return sites, each once: by block, parts before the block's output, and the denoiser's output at the
-    end.
+    """Return sites, each once: by block, parts before the block's output, residuals behind what they end in,
+    and the denoiser's output at the end.
     """
-    return tuple(sorted(set(sites), key=lambda site: (site.block < 0, site.block, site.part == "block", site.part)))
+
+    def place(site: Site) -> tuple[Any, ...]:
+        return site.block < 0, site.block, site.part == "block", site.part, site.since is not None, site.since or 0
+
+    return tuple(sorted(set(sites), key=place))
 
 
 def squared_error(gram: Array, index: NDArray[np.int64], coefficients: Array) -> Array:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import functools
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from foreseer.command_options import Settings, takes
+from foreseer.errors import OptionError
 from foreseer.listing import OBSERVERS
 from foreseer.registry import parse_policy
 
@@ -30,6 +32,10 @@ def compare(
         bool,
         typer.Option("--headroom", help="Also record them, and measure the best schedules in hindsight."),
     ] = False,
+    headroom_target: Annotated[
+        str,
+        typer.Option(help="What those schedules forecast: last_block, residual, residual_after_first or output."),
+    ] = "last_block",
 ) -> None:
     """Compare policies on the bundled model."""
     given = settings.keywords
@@ -37,13 +43,17 @@ def compare(
         parse_policy(policy)  # a wrong name is told before anything is loaded
     for observer in given.get("observers", ()):
         parse_policy(observer, group=OBSERVERS)
+    from foreseer.policies.drafting import Whole
+
+    if headroom_target not in get_args(Whole):
+        raise OptionError(f"headroom_target={headroom_target!r} is unknown; write one of {', '.join(get_args(Whole))}")
     from foreseer.bench.compare import compare as run
 
-    if run(settings(), afterwards=_headroom() if headroom else None).interrupted:
+    if run(settings(), afterwards=_headroom(headroom_target) if headroom else None).interrupted:
         raise KeyboardInterrupt  # what was finished is written; the exit status says that it is not all
 
 
-def _headroom() -> Afterwards:
+def _headroom(target: Any) -> Afterwards:
     from foreseer.workbench.headroom import headroom
 
-    return headroom
+    return functools.partial(headroom, target=target)

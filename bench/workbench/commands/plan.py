@@ -31,7 +31,7 @@ def plan(
     budget: Annotated[int | None, typer.Option(help="Computed steps of the schedule that the plan names. Default: about a quarter of the steps.")] = None,
     block_rows: Annotated[float | None, typer.Option(help="Instead: the most block-rows, as a share of full computation.")] = None,
     target_error: Annotated[float | None, typer.Option(help="Instead: the most predicted error, relative to the final latent's norm.")] = None,
-    target: Annotated[str, typer.Option(help="What is forecast: modules, last_block or output.")] = "modules",
+    target: Annotated[str, typer.Option(help="What is forecast: modules, last_block, residual, residual_after_first or output.")] = "modules",
     objective: Annotated[str, typer.Option(help="How errors of single steps add up: gaps, sum or squares.")] = "gaps",
     over: Annotated[str, typer.Option(help="Over the samples: mean or worst.")] = "mean",
     preset: Annotated[Path | None, typer.Option(help="Run the chosen schedule with the model, and write it as a preset. Needs --family.")] = None,

@@ -114,8 +114,9 @@ def _print(trace: Trace, scores: Sequence[Score], measured: Sequence[Measured]) 
 
     out, lines = console(), [score.figures() | {"name": score.name} for score in scores]
     out.print(listed("policy and predictor", known(COLUMNS, lines), lines, lambda line: str(line["name"])))
+    where = ", ".join(dict.fromkeys(str(score.site) for score in scores))
     out.print(
-        f"\nOpen loop at {scores[0].site}, {trace.samples} samples: the history of every forecast is that of full computation, and errors do not feed back. "
+        f"\nOpen loop at {where}, {trace.samples} samples: the history of every forecast is that of full computation, and errors do not feed back. "
         "Errors are relative; computed steps have none."
     )
     for score in scores:
