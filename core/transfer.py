@@ -12,14 +12,14 @@ from torch import Tensor
 __all__ = ["on_device"]
 
 
-def on_device(values: Sequence[int] | Sequence[bool] | NDArray[Any] | Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+def on_device(values: Sequence[float] | NDArray[Any] | Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Return numbers of the host as a tensor there.
 
     A copy from pageable memory makes the host wait until the device has done all that was asked of it before.
     From pinned memory it does not, and torch keeps that memory until the copy is done.
 
     Args:
-        values: Row indices, flags or weights; any shape.
+        values: Row indices, flags, errors or weights; any shape.
         device: Where they are wanted.
         dtype: None keeps theirs.
     """

@@ -249,7 +249,9 @@ class History:
         anchors: ``(R, K)`` float64 step indices of the rows' computed steps, newest first, NaN where a row
             has fewer.
         features: ``site -> (K, R, ...)`` recorded features, newest first, zero where a row has fewer. Builds
-            a copy: a linear predictor should return `Weights` instead. Never write to it.
+            a copy: a linear predictor should return `Weights` instead. Never write to it. Where a block
+            returns several tensors (text and image), its feature is one row of numbers, ``(K, R, n)``: each
+            tensor flattened, laid end to end in the block's own order.
     """
 
     anchors: NDArray[np.float64] = attrs.field(repr=False)

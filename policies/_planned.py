@@ -157,9 +157,9 @@ def planned(
         predictor: What forecasts, by name or factory. None takes the plan's, or ``taylor`` for a list.
         max_order: Highest order of the predictor. None takes the plan's, or 1.
         target: ``"last_block"``: the last block's output. ``"modules"``: every module's raw output.
-            ``"residual"``: what all blocks add, ``"residual_after_first"``: what those behind the first add.
-            ``"output"``: the denoiser's output. None takes the plan's, or the last block; the last block too
-            under a gate that does not forecast what the plan says, and the report says so.
+            ``"residual"``, ``"residual_after_first"``, ``"output"``: as in `taylorseer`. None takes the
+            plan's, or the last block; the last block too under a gate that does not forecast what the plan
+            says, and the report says so.
         gate: A policy that judges forecasts, with its options: ``cg_taylor:threshold=0.1``,
             ``speca:threshold=0.3``. The forecast steps are put before it, so that it may compute more than
             was planned, never less. It is given the predictor, the target, a warm-up of 1 and no limit of its

@@ -23,7 +23,7 @@ __all__ = ["CHECKOUT", "EXAMPLES", "GENERATED", "Fresh", "fake_distributions", "
 
 CHECKOUT = Path(__file__).parents[1]
 EXAMPLES = tuple(sorted(path.parent for path in (CHECKOUT / "plugins_example").glob("*/pyproject.toml")))
-GENERATED = {"gate": "my-gate", "predictor": "my-predictor", "schedule": "my-schedule", "observer": "my-observer"}
+GENERATED = {kind: f"my-{kind}" for kind in ("gate", "front-gate", "probeless-gate", "predictor", "schedule", "observer")}
 """kind -> the project that ``foreseer new`` makes of it."""
 
 

@@ -79,7 +79,7 @@ def test_new_projects_are_clean_and_typed(fresh: Fresh) -> None:
     parts = [folder / part for folder in folders for part in ("src", "tests")]
     mypy = (sys.executable, "-m", "mypy", "--config-file", folders[0] / "pyproject.toml", "--python-executable", fresh.python)
     done = fresh.run(*mypy, "--cache-dir", CHECKOUT / ".mypy_cache" / "projects", *parts, cwd=fresh.folder)
-    assert done.stdout.startswith("Success: no issues found in 8 source files")
+    assert done.stdout.startswith("Success: no issues found in 12 source files")
 
 
 def test_plugins_are_compared_by_name_in_one_command(fresh: Fresh, tmp_path: Path) -> None:

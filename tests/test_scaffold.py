@@ -106,10 +106,11 @@ def test_the_examples_in_it_run(kind: str, tmp_path: Path, monkeypatch: pytest.M
         from plan import plan  # type: ignore[import-not-found]
 
         spec = foreseer.policy(plan)
-        assert len(spec()) == {"gate": 2, "schedule": 2}.get(kind, 1)
-        option, value = {"gate": ("threshold", -1), "predictor": ("damping", 2), "schedule": ("interval", 0), "observer": ("every", 0)}[kind]
+        assert len(spec()) == (1 if kind in ("predictor", "observer") else 2)
+        wrong = {"gate": "threshold=-1", "front-gate": "threshold=-1", "probeless-gate": "tolerance=-1", "predictor": "damping=2"}
+        option, _, value = (wrong | {"schedule": "interval=0", "observer": "every=0"})[kind].partition("=")
         with pytest.raises(OptionError, match=f"plan: {option}={value} is out of range; write "):
-            plan(**{option: value})
+            plan(**{option: int(value)})
     finally:
         sys.modules.pop("plan", None)
 
@@ -128,7 +129,7 @@ def test_no_function_can_have_a_name_that_its_module_needs(tmp_path: Path) -> No
     bound: set[str] = set()
     for kind in KINDS:
         folder = write(kind, f"qq-{kind}", tmp_path)
-        own = {f"qq_{kind}", f"qq_{kind}_weights"}
+        own = {f"qq_{kind}".replace("-", "_"), f"qq_{kind}_weights"}
         bound |= set().union(*(bound_names(path.read_text()) for path in folder.rglob("*.py"))) - own
     needed = {name for name in bound if name.islower() and not name.startswith("test")}
     assert needed == RESERVED - {*keyword.kwlist, *keyword.softkwlist, *dir(builtins)}
@@ -247,7 +248,7 @@ def test_a_project_s_own_folder_does_not_take_its_name(tmp_path: Path, monkeypat
 
 
 def test_an_unknown_kind_is_answered_with_the_known_ones(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match="kind='policy' is unknown; write one of 'gate', 'predictor', 'schedule', 'observer'"):
+    with pytest.raises(OptionError, match="kind='policy' is unknown; write one of 'gate', 'front-gate', 'probeless-gate', 'predictor', 'schedule', 'observer'"):
         write_project("policy", "my-gate", into=tmp_path)
 
 

@@ -13,7 +13,7 @@ __all__ = ["new"]
 
 
 def new(
-    kind: Annotated[str, typer.Argument(help="gate, predictor, schedule or observer.")],
+    kind: Annotated[str, typer.Argument(help="gate, front-gate, probeless-gate, predictor, schedule or observer.")],
     name: Annotated[str, typer.Argument(help="Its name, such as my-gate.")],
     path: Annotated[Path, typer.Option(help="Folder in which the project's own folder is made.")] = Path("."),
     force: Annotated[bool, typer.Option("--force", help="Overwrite files without asking.")] = False,

@@ -16,7 +16,8 @@ from foreseer.listing import OBSERVERS, POLICIES, list_plugins
 
 __all__ = ["KINDS", "RESERVED", "Names", "names_for"]
 
-KINDS = ("gate", "predictor", "schedule", "observer")
+KINDS = ("gate", "front-gate", "probeless-gate", "predictor", "schedule", "observer")
+"""What can be written. The last word of each is what the plugin is."""
 LONGEST = 40
 """Characters of a name. The templates' lines hold one of this length."""
 PATTERN = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
@@ -26,8 +27,8 @@ RESERVED = frozenset(
         *keyword.kwlist,
         *keyword.softkwlist,
         *(name for name in dir(builtins) if name.islower()),
-        *("annotations", "at_least", "at_least_float", "checked", "dataclass", "drive", "field", "foreseer", "functools", "given", "hookimpl", "np"),
-        *("parametrize_policies", "predictor_from", "pytest", "relative_l1", "st", "taylor"),
+        *("annotations", "at_least", "at_least_float", "checked", "dataclass", "draft_needs", "drive", "field", "foreseer", "functools", "given"),
+        *("hookimpl", "math", "np", "on_device", "parametrize_policies", "predictor_from", "pytest", "relative_l1", "st", "taylor"),
     }
 )
 """What a function in a generated module cannot be called: Python's words, and names of the module's own."""
@@ -73,9 +74,9 @@ def names_for(kind: str, name: str, *, allow_taken: bool = False) -> Names:
         raise OptionError(f"name={name!r} would make a function {plugin!r}, which is taken inside the module; write {name + '-' + kind!r}, for example")
     if plugin.startswith("test"):
         raise OptionError(f"name={name!r} would make a function {plugin!r}, which pytest takes for a test; write a name that does not begin with 'test'")
-    words = plugin.split("_")
-    if words[-1] != kind:
-        words.append(kind)
+    words, what = plugin.split("_"), kind.rpartition("-")[2]
+    if words[-1] != what:
+        words.append(what)
     names = Names(project=name, module=name.replace("-", "_"), plugin=plugin, cls="".join(word.capitalize() for word in words))
     owner = "" if allow_taken else _owner(names)
     if owner:

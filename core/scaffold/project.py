@@ -42,7 +42,7 @@ def render_project(kind: str, names: Names) -> dict[str, str]:
         autoescape=False,  # these are no web pages, and the names are checked
     )
     facts = {
-        "kind": kind,
+        "kind": kind.rpartition("-")[2],
         "names": names,
         "contract": CONTRACT,
         "minor": ".".join(version("foreseer").split(".")[:2]),
@@ -63,7 +63,7 @@ def write_project(
     Nothing is written unless everything could be rendered and nothing that exists would be lost.
 
     Args:
-        kind: One of ``"gate"``, ``"predictor"``, ``"schedule"``, ``"observer"``.
+        kind: One of `foreseer.scaffold.KINDS`.
         name: The project's name; see `foreseer.scaffold.names_for`.
         into: The folder that gets the project's folder.
         overwrite: Whether existing files that would change may be overwritten. A function is asked once, with
