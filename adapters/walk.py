@@ -191,10 +191,9 @@ class Walk:
             self._decide(self._judged(probed, found[probed], None))
 
     def _decide(self, any_forecast: bool) -> None:
-        if not any_forecast:
-            self._live = None  # nothing is forecast: go on computing
-        elif OUTPUT in self._substitute:
+        if any_forecast and OUTPUT in self._substitute:
             raise Abandoned
+        self._live = self._live if any_forecast else None  # nothing is forecast: go on computing
 
     def _replaces(self, site: Site) -> bool:
         probe = self._probe
