@@ -32,10 +32,12 @@ mutants: $(VENV)/.ready
 	nice $(BIN)/python tests/mutants.py $(FILES)
 
 test: $(VENV)/.ready
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal plugins_example/foreseer-methods/tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # Every case of every law; of those that have many `make test` tries some (SHARES in tests/conftest.py).
 test-all: $(VENV)/.ready
+	FORESEER_ALL=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal plugins_example/foreseer-methods/tests
 	FORESEER_ALL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.ready

@@ -41,6 +41,7 @@ SHARES = {
     # others that take long
     "test_estimate::test_every_published_model_can_be_estimated": 3,
     "test_installed::test_a_new_project_passes_its_own_tests": 2,
+    "test_installed::test_an_example_passes_its_own_tests": 2,
     "test_report_views::test_timeline_draws_every_report": 3,
     "test_soak::test_120_runs_of_one_long_lived_attachment_hold_no_more_than_the_first_few": 3,
 }  # fmt: skip
