@@ -12,9 +12,6 @@ from foreseer.testing import parametrize_policies
 from foreseer.testing.worlds import World, mixed
 
 SHRINKS = dict.fromkeys(("check_constant_reproduced", "check_residual_added"), "the ridge penalises the constant too: the weights do not sum to 1")
-    "check_constant_reproduced": "the ridge penalises the constant too: the weights do not sum to 1",
-    "check_residual_added": "the ridge penalises the constant too: the weights do not sum to 1",
-}
 
 
 @parametrize_policies([chebyshev, spectrum], expected_failures=SHRINKS)
