@@ -43,8 +43,7 @@ class Session:
         vote: How processes that share the rows' tokens decide alike; None where this one has them all.
 
     Attributes:
-        latest: How the last step ended; None before the first.
-        recorder: The account. ``tenure`` is the policy at work.
+        latest: How the last step ended, or None. ``recorder`` is the account, ``tenure`` the policy at work.
 
     Raises:
         ForeseerError: The policy cannot be built, or was tuned on other runs; from `step`, too much is held.
@@ -127,7 +126,6 @@ class Session:
         if probe is not None and trial.accept is None:  # the host never called the judge
             full = yield from self._compute(Kind.OVERRULED, "the host did not reach the probed block")
             return full._replace(block_rows=first.block_rows + full.block_rows)
-        trial.reject_non_finite(first.finite)
         done = trial.done(first)
         if not any(done.computed):
             return done

@@ -267,6 +267,7 @@ class Trial:
 
     def done(self, first: Pass) -> Done:
         """Return what has come of the speculative pass, before any row is computed."""
+        self.reject_non_finite(first.finite)
         kind = Kind.REJECTED if all(self.rejected) else Kind.MIXED
         if not any(self.rejected):
             kind = Kind.FORECAST if self.accept is None else Kind.ACCEPTED
