@@ -235,7 +235,7 @@ class FeatureBank:
         limit = allowance.limit
         if limit is not None and needed + allowance.held > limit:
             anchors, largest = max(self._keep.values()), max(sizes.values())
-            beside = f", beside {in_bytes(allowance.held)} that other streams of the call hold" if allowance.held else ""
+            beside = f", beside {in_bytes(allowance.held)} that other streams and this one's evidence hold" if allowance.held else ""
             raise OverBudgetError(
                 f"this policy would hold {in_bytes(needed)} ({len(sizes)} sites, up to {anchors} anchors, {self._rows} rows){beside}, over "
                 f"max_bytes={limit} ({in_bytes(limit)}) of its Storage. A lower order holds {in_bytes(needed / anchors)} per anchor; a 16-bit dtype half "

@@ -16,6 +16,9 @@ from foreseer.types import Evidence, Site
 __all__ = ["Sightings"]
 
 
+NOTHING = torch.empty(0)
+
+
 class Sightings:
     """See the module. What was not seen of a row is NaN, which no gate accepts.
 
@@ -79,6 +82,11 @@ class Sightings:
     def clear(self) -> None:
         """Let go of everything."""
         self._now, self._before, self._anchor = {}, {}, {}
+
+    @property
+    def held(self) -> int:
+        """Bytes that are held between steps, at most: both of each place."""
+        return sum(2 * self._before.get(site, self._anchor.get(site, NOTHING)).nbytes for site in self.sites)
 
     def bytes_held(self) -> dict[Site, int]:
         """Return the bytes that are held for each place between steps."""

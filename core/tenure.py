@@ -67,7 +67,8 @@ class Tenure:
         storage: Storage | None = None,
         allowance: Allowance | None = None,
     ) -> None:
-        self._spec, self._recorder, self._storage, self._allowance = spec, recorder, storage, allowance
+        self._spec, self._recorder, self._storage = spec, recorder, storage
+        self._allowance = allowance or Allowance(None if storage is None else storage.max_bytes)
         self._electorate, self.backbone, self.next = electorate, backbone, 0
         self.given_up = ""
         self._begin(run)
@@ -200,7 +201,9 @@ class Tenure:
     def keep(self, step: Step, done: Done) -> None:
         """Record what was computed in a step."""
         rows = done.rows
+        self._allowance.held -= self.sightings.held
         self.sightings.commit(done.computed)
+        self._allowance.held += self.sightings.held
         if rows and self._bank.sites and not done.features:
             self._recorder.warn(f"step {step.index} was computed with nothing recorded: the model called none of its blocks in it")
         elif rows:
@@ -217,4 +220,5 @@ class Tenure:
     def end(self) -> None:
         """Let go of the features."""
         self._bank.clear()
+        self._allowance.held -= self.sightings.held
         self.sightings.clear()

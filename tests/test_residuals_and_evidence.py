@@ -11,9 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from foreseer import AnswerError, ContractError, OptionError, hookimpl, sample
-from foreseer.backbone import live_blocks
+import foreseer
+from foreseer import AnswerError, ContractError, OptionError, OverBudgetError, Run, Session, Storage, hookimpl, sample
+from foreseer.backbone import live_blocks, places_of
 from foreseer.metrics import relative_l1
+from foreseer.storage import Allowance
 from foreseer.testing.worlds import DEPTH, ROWS, World, constant, mixed, polynomial
 from foreseer.types import (
     LATENT,
@@ -317,3 +319,23 @@ def test_what_lies_under_a_residual_runs_and_what_it_spans_does_not() -> None:
     assert live_blocks(4, {Site(3, since=-1)}, None) == [False, False, False, True]
     assert live_blocks(4, {Site(2, since=0)}, None) == [True, False, True, True]
     assert live_blocks(4, {WHOLE}, Probe(1)) == [True, True, False, False]
+
+
+def test_what_gates_compare_with_counts_against_the_limit() -> None:
+    """Law: `Storage.max_bytes` holds for features and evidence together, and evidence is let go with the run."""
+    world = World(mixed)
+    feature = world.output(0).nbytes
+    policy = Scripted(Needs((STACK,), evidence=(LATENT,)), lambda k: None)
+    shape = Run(depth=DEPTH, rows=ROWS, groups=tuple(range(ROWS)), num_steps=4, sites=world.sites, places=places_of(world))
+    for limit, enough in ((3 * feature, True), (2 * feature - 1, False)):
+        allowance = Allowance(limit)
+        session = Session(world, foreseer.policy(lambda: policy), shape, storage=Storage(max_bytes=limit), allowance=allowance)
+        if enough:
+            for step in range(4):
+                session.evaluate(step)
+            assert allowance.held <= limit
+        else:
+            with pytest.raises(OverBudgetError, match="evidence"):
+                session.evaluate(0)
+        session.finish()
+        assert allowance.held == 0
