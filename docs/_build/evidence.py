@@ -36,6 +36,9 @@ SECTIONS = {
     "peers_dit": "Peers on the DiT",
     "peers_flux": "Peers on the FLUX-shaped model",
     "peers_wan": "Peers on the Wan-shaped model",
+    "methods_dit": "The field's methods on the DiT",
+    "methods_flux": "The field's methods on the FLUX-shaped model",
+    "methods_wan": "The field's methods on the Wan-shaped model",
 }
 """Folder of results, which is the name of its settings file, and heading."""
 
@@ -93,7 +96,7 @@ def claims_over_all(found: dict[str, Results]) -> Iterator[str]:
     )
     rows = []
     for name, results in found.items():
-        if name.startswith("peers"):
+        if name.startswith(("peers", "methods")):
             continue
         every = verdicts(results)
         costs = [verdict for verdict in every if verdict.claim == "verification_cost"]
