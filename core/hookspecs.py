@@ -1,12 +1,12 @@
 """The contract: what a plugin may implement. Read this first.
 
-A *policy* is one plugin or a few that together implement some of the hooks below. Leave a decision hook out,
-or return None from it, and the step is computed: doing nothing is always correct. Roles are which hooks a
-plugin implements:
+A *policy* is one plugin or a few that together implement some of the hooks below. Return None from a decision
+hook, and the step is computed: doing nothing is always correct. A plan without a probe needs no ``verify``: its
+forecasts are used unseen. Roles are which hooks a plugin implements:
 
-- a *schedule* says which steps to compute: ``before_step``;
+- a *schedule* says which steps to compute: ``before_step``, and ``setup`` for the sites that it forecasts;
 - a *predictor* forecasts features: ``setup`` and ``predict_features``;
-- a *gate* judges forecasts: ``before_step`` and ``verify``, perhaps ``setup`` and ``commit``.
+- a *gate* judges forecasts: as a schedule, and ``verify``, perhaps ``commit``.
 
 Each of the three decision hooks (``before_step``, ``predict_features``, ``verify``) has one provider per
 session. An *observer* watches a run and decides nothing; its hooks are in `foreseer.observerspecs`.
@@ -60,7 +60,8 @@ class PolicySpecs:
         Returns:
             What to record and how much of it to keep; None for nothing.
 
-        May raise: any error. It reaches the caller before anything was computed.
+        May raise: any error. At the start of a run it reaches the caller before anything was computed; where
+        the policy begins anew, the rest of the run is computed, and the report says why.
         """
 
     @hookspec(firstresult=True)
@@ -101,9 +102,9 @@ class PolicySpecs:
 
         Args:
             step: The step being evaluated.
-            evidence: The probed block's output, computed and forecast. ``evidence.error(metric, groups=...)``
-                is the error of the whole sample, also where several processes share its tokens. Never write
-                to it.
+            evidence: What was found at the probed place, and its forecast if the plan has one.
+                ``evidence.error(metric, groups=...)`` is the error of the whole sample, also where several
+                processes share its tokens. Never write to it.
 
         Returns:
             Error, answer and threshold, on the device of the evidence (do not synchronise: the session does

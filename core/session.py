@@ -2,9 +2,9 @@
 
     plan -> draft -> probe -> verdict -> compute the rest -> commit
 
-`Session.step` evaluates the denoiser once and does no work itself. It is a generator: it yields an `Ask` to a
-host, is sent the `Pass` that came of it, and returns the output. Its driver decides where passes run, and may
-run those of several sessions together. See `trial.py` for rows, `tenure.py` for what a policy is asked.
+`Session.step` is one call of the denoiser, and does no work itself. It is a generator: it yields an `Ask` for
+each pass to a host, is sent the `Pass` that came of it, and returns the output. Its driver decides where passes
+run, and may run those of several sessions together. Rows are `trial.py`'s, what a policy is asked `tenure.py`'s.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ class Session:
         done = trial.done(first)
         if not any(done.computed):
             return done
-        if on_input and trial.refused:  # the pass went on computing: nothing is wasted
+        if on_input and trial.refused:  # the host computed all rows in that pass
             return done._replace(features={site: first.features[site] for site in self.tenure.sites & first.features.keys()})
         if all(done.computed):
             full = yield from self._compute(done.kind, done.reason)

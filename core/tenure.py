@@ -115,7 +115,7 @@ class Tenure:
             if not recorder.begun:
                 raise
             self.give_up(f"{why}, and the policy cannot begin anew ({type(error).__name__}: {error})")
-        if why:
+        if why and not self.given_up:
             recorder.warn(f"step {self.next}: {why}; the policy began anew")
 
     def give_up(self, why: str) -> None:

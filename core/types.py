@@ -142,7 +142,7 @@ class Needs:
         note: A sentence for the report, or several, where the plugin had to do something else than it was
             asked.
         evidence: Places to keep what was last seen at, for `Evidence.before` and `Evidence.anchor`: block
-            outputs, residuals, or places in front of block 0. They are seen where they are computed.
+            outputs, residuals, or places in front of block 0. In a pass that skips one it is not seen.
         products: Whether to be told, at each computed step, the inner products of what is kept at each
             recorded site: see `Outcome.products`.
     """
