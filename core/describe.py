@@ -70,10 +70,14 @@ def _line(listing: Listing, *, load: bool, alone: bool) -> dict[str, str]:
 def _loaded(listing: Listing) -> tuple[str, str]:
     with quiet():
         try:
-            return _role(listing, listing.load()), "ok"
-        except (Exception, SystemExit) as error:
-            why = (error.__cause__ or error) if isinstance(error, PluginError) else error
-            return listing.kind, f"broken: {why if isinstance(why, PluginError) else in_words(why)}"
+            factory = listing.load()
+            try:
+                return _role(listing, factory), "ok"
+            except (Exception, SystemExit) as error:
+                why: BaseException = error
+        except PluginError as error:
+            why = error.__cause__ or error
+    return listing.kind, f"broken: {why if isinstance(why, PluginError) else in_words(why)}"
 
 
 def _role(listing: Listing, factory: Callable[..., Any]) -> str:

@@ -207,22 +207,16 @@ def agreement(
             that the run ends with so many. None takes the tolerance.
         low_order: Order of the forecast that is only compared.
         max_order: Order of the forecast that is used, above ``low_order``.
-        warmup_steps: Computed steps at the start.
+        warmup_steps: Computed steps at the start; one less than ``steps`` at most.
         max_draft_steps: Most forecasts in a row; None for no limit.
         decide: ``"row"``: each sample by its own sum. ``"batch"``: all rows by one sum.
         target: What is forecast, see `taylorseer`.
         sensitivities: Weights of e_k along the run, for example those that a trace has measured
             (``foreseer.workbench``): any number >= 2 of them, stretched to the run's steps. Empty for equal
             ones.
-
-    Raises:
-        OptionError: ``max_order`` is not above ``low_order``; ``steps`` are fewer than the warm-up and the
-            last step; a sensitivity is negative or not finite.
     """
     if max_order <= low_order:
         raise OptionError(f"agreement: max_order={max_order} is not above low_order={low_order}; write a higher one")
-    if steps is not None and steps <= warmup_steps:
-        raise OptionError(f"agreement: steps={steps} leaves none behind warmup_steps={warmup_steps}; write at least {warmup_steps + 1}, or a shorter warm-up")
     given = tuple(float(value) for value in sensitivities)
     if len(given) == 1 or any(not math.isfinite(value) or value < 0 for value in given):
         raise OptionError(f"agreement: sensitivities={given} are none; write at least two finite numbers >= 0, or none at all")
@@ -231,7 +225,7 @@ def agreement(
         steps=steps,
         low=low_order,
         high=max_order,
-        warmup_steps=warmup_steps,
+        warmup_steps=warmup_steps if steps is None else min(warmup_steps, steps - 1),
         max_draft_steps=max_draft_steps,
         decide=decide,
         target=target,

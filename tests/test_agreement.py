@@ -64,7 +64,7 @@ def test_rows_decide_alone_and_samples_together() -> None:
     assert all(len(set(o.computed)) == 1 for o in batch.outcomes)
 
 
-@given(steps=st.integers(4, STEPS), high=st.integers(1, 3), total=st.integers(5, 40))
+@given(steps=st.integers(2, STEPS), high=st.integers(1, 3), total=st.integers(5, 40))
 def test_a_number_of_steps_is_met_by_every_sample(steps: int, high: int, total: int) -> None:
     """Law: with `steps`, each sample computes so many, the first and the last among them, whatever its features do."""
     report = run(f"agreement:steps={steps},max_order={high}", World(mixed), steps=total)
@@ -103,7 +103,7 @@ def test_no_forecast_step_looks_at_anything() -> None:
     ("options", "words"),
     [
         ({"max_order": 1, "low_order": 1}, "not above"),
-        ({"steps": 3}, "at least 4"),
+        ({"steps": 1}, "steps"),
         ({"sensitivities": (1.0,)}, "at least two"),
         ({"sensitivities": (1.0, -1.0)}, ">= 0"),
         ({"tolerance": -0.1}, "tolerance"),

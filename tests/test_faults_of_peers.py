@@ -109,7 +109,7 @@ def fresh(name: str, policy: str, pipe: Any, **settings: Any) -> Tensor:
         # cache-dit 1.5.3: steps_computation_policy="statik" is taken for dynamic in silence.
         ("cg_taylor", {"decide": "bacth"}, OptionError, "'row', 'batch'"),
         # cache-dit 1.5.3: calibrator_cache_type="residuals" is taken for hidden_states in silence.
-        ("taylorseer", {"target": "residuals"}, OptionError, "'modules', 'last_block', 'output'"),
+        ("taylorseer", {"target": "residuals"}, OptionError, "'modules', 'last_block', 'residual', 'residual_after_first', 'output'"),
         # cache-dit 1.5.3: calibrator_type="hermite" is an AssertionError when the pipeline is called.
         ("cg_taylor", {"predictor": "hermite"}, PluginError, "hermite"),
         # cache-dit 1.5.3: an unknown name is refused without saying which there are.
