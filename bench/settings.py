@@ -113,6 +113,13 @@ class BenchSettings:
     peers: tuple[PeerSpec, ...] = ()
     published: tuple[Mapping[str, Any], ...] = ()
 
+    def __attrs_post_init__(self) -> None:
+        peers = {str(peer) for peer in self.peers}
+        if both := [str(lane) for lane in self.lanes if str(lane) in peers]:
+            raise OptionError(
+                f"lanes and peers both have {both[0]!r}, which would share a line; leave one of them out, or write the policy as distribution:name"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with policies and peers as one would write them on the command line. What has no
         influence on a number is left out.

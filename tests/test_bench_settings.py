@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from foreseer.bench.peers import PeerSpec
 from foreseer.bench.settings import BenchSettings, read_settings
 from foreseer.errors import OptionError, PluginError
+from foreseer.registry import policy
 
 SHIPPED = sorted((Path(__file__).parent.parent / "docs" / "benchmarks").glob("*.toml"))
 
@@ -75,10 +77,17 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_settings_can_be_read(path: Path) -> None:
+def test_shipped_settings_can_be_read(example_plugins: object, path: Path) -> None:
     """Law: what ships is right, says what it is about, and has the papers' numbers with their sources."""
     found = read_settings(path)
     assert found.about
     assert found.lanes
     assert found.family in ("dit", "flux", "wan")
     assert found.peers or found.published
+
+
+@pytest.mark.usefixtures("example_plugins")
+def test_a_policy_and_a_peer_of_one_name_are_refused() -> None:
+    """Law: no line of a report is of two lanes."""
+    with pytest.raises(OptionError, match="share a line"):
+        BenchSettings(family="dit", lanes=(policy("first_block_cache:threshold=0.1"),), peers=(PeerSpec("first_block_cache", {"threshold": 0.1}),))
