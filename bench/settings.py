@@ -117,7 +117,7 @@ class BenchSettings:
         peers = {str(peer) for peer in self.peers}
         if both := [str(lane) for lane in self.lanes if str(lane) in peers]:
             raise OptionError(
-                f"lanes and peers both have {both[0]!r}, which would share a line; leave one of them out, or write the policy as distribution:name"
+                f"lanes and peers both have {both[0]!r}, which would share a line; leave one out, or write the policy as distribution:name"
             )
 
     def to_dict(self) -> dict[str, Any]:
