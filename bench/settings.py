@@ -116,9 +116,7 @@ class BenchSettings:
     def __attrs_post_init__(self) -> None:
         peers = {str(peer) for peer in self.peers}
         if both := [str(lane) for lane in self.lanes if str(lane) in peers]:
-            raise OptionError(
-                f"lanes and peers both have {both[0]!r}, which would share a line; leave one out, or write the policy as distribution:name"
-            )
+            raise OptionError(f"lanes and peers both have {both[0]!r}, which would share a line; leave one out, or write the policy as distribution:name")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data, with policies and peers as one would write them on the command line. What has no
