@@ -30,7 +30,7 @@ SHARES = {
     # laws over every tiny model
     "test_bystanders": 6, "test_changed_midway": 6, "test_generations": 6, "test_guiders": 6, "test_leaving": 6,
     "test_left_as_it_was": 9, "test_lists_of_latents": 6, "test_model_changes": 6, "test_pauses_of_models": 6,
-    "test_prompt_lengths": 6, "test_shared_objects": 6, "test_whose_call": 6, "test_whose_call_is_told": 6,
+    "test_residuals_of_models": 5, "test_prompt_lengths": 6, "test_shared_objects": 6, "test_whose_call": 6, "test_whose_call_is_told": 6,
     "test_bare": 3, "test_ecosystem": 3, "test_observers_change_nothing": 3,
     "test_pipelines": 6, "test_soak": 3, "test_tiny": 3,
     # laws of the kit over every policy
