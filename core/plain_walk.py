@@ -84,11 +84,12 @@ def plain_walk(
         forecasting = judged(places[probe.site], None) and forecasting
     if forecasting and whole is not None and (probe is None or probe.block < 0):
         return Pass(standing_in(whole), {}, 0, seen=seen)
-    stream = streams.get(STREAM)
+    stream, pure = streams.get(STREAM), True
     for block in range(depth):
         end, here = Site(block), probe is not None and probe.block == block
         real = not forecasting or (probe is not None and probe.on == "input" and block <= probe.block)
         if not real and not live[block]:
+            pure = False
             continue
         before, draft, site = stream, None, residuals.get(block, end)
         if not real:
@@ -101,7 +102,8 @@ def plain_walk(
             stream = assemble(block, before, collections.ChainMap(computed, replaced)) if parts else computed[end]  # type: ignore[arg-type]
             added = {each: stream - streams[each.start] for each in {*record, *see} if each.since is not None and each.end == end and each.start in streams}
             features |= {**computed, end: stream, **added}
-            seen |= {each: features[each] for each in see if each in (end, *added)}
+            if pure:  # what stands behind a forecast is not what computing gives
+                seen |= {each: features[each] for each in see if each in (end, *added)}
         if here and probe is not None and stream is not None:
             shown = draft if draft is not None else substitute.get(probe.site)
             go_on = judged(stream if probe.site.since is None else features[probe.site], shown)
@@ -111,7 +113,7 @@ def plain_walk(
             if forecasting and whole is not None:
                 break
         if draft is not None and (probe is None or not here or probe.use == "forecast"):
-            stream = draft
+            stream, pure = draft, False
         if stream is not None:
             streams[end] = stream
     output = standing_in(whole) if forecasting and whole is not None else stream

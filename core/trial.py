@@ -172,7 +172,9 @@ class Done(NamedTuple):
             site: feature[on_device(rows, feature.device)] for site, feature in first.features.items() if probe is not None and 0 <= site.block <= probe.block
         }
         # A copy: the model may write into what it is given, and what is kept goes into the history.
-        resumed = {site: kept[site].clone() for site in (() if probe is None else probe.resumed) if site in kept}
+        # What starts in front of the probed block would start from nothing: then the rows begin anew.
+        skipped = probe is not None and any(site.since is not None and 0 <= site.since < probe.block and site.block > probe.block for site in recorded)
+        resumed = {site: kept[site].clone() for site in (() if probe is None or skipped else probe.resumed) if site in kept}
         return {site: feature for site, feature in kept.items() if site in recorded}, resumed
 
     def outcome(self, step: Step, seconds: float) -> Outcome:

@@ -339,3 +339,15 @@ def test_what_gates_compare_with_counts_against_the_limit() -> None:
                 session.evaluate(0)
         session.finish()
         assert allowance.held == 0
+
+
+def test_rows_begin_anew_where_a_residual_starts_in_front_of_the_probe() -> None:
+    """Law: what blocks added is recorded of rejected rows as of any, also where it starts before the probed block."""
+    site, probed = Site(DEPTH - 1, since=0), Site(2)
+    judge = lambda evidence: Verdict(torch.zeros(ROWS), torch.tensor([True, False, True]), 1.0)  # noqa: E731
+    policy = Scripted(Needs((site,), products=True, evidence=(probed,)), lambda k: Plan((site,), Probe(probed)) if k else None, judge=judge)
+    world = World(mixed)
+    run(world, policy, steps=3)
+    for step, outcome in enumerate(policy.told):
+        truth = world.forward(step, substitute={}, record=(site,)).features[site][1].flatten()
+        np.testing.assert_allclose(outcome.products[site][1, 0, 0], float(truth @ truth), rtol=1e-12)
