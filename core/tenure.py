@@ -208,7 +208,7 @@ class Tenure:
             self._recorder.warn(f"step {step.index} was computed with nothing recorded: the model called none of its blocks in it")
         elif rows:
             self._bank.commit(step.index, None if len(rows) == self.run.rows else rows, done.features)
-            self._told = self._bank.products(self._electorate.add) if self._products else {}
+            self._told = self._bank.products(self._electorate.add) if self._products and self._bank.filled else {}
         self._recorder.held(self._bank.bytes_held() | self.sightings.bytes_held())
 
     def commit(self, step: Step, outcome: Outcome) -> None:

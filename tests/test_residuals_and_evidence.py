@@ -351,3 +351,10 @@ def test_rows_begin_anew_where_a_residual_starts_in_front_of_the_probe() -> None
     for step, outcome in enumerate(policy.told):
         truth = world.forward(step, substitute={}, record=(site,)).features[site][1].flatten()
         np.testing.assert_allclose(outcome.products[site][1, 0, 0], float(truth @ truth), rtol=1e-12)
+
+
+def test_products_of_nothing_are_none() -> None:
+    """A policy that asks for products and records nothing is told nothing."""
+    policy = Scripted(Needs(products=True), lambda k: None)
+    run(World(mixed), policy, steps=2)
+    assert [dict(outcome.products) for outcome in policy.told] == [{}, {}]
