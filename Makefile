@@ -20,7 +20,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.ready
-	$(BIN)/foreseer compare --out compare
+	$(BIN)/foreseer compare --out compare --restart
 
 # After each change: what needs neither diffusers nor another process.
 quick: $(VENV)/.ready

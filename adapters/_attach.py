@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,11 +10,12 @@ import attrs
 from torch import nn
 
 from foreseer.adapters.attachment import Attachment
+from foreseer.adapters.denoisers import find_denoisers
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.parallel import check_process_group
 from foreseer.adapters.refusals import refuse
 from foreseer.adapters.wires import Wires
-from foreseer.errors import OptionError, UnsupportedModelError
+from foreseer.errors import OptionError
 from foreseer.plugins import observer_hooks, policy_hooks
 from foreseer.presets import Preset
 from foreseer.registry import PolicySpec, build_observers, signature_of
@@ -82,7 +83,7 @@ def attach(
     In each case everything is as it was. A run may also raise `OverBudgetError`, see `foreseer.Storage`.
     """
     given = {name: value for name, value in locals().items() if name in OWN and value is not OWN[name]}
-    models, bystanders = _denoisers(target)
+    models, bystanders = find_denoisers(target)
     if on_error not in ("raise", "compute"):
         raise OptionError(f"on_error={on_error!r} is unknown; write 'raise' or 'compute'")
     if streams not in ("independent", "follow_first"):
@@ -134,55 +135,3 @@ def _refuse_ambiguous(spec: PolicySpec, given: Mapping[str, Any]) -> None:
                 f"{name}={given[name]!r} is an argument of attach, and policy {spec.name!r} has an option of that name; "
                 f"write the option into the policy: '{spec.name}:{name}=...'"
             )
-
-
-def _denoisers(target: Any) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
-    """Return the models to drive by their names, and the other modules of a pipeline.
-
-    Driven are those called ``transformer...``, and those of the same classes under another name
-    (``unconditional_transformer``).
-    """
-    if isinstance(target, nn.Module):
-        return {"": target}, {}
-    components = getattr(target, "components", None)
-    found, others = {}, {}
-    if isinstance(components, Mapping) and hasattr(target, "scheduler"):
-        modules: dict[str, nn.Module] = {}
-        for name, part in sorted({**vars(target), **components}.items(), key=lambda item: not item[0].startswith("transformer")):
-            if isinstance(part, nn.Module) and not any(part is known for known in modules.values()):  # one module under two names is one
-                modules[name] = part
-        kinds = {type(part) for name, part in modules.items() if name.startswith("transformer")}
-        found = {name: part for name, part in modules.items() if type(part) in kinds}
-        others = {name: part for name, part in modules.items() if name not in found}
-        driven = {id(part) for part in found.values()}
-        for path, part in _inside({**vars(target), **components}):
-            if type(part) in kinds and id(part) not in driven:
-                others.setdefault(path, part)
-    if not found:
-        inner = getattr(target, "transformer", None)
-        hint = "; attach to its model: foreseer.attach(pipe.transformer, ...)" if isinstance(inner, nn.Module) else ""
-        raise UnsupportedModelError(
-            f"cannot attach to a {type(target).__name__}: a diffusers pipeline with a scheduler and a transformer, or a torch.nn.Module is needed{hint}"
-        )
-    if target.scheduler is None:
-        raise UnsupportedModelError(
-            f"the scheduler of this {type(target).__name__} is None; give it one before attaching, since its steps are those of the run"
-        )
-    return found, others
-
-
-def _inside(holders: Mapping[str, Any]) -> Iterator[tuple[str, nn.Module]]:
-    """The modules inside of what a pipeline holds: of modules, lists, dictionaries and other objects, by
-    their paths.
-    """
-    for name, holder in holders.items():
-        if isinstance(holder, nn.Module):
-            held: Mapping[Any, Any] = {"": holder}
-        elif isinstance(holder, (list, tuple)):
-            held = dict(enumerate(holder))
-        else:
-            held = holder if isinstance(holder, Mapping) else getattr(holder, "__dict__", {})
-        for key, part in held.items():
-            if isinstance(part, nn.Module):
-                for path, module in part.named_modules():
-                    yield ".".join(filter(None, (name, str(key), path))), module

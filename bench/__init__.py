@@ -1,1 +1,65 @@
-"""Comparing policies: the harness behind `foreseer compare`."""
+"""Measuring: policies and peers on the same noises, from a pipeline in a notebook to a published table."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from foreseer.bench.compared import Result
+    from foreseer.presets import Preset
+    from foreseer.registry import PolicySpec
+
+__all__ = ["compare"]
+
+
+def compare(
+    target: Any,
+    /,
+    *,
+    policies: Sequence[str | Path | PolicySpec | Preset] | None = None,
+    prompts: str | Path | Sequence[str | Mapping[str, Any]] | None = None,
+    call: Mapping[str, Any] | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    batch: int | None = None,
+    seed: int = 0,
+    out: str | Path | None = None,
+    restart: bool = False,
+    show: bool = True,
+) -> Result:
+    """Compare policies on a pipeline, as `foreseer compare` does; the result draws itself in a notebook.
+
+    Args:
+        target: A diffusers pipeline; a pair of one and of ``call(pipe, condition, generator)``, which draws;
+            a `foreseer.bench.workload.Workload`; or the name of a bundled one, ``"flux"``.
+        policies: What to compare with full computation; None for those of the command.
+        prompts: Texts, or the arguments of each call, or their file; see `foreseer.bench.prompts`.
+        call: Arguments of every call of the pipeline.
+        steps: Denoising steps; None for those of ``call``, or the pipeline's own number.
+        samples: How many samples each policy draws; None for one for each prompt.
+        batch: Samples that are drawn together; None for 1.
+        seed: Of the noises.
+        out: Folder for the page and the numbers, with which the same call goes on; None for a new one among
+            temporary files.
+        restart: Throw away what is in it.
+        show: Whether to print progress and the table.
+
+    Raises:
+        OptionError, PluginError, UnsupportedModelError: See `foreseer.bench.comparison.run_comparison`.
+    """
+    from foreseer.bench.compared import CompareSettings
+    from foreseer.bench.comparison import run_comparison
+    from foreseer.bench.pipelines import workload_of
+    from foreseer.bench.prompts import prompts_from
+
+    workload = target
+    if not isinstance(target, str):
+        pipeline, own_call = target if isinstance(target, tuple) else (target, None)
+        workload = workload_of(pipeline, name=type(pipeline).__name__, prompts=prompts_from(prompts), call=call or {}, own_call=own_call)
+    chosen: dict[str, Any] = {} if policies is None else {"policies": policies}
+    folder = Path(tempfile.mkdtemp(prefix="foreseer-")) if out is None else Path(out)
+    settings = CompareSettings(workload=workload, steps=steps, samples=samples, batch=batch, seed=seed, out=folder, restart=restart, **chosen)
+    return run_comparison(settings, show=show)

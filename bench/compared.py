@@ -4,16 +4,19 @@ must know.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
+from attrs.validators import optional
 from torch import Tensor
 
-from foreseer.bench.fields import check_device, check_dtype, check_folder, check_guidance, whole
-from foreseer.bench.results import Results
+from foreseer.bench.fields import check_folder, check_guidance, whole
+from foreseer.bench.results import LaneResult, Results
+from foreseer.bench.source import Drawing, Source, named, source_from
 from foreseer.bench.summary import Line, lines_of
 from foreseer.bench.tables import print_lanes
 from foreseer.console import console
@@ -62,32 +65,33 @@ class CompareSettings:
             (``"speca:threshold=0.2,max_order=2"``), presets by name or file, or objects of either. Full
             computation is always there. A preset that was tuned on something else is refused, but for
             ``"preset.json:any_model=True"``; the results then say what differs.
-        samples: How many samples each policy draws.
-        steps: DDIM steps of a full computation, 1 to 1000.
+        workload: Where samples come from, see `foreseer.bench.source.Source`; a text is the name of a
+            workload.
+        samples: How many samples each policy draws; None for one for each prompt, or 64.
+        steps: Denoising steps of a full computation, 1 to 1000; None for the workload's own number.
         seed: Seed of the initial noise. Sample i begins with the same noise whatever ``batch`` is.
-        batch: Samples that are drawn together; each is two rows, with and without its class.
-        guidance: Weight of the classifier-free guidance; 1 is none.
-            e = e_uncond + guidance * (e_cond - e_uncond).
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
-        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
+        batch: Samples that are drawn together; None for 1 of a pipeline of yours, or 32.
+        guidance: Weight of the guidance; None for the workload's own.
         observers: Observers of every policy's runs; several may follow. As on the command line
             (``"csvtrace:path=trace.csv"``), or plugins. Built once; timed with the runs.
-        out: Folder for the results; made if it is missing. Files of the same names are overwritten.
+        out: Folder for the results; made if it is missing. The same settings go on with what is there; other
+            ones are refused.
+        restart: Throw away what is there.
 
     Raises:
         OptionError: A value is out of range; the message says what to write.
     """
 
     policies: tuple[Named, ...] = attrs.field(default=DEFAULT_POLICIES, converter=_policies)
-    samples: int = attrs.field(default=64, validator=whole(1))
-    steps: int = attrs.field(default=50, validator=whole(1, 1000))
+    workload: Drawing = attrs.field(factory=Source, converter=source_from)
+    samples: int | None = attrs.field(default=None, validator=optional(whole(1)))
+    steps: int | None = attrs.field(default=None, validator=optional(whole(1, 1000)))
     seed: int = attrs.field(default=0, validator=whole(0))
-    batch: int = attrs.field(default=32, validator=whole(1))
-    guidance: float = attrs.field(default=1.5, validator=check_guidance)
-    device: str = attrs.field(default="cpu", validator=check_device)
-    dtype: str = attrs.field(default="float32", validator=check_dtype)
+    batch: int | None = attrs.field(default=None, validator=optional(whole(1)))
+    guidance: float | None = attrs.field(default=None, validator=optional(check_guidance))
     observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
     out: Path = attrs.field(default=Path("compare"), converter=Path, validator=check_folder)
+    restart: bool = False
 
     def specs(self) -> list[PolicySpec]:
         """Return the policies, read and checked; what is named twice is there once.
@@ -103,10 +107,9 @@ class Result:
     """What `compare` found out, over the N samples whose batches were finished.
 
     Attributes:
-        settings: What was asked for.
+        settings: What was asked for, with the workload's own numbers where nothing was said.
         results: What was measured on these batches.
-        samples: For each row's name ``(N, 1, H, W)`` float32 samples in about [-1, 1].
-        labels: ``(N,)`` classes.
+        samples: For each row's name ``(N, C, H, W)`` or ``(N, F, C, H, W)`` float32 samples in about [-1, 1].
         reports: For each policy the report of its first batch.
         interrupted: Whether Ctrl-C ended the comparison early.
         facts: Machine and versions.
@@ -115,7 +118,6 @@ class Result:
     settings: CompareSettings
     results: Results = attrs.field(repr=False)
     samples: Mapping[str, Tensor] = attrs.field(repr=False)
-    labels: Tensor = attrs.field(repr=False)
     reports: Mapping[str, Report] = attrs.field(repr=False)
     interrupted: bool
     facts: Mapping[str, str]
@@ -126,6 +128,16 @@ class Result:
         return len(self.results.lanes[0].units)
 
     @property
+    def count(self) -> int:
+        """N, how many samples were finished."""
+        return len(self.results.lanes[0].indices)
+
+    @property
+    def batch(self) -> int:
+        """Samples that were drawn together."""
+        return self.results.lanes[0].batch
+
+    @property
     def page(self) -> Path:
         """The page that shows it all."""
         return self.settings.out / "index.html"
@@ -133,12 +145,17 @@ class Result:
     @property
     def rows(self) -> tuple[Line, ...]:
         """Full computation, then each policy, and after it the fewer steps of its cost if they are not there
-        already.
+        already. What failed has none.
         """
-        lines = {line.lane.name: line for line in lines_of(self.results, self.settings.batch)}
+        lines = {line.lane.name: line for line in lines_of(self.results, self.batch) if len(line.lane.units) == self.batches}
         others = (line for line in lines.values() if line.lane.kind != "fewer")
-        names = [name for line in others for name in (line.lane.name, line.fewer) if name]
+        names = [name for line in others for name in (line.lane.name, line.fewer) if name in lines]
         return tuple(lines[name] for name in dict.fromkeys(names))
+
+    @property
+    def failed(self) -> list[LaneResult]:
+        """The policies that raised something, with their ``error``."""
+        return [lane for lane in self.results.lanes if lane.error]
 
     def row(self, name: str) -> Line:
         """Return the row of that name. Raises KeyError."""
@@ -146,15 +163,16 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: what ``results.json`` holds."""
-        chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in ("policies", "observers", "out"))
+        left_out = ("policies", "workload", "observers", "out", "restart")
+        chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in left_out)
         return {
-            "settings": {"policies": [str(p) for p in self.settings.policies], **chosen},
-            "samples": len(self.labels),
+            "settings": {"policies": [str(p) for p in self.settings.policies], **named(self.settings.workload), **chosen},
+            "samples": self.count,
             "batches": self.batches,
             "interrupted": self.interrupted,
             "facts": dict(self.facts),
             "notes": {"frechet_distance": FRECHET_NOTE, "psnr_per_sample": PER_SAMPLE_NOTE},
-            "labels": self.labels.tolist(),
+            "conditions": list(self.results.conditions[: self.count]),
             "rows": [
                 figures(row)
                 | {
@@ -171,11 +189,11 @@ class Result:
 
 def whole_lanes(results: Results, numbers: Iterable[int]) -> Results:
     """Return what was measured at one batch size on some batches. Lanes that have not finished them are left
-    out.
+    out, unless they failed.
     """
     whole = set(numbers)
     lanes = [attrs.evolve(lane, units=tuple(u for u in lane.units if u.number in whole)) for lane in results.lanes]
-    return attrs.evolve(results, lanes=tuple(lane for lane in lanes if len(lane.units) == len(whole)))
+    return attrs.evolve(results, lanes=tuple(lane for lane in lanes if lane.error or len(lane.units) == len(whole)))
 
 
 def figures(line: Line) -> dict[str, Any]:
@@ -195,9 +213,9 @@ def figures(line: Line) -> dict[str, Any]:
         "psnr_worst": like.worst,
         "identical_samples": like.same,
         "broken_samples": like.broken,
-        "ssim_mean": line.means["ssim"],
+        "ssim_mean": line.means.get("ssim", math.nan),
         "frechet_distance": line.frechet,
-        "accuracy": line.means["accuracy"],
+        "accuracy": line.means.get("accuracy", math.nan),
         "seconds_per_batch": np.median([seconds for unit in lane.units for seconds in unit.clock_seconds]),
         "bytes_held": line.bytes_held,
         "gain_over_fewer_steps_db": line.gain,
@@ -216,14 +234,15 @@ def _finite(value: Any) -> Any:
 def remarks(result: Result) -> list[str]:
     """Return what a reader of the table must know, in sentences."""
     found = []
-    done, asked = len(result.labels), result.settings.samples
+    done, asked = result.count, result.settings.samples or 0
     if result.interrupted:
         rest, every = (
             f"the results rest on {done} of {asked} samples",
             f"all {asked} samples are in the results",
         )
         found.append(f"The comparison was interrupted: {rest if done < asked else every}.")
-    found.append(FRECHET_NOTE)
+    if any(np.isfinite(row.frechet) for row in result.rows):
+        found.append(FRECHET_NOTE)
     if any(row.lane.kind == "hindsight" for row in result.rows):
         found.append(HEADROOM_NOTE)
     if result.batches == 1:
@@ -259,10 +278,12 @@ def write_table(result: Result, path: Path) -> Path:
 def print_table(result: Result) -> None:
     """Print the table to stdout, what its reader must know, and where the page is."""
     out = console()
-    print_lanes(out, result.results, result.settings.batch)
+    print_lanes(out, result.results, result.batch)
     for sentence in [verdict(result), *remarks(result)]:
         out.print(sentence)
     for row in result.rows:
         for warning in row.warnings:
             out.print(f"{row.lane.name}: {warning}", style="yellow")
+    for lane in result.failed:
+        out.print(f"{lane.name} failed: {lane.error}", style="red")
     out.print(f"page: {result.page}", soft_wrap=True)

@@ -1,8 +1,5 @@
 """The zoo's three workloads: `dit` (guidance by concatenation), `flux` (distilled guidance), `wan` (video,
 two calls).
-
-A user's own model is wrapped in the same two classes: one for a loop of our own, one for a diffusers
-pipeline.
 """
 
 from __future__ import annotations
@@ -39,10 +36,9 @@ class DiTFamily:
     name: str = "dit"
     num_steps: int = 50
     guidance: float = 1.5
-    video: bool = False
     pipeline: Any = None
 
-    def draw(self, indices: Sequence[int], *, seed: int, num_steps: int, guidance: float) -> Tensor:
+    def draw(self, indices: Sequence[int], *, seed: int, num_steps: int, guidance: float | None) -> Tensor:
         """See `Workload`."""
         weight = next(self.model.parameters())
         noise = noise_of(indices, seed=seed, shape=SAMPLE).to(weight.device, weight.dtype)
@@ -50,7 +46,9 @@ class DiTFamily:
         # one
         named: Any = self.model.cache_context("cond_uncond") if getattr(self.model, "is_cache_enabled", False) else nullcontext()  # type: ignore[operator]
         with named:
-            return ddim_sample(self.model, noise, labels_of(indices).to(weight.device), ddim_timesteps(num_steps), guidance=guidance)
+            return ddim_sample(
+                self.model, noise, labels_of(indices).to(weight.device), ddim_timesteps(num_steps), guidance=self.guidance if guidance is None else guidance
+            )
 
     def decode(self, latents: Tensor) -> Tensor:
         """See `Workload`."""
@@ -59,6 +57,10 @@ class DiTFamily:
     def digits(self, frames: Tensor) -> Tensor:
         """See `Workload`."""
         return frames
+
+    def words(self, indices: Sequence[int]) -> list[str]:
+        """See `Workload`."""
+        return numerals(indices)
 
     @contextmanager
     def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> Iterator[Attachment]:
@@ -87,7 +89,6 @@ class PipelineFamily:
     shrink: Callable[[Tensor], Tensor] | None = None
     num_steps: int = 50
     guidance: float = 3.5
-    video: bool = False
 
     @property
     def model(self) -> nn.Module:
@@ -96,10 +97,10 @@ class PipelineFamily:
         return found
 
     @torch.no_grad()
-    def draw(self, indices: Sequence[int], *, seed: int, num_steps: int, guidance: float) -> Tensor:
+    def draw(self, indices: Sequence[int], *, seed: int, num_steps: int, guidance: float | None) -> Tensor:
         """See `Workload`."""
         generators = [generator_of(index, seed=seed) for index in indices]
-        conditions = self.arguments(indices, guidance)
+        conditions = self.arguments(indices, self.guidance if guidance is None else guidance)
         latents: Tensor = self.pipeline(**conditions, num_inference_steps=num_steps, generator=generators, output_type="latent", return_dict=False)[0]
         return latents
 
@@ -111,6 +112,11 @@ class PipelineFamily:
     def digits(self, frames: Tensor) -> Tensor:
         """See `Workload`."""
         return F.adaptive_avg_pool2d(frames.mean(1, keepdim=True), 8) if self.shrink is None else self.shrink(frames)
+
+    def words(self, indices: Sequence[int]) -> list[str]:
+        """See `Workload`."""
+        prompts: Any = self.arguments(indices, self.guidance).get("prompt")
+        return list(map(str, indices)) if prompts is None else list(map(str, prompts))
 
     @contextmanager
     def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> Iterator[Attachment]:
@@ -136,7 +142,8 @@ def decode_wan(pipeline: Any, latents: Tensor) -> Tensor:
     return videos.transpose(1, 2)
 
 
-def _numerals(indices: Sequence[int]) -> list[str]:
+def numerals(indices: Sequence[int]) -> list[str]:
+    """Return the digit that each sample is to be, as a text."""
     return [str(label) for label in labels_of(indices).tolist()]
 
 
@@ -152,7 +159,7 @@ def load_flux(device: str, dtype: torch.dtype) -> Workload:
     from foreseer.zoo import load_flux
 
     def arguments(indices: Sequence[int], guidance: float) -> dict[str, Any]:
-        return {"prompt": _numerals(indices), "guidance_scale": guidance}
+        return {"prompt": numerals(indices), "guidance_scale": guidance}
 
     return PipelineFamily(name="flux", pipeline=_quiet(load_flux(device=device, dtype=dtype)), arguments=arguments, decoder=decode_flux, num_steps=50)
 
@@ -167,7 +174,7 @@ def load_wan(device: str, dtype: torch.dtype) -> Workload:
 
     def arguments(indices: Sequence[int], guidance: float) -> dict[str, Any]:
         shape = {"height": SIDE, "width": SIDE, "num_frames": FRAMES}
-        return {"prompt": _numerals(indices), "negative_prompt": "", "guidance_scale": guidance, **shape}
+        return {"prompt": numerals(indices), "negative_prompt": "", "guidance_scale": guidance, **shape}
 
     return PipelineFamily(
         name="wan",
@@ -177,7 +184,6 @@ def load_wan(device: str, dtype: torch.dtype) -> Workload:
         shrink=lambda frames: find(frames, template)[0],
         num_steps=50,
         guidance=3.0,
-        video=True,
     )
 
 

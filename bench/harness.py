@@ -25,8 +25,9 @@ from foreseer.bench.measuring import Measuring, judge
 from foreseer.bench.peers import PeerSpec
 from foreseer.bench.results import LaneResult, Results, Unit
 from foreseer.bench.settings import BenchSettings
+from foreseer.bench.source import loaded
 from foreseer.bench.store import Key, Store
-from foreseer.bench.workload import Workload, blocks_of
+from foreseer.bench.workload import Workload, blocks_of, device_of
 from foreseer.files import refuse_unwritable_folder
 from foreseer.registry import PolicySpec, signature_of
 from foreseer.report import Report
@@ -68,10 +69,11 @@ class Harness:
     Args:
         settings: What to measure.
         out: Folder of the results; made with the first thing that is kept in it.
+        workload: That of the settings, where it is loaded already.
         restart: Begin anew whatever is there.
         tell: Told how far it is.
         observers: Plugins that watch the policies' runs.
-        strict: Whether what a lane raises ends the run; else its lane is a row that says so.
+        warm_up: Whether each lane draws a sample before the first draw that is timed.
 
     Attributes:
         results: What is there so far.
@@ -83,28 +85,30 @@ class Harness:
         settings: BenchSettings,
         out: Path,
         *,
+        workload: Workload | None = None,
         restart: bool = False,
         tell: Tell = lambda what, done, total: None,
         observers: Sequence[object] = (),
-        strict: bool = False,
+        warm_up: bool = True,
     ) -> None:
-        self._settings, self._tell, self._strict = settings, tell, strict
-        self._measuring = Measuring(settings, observers)
+        self._settings, self._tell, self._warm_up = settings, tell, warm_up
+        self._measuring = Measuring(settings, loaded(settings.workload) if workload is None else workload, observers)
         sampler = self._measuring.sampler
         self.reports: dict[str, Report] = {}
         self.store = Store(out, restart=restart)
         self.results = self.store.resume(
             Results(
-                family=settings.family,
+                family=sampler.workload.name,
                 about=settings.about,
                 num_steps=sampler.num_steps,
                 seed=settings.seed,
                 guidance=sampler.guidance,
                 settings=settings.to_dict(),
-                machine=machine(settings.device),
+                machine=machine(str(device_of(sampler.workload))),
                 versions=versions(),
                 git=git_state(),
                 depth=len(blocks_of(sampler.workload)),
+                conditions=tuple(sampler.workload.words(range(settings.samples))),
                 published=settings.published,
             )
         )
@@ -133,7 +137,7 @@ class Harness:
         sizes, draws = self._settings.batch, self._settings.timed == "draws"
         planned = [self._add(self._plan(size)) for size in sizes]
         for size, keys in zip(sizes, planned, strict=True):
-            if draws:
+            if draws and self._warm_up:
                 for lane in (self._lanes[key] for key in keys if not self._lanes[key].units):
                     self._tell(f"warm-up, {lane.name}", 0, 0)
                     self._caught(lane, functools.partial(self._measuring.warm_up, lane))
@@ -226,7 +230,7 @@ class Harness:
         try:
             return measure()
         except Exception as error:
-            if lane.kind == "full" or self._strict:
+            if lane.kind == "full":
                 raise
             self._lanes[lane.key] = attrs.evolve(lane, error=_one_line(error))
             return None

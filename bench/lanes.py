@@ -17,7 +17,7 @@ from torch import Tensor
 
 from foreseer.adapters.attachment import Attachment
 from foreseer.bench.clock import Took, timed
-from foreseer.bench.workload import Workload
+from foreseer.bench.workload import Workload, device_of
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
 
@@ -98,13 +98,13 @@ class Sampler:
         workload: What draws.
         seed: Of the noises.
         num_steps: Denoising steps.
-        guidance: Weight of the guidance.
+        guidance: Weight of the guidance; None for what the pipeline does by itself.
     """
 
     workload: Workload
     seed: int
     num_steps: int
-    guidance: float
+    guidance: float | None
 
     @classmethod
     def of(cls, workload: Workload, *, seed: int, num_steps: int | None, guidance: float | None) -> Sampler:
@@ -131,7 +131,7 @@ class Sampler:
         """Draw samples in so many steps (None: all), and time it; ``driven`` attaches what drives the model
         (None: the bare model), outside of that time.
         """
-        device = next(self.workload.model.parameters()).device
+        device = device_of(self.workload)
         with nullcontext() if driven is None else driven as attached:
             latents, took = timed(lambda: self.draw(indices, num_steps), device)
         return Sampling(latents=latents, took=took, reports={} if attached is None else attached.reports)

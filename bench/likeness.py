@@ -42,8 +42,8 @@ class Drawn:
 def look_at(workload: Workload, judge: DigitJudge, latents: Tensor) -> Drawn:
     """Decode latents and show the pictures to the classifier."""
     images = workload.decode(latents)
-    shape = images.shape[:2] if workload.video else images.shape[:1]
-    digits = workload.digits(images.flatten(0, 1) if workload.video else images)
+    shape = images.shape[:2] if images.ndim == 5 else images.shape[:1]
+    digits = workload.digits(images.flatten(0, 1) if images.ndim == 5 else images)
     if digits is None:
         return Drawn(latents.float().cpu(), images, torch.zeros(*shape, 0), torch.full(shape, -1))
     finite = torch.isfinite(digits).flatten(1).all(1)
@@ -53,12 +53,13 @@ def look_at(workload: Workload, judge: DigitJudge, latents: Tensor) -> Drawn:
     return Drawn(latents.float().cpu(), images, features.view(*shape, -1), seen.view(shape))
 
 
-def figures_of(workload: Workload, own: Drawn, full: Drawn, labels: Tensor) -> dict[str, tuple[float, ...]]:
+def figures_of(own: Drawn, full: Drawn, labels: Tensor) -> dict[str, tuple[float, ...]]:
     """Return the figures of `foreseer.bench.results.FIGURES`, each with one number per sample: of what a lane
     and full computation drew from the same noise, and of what was asked for, ``(B,)``.
     """
-    frames = own.images.shape[1] if workload.video else 1
-    own_pictures, full_pictures = (d.images.flatten(0, 1) if workload.video else d.images for d in (own, full))
+    video = own.images.ndim == 5
+    frames = own.images.shape[1] if video else 1
+    own_pictures, full_pictures = (d.images.flatten(0, 1) if video else d.images for d in (own, full))
     found = {"psnr": psnr(own.images, full.images)}
     if min(own_pictures.shape[2:]) >= SSIM_WINDOW:
         found["ssim"] = ssim(own_pictures, full_pictures).reshape(-1, frames).mean(1)
@@ -66,7 +67,7 @@ def figures_of(workload: Workload, own: Drawn, full: Drawn, labels: Tensor) -> d
     if digits:
         found["feature_distance"] = _relative(own.features, full.features)
     found["latent_error"] = _relative(own.latents, full.latents)
-    if workload.video:
+    if video:
         found["temporal_psnr"] = psnr(own.images.diff(dim=1), full.images.diff(dim=1))
     asked = labels if own.seen.ndim == 1 else labels[:, None]
     if digits:

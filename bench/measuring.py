@@ -17,7 +17,8 @@ from foreseer.bench.likeness import Drawn, figures_of, look_at
 from foreseer.bench.peers import PeerError, PeerSpec, Request
 from foreseer.bench.results import Counted, LaneResult, Unit
 from foreseer.bench.settings import BenchSettings
-from foreseer.bench.workload import Workload, blocks_of, labels_of, load_workload
+from foreseer.bench.source import loaded
+from foreseer.bench.workload import Workload, blocks_of, device_of, dtype_of, labels_of
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.report import Report
 from foreseer.zoo.judge import DigitJudge
@@ -36,6 +37,7 @@ class Measuring:
 
     Args:
         settings: What the lanes have in common.
+        workload: That of the settings.
         observers: Plugins that watch the policies' runs.
 
     Attributes:
@@ -43,10 +45,9 @@ class Measuring:
         given: What drives a lane, by its name; the bare model where there is nothing.
     """
 
-    def __init__(self, settings: BenchSettings, observers: Sequence[object]) -> None:
+    def __init__(self, settings: BenchSettings, workload: Workload, observers: Sequence[object]) -> None:
         keep_freed_memory()
         self._settings, self._observers = settings, tuple(observers)
-        workload = self._load()
         steps, guidance = settings.steps, settings.guidance
         self.sampler = Sampler.of(workload, seed=settings.seed, num_steps=steps, guidance=guidance)
         self.given: dict[str, PolicySpec | PeerSpec | LaneOf] = {}
@@ -105,7 +106,7 @@ class Measuring:
             indices=tuple(indices),
             steps=tuple(steps),
             block_rows=block_rows,
-            figures=figures_of(workload, drawn, full[1] if full else drawn, labels_of(indices)),
+            figures=figures_of(drawn, full[1] if full else drawn, labels_of(indices)),
             seconds=tuple(own.took.seconds for own, _ in timed),
             clock_seconds=tuple(own.took.clock for own, _ in timed),
             full_seconds=tuple(beside for _, beside in timed),
@@ -164,7 +165,7 @@ class Measuring:
             attached = stack.enter_context(self._driven(sampler, lane, indices))
             calls[0].clear()  # a calibration is no part of the run
             if costs is not None:
-                costs.append(stack.enter_context(count_cost(torch.device(self._settings.device))))
+                costs.append(stack.enter_context(count_cost(device_of(sampler.workload))))
             yield attached
 
     @contextmanager
@@ -183,7 +184,7 @@ class Measuring:
             with sampler.policy(spec, indices, self._observers if watched else ()) as attached:
                 if spec.preset is not None:  # a run does not know these two
                     mine = spec.preset.signature
-                    spec.elsewhere(attrs.evolve(mine, guidance=sampler.guidance, dtype=self._settings.dtype))
+                    spec.elsewhere(attrs.evolve(mine, guidance=sampler.guidance, dtype=dtype_of(sampler.workload)))
                 yield attached
             return
         first = range(min(self._settings.samples, CALIBRATED))
@@ -207,7 +208,7 @@ class Measuring:
                 raise PeerError(f"it left {whose} changed after it was disabled: the output on one input is another")
 
     def _load(self) -> Workload:
-        return load_workload(self._settings.family, device=self._settings.device, dtype=self._settings.dtype)
+        return loaded(self._settings.workload)
 
 
 @functools.cache

@@ -207,7 +207,7 @@ class Results:
         schema: Version of this schema.
         family: What was drawn with.
         about: A sentence for readers.
-        num_steps, seed, guidance: As they were used.
+        num_steps, seed, guidance: As they were used; no guidance is what a pipeline does by itself.
         settings: As asked for, plain; what a resumed run must be given again.
         machine: Processor, system, threads, memory, GPU.
         versions: Of Python and the packages.
@@ -216,6 +216,7 @@ class Results:
         lanes: In the order in which they are shown.
         batches: Which samples are drawn together, by batch size as text, where that was chosen; empty where
             they are drawn in their order.
+        conditions: ``(samples,)`` what each sample was asked to be, for readers; empty where it is not known.
         published: What papers printed.
         finished: Whether everything that was asked for is there.
     """
@@ -225,7 +226,7 @@ class Results:
     about: str = ""
     num_steps: int
     seed: int
-    guidance: float
+    guidance: float | None
     settings: Mapping[str, Any]
     machine: Mapping[str, str]
     versions: Mapping[str, str]
@@ -233,6 +234,7 @@ class Results:
     depth: int
     lanes: tuple[LaneResult, ...] = ()
     batches: Mapping[str, tuple[tuple[int, ...], ...]] = attrs.field(factory=dict)
+    conditions: tuple[str, ...] = ()
     published: tuple[Mapping[str, Any], ...] = ()
     finished: bool = False
 

@@ -1,6 +1,6 @@
 """The settings of a benchmark: a small TOML file, checked before anything is loaded.
 
-    family = "dit"
+    workload = "dit"                 # or a pipeline of yours, with the keys of foreseer.bench.source.Source
     samples = 1000
     batch = 50                       # or several: [1, 4, 16]
 
@@ -35,8 +35,9 @@ from typing import Any
 import attrs
 from attrs.validators import optional
 
-from foreseer.bench.fields import check_device, check_dtype, check_guidance, nearest, refuse_unknown, whole
+from foreseer.bench.fields import check_guidance, nearest, refuse_unknown, whole
 from foreseer.bench.peers import PEERS, PeerSpec
+from foreseer.bench.source import Drawing, Source, named, source_from
 from foreseer.errors import OptionError, PluginError
 from foreseer.presets import find_preset
 from foreseer.registry import PolicySpec, parse_policy, policy
@@ -71,14 +72,14 @@ class BenchSettings:
     """What a benchmark does.
 
     Attributes:
-        family: Name of a workload, see `foreseer.bench.workload.load_workload`.
+        workload: Where samples come from; a text is the name of a workload. In a file the keys of
+            `foreseer.bench.source.Source` stand among the others.
         about: A sentence or two for readers.
-        steps: Denoising steps of full computation; None for the family's own number.
+        steps: Denoising steps of full computation; None for the workload's own number.
         samples: How many samples each lane draws.
         batch: Samples that are drawn together. With several, every lane is measured at each.
         seed: Of the noise. Sample i begins with the same noise in every lane.
-        guidance: Weight of the guidance; None for the family's own.
-        dtype, device: Where and in what the model computes.
+        guidance: Weight of the guidance; None for the workload's own.
         threads: Threads of the CPU.
         repeats: How often each lane is timed, each time next to full computation, spread over its batches; 0
             times nothing.
@@ -96,15 +97,13 @@ class BenchSettings:
         OptionError: A value is out of range; the message says what to write.
     """
 
-    family: str
+    workload: Drawing = attrs.field(converter=source_from)
     about: str = attrs.field(default="", validator=_check_text)
     steps: int | None = attrs.field(default=None, validator=optional(whole(1, 1000)))
     samples: int = attrs.field(default=32, validator=whole(1))
     batch: tuple[int, ...] = attrs.field(default=(16,), converter=_batches, validator=_check_batches)
     seed: int = attrs.field(default=0, validator=whole(0))
     guidance: float | None = attrs.field(default=None, validator=optional(check_guidance))
-    dtype: str = attrs.field(default="float32", validator=check_dtype)
-    device: str = attrs.field(default="cpu", validator=check_device)
     threads: int = attrs.field(default=1, validator=whole(1, 1024))
     repeats: int = attrs.field(default=3, validator=whole(0, 1000))
     timed: str = attrs.field(default="pairs", validator=_one_of("pairs", "draws"))
@@ -125,7 +124,8 @@ class BenchSettings:
         # results of before there was a choice of these say nothing of it
         unsaid = {"timed": "pairs", "together": "as drawn"}.items()
         fields = ((name, getattr(self, name)) for name in attrs.fields_dict(BenchSettings))
-        plain = {n: value for n, value in fields if n not in ("about", "published") and (n, value) not in unsaid}
+        own = {n: value for n, value in fields if n not in ("about", "published", "workload") and (n, value) not in unsaid}
+        plain = named(self.workload) | own
         if presets := {str(lane): lane.preset.name for lane in self.lanes if lane.preset is not None}:
             plain["presets"] = presets
         specs = {"lanes": [str(lane) for lane in self.lanes], "peers": [str(peer) for peer in self.peers]}
@@ -153,17 +153,28 @@ def read_settings(path: Path) -> BenchSettings:
 
 
 def _settings(content: Mapping[str, Any], folder: Path) -> BenchSettings:
-    refuse_unknown(content, list(attrs.fields_dict(BenchSettings)), "key of the settings")
-    if not isinstance(content.get("family"), str):
-        raise OptionError("family is missing; write family = 'dit', 'flux' or 'wan'")
+    sources = attrs.fields_dict(Source)
+    refuse_unknown(content, [*attrs.fields_dict(BenchSettings), *sources], "key of the settings")
+    if not any(isinstance(content.get(key), str) for key in ("workload", "pipeline")):
+        raise OptionError("workload is missing; write workload = 'dit', 'flux' or 'wan', or pipeline = 'FOLDER' or 'file.py:function'")
+    source = {key: value for key, value in content.items() if key in sources}
+    for key in ("pipeline", "prompts"):
+        if isinstance(source.get(key), str):
+            source[key] = _beside(folder, source[key])
     lanes = [spec for table in _tables(content, "lanes") for spec in _lanes(table, folder)]
     peers = [spec for table in _tables(content, "peers") for spec in _peers(table)]
     published = _tables(content, "published")
     for row in published:
         if not all(isinstance(row.get(key), str) for key in ("method", "source")):
             raise OptionError(f"published: {row!r} has no method or no source; write method = '...', source = '...' and the numbers")
-    given = {key: value for key, value in content.items() if key not in ("lanes", "peers", "published")}
-    return BenchSettings(**given, lanes=_once(lanes), peers=_once(peers), published=tuple(published))
+    given = {key: value for key, value in content.items() if key not in ("lanes", "peers", "published", *sources)}
+    return BenchSettings(workload=Source(**source), **given, lanes=_once(lanes), peers=_once(peers), published=tuple(published))
+
+
+def _beside(folder: Path, text: str) -> str:
+    """Return a path as seen from here, where there is such a file or folder beside the settings."""
+    place, colon, function = text.rpartition(":") if ".py:" in text else (text, "", "")
+    return f"{folder / place}{colon}{function}" if (folder / place).exists() else text
 
 
 def _tables(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from foreseer.errors import OptionError
 from foreseer.listing import WORKLOADS, list_plugins, load_factory
 from foreseer.registry import PolicySpec
 
-__all__ = ["HERE", "Workload", "blocks_of", "generator_of", "labels_of", "load_workload", "noise_of"]
+__all__ = ["HERE", "Workload", "blocks_of", "device_of", "dtype_of", "generator_of", "labels_of", "load_workload", "noise_of"]
 
 CLASSES = 10
 
@@ -39,12 +39,8 @@ class Workload(Protocol):
         """Denoising steps where the settings do not say."""
 
     @property
-    def guidance(self) -> float:
-        """Weight of the guidance where the settings do not say."""
-
-    @property
-    def video(self) -> bool:
-        """Whether a sample is a sequence of frames."""
+    def guidance(self) -> float | None:
+        """Weight of the guidance where the settings do not say; None for what the pipeline does by itself."""
 
     @property
     def model(self) -> nn.Module:
@@ -54,7 +50,7 @@ class Workload(Protocol):
     def pipeline(self) -> Any:
         """The diffusers pipeline around it; None where the loop is our own."""
 
-    def draw(self, indices: Sequence[int], *, seed: int, num_steps: int, guidance: float) -> Tensor:
+    def draw(self, indices: Sequence[int], *, seed: int, num_steps: int, guidance: float | None) -> Tensor:
         """Sample, with whatever is attached to the model.
 
         Returns:
@@ -69,6 +65,9 @@ class Workload(Protocol):
 
         None where samples are no digits: they then have neither an accuracy nor distances of features.
         """
+
+    def words(self, indices: Sequence[int]) -> list[str]:
+        """Return what each sample is asked to be, for readers."""
 
     def attached(
         self,
@@ -95,12 +94,12 @@ def load_workload(name: str, *, device: str, dtype: str) -> Workload:
     """
     names = ", ".join(dict.fromkeys([*HERE, *(listing.name for listing in list_plugins(WORKLOADS))]))
     if name.rpartition(":")[2] not in names.split(", "):
-        raise OptionError(f"family={name!r} is unknown; write one of {names}")
+        raise OptionError(f"workload={name!r} is unknown; write one of {names}, or a pipeline of yours (--pipeline)")
     try:
         load = HERE.get(name) or load_factory(name, group=WORKLOADS)
         found: Workload = load(device, DTYPES[dtype])
     except ImportError as error:
-        problem = f"family={name!r} cannot be loaded here: {error}"
+        problem = f"workload={name!r} cannot be loaded here: {error}"
         raise OptionError(f"{problem}; write another of {names}") from error
     return found
 
@@ -108,6 +107,17 @@ def load_workload(name: str, *, device: str, dtype: str) -> Workload:
 def blocks_of(workload: Workload) -> list[nn.Module]:
     """Return the denoiser's blocks, in the order in which they are declared."""
     return [block for _, block in find_blocks(workload.model)]
+
+
+def device_of(workload: Workload) -> torch.device:
+    """Return where a workload computes; a pipeline that is offloaded says so itself."""
+    place = getattr(workload.pipeline, "_execution_device", None)
+    return place if isinstance(place, torch.device) else next(workload.model.parameters()).device
+
+
+def dtype_of(workload: Workload) -> str:
+    """Return the dtype of the denoiser's weights, such as ``"float32"``."""
+    return str(next(workload.model.parameters()).dtype).removeprefix("torch.")
 
 
 def noise_of(indices: Sequence[int], *, seed: int, shape: tuple[int, ...]) -> Tensor:

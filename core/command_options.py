@@ -44,10 +44,11 @@ def takes(
     where: str,
     *,
     extra: str,
+    into: str = "settings",
     leave_out: Sequence[str] = (),
     **options: Mapping[str, Any],
 ) -> Callable[[F], F]:
-    """Give a command, in the place of its parameter ``settings``, an option for each field of an attrs class.
+    """Give a command, in the place of a parameter, an option for each field of an attrs class.
 
     An option's help is the first sentence of what the class's docstring says of the field. What is not typed
     is left to the class. The class is imported when the command is run or asked for its help.
@@ -55,12 +56,13 @@ def takes(
     Args:
         where: The class, ``"module:name"``.
         extra: The extra of foreseer that the command needs, for messages.
+        into: The parameter.
         leave_out: Fields that are no options.
         **options: By field, arguments of ``typer.Option`` that stand instead of those that are found.
     """
 
     def mark(command: F) -> F:
-        command.__dict__["__takes__"] = _Source(where, extra, leave_out, options)
+        command.__dict__.setdefault("__takes__", {})[into] = _Source(where, extra, leave_out, options)
         return command
 
     return mark
@@ -68,21 +70,25 @@ def takes(
 
 def with_settings(command: Callable[..., Any]) -> Callable[..., Any]:
     """Return a command as typer reads it: one that `takes` settings with their options, another as it is."""
-    source: _Source | None = vars(command).get("__takes__")
-    if source is None:
+    sources: Mapping[str, _Source] = vars(command).get("__takes__", {})
+    if not sources:
         return command
-    with needs(command.__name__, source.extra):
-        module, _, name = source.where.partition(":")
-        kind = getattr(import_module(module), name)
-    options, parameters = _options(kind, source), []
+    kinds, options, parameters = {}, {}, []
+    for into, source in sources.items():
+        with needs(command.__name__, source.extra):
+            module, _, name = source.where.partition(":")
+            kinds[into] = getattr(import_module(module), name)
+        options[into] = _options(kinds[into], source)
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        parameters += options if parameter.name == "settings" else [parameter]
+        parameters += options.get(parameter.name, [parameter])
 
     def run(**given: Any) -> None:
-        typed = {option.name: given.pop(option.name) for option in options}
-        asked = {name: value for name, value in typed.items() if value is not None and value is not False}
-        with needs(command.__name__, source.extra):
-            command(**given, settings=functools.partial(kind, **asked))
+        made = {}
+        for into, kind in kinds.items():
+            typed = {option.name: given.pop(option.name) for option in options[into]}
+            made[into] = functools.partial(kind, **{name: value for name, value in typed.items() if value is not None and value is not False})
+        with needs(command.__name__, next(iter(sources.values())).extra):
+            command(**given, **made)
 
     shown = [parameter.replace(kind=_KEYWORD) for parameter in parameters]
     run.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]

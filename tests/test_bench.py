@@ -48,7 +48,7 @@ def small_families(tiny: DiTFamily, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(**changes: Any) -> BenchSettings:
-    given: dict[str, Any] = {"family": "dit", "samples": 3, "batch": 2, "steps": STEPS, "repeats": 2, "lanes": [parse_policy(p) for p in POLICIES]}
+    given: dict[str, Any] = {"workload": "dit", "samples": 3, "batch": 2, "steps": STEPS, "repeats": 2, "lanes": [parse_policy(p) for p in POLICIES]}
     return BenchSettings(**{**given, **changes, "lanes": tuple({**given, **changes}["lanes"])})
 
 
@@ -371,7 +371,7 @@ def wan_family() -> Workload:
         shape = {"height": 16, "width": 16, "num_frames": 5}
         return {"prompt_embeds": text, "negative_prompt_embeds": torch.zeros_like(text), "guidance_scale": guidance, **shape}
 
-    return PipelineFamily(name="wan", pipeline=pipe, arguments=arguments, decoder=decode_wan, guidance=3.0, video=True)
+    return PipelineFamily(name="wan", pipeline=pipe, arguments=arguments, decoder=decode_wan, guidance=3.0)
 
 
 @pytest.mark.parametrize("made", [flux_family, wan_family])
@@ -387,17 +387,17 @@ def test_pipelines_keep_the_same_laws(made: Any, tmp_path: Path, monkeypatch: py
     assert found.cost(schedule) == pytest.approx(0.5)
     assert schedule.steps == [2.0, 2.0]
     assert found.lane("full, 2 steps").steps == [2.0, 2.0]
-    assert ("temporal_psnr" in schedule.units[0].figures) == family.video
-    assert len(schedule.reports) == (2 if family.video else 1)
+    assert ("temporal_psnr" in schedule.units[0].figures) == (family.name == "wan")
+    assert len(schedule.reports) == (2 if family.name == "wan" else 1)
 
 
 def test_a_family_that_is_not_there_says_what_is() -> None:
     """Law: errors name the value and what to write."""
-    with pytest.raises(OptionError, match="family='sd3' is unknown; write one of dit, flux, wan"):
+    with pytest.raises(OptionError, match="workload='sd3' is unknown; write one of dit, flux, wan"):
         load_workload("sd3", device="cpu", dtype="float32")
 
 
-SETTINGS = "family = 'dit'\nsamples = 2\nbatch = 2\nsteps = 3\nrepeats = 0\n[[lanes]]\npolicy = 'none'\n"
+SETTINGS = "workload = 'dit'\nsamples = 2\nbatch = 2\nsteps = 3\nrepeats = 0\n[[lanes]]\npolicy = 'none'\n"
 
 
 def test_the_command_line_runs_and_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(out: Path, *peers: PeerSpec) -> Results:
-    return run_benchmark(BenchSettings(family="dit", samples=2, batch=2, steps=STEPS, repeats=0, lanes=(parse_policy("none"),), peers=peers), out)
+    return run_benchmark(BenchSettings(workload="dit", samples=2, batch=2, steps=STEPS, repeats=0, lanes=(parse_policy("none"),), peers=peers), out)
 
 
 def peer(enable: Callable[[Request], Iterator[None]]) -> Callable[[], Any]:

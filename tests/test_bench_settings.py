@@ -23,7 +23,7 @@ def read(text: str, folder: Path) -> BenchSettings:
 def test_a_grid_is_every_combination_once(tmp_path: Path) -> None:
     """Law: lanes are the product of the grid's lists, in order, and what is asked for twice is there once."""
     text = "[[lanes]]\npolicy = 'taylorseer:max_order=1'\ngrid = { interval = [3, 4], target = ['modules', 'last_block'] }\n"
-    found = read("family = 'dit'\nbatch = [1, 4]\n" + text + text, tmp_path)
+    found = read("workload = 'dit'\nbatch = [1, 4]\n" + text + text, tmp_path)
     assert [str(lane) for lane in found.lanes] == [
         f"taylorseer:max_order=1,interval={interval},target={target}" for interval in (3, 4) for target in ("modules", "last_block")
     ]
@@ -33,28 +33,28 @@ def test_a_grid_is_every_combination_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("samples = 4", "family is missing"),
-        ("family = 'dit'\nsample = 4", "'sample' is no key of the settings; did you mean 'samples'"),
-        ("family = 'dit'\nsamples = 0", "samples=0 is out of range; write a whole number >= 1"),
-        ("family = 'dit'\nsteps = 1001", "steps=1001 is out of range; write a whole number from 1 to 1000"),
-        ("family = 'dit'\nbatch = []", r"batch=\[\] is out of range"),
-        ("family = 'dit'\nbatch = [2, 2]", r"batch=\[2, 2\] is out of range"),
-        ("family = 'dit'\nguidance = 'high'", "guidance='high' is out of range; write a number"),
-        ("family = 'dit'\ndtype = 'int8'", "dtype='int8' is unknown; write one of float32"),
-        ("family = 'dit'\ndtype = ['float32']", r"dtype=\['float32'\] is unknown"),
-        ("family = 'dit'\nabout = 5", "about=5 is no text; write about = '5'"),
-        ("family = 'dit'\ntogether = 'sorted'", "together='sorted' is unknown; write 'as drawn' or 'mixed'"),
-        ("family = 'dit'\ndevice = 'abacus'", "device='abacus' is unknown"),
-        ("family = 'dit'\nlanes = 3", r"lanes=3 is not a list of tables; write \[\[lanes\]\]"),
-        ("family = 'dit'\n[[lanes]]\ngrid = {}", "names no policy"),
-        ("family = 'dit'\n[[lanes]]\npolicy = 'none'\ngird = {}", "'gird' is no key of a lane; did you mean 'grid'"),
-        ("family = 'dit'\n[[lanes]]\npolicy = 'none'\ngrid = { a = 3 }", "is not a table of lists"),
-        ("family = 'dit'\n[[lanes]]\npolicy = 'speca'\ngrid = { treshold = [1] }", "did you mean 'threshold'"),
-        ("family = 'dit'\n[[peers]]\npeer = 'dbcahe'", "peer='dbcahe' is unknown; did you mean 'dbcache'"),
-        ("family = 'dit'\n[[peers]]\npeer = 'dbcache'\noptions = { treshold = 1 }", "did you mean 'threshold'"),
-        ("family = 'dit'\n[[peers]]\npeer = 'dbcache'\noptions = { threshold = -1 }", "threshold=-1 is out of range"),
-        ("family = 'dit'\n[[published]]\nfid = 3", "no method or no source"),
-        ("family = ", "is not TOML"),
+        ("samples = 4", "workload is missing"),
+        ("workload = 'dit'\nsample = 4", "'sample' is no key of the settings; did you mean 'samples'"),
+        ("workload = 'dit'\nsamples = 0", "samples=0 is out of range; write a whole number >= 1"),
+        ("workload = 'dit'\nsteps = 1001", "steps=1001 is out of range; write a whole number from 1 to 1000"),
+        ("workload = 'dit'\nbatch = []", r"batch=\[\] is out of range"),
+        ("workload = 'dit'\nbatch = [2, 2]", r"batch=\[2, 2\] is out of range"),
+        ("workload = 'dit'\nguidance = 'high'", "guidance='high' is out of range; write a number"),
+        ("workload = 'dit'\ndtype = 'int8'", "dtype='int8' is unknown; write one of float32"),
+        ("workload = 'dit'\ndtype = ['float32']", r"dtype=\['float32'\] is unknown"),
+        ("workload = 'dit'\nabout = 5", "about=5 is no text; write about = '5'"),
+        ("workload = 'dit'\ntogether = 'sorted'", "together='sorted' is unknown; write 'as drawn' or 'mixed'"),
+        ("workload = 'dit'\ndevice = 'abacus'", "device='abacus' is unknown"),
+        ("workload = 'dit'\nlanes = 3", r"lanes=3 is not a list of tables; write \[\[lanes\]\]"),
+        ("workload = 'dit'\n[[lanes]]\ngrid = {}", "names no policy"),
+        ("workload = 'dit'\n[[lanes]]\npolicy = 'none'\ngird = {}", "'gird' is no key of a lane; did you mean 'grid'"),
+        ("workload = 'dit'\n[[lanes]]\npolicy = 'none'\ngrid = { a = 3 }", "is not a table of lists"),
+        ("workload = 'dit'\n[[lanes]]\npolicy = 'speca'\ngrid = { treshold = [1] }", "did you mean 'threshold'"),
+        ("workload = 'dit'\n[[peers]]\npeer = 'dbcahe'", "peer='dbcahe' is unknown; did you mean 'dbcache'"),
+        ("workload = 'dit'\n[[peers]]\npeer = 'dbcache'\noptions = { treshold = 1 }", "did you mean 'threshold'"),
+        ("workload = 'dit'\n[[peers]]\npeer = 'dbcache'\noptions = { threshold = -1 }", "threshold=-1 is out of range"),
+        ("workload = 'dit'\n[[published]]\nfid = 3", "no method or no source"),
+        ("workload = ", "is not TOML"),
     ],
 )
 def test_every_mistake_is_told(text: str, says: str, tmp_path: Path) -> None:
@@ -67,7 +67,7 @@ def test_every_mistake_is_told(text: str, says: str, tmp_path: Path) -> None:
 def test_a_policy_that_is_not_installed_is_told(tmp_path: Path) -> None:
     """Law: policies are resolved when the file is read."""
     with pytest.raises(PluginError, match=r"settings\.toml: .*did you mean 'speca'"):
-        read("family = 'dit'\n[[lanes]]\npolicy = 'spca'", tmp_path)
+        read("workload = 'dit'\n[[lanes]]\npolicy = 'spca'", tmp_path)
 
 
 def test_a_missing_file_is_told(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_shipped_settings_can_be_read(example_plugins: object, path: Path) -> No
     found = read_settings(path)
     assert found.about
     assert found.lanes
-    assert found.family in ("dit", "flux", "wan")
+    assert found.workload.name in ("dit", "flux", "wan")
     assert found.peers or found.published
 
 
@@ -90,4 +90,4 @@ def test_shipped_settings_can_be_read(example_plugins: object, path: Path) -> No
 def test_a_policy_and_a_peer_of_one_name_are_refused() -> None:
     """Law: no line of a report is of two lanes."""
     with pytest.raises(OptionError, match="share a line"):
-        BenchSettings(family="dit", lanes=(policy("first_block_cache:threshold=0.1"),), peers=(PeerSpec("first_block_cache", {"threshold": 0.1}),))
+        BenchSettings(workload="dit", lanes=(policy("first_block_cache:threshold=0.1"),), peers=(PeerSpec("first_block_cache", {"threshold": 0.1}),))

@@ -10,6 +10,7 @@ import sys
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import attrs
 import pytest
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 import foreseer
 from foreseer import listing
 from foreseer.__main__ import app
+from foreseer.bench.source import Source
 
 
 @pytest.fixture(autouse=True)
@@ -224,37 +226,36 @@ def bench(monkeypatch):
         seed: int = 33
         batch: int = 44
         guidance: float = 5.5
-        device: str = "cpu"
-        dtype: str = "float32"
+        workload: Any = None
         observers: tuple[str, ...] = attrs.field(default=(), converter=tuple)
         out: Path = Path("here")
 
-    stand_in = ModuleType("foreseer.bench.compare")
+    stand_in = ModuleType("foreseer.bench.comparison")
     calls: list[CompareSettings] = []
 
-    def compare(settings, afterwards=None):
+    def run_comparison(settings, afterwards=None):
         calls.append(settings)
         if stand_in.trouble is not None:
             raise stand_in.trouble
-        return SimpleNamespace(interrupted=stand_in.interrupted)
+        return SimpleNamespace(interrupted=stand_in.interrupted, failed=())
 
     chosen = ModuleType("foreseer.bench.compared")
     chosen.CompareSettings = CompareSettings
     monkeypatch.setitem(sys.modules, "foreseer.bench.compared", chosen)
-    vars(stand_in).update(CompareSettings=CompareSettings, compare=compare, calls=calls, trouble=None, interrupted=False)
-    monkeypatch.setitem(sys.modules, "foreseer.bench.compare", stand_in)
+    vars(stand_in).update(CompareSettings=CompareSettings, run_comparison=run_comparison, calls=calls, trouble=None, interrupted=False)
+    monkeypatch.setitem(sys.modules, "foreseer.bench.comparison", stand_in)
     return stand_in
 
 
 def test_compare_leaves_the_defaults_to_the_settings(bench):
     assert call("compare").exit_code == 0
-    assert bench.calls == [bench.CompareSettings()]
+    assert bench.calls == [bench.CompareSettings(workload=Source())]
 
 
 def test_compare_hands_over_every_option(bench, tmp_path):
-    numbers = ("--samples", "1", "--steps", "2", "--seed", "0", "--batch", "4", "--guidance", "0.5", "--device", "cuda:1", "--dtype", "bfloat16")
+    numbers = ("--samples", "1", "--steps", "2", "--seed", "0", "--batch", "4", "--guidance", "0.5", "--dtype", "bfloat16", "--workload", "flux")
     assert call("compare", *numbers, "--policies", "none", "--out", str(tmp_path)).exit_code == 0
-    assert bench.calls == [bench.CompareSettings(("none",), 1, 2, 0, 4, 0.5, "cuda:1", "bfloat16", (), tmp_path)]
+    assert bench.calls == [bench.CompareSettings(("none",), 1, 2, 0, 4, 0.5, Source(workload="flux", dtype="bfloat16"), (), tmp_path)]
 
 
 @pytest.mark.parametrize(
@@ -288,17 +289,17 @@ def test_a_wrong_policy_is_refused_before_anything_runs(bench):
 
 def test_help_shows_the_defaults_of_the_settings(bench):
     text = " ".join(call("compare", "--help").stdout.split())
-    for default in ("none speca:threshold=0.2", 11, 22, 33, 44, 5.5, "cpu", "float32", "here"):
+    for default in ("none speca:threshold=0.2", 11, 22, 33, 44, 5.5, "here"):
         assert f"Default: {default}." in text
 
 
 def test_the_real_settings_have_every_option_of_the_command(monkeypatch):
-    from foreseer.bench.compare import CompareSettings
+    from foreseer.bench.compared import CompareSettings
 
     text = " ".join(call("compare", "--help").stdout.split())
-    for field in attrs.fields(CompareSettings):
+    for field in (*attrs.fields(CompareSettings), *attrs.fields(Source)):
         assert f"--{field.name.replace('_', '-')} " in text
-        if field.default == () or field.default is False:
+        if not isinstance(field.default, (int, float, str, tuple, Path)) or field.default == () or field.default is False:
             continue
         default = " ".join(field.default) if isinstance(field.default, tuple) else field.default
         assert f"Default: {default}." in text

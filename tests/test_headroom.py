@@ -17,7 +17,8 @@ import foreseer
 from foreseer import OptionError, PolicySpec
 from foreseer.__main__ import app
 from foreseer.adapters import ArrayBackbone
-from foreseer.bench.compare import CompareSettings, compare
+from foreseer.bench.compared import CompareSettings
+from foreseer.bench.comparison import run_comparison as compare
 from foreseer.bench.families import DiTFamily
 from foreseer.bench.workload import HERE
 from foreseer.policies import taylor

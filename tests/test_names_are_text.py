@@ -19,8 +19,8 @@ from typer.testing import CliRunner
 
 from foreseer import Site
 from foreseer.__main__ import app
-from foreseer.bench.compare import CompareSettings, Result, compare
-from foreseer.bench.compared import print_table
+from foreseer.bench.compared import CompareSettings, Result, print_table
+from foreseer.bench.comparison import run_comparison as compare
 from foreseer.bench.families import DiTFamily
 from foreseer.bench.report_page import write_page as write_report
 from foreseer.bench.workload import HERE

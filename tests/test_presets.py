@@ -249,20 +249,21 @@ def test_a_lane_of_a_benchmark_is_a_preset(model: ToyModel, tmp_path: Path) -> N
     """Law: beside the settings' file, alone, and named after its policy."""
     preset_of(model).save(tmp_path / "mine.json")
     file = tmp_path / "settings.toml"
-    file.write_text("family = 'dit'\n[[lanes]]\npreset = 'mine.json'\n[[lanes]]\npolicy = 'none'\n")
+    file.write_text("workload = 'dit'\n[[lanes]]\npreset = 'mine.json'\n[[lanes]]\npolicy = 'none'\n")
     read = read_settings(file)
     assert [str(lane) for lane in read.lanes] == [POLICY, "none"]
     assert [lane.preset for lane in read.lanes] == [preset_of(model), None]
     assert read.to_dict()["presets"] == {POLICY: "mine"}
     for lane, says in (("preset = 'mine.json'\npolicy = 'none'", "write preset = 'mine.json' alone"), ("preset = 'my.json'", "did you mean 'mine.json'")):
-        file.write_text(f"family = 'dit'\n[[lanes]]\n{lane}\n")
+        file.write_text(f"workload = 'dit'\n[[lanes]]\n{lane}\n")
         with pytest.raises(OptionError, match=says):
             read_settings(file)
 
 
 def test_compare_takes_presets_and_refuses_those_of_other_models(model: ToyModel, tmp_path: Path) -> None:
     """Law: before anything is drawn."""
-    from foreseer.bench.compare import CompareSettings, compare
+    from foreseer.bench.compared import CompareSettings
+    from foreseer.bench.comparison import run_comparison as compare
 
     settings = CompareSettings(policies=preset_of(model), out=tmp_path / "out", samples=1)
     assert [str(spec) for spec in settings.specs()] == [POLICY]
@@ -295,7 +296,8 @@ def test_a_list_without_a_length_is_used_elsewhere_as_it_is(model: ToyModel) -> 
 
 def test_compare_uses_presets_of_other_models_where_it_is_told_to(model: ToyModel, tmp_path: Path) -> None:
     """Law: the results say what differs."""
-    from foreseer.bench.compare import CompareSettings, compare
+    from foreseer.bench.compared import CompareSettings
+    from foreseer.bench.comparison import run_comparison as compare
 
     file = preset_of(model).save(tmp_path / "mine.json")
     settings = CompareSettings(policies=[f"{file}:any_model=True"], out=tmp_path, samples=1, steps=6)

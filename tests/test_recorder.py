@@ -266,7 +266,6 @@ class Loop:
     name: str = "loop"
     num_steps: int = STEPS
     guidance: float = 1.0
-    video: bool = False
     model: Any = attrs.field(factory=lambda: nn.Linear(1, 1))
     pipeline: Any = None
     draws: int = 0
@@ -293,6 +292,9 @@ class Loop:
 
     def digits(self, frames: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def words(self, indices: Sequence[int]) -> list[str]:
+        return list(map(str, indices))
 
     @contextmanager
     def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> Iterator[Any]:
@@ -621,7 +623,7 @@ def test_the_command_says_what_it_costs_and_what_it_wrote(dit: DiTFamily, tmp_pa
         ["--keep-on", "cuda:9"],
         ["--sensitivity", "often"],
         ["--sites", "some"],
-        ["--family", "sdxl"],
+        ["--workload", "sdxl"],
         ["--dtype", "int8"],
         ["--target", "blocks"],
     ):

@@ -46,7 +46,7 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyFamily:
 
 
 def settings(**changes: Any) -> TuneSettings:
-    given: dict[str, Any] = {"policy": POLICY, "family": "toy", "target": Target("speedup", 2), "ranges": RANGES, "samples": 3, "batch": 2, "trials": 12}
+    given: dict[str, Any] = {"policy": POLICY, "workload": "toy", "target": Target("speedup", 2), "ranges": RANGES, "samples": 3, "batch": 2, "trials": 12}
     return TuneSettings(**{**given, **changes})
 
 
@@ -354,7 +354,7 @@ def test_a_policy_that_cannot_be_written_is_refused() -> None:
 
 
 def call(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["tune", POLICY, "--family", "toy", "--samples", "2", "--trials", "4", *arguments], env={"COLUMNS": "220"})
+    return CliRunner().invoke(app, ["tune", POLICY, "--workload", "toy", "--samples", "2", "--trials", "4", *arguments], env={"COLUMNS": "220"})
 
 
 def test_the_command_writes_a_preset_that_loads(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_a_workload_of_another_package_is_measured_as_ours_are(tmp_path: Path) -
     """Law: named in settings it runs in every setting of the harness; what are no digits have no accuracy."""
     lanes = (parse_policy("none"), parse_policy(POLICY))
     for timed in ("pairs", "draws"):
-        given = BenchSettings(family="waves", samples=3, batch=2, repeats=1, lanes=lanes, timed=timed)
+        given = BenchSettings(workload="waves", samples=3, batch=2, repeats=1, lanes=lanes, timed=timed)
         found = run_benchmark(given, tmp_path / timed)
         assert found.finished
         assert np.isposinf(found.lane("none").values("psnr")).all()
@@ -68,13 +68,13 @@ def test_a_workload_of_another_package_is_measured_as_ours_are(tmp_path: Path) -
 
 def test_a_workload_of_another_package_is_tuned_on() -> None:
     """Law: the tuner measures with the same workload."""
-    found = tune(TuneSettings(policy=POLICY, target=Target("front"), family="waves", samples=2, trials=2))
+    found = tune(TuneSettings(policy=POLICY, target=Target("front"), workload="waves", samples=2, trials=2))
     assert [point.error for point in found.points] == ["", ""]
 
 
 def test_a_workload_that_cannot_be_had_is_told() -> None:
     """Law: an unknown name is told with those that are there, a missing package and a broken one by their names."""
-    with pytest.raises(OptionError, match="family='sd3' is unknown; write one of dit, flux, wan, gone, needs_more, waves"):
+    with pytest.raises(OptionError, match="workload='sd3' is unknown; write one of dit, flux, wan, gone, needs_more, waves"):
         load_workload("sd3", device="cpu", dtype="float32")
     with pytest.raises(OptionError, match="'needs_more' cannot be loaded here: No module named 'package_that_nobody_has'"):
         load_workload("needs_more", device="cpu", dtype="float32")

@@ -39,7 +39,7 @@ def times_of(num_steps: int) -> list[float]:
 class ToyFamily:
     """See `foreseer.bench.workload.Workload`. Remembers how often it drew with nothing attached."""
 
-    name, num_steps, guidance, video, pipeline = "toy", STEPS, 1.0, False, None
+    name, num_steps, guidance, pipeline = "toy", STEPS, 1.0, None
 
     def __init__(self) -> None:
         self.model: nn.Module = ToyModel().eval().requires_grad_(False)
@@ -60,6 +60,9 @@ class ToyFamily:
 
     def digits(self, frames: Tensor) -> Tensor:
         return frames
+
+    def words(self, indices: Sequence[int]) -> list[str]:
+        return list(map(str, indices))
 
     @contextmanager
     def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> Iterator[Attachment]:

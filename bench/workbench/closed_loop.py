@@ -16,7 +16,7 @@ from foreseer.adapters.identity import identity_of
 from foreseer.bench.charts import front
 from foreseer.bench.harness import Tell, run_benchmark
 from foreseer.bench.settings import BenchSettings
-from foreseer.bench.workload import load_workload
+from foreseer.bench.source import Drawing, Source, loaded
 from foreseer.columns import Column
 from foreseer.errors import OptionError
 from foreseer.psnr import likeness_of
@@ -129,11 +129,10 @@ def measure(
     scores: Sequence[Score],
     out: Path,
     *,
-    family: str = "dit",
+    workload: str | Drawing = "dit",
     samples: int = 32,
     batch: int = 16,
     seed: int = 1,
-    device: str = "cpu",
     tell: Tell = lambda what, done, total: None,
 ) -> list[Measured]:
     """Run scores with the model, by the harness of the benchmarks; nothing is timed.
@@ -142,34 +141,32 @@ def measure(
         trace: What the scores are of.
         scores: What to run.
         out: Folder of the benchmark's results; the same call goes on with what is there.
-        family: Name of a workload with the recorded model.
+        workload: With the recorded model; a text is the name of one.
         samples: How many samples.
         batch: How many of them are drawn together.
         seed: Of the noises; another than the recorded one, so that the samples are others.
-        device: Where to compute.
         tell: Told how far it is.
 
     Raises:
-        OptionError: The family's model is not the recorded one, the seed is, or an option is wrong.
+        OptionError: The workload's model is not the recorded one, the seed is, or an option is wrong.
     """
     if seed == trace.seed:
         raise OptionError(f"seed={seed} is that of the recorded samples, and open loop is to be held against others; write seed={seed + 1}")
     signature = trace.signature
-    dtype = signature.dtype or "float32"
-    model = identity_of(load_workload(family, device=device, dtype=dtype).model)
+    drawing = Source(workload=workload, dtype=signature.dtype or None) if isinstance(workload, str) else workload
+    ready = loaded(drawing)
+    model = identity_of(ready.model)
     if signature.model and model != signature.model:
-        raise OptionError(f"family={family!r} is {model}, and the trace was recorded on {signature.model}; write the --family that was recorded")
+        raise OptionError(f"workload={ready.name!r} is {model}, and the trace was recorded on {signature.model}; write the one that was recorded")
     specs = [_spec_of(score) for score in scores]
     settings = BenchSettings(
-        family=family,
+        workload=drawing,
         about="What a replay promised, measured on other samples.",
         steps=trace.num_steps,
         samples=samples,
         batch=(batch,),
         seed=seed,
         guidance=signature.guidance,
-        dtype=dtype,
-        device=device,
         repeats=0,
         lanes=tuple(specs),
     )

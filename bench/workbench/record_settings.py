@@ -98,8 +98,8 @@ class RecordSettings:
 
     Attributes:
         samples: How many samples. Those of index 0 to ``samples - 1``.
-        steps: Denoising steps, T; None for the family's own number.
-        guidance: Weight of the guidance; None for the family's own.
+        steps: Denoising steps, T; None for the workload's own number.
+        guidance: Weight of the guidance; None for the workload's own.
         seed: Seed of the noises.
         batch: Samples that are drawn together.
         sites: Sites to record: ``default`` (first and last block, and output), ``blocks``, or a list as in

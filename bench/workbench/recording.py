@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.adapters.identity import identity_of
-from foreseer.bench.families import DiTFamily, PipelineFamily
+from foreseer.bench.families import PipelineFamily
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler, split
-from foreseer.bench.workload import Workload, blocks_of, labels_of
+from foreseer.bench.workload import Workload, blocks_of, dtype_of
 from foreseer.document import plain
 from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.files import refuse_unwritable, refuse_unwritable_folder
@@ -187,7 +187,7 @@ class _Recording:
             "family": family.name,
             "model": identity_of(family.model),
             "scheduler": "" if family.pipeline is None else identity_of(family.pipeline.scheduler),
-            "dtype": str(next(family.model.parameters()).dtype).removeprefix("torch."),
+            "dtype": dtype_of(family),
             "conditions": self._hash(),
         }
 
@@ -272,16 +272,11 @@ def _flat(latents: Tensor) -> Array:
     return np.asarray(latents.detach().double().flatten(1).cpu().numpy(), dtype=np.float64)
 
 
-def _conditions(family: Workload, indices: Sequence[int], guidance: float) -> tuple[list[str], bytes]:
+def _conditions(family: Workload, indices: Sequence[int], guidance: float | None) -> tuple[list[str], bytes]:
     """Return a label for each sample, and what decides what they will be, in bytes."""
     arguments = getattr(family, "arguments", None)
-    given: Mapping[str, Any] = arguments(indices, guidance) if arguments is not None else {}
-    labels = [str(index) for index in indices]
-    if isinstance(family, DiTFamily):
-        labels = [str(label) for label in labels_of(indices).tolist()]
-    prompt = given.get("prompt")
-    if isinstance(prompt, (list, tuple)) and len(prompt) == len(indices):
-        labels = [str(text) for text in prompt]
+    given: Mapping[str, Any] = arguments(indices, guidance) if callable(arguments) else arguments or {}
+    labels = family.words(indices)
     content = json.dumps([list(indices), labels, {key: value for key, value in given.items() if not isinstance(value, Tensor)}], default=str, sort_keys=True)
     tensors = b"".join(value.detach().float().cpu().numpy().tobytes() for _, value in sorted(given.items()) if isinstance(value, Tensor))
     return labels, content.encode() + tensors

@@ -12,11 +12,12 @@ from typing import Any
 
 import attrs
 
-from foreseer.bench.fields import check_device, check_dtype, number, whole
+from foreseer.bench.fields import number, whole
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import machine, versions
-from foreseer.bench.workload import load_workload
+from foreseer.bench.source import Drawing, Source, loaded, named, source_from
+from foreseer.bench.workload import device_of, dtype_of
 from foreseer.errors import ForeseerError, OptionError
 from foreseer.presets import Preset
 from foreseer.registry import PolicySpec, parse_policy
@@ -40,21 +41,20 @@ class TuneSettings:
     Attributes:
         policy: As on the command line; the options that it fixes are held.
         target: What to look for.
-        family: Name of a workload, see `foreseer.bench.workload.load_workload`.
+        workload: Where samples come from, see `foreseer.bench.source.Source`; a text is the name of a
+            workload.
         ranges: What to search, where the policy's declarations do not do; several may follow. See
             `foreseer.workbench.search.parse_range`.
         samples: How many samples each trial draws, beginning with sample 0.
         held_out: How many of the samples after them the chosen point is checked on; None for as many.
         batch: Samples that are drawn together.
-        steps: Denoising steps; None for the family's own number.
-        guidance: Weight of the guidance; None for the family's own.
+        steps: Denoising steps; None for the workload's own number.
+        guidance: Weight of the guidance; None for the workload's own.
         seed: Seed of the noise, and of the search.
         trials: How many points are tried, those of the study's file counted.
         study: SQLite file in which the trials are kept; with one that exists, the search goes on. None keeps
             nothing.
-        name: Of the preset; None for family and target.
-        dtype: ``"float32"``, ``"bfloat16"`` or ``"float16"``.
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        name: Of the preset; None for workload and target.
 
     Raises:
         OptionError: A value is out of range; the message says what to write.
@@ -62,7 +62,7 @@ class TuneSettings:
 
     policy: str | PolicySpec
     target: Target
-    family: str = "dit"
+    workload: Drawing = attrs.field(factory=Source, converter=source_from)
     ranges: tuple[str, ...] = attrs.field(default=(), converter=_texts)
     samples: int = attrs.field(default=16, validator=whole(1))
     held_out: int | None = attrs.field(default=None, validator=optional(whole(1)))
@@ -73,8 +73,6 @@ class TuneSettings:
     trials: int = attrs.field(default=30, validator=whole(1, 100_000))
     study: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     name: str | None = None
-    dtype: str = attrs.field(default="float32", validator=check_dtype)
-    device: str = attrs.field(default="cpu", validator=check_device)
 
     def spec(self) -> PolicySpec:
         """Return the policy.
@@ -142,7 +140,7 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
             on.
     """
     space = space_of(settings.spec(), settings.ranges)
-    workload = load_workload(settings.family, device=settings.device, dtype=settings.dtype)
+    workload = loaded(settings.workload)
     sampler = Sampler.of(workload, seed=settings.seed, num_steps=settings.steps, guidance=settings.guidance)
     gauge = Gauge(sampler, samples=settings.samples, batch=settings.batch)
     study = Study(_settings(settings, space, sampler), space, settings.target, seed=settings.seed, file=settings.study)
@@ -180,7 +178,8 @@ def _settings(settings: TuneSettings, space: Space, sampler: Sampler) -> dict[st
         "target": str(settings.target),
         "steps": sampler.num_steps,
         "guidance": sampler.guidance,
-    } | {name: getattr(settings, name) for name in ("family", "samples", "batch", "seed", "dtype", "device")}
+        **named(settings.workload),
+    } | {name: getattr(settings, name) for name in ("samples", "batch", "seed")}
 
 
 def _preset(settings: TuneSettings, space: Space, sampler: Sampler, gauge: Gauge, chosen: Point) -> Preset:
@@ -190,14 +189,14 @@ def _preset(settings: TuneSettings, space: Space, sampler: Sampler, gauge: Gauge
     others = Gauge(sampler, first=settings.samples, samples=held, batch=settings.batch)
     tuned, held_out = gauge.beside_fewer(spec), others.beside_fewer(spec)
     target = settings.target
-    name = settings.name or f"{settings.family}_{target.value:g}{'x' if target.kind == 'speedup' else 'db'}"
+    name = settings.name or f"{settings.workload.name}_{target.value:g}{'x' if target.kind == 'speedup' else 'db'}"
     return Preset(
         name=name,
         policy=chosen.policy,
-        signature=gauge.signature(tuned.run, dtype=settings.dtype, versions=versions()),
+        signature=gauge.signature(tuned.run, dtype=dtype_of(sampler.workload), versions=versions()),
         tuned=tuned.measured,
         held_out=held_out.measured,
         found={**_settings(settings, space, sampler), "trials": settings.trials, "trial": chosen.number},
-        machine=machine(settings.device),
+        machine=machine(str(device_of(sampler.workload))),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )

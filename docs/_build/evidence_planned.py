@@ -47,8 +47,8 @@ def planned_section(results: Path) -> Iterator[str]:
         family, (first, last), commit = content["family"], content["samples"], content["facts"]["commit"]
         planned = f"**{family}**: planned from {content['recorded']['samples']} samples"
         yield f"{planned}, run on {last - first + 1} others (commit {commit})."
-        trace, made = f"{family}.safetensors", f"--family {family} {RUN[family]} --out docs/results/{file.name}"
-        recorded = f"foreseer record --family {family} {RECORDED[family]} --out {trace}"
+        trace, made = f"{family}.safetensors", f"--workload {family} {RUN[family]} --out docs/results/{file.name}"
+        recorded = f"foreseer record --workload {family} {RECORDED[family]} --out {trace}"
         yield f"```sh\n{recorded}\npython docs/_build/planned_results.py {trace} {made}\n```"
         lanes = content["lanes"]
         names = [name.rpartition(", ") for name in lanes]

@@ -1,7 +1,7 @@
 """Planned schedules against even ones, on samples that were not recorded: `docs/results/planned_*.json`.
 
-    foreseer record --family dit --samples 16 --out dit.safetensors
-    python docs/_build/planned_results.py dit.safetensors --family dit --out docs/results/planned_dit.json
+    foreseer record --workload dit --samples 16 --out dit.safetensors
+    python docs/_build/planned_results.py dit.safetensors --workload dit --out docs/results/planned_dit.json
 
 A lane is measured once and kept in the file; the same command goes on with what is missing. Nothing is timed.
 """
@@ -67,7 +67,7 @@ def main() -> None:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=form)
     parser.add_argument("trace", type=Path)
-    parser.add_argument("--family", default="dit")
+    parser.add_argument("--workload", default="dit")
     parser.add_argument("--samples", type=int, default=64)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--kinds", nargs="+", default=KINDS)
@@ -77,14 +77,14 @@ def main() -> None:
     trace = Trace.load(given.trace)
     if trace.samples > FIRST:
         parser.error(f"samples from {FIRST} on were recorded; record at most {FIRST}")
-    workload = load_workload(given.family, device="cpu", dtype="float32")
+    workload = load_workload(given.workload, device="cpu", dtype="float32")
     how = {"seed": SEED, "num_steps": trace.num_steps, "guidance": trace.signature.guidance}
     sampler = Sampler.of(workload, **how)
     gauge = Gauge(sampler, first=FIRST, samples=given.samples, batch=given.batch)
     asked = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
     result: dict[str, Any] = {
-        "family": given.family,
+        "family": given.workload,
         "recorded": {"samples": trace.samples, "measured": list(trace.measured), "steps": trace.num_steps},
         "samples": [FIRST, FIRST + given.samples - 1],
         **how,

@@ -11,7 +11,7 @@ from foreseer.listing import OBSERVERS
 from foreseer.registry import parse_policy
 
 if TYPE_CHECKING:
-    from foreseer.bench.compare import Afterwards
+    from foreseer.bench.comparison import Afterwards
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 
@@ -20,13 +20,16 @@ __all__ = ["compare"]
 SPEC = "NAME[:OPTION=VALUE,...]"
 
 
+@takes("foreseer.bench.source:Source", extra="bench", into="source")
 @takes(
     "foreseer.bench.compared:CompareSettings",
     extra="bench",
+    leave_out=("workload",),
     policies={"metavar": SPEC},
     observers={"metavar": SPEC},
 )
 def compare(
+    source: Settings,
     settings: Settings,
     headroom: Annotated[
         bool,
@@ -37,7 +40,7 @@ def compare(
         typer.Option(help="What those schedules forecast: last_block, residual, residual_after_first or output."),
     ] = "last_block",
 ) -> None:
-    """Compare policies on the bundled model."""
+    """Compare policies on a model: a bundled one, or a pipeline of yours with prompts."""
     given = settings.keywords
     for policy in given.get("policies", ()):
         parse_policy(policy)  # a wrong name is told before anything is loaded
@@ -47,10 +50,13 @@ def compare(
 
     if headroom_target not in get_args(Whole):
         raise OptionError(f"headroom_target={headroom_target!r} is unknown; write one of {', '.join(get_args(Whole))}")
-    from foreseer.bench.compare import compare as run
+    from foreseer.bench.comparison import run_comparison
 
-    if run(settings(), afterwards=_headroom(headroom_target) if headroom else None).interrupted:
+    found = run_comparison(settings(workload=source()), afterwards=_headroom(headroom_target) if headroom else None)
+    if found.interrupted:
         raise KeyboardInterrupt  # what was finished is written; the exit status says that it is not all
+    if found.failed:
+        raise typer.Exit(1)
 
 
 def _headroom(target: Any) -> Afterwards:

@@ -22,9 +22,11 @@ if TYPE_CHECKING:
 __all__ = ["plan"]
 
 
+@takes("foreseer.bench.source:Source", extra="workbench", into="source")
 @takes("foreseer.workbench.planner:Limits", extra="workbench")
 def plan(
     trace: Annotated[Path, typer.Argument(help="A file that `foreseer record` made.")],
+    source: Settings,
     settings: Settings,
     out: Annotated[Path, typer.Option(help="The plan's file.")] = Path("plan.json"),
     predictor: Annotated[str, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="What forecasts; it must be linear.")] = "taylor:max_order=1",
@@ -34,8 +36,7 @@ def plan(
     target: Annotated[str, typer.Option(help="What is forecast: modules, last_block, residual, residual_after_first or output.")] = "modules",
     objective: Annotated[str, typer.Option(help="How errors of single steps add up: gaps, sum or squares.")] = "gaps",
     over: Annotated[str, typer.Option(help="Over the samples: mean or worst.")] = "mean",
-    preset: Annotated[Path | None, typer.Option(help="Run the chosen schedule with the model, and write it as a preset. Needs --family.")] = None,
-    family: Annotated[str | None, typer.Option(help="For --preset, the model that was recorded: dit, flux or wan.")] = None,
+    preset: Annotated[Path | None, typer.Option(help="Run the chosen schedule with the model, and write it as a preset.")] = None,
     samples: Annotated[int, typer.Option(help="For --preset, how many recorded samples, and how many others, to measure on.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -46,8 +47,8 @@ def plan(
         raise OptionError(f"{both} each choose the number of computed steps; write one of them")
     if block_rows is not None and not 0 < block_rows <= 1:
         raise OptionError(f"block_rows={block_rows} is out of range; write a share in (0, 1]")
-    if (preset is None) != (family is None):
-        raise OptionError("a preset is measured with the model: write both --preset FILE.json and --family NAME, or neither")
+    if (preset is None) != (not {"workload", "pipeline"} & set(source.keywords)):
+        raise OptionError("a preset is measured with the model: write both --preset FILE.json and --workload NAME or --pipeline, or neither")
     if out.suffix != ".json":
         raise OptionError(f"out={str(out)!r} is no name of a plan; write one that ends in .json")
     from foreseer.workbench.planner import plan as find
@@ -61,11 +62,10 @@ def plan(
     found = find(Trace.load(trace), limits=limits, **chosen)
     found = _choose(found, budget=budget, block_rows=block_rows, target_error=target_error)
     written = found.save(out)
-    if preset is not None and family is not None:
-        from foreseer.bench.workload import load_workload
+    if preset is not None:
         from foreseer.workbench.gauge import planned_preset
 
-        made = planned_preset(found, load_workload(family, device="cpu", dtype=found.signature.dtype or "float32"), name=preset.stem, samples=samples)
+        made = planned_preset(found, source(dtype=source.keywords.get("dtype") or found.signature.dtype or None).load(), name=preset.stem, samples=samples)
         typer.echo(f"wrote {made.save(preset)}: {made.held_out}", err=as_json)
     if as_json:
         typer.echo(json.dumps(plain(found), indent=1))

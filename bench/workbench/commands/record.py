@@ -15,6 +15,7 @@ import typer  # isort: skip  (foreseer.console says what to install where it is 
 __all__ = ["record"]
 
 
+@takes("foreseer.bench.source:Source", extra="workbench", into="source")
 @takes(
     "foreseer.workbench.record_settings:RecordSettings",
     extra="workbench",
@@ -27,8 +28,8 @@ def record(
         Path,
         typer.Option(help="The file to write, .safetensors. The same command goes on with what is there."),
     ],
+    source: Settings,
     settings: Settings,
-    family: Annotated[str, typer.Option(help="What to record: dit, flux or wan.")] = "dit",
     sensitivity: Annotated[
         str,
         typer.Option(
@@ -36,25 +37,18 @@ def record(
             help="Measure at every N-th step, on the first M samples (0: all); each takes one more sampling.",
         ),
     ] = "every=1,samples=4",
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what is there.")] = False,
 ) -> None:
     """Record a model once: inner products of its features, and sensitivities."""
-    from foreseer.bench.fields import DTYPES, refuse_device
-    from foreseer.bench.workload import load_workload
     from foreseer.workbench.recording import record as run
     from foreseer.workbench.recording import refuse_existing
     from foreseer.workbench.sensitivity import steps_to_measure
 
     every, measured = _measured(sensitivity)
-    if dtype not in DTYPES:
-        raise OptionError(f"dtype={dtype!r} is unknown; write one of {', '.join(DTYPES)}")
-    made = settings(every=every, measured=measured)
-    refuse_device(device)
+    made, place = settings(every=every, measured=measured), source()
     if not restart:
         refuse_existing(out)
-    loaded = load_workload(family, device=device, dtype=dtype)
+    loaded = place.load()
     if every is not None:
         count = len(steps_to_measure(made.steps or loaded.num_steps, every))
         few = min(measured or made.samples, made.samples)

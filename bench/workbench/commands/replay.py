@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from foreseer.columns import known, listed
-from foreseer.console import complain, console, needs, progress
+from foreseer.command_options import Settings, takes
+from foreseer.console import complain, console, progress
 from foreseer.document import plain
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable_folder
@@ -26,9 +27,10 @@ SPEC = "NAME[:OPTION=VALUE,...]"
 USUAL = [f"taylorseer:interval={interval},max_order=1" for interval in range(2, 9)]
 
 
-@needs("replay", "workbench")
+@takes("foreseer.bench.source:Source", extra="workbench", into="source")
 def replay(
     trace: Annotated[Path, typer.Argument(help="A file that `foreseer record` wrote.")],
+    source: Settings,
     predictors: Annotated[
         list[str] | None, typer.Option(metavar=SPEC, help="Predictors; `own` is the policy's. Several may follow one --predictors. Default: own.")
     ] = None,
@@ -42,7 +44,6 @@ def replay(
     closed_loop: Annotated[
         list[str] | None, typer.Option(metavar="N|NAME...", help="Run the N best with the model, or those of these names, on other samples.")
     ] = None,
-    family: Annotated[str, typer.Option(help="Closed loop: the model: dit, flux or wan.")] = "dit",
     samples: Annotated[int, typer.Option(help="Closed loop: how many samples.")] = 32,
     batch: Annotated[int, typer.Option(help="Closed loop: samples that are drawn together.")] = 16,
     seed: Annotated[int, typer.Option(help="Closed loop: seed of the noises; another than the recorded one.")] = 1,
@@ -63,7 +64,12 @@ def replay(
         from foreseer.workbench.closed_loop import choose_scores, measure
 
         chosen = choose_scores(scores, closed_loop)
-        others: dict[str, Any] = {"family": family, "samples": samples, "batch": batch, "seed": seed}
+        others: dict[str, Any] = {
+            "workload": source(dtype=source.keywords.get("dtype") or recorded.signature.dtype or None),
+            "samples": samples,
+            "batch": batch,
+            "seed": seed,
+        }
         with progress() as tell:
             measured = measure(recorded, chosen, out / "closed_loop", tell=tell, **others)
     if as_json:

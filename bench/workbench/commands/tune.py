@@ -26,10 +26,11 @@ SHOWN = 8
 """Points of a search that are printed; of a front all are."""
 
 
+@takes("foreseer.bench.source:Source", extra="workbench", into="source")
 @takes(
     "foreseer.workbench.tune:TuneSettings",
     extra="workbench",
-    leave_out=("policy", "target", "name"),
+    leave_out=("policy", "target", "name", "workload"),
     ranges={"metavar": "OPTION=LOW..HIGH[:log] | OPTION=A,B"},
 )
 def tune(
@@ -37,6 +38,7 @@ def tune(
         str,
         typer.Argument(metavar="NAME[:OPTION=VALUE,...]", help="The policy; options written here are held."),
     ],
+    source: Settings,
     settings: Settings,
     target_speedup: Annotated[
         float | None,
@@ -46,7 +48,7 @@ def tune(
     front: Annotated[bool, typer.Option("--front", help="All points that no other beats in cost and PSNR.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the result as a preset.")] = None,
 ) -> None:
-    """Tune a policy's options on a model that ships with the package."""
+    """Tune a policy's options on a model."""
     from foreseer.workbench import tune as tuner
 
     parse_policy(policy)  # a wrong name is told first
@@ -55,7 +57,7 @@ def tune(
         if path is not None:
             refuse_unwritable(path)
     target = _target(target_speedup, target_psnr, front, out)
-    made = settings(policy=policy, target=target, name=None if out is None else out.stem)
+    made = settings(workload=source(), policy=policy, target=target, name=None if out is None else out.stem)
     try:
         with progress() as tell:
             found = tuner.tune(made, tell=tell)
@@ -114,7 +116,7 @@ def _print(found: Tuned) -> None:
     out.print()
     out.print(shown)
     failed = found.failed
-    counted = f"{len(found.points)} trials on {settings.samples} samples of {settings.family}, {len(failed)} failed"
+    counted = f"{len(found.points)} trials on {settings.samples} samples of {settings.workload.name}, {len(failed)} failed"
     out.print(f"\n{counted}{f', the first: {failed[0].policy}: {failed[0].error}' if failed else ''}")
     if found.preset is None:
         return

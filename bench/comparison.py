@@ -1,0 +1,153 @@
+"""`foreseer compare`: a model under several policies, against full computation and against fewer steps.
+
+It is a setting of the harness: every lane is drawn once on each batch, and its draws are what is timed.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+
+import attrs
+import torch
+
+from foreseer.adapters.identity import identity_of
+from foreseer.bench.compared import CompareSettings, Result, print_table, remarks, verdict, whole_lanes, write_table
+from foreseer.bench.harness import Harness, Tell
+from foreseer.bench.lanes import LaneOf, as_many
+from foreseer.bench.machine import facts
+from foreseer.bench.report_page import write_page
+from foreseer.bench.settings import BenchSettings
+from foreseer.bench.source import loaded
+from foreseer.bench.store import file_names
+from foreseer.bench.workload import Workload, device_of, dtype_of
+from foreseer.console import progress
+from foreseer.files import make_folder, refuse_unwritable, write_whole
+from foreseer.registry import build_observers
+from foreseer.signature import Signature
+
+__all__ = ["Afterwards", "run_comparison"]
+
+Afterwards = Callable[[Workload, CompareSettings, int, Sequence[int], Tell], Sequence[LaneOf]]
+"""``(workload, settings, samples, steps computed by policies, tell) -> lanes`` to be measured on the finished
+samples.
+"""
+
+WRITTEN = ("index.html", "table.csv", "results.json")
+MEASURED = "measured"
+"""Folder of what the harness keeps, which ``foreseer bench report`` reads too."""
+SAMPLES, BATCH = 64, 32
+"""Of a bundled model, where the settings do not say."""
+
+
+def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: Afterwards | None = None) -> Result:
+    """Run the comparison and write its folder, or go on with one.
+
+    Written are ``index.html`` (everything on one page), ``table.csv``, ``results.json``, and for each policy
+    ``timelines/NAME.png`` and ``reports/NAME.json``. ``results.json`` and ``table.csv`` are written anew after
+    every batch. In ``measured`` lies what was drawn, as of a benchmark. A policy that fails is left out, and
+    told; the others go on.
+
+    Args:
+        settings: What to compare.
+        show: Whether to print progress (to stderr) and the table (to stdout).
+        afterwards: Gives further lanes for the finished samples, as `foreseer.workbench.headroom.headroom`
+            plans schedules for them.
+
+    Raises:
+        PluginError, OptionError: A policy or its options are wrong, a preset was tuned on something else, the
+            workload cannot be had, or the folder holds another comparison. Nothing was computed.
+        ImportError: Without the packages of ``foreseer[bench]``.
+        KeyboardInterrupt: Interrupted before the first batch was finished. Later, an interruption ends the
+            comparison and keeps what was done; the same comparison goes on.
+    """
+    specs = settings.specs()
+    make_folder(settings.out)
+    for name in WRITTEN:
+        refuse_unwritable(settings.out / name)
+    for name in ("timelines", "reports") if settings.restart else ():
+        shutil.rmtree(settings.out / name, ignore_errors=True)
+    workload = loaded(settings.workload)
+    settings = _resolved(settings, workload)
+    chosen = attrs.asdict(settings, recurse=False)
+    bench = BenchSettings(
+        about=f"Forecasting policies against full computation, on {workload.name}.",
+        batch=(chosen.pop("batch"),),
+        threads=torch.get_num_threads(),
+        timed="draws",
+        lanes=tuple(specs),
+        **{name: chosen[name] for name in ("workload", "samples", "steps", "seed", "guidance")},
+    )
+    with progress() if show else nullcontext(_silent) as tell:
+        observers = build_observers(settings.observers)
+        # with a pipeline of the user's a sample takes long, and what is small beside it are first calls
+        how = {"restart": settings.restart, "warm_up": not hasattr(workload, "prompts")}
+        harness = Harness(bench, settings.out / MEASURED, workload=workload, tell=tell, observers=observers, **how)
+        here = Signature(
+            model=identity_of(workload.model),
+            scheduler="" if workload.pipeline is None else identity_of(workload.pipeline.scheduler),
+            num_steps=harness.results.num_steps,
+            guidance=harness.results.guidance,
+            dtype=dtype_of(workload),
+        )
+        elsewhere = {f"preset {spec.preset.name}": said for spec in specs if spec.preset and (said := spec.elsewhere(here))}
+        told, whole, interrupted = facts(str(device_of(workload))) | elsewhere, 0, False
+        try:
+            for results in harness.batches():
+                whole = len(results.lanes[0].units)
+                _result(settings, harness, whole, told)
+            if afterwards is not None:
+                policies = [lane for lane in harness.results.lanes if lane.kind == "policy" and lane.units]
+                counts = sorted({count for lane in policies if (count := as_many(lane.steps)) < harness.results.num_steps})
+                harness.measure_afterwards(afterwards(workload, settings, bench.samples, counts, tell))
+        except KeyboardInterrupt:
+            if not whole:
+                raise
+            interrupted = True
+    found = _result(settings, harness, whole, told, interrupted=interrupted)
+    rows = {row.lane.name: harness.samples(row.lane.name, found.batch, whole) for row in found.rows}
+    found = attrs.evolve(found, samples=rows)
+    write_page(found.results, settings.out / MEASURED, path=found.page, notes=[verdict(found), *remarks(found)])
+    if show:
+        print_table(found)
+    return found
+
+
+def _resolved(settings: CompareSettings, workload: Workload) -> CompareSettings:
+    """What is compared, with the workload's own numbers where nothing was said."""
+    prompts = getattr(workload, "prompts", None)  # a pipeline of the user's
+    return attrs.evolve(
+        settings,
+        samples=settings.samples or (SAMPLES if prompts is None else len(prompts)),
+        batch=settings.batch or (BATCH if prompts is None else 1),
+        steps=settings.steps or workload.num_steps,
+        guidance=workload.guidance if settings.guidance is None else settings.guidance,
+    )
+
+
+def _result(settings: CompareSettings, harness: Harness, whole: int, told: Mapping[str, str], *, interrupted: bool = False) -> Result:
+    """Return what was found on the first so many batches, without samples, and write it."""
+    results = attrs.evolve(whole_lanes(harness.results, range(whole)), finished=not interrupted)
+    found = Result(
+        settings=settings,
+        results=results,
+        samples={},
+        reports={lane.name: harness.reports[lane.name] for lane in results.lanes if lane.kind == "policy" and lane.name in harness.reports},
+        interrupted=interrupted,
+        facts=told,
+    )
+    write_whole(settings.out / "results.json", json.dumps(found.to_dict(), indent=1, allow_nan=False) + "\n")
+    write_table(found, settings.out / "table.csv")
+    names = file_names(lane.name for lane in results.lanes if lane.kind == "policy")
+    for policy, report in found.reports.items():
+        timeline, account = settings.out / "timelines" / f"{names[policy]}.png", settings.out / "reports" / f"{names[policy]}.json"
+        if whole == 1 or not account.exists():
+            report.plot(timeline)
+            report.to_json(account)
+    return found
+
+
+def _silent(what: str, done: int, total: int) -> None:
+    pass
