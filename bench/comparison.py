@@ -22,7 +22,7 @@ from foreseer.bench.report_page import write_page
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.source import loaded
 from foreseer.bench.store import file_names
-from foreseer.bench.workload import Workload, device_of, dtype_of
+from foreseer.bench.workload import Workload, device_of, dtype_of, how_many
 from foreseer.console import progress
 from foreseer.files import make_folder, refuse_unwritable, write_whole
 from foreseer.registry import build_observers
@@ -38,8 +38,8 @@ samples.
 WRITTEN = ("index.html", "table.csv", "results.json")
 MEASURED = "measured"
 """Folder of what the harness keeps, which ``foreseer bench report`` reads too."""
-SAMPLES, BATCH = 64, 32
-"""Of a bundled model, where the settings do not say."""
+USUAL = 64, 32
+"""Samples of a bundled model, and of them together, where the settings do not say."""
 
 
 def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: Afterwards | None = None) -> Result:
@@ -117,11 +117,11 @@ def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: 
 
 def _resolved(settings: CompareSettings, workload: Workload) -> CompareSettings:
     """What is compared, with the workload's own numbers where nothing was said."""
-    prompts = getattr(workload, "prompts", None)  # a pipeline of the user's
+    samples, batch = how_many(workload, samples=settings.samples, batch=settings.batch, usual=USUAL)
     return attrs.evolve(
         settings,
-        samples=settings.samples or (SAMPLES if prompts is None else len(prompts)),
-        batch=settings.batch or (BATCH if prompts is None else 1),
+        samples=samples,
+        batch=batch,
         steps=settings.steps or workload.num_steps,
         guidance=workload.guidance if settings.guidance is None else settings.guidance,
     )

@@ -22,7 +22,7 @@ from foreseer.errors import OptionError
 from foreseer.listing import WORKLOADS, list_plugins, load_factory
 from foreseer.registry import PolicySpec
 
-__all__ = ["HERE", "Workload", "blocks_of", "device_of", "dtype_of", "generator_of", "labels_of", "load_workload", "noise_of"]
+__all__ = ["HERE", "Workload", "blocks_of", "device_of", "dtype_of", "generator_of", "how_many", "labels_of", "load_workload", "noise_of"]
 
 CLASSES = 10
 
@@ -118,6 +118,15 @@ def device_of(workload: Workload) -> torch.device:
 def dtype_of(workload: Workload) -> str:
     """Return the dtype of the denoiser's weights, such as ``"float32"``."""
     return str(next(workload.model.parameters()).dtype).removeprefix("torch.")
+
+
+def how_many(workload: Workload, *, samples: int | None, batch: int | None, usual: tuple[int, int]) -> tuple[int, int]:
+    """Return how many samples to draw and how many of them together, where nothing was said: as usual, or of a
+    pipeline with prompts each prompt once, and one at a time.
+    """
+    prompts = getattr(workload, "prompts", None)
+    of_its_own = usual if prompts is None else (len(prompts), 1)
+    return samples or of_its_own[0], batch or of_its_own[1]
 
 
 def noise_of(indices: Sequence[int], *, seed: int, shape: tuple[int, ...]) -> Tensor:

@@ -281,8 +281,7 @@ def test_pictures_whatever_a_pipeline_returns(frames: int) -> None:
 
 def test_a_workload_from_a_function(folders: Path, tmp_path: Path) -> None:
     """Law: a function may return a workload of twenty lines, with a model and a loop of the user's own."""
-    own = "from toy_family import ToyFamily\n\nclass Own(ToyFamily):\n    digits = lambda self, frames: None\n\nbuild = lambda: Own()\n"
-    (tmp_path / "own.py").write_text(own)
-    run("compare", "--pipeline", f"{tmp_path / 'own.py'}:build", "--policies", "none", "--samples", 2, "--batch", 2, "--out", tmp_path / "out")
+    own = Path(__file__).parent.parent / "docs" / "examples" / "own_workload.py"
+    run("compare", "--pipeline", f"{own}:build", "--policies", "none", "--samples", 2, "--batch", 2, "--steps", 3, "--out", tmp_path / "out")
     fox = load_pipeline(f"{folders / 'mine.py'}:fox", prompts=Prompts(({"prompt": "a"},)), call={}, device=None, dtype="bfloat16")
     assert fox.model.dtype == torch.bfloat16

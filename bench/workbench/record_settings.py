@@ -14,7 +14,7 @@ from foreseer.types import OUTPUT, Site
 from foreseer.workbench.features_store import KeptAs, check_kept
 from foreseer.workbench.trace import site_named
 
-__all__ = ["Asked", "RecordSettings", "Recordable", "Residual", "located", "recorded_sites", "site_from", "sites_from"]
+__all__ = ["USUAL", "Asked", "RecordSettings", "Recordable", "Residual", "located", "recorded_sites", "site_from", "sites_from"]
 
 Residual = Literal["residual", "residual_after_first"]
 """Sites that are named by the target that forecasts them, since they depend on the number of blocks."""
@@ -92,16 +92,20 @@ def _check_place(settings: object, attribute: attrs.Attribute[str], value: str) 
     refuse_device(value, name=attribute.name)
 
 
+USUAL = 16, 16
+"""Samples of a bundled model, and of them together, where the settings do not say."""
+
+
 @attrs.frozen(kw_only=True)
 class RecordSettings:
     """What to record.
 
     Attributes:
-        samples: How many samples. Those of index 0 to ``samples - 1``.
+        samples: How many samples, from 0 on; None for one for each prompt, or 16.
         steps: Denoising steps, T; None for the workload's own number.
         guidance: Weight of the guidance; None for the workload's own.
         seed: Seed of the noises.
-        batch: Samples that are drawn together.
+        batch: Samples that are drawn together; None for 1 of a pipeline of yours, or 16.
         sites: Sites to record: ``default`` (first and last block, and output), ``blocks``, or a list as in
             ``0.block,11.attn,last,residual,output``. See `foreseer.workbench.TraceRecorder`.
         every: Measure sensitivities at every so many steps, and interpolate in between; None measures none.
@@ -117,11 +121,11 @@ class RecordSettings:
         OptionError: A value is out of range; the message says what to write.
     """
 
-    samples: int = attrs.field(default=16, validator=whole(1))
+    samples: int | None = attrs.field(default=None, validator=optional(whole(1)))
     steps: int | None = attrs.field(default=None, validator=optional(whole(1, MOST_STEPS)))
     guidance: float | None = attrs.field(default=None, validator=optional(_guidance))
     seed: int = attrs.field(default=0, validator=whole(0))
-    batch: int = attrs.field(default=16, validator=whole(1))
+    batch: int | None = attrs.field(default=None, validator=optional(whole(1)))
     sites: Recordable = attrs.field(default="default", converter=sites_from)
     every: int | None = attrs.field(default=1, validator=optional(whole(1)))
     measured: int | None = attrs.field(default=4, validator=optional(whole(1)))

@@ -20,7 +20,7 @@ from foreseer.adapters.identity import identity_of
 from foreseer.bench.families import PipelineFamily
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler, split
-from foreseer.bench.workload import Workload, blocks_of, dtype_of
+from foreseer.bench.workload import Workload, blocks_of, dtype_of, how_many
 from foreseer.document import plain
 from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.files import refuse_unwritable, refuse_unwritable_folder
@@ -28,7 +28,7 @@ from foreseer.registry import policy
 from foreseer.types import OUTPUT, Site
 from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.parts import Parts, joined
-from foreseer.workbench.record_settings import RecordSettings, located, recorded_sites
+from foreseer.workbench.record_settings import USUAL, RecordSettings, located, recorded_sites
 from foreseer.workbench.recorder import TraceRecorder
 from foreseer.workbench.sensitivity import interpolated, one_forecast, sensitivities, steps_to_measure
 from foreseer.workbench.trace import Trace
@@ -127,7 +127,9 @@ def _family(what: Workload | Any, arguments: Arguments | None) -> Workload:
 
 class _Recording:
     def __init__(self, family: Workload, out: Path, settings: RecordSettings, *, restart: bool | Literal["if other"], tell: Tell) -> None:
-        self._settings, self._tell = settings, tell
+        self._samples, together = how_many(family, samples=settings.samples, batch=settings.batch, usual=USUAL)
+        self._settings = settings = attrs.evolve(settings, samples=self._samples, batch=together)
+        self._tell = tell
         steps, guidance = settings.steps, settings.guidance
         self._sampler = Sampler.of(family, seed=settings.seed, num_steps=steps, guidance=guidance)
         self._steps, self._guidance = self._sampler.num_steps, self._sampler.guidance
@@ -141,7 +143,7 @@ class _Recording:
             refuse_unwritable_folder(folder)
         if not restart:
             refuse_existing(out)
-        self._batches = split(range(settings.samples), settings.batch)
+        self._batches = split(range(self._samples), together)
         self._conditions = [_conditions(family, batch, self._guidance) for batch in self._batches]
         self._measure = () if settings.every is None else steps_to_measure(self._steps, settings.every)
         request = self._request()
@@ -163,7 +165,7 @@ class _Recording:
             self._parts = Parts(parts, request)
         facts = {key: value for key, value in request.items() if key not in ("every", "measured", "target")}
         self._store = None if settings.features is None else FeatureStore.create(self._folder, facts=facts, kept_as=settings.features)
-        self._most = settings.samples if settings.measured is None else settings.measured
+        self._most = self._samples if settings.measured is None else settings.measured
         measured = sum(batch[0] < self._most for batch in self._batches)
         self._total = len(self._batches) + len(self._measure) * measured
         self._done = self._spent = 0

@@ -40,6 +40,8 @@ def record(
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what is there.")] = False,
 ) -> None:
     """Record a model once: inner products of its features, and sensitivities."""
+    from foreseer.bench.workload import how_many
+    from foreseer.workbench.record_settings import USUAL
     from foreseer.workbench.recording import record as run
     from foreseer.workbench.recording import refuse_existing
     from foreseer.workbench.sensitivity import steps_to_measure
@@ -51,8 +53,8 @@ def record(
     loaded = place.load()
     if every is not None:
         count = len(steps_to_measure(made.steps or loaded.num_steps, every))
-        few = min(measured or made.samples, made.samples)
-        said = f"takes {count} more samplings of {few} of the {made.samples} samples"
+        samples, _ = how_many(loaded, samples=made.samples, batch=made.batch, usual=USUAL)
+        said = f"takes {count} more samplings of {min(measured or samples, samples)} of the {samples} samples"
         typer.echo(f"measuring sensitivities at {count} steps {said}", err=True)
     with progress() as tell:
         recorded = run(loaded, out, settings=made, restart=restart, tell=tell)
