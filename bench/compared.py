@@ -5,6 +5,7 @@ must know.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -282,8 +283,12 @@ def print_table(result: Result) -> None:
     for sentence in [verdict(result), *remarks(result)]:
         out.print(sentence)
     for row in result.rows:
+        alike: dict[str, list[str]] = {}  # but for their numbers
         for warning in row.warnings:
-            out.print(f"{row.lane.name}: {warning}", style="yellow")
+            alike.setdefault(re.sub(r"[\d.e-]+", "", warning), []).append(warning)
+        for first, *others in alike.values():
+            more = f" ({len(others)} more like it)" if others else ""
+            out.print(f"{row.lane.name}: {first}{more}", style="yellow")
     for lane in result.failed:
         out.print(f"{lane.name} failed: {lane.error}", style="red")
     out.print(f"page: {result.page}", soft_wrap=True)

@@ -80,9 +80,14 @@ class PipelineWorkload:
         return pictures_of(drawn, unit_range=kind is None)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """See `Workload`. Latents without a height and a width become one row of their tokens."""
+        """See `Workload`. Of latents the first three channels are shown, or one, a third as strong; of tokens a
+        picture of all.
+        """
         images = latents.float().cpu()
-        return images[:, None] if images.ndim == 3 else images
+        if self.arguments.get("output_type") != "latent":
+            return images
+        images = images[:, None] if images.ndim == 3 else images.transpose(1, 2) if images.ndim == 5 else images
+        return images[..., : 3 if images.shape[-3] >= 3 else 1, :, :] / 3
 
     def digits(self, frames: Tensor) -> None:
         """See `Workload`."""

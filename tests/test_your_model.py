@@ -109,6 +109,15 @@ def _generator(index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence((0, index)).generate_state(1)[0]))
 
 
+@pytest.mark.parametrize("name", ["sd3", "flux", "wan"])
+def test_latents_instead_of_pictures(name: str, folders: Path, tmp_path: Path) -> None:
+    """Law: a pipeline may hand its latents out, whatever their shape; the page shows something of them."""
+    words = typed(folders, name)
+    words[5] += ",output_type=latent"
+    run("compare", *words, "--policies", POLICIES[1], "--samples", 1, "--out", tmp_path)
+    assert "data:image" in (tmp_path / "index.html").read_text()
+
+
 def test_every_command_takes_the_same_options(folders: Path, tmp_path: Path) -> None:
     """Law: record, plan with a preset, replay in the closed loop, tune and bench run on a pipeline of the user's."""
     mine = typed(folders, "flux")
