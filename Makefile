@@ -20,7 +20,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 demo: $(VENV)/.ready
-	$(BIN)/foreseer compare --out compare --restart
+	$(BIN)/foreseer compare --out compare --restart --policies agreement reuse taylorseer taylorseer:target=last_block \
+	  cg_taylor:threshold=0.06 speca speca_released
 
 # After each change: what needs neither diffusers nor another process.
 quick: $(VENV)/.ready
