@@ -31,8 +31,15 @@ SHARES = {
     "test_bystanders": 6, "test_changed_midway": 6, "test_generations": 6, "test_guiders": 6, "test_leaving": 6,
     "test_left_as_it_was": 9, "test_lists_of_latents": 6, "test_model_changes": 6, "test_pauses_of_models": 6,
     "test_residuals_of_models": 5, "test_prompt_lengths": 6, "test_shared_objects": 6, "test_whose_call": 6, "test_whose_call_is_told": 6,
-    "test_bare": 3, "test_ecosystem": 3, "test_observers_change_nothing": 3,
-    "test_pipelines": 6, "test_soak": 3, "test_tiny": 3,
+    "test_bare": 6, "test_ecosystem": 3, "test_observers_change_nothing": 3,
+    "test_pipelines": 9, "test_soak": 3, "test_tiny": 6,
+    "test_ecosystem::test_blocks_compiled_one_by_one_keep_their_graphs_whatever_the_policy": 4,
+    "test_ecosystem::test_callback_that_raises_ends_the_run_and_the_next_is_clean": 6,
+    "test_ecosystem::test_dtype_changed_between_runs_gives_what_a_fresh_attachment_gives": 3,
+    "test_ecosystem::test_half_precision_pipelines_run_and_repeat_and_none_is_bitwise_bare": 6,
+    "test_ecosystem::test_lora_loaded_fused_and_unloaded_between_runs_gives_what_a_fresh_attachment_gives": 6,
+    "test_ecosystem::test_offloading_changes_nothing_whichever_comes_first": 9,
+    "test_ecosystem::test_scheduler_exchanged_between_runs_gives_what_a_fresh_attachment_gives": 4,
     # laws of the kit over every policy
     "test_kit::test_built_in": 3, "test_kit::test_built_in_with_other_options": 6,
     "test_kit::test_policies_that_act_one_step_later": 3, "test_kit::test_a_policy_that_accepts_unseen": 3,
@@ -40,8 +47,8 @@ SHARES = {
     "test_kit_catches_wrong_policies::test_what_the_faults_were_put_into_is_right": 6,
     # others that take long
     "test_estimate::test_every_published_model_can_be_estimated": 3,
-    "test_installed::test_a_new_project_passes_its_own_tests": 2,
-    "test_installed::test_an_example_passes_its_own_tests": 2,
+    "test_installed::test_a_new_project_passes_its_own_tests": 3,
+    "test_installed::test_an_example_passes_its_own_tests": 3,
     "test_report_views::test_timeline_draws_every_report": 3,
     "test_soak::test_120_runs_of_one_long_lived_attachment_hold_no_more_than_the_first_few": 3,
 }  # fmt: skip

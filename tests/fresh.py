@@ -1,23 +1,26 @@
 """A fresh environment for the whole test session: foreseer's wheel, the example plugins' and one generated project of each kind, as pip leaves them.
 
 Nothing in it is editable and nothing of the checkout is on its path: what runs there is what a user has. It is made once, by whichever test process
-asks first, and deleted by whichever is done with it last (it takes more than a gigabyte). Also the fake packages that listing is measured with.
+asks first, and deleted by whichever is done with it last. What foreseer's extras ask for is not installed again but linked from where the tests run:
+those packages and no others, in the versions that are there. `make wheel` installs them with pip. Also the fake packages that listing is measured with.
 """
 
 from __future__ import annotations
 
 import os
-import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Iterator
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import attrs
 import pytest
 from filelock import FileLock
+from packaging.requirements import Requirement
 
 __all__ = ["CHECKOUT", "EXAMPLES", "GENERATED", "Fresh", "fake_distributions", "fresh", "outside"]
 
@@ -75,10 +78,36 @@ def call(*command: str | Path, cwd: Path, **variables: str) -> subprocess.Comple
     return done
 
 
+def needed(own: Distribution, *extras: str) -> dict[str, Distribution]:
+    """The installed packages that one asks for with these extras, and those that they ask for, by name."""
+    found: dict[str, Distribution] = {}
+    waiting, asked = [(own, ("", *extras))], set()
+    while waiting:
+        one, extras = waiting.pop()
+        for requirement in map(Requirement, one.requires or ()):
+            if str(requirement) in asked or (requirement.marker and not any(requirement.marker.evaluate({"extra": extra}) for extra in extras)):
+                continue
+            asked.add(str(requirement))
+            it = own if requirement.name == own.name else distribution(requirement.name)
+            if it is not own:
+                found[it.name] = it
+            waiting.append((it, ("", *requirement.extras)))
+    return found
+
+
+def link(packages: dict[str, Distribution], site: Path) -> None:
+    """Put packages into an environment as links to where they are installed; what they compiled is shared as well."""
+    for package in packages.values():
+        home = Path(package.locate_file(""))
+        for name in {file.parts[0] for file in package.files or ()} - {"..", "__pycache__"}:
+            if not (site / name).is_symlink():
+                (site / name).symlink_to(home / name)
+
+
 def install(folder: Path) -> None:
     """Build everything from copies (building writes into the source), and install what was built."""
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
-    into = (*pip, "--python", folder / "env" / "bin" / "python", "install", "--quiet", "--no-compile")
+    into = (*pip, "--python", folder / "env" / "bin" / "python", "install", "--quiet", "--no-deps", "--no-index")
     wheel = (*pip, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", folder / "wheels")
 
     source = folder / "source"
@@ -93,11 +122,15 @@ def install(folder: Path) -> None:
     call(sys.executable, "-m", "venv", "--without-pip", folder / "env", cwd=folder)
     call(*wheel, source, cwd=folder)
     (own,) = (folder / "wheels").glob("foreseer-*.whl")
-    call(*into, "-c", CHECKOUT / "constraints.txt", f"{own}[bench,testing]", cwd=folder)
-    for kind, name in GENERATED.items():
-        call(folder / "env" / "bin" / "foreseer", "new", kind, name, "--path", folder / "projects", cwd=folder)
+    call(*into, own, cwd=folder)
+    site = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "env"), "platbase": str(folder / "env")}))
+    link(needed(Distribution.at(next(site.glob("foreseer-*.dist-info"))), "bench", "testing"), site)
+    (kind, name), *others = GENERATED.items()
+    call(folder / "env" / "bin" / "foreseer", "new", kind, name, "--path", folder / "projects", cwd=folder)
+    made = f"from pathlib import Path; from foreseer.scaffold import write_project; [write_project(*each, into=Path('projects')) for each in {others}]"
+    call(folder / "env" / "bin" / "python", "-I", "-c", made, cwd=folder)
     call(*wheel, *sorted((folder / "projects").iterdir()), cwd=folder)
-    call(*into, "--no-deps", "--no-index", *(path for path in (folder / "wheels").glob("*.whl") if path != own), cwd=folder)
+    call(*into, *(path for path in (folder / "wheels").glob("*.whl") if path != own), cwd=folder)
     call(*pip, "--python", folder / "env" / "bin" / "python", "check", cwd=folder)
 
 
@@ -120,9 +153,8 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fresh]:
     with FileLock(base / "fresh.lock"):
         using = int(users.read_text()) - 1
         users.write_text(str(using))
-        if using == 0:  # 26,000 files: on some disks deleting them takes longer than making them, and nobody need wait for it
-            gone = folder.rename(base / "fresh.gone")
-            subprocess.run(f"rm -rf -- {shlex.quote(str(gone))} >/dev/null 2>&1 &", shell=True, start_new_session=True, check=True)
+        if using == 0:
+            shutil.rmtree(folder)
 
 
 def fake_distributions(folder: Path, count: int) -> Path:

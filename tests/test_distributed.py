@@ -23,9 +23,7 @@ from foreseer.vote import Ballot, Electorate
 
 diffusers = pytest.importorskip("diffusers", minversion="0.36")
 WORKER = Path(__file__).parent / "distributed" / "worker.py"
-PATIENCE = 120
-GROUPS = ([name for name in CASES if name.startswith("flux")], [name for name in CASES if not name.startswith("flux")])
-"""Each is one pair of processes."""
+PATIENCE = 240
 
 
 def two_processes(folder, names):
@@ -55,16 +53,8 @@ def two_processes(folder, names):
 
 @pytest.fixture(scope="module")
 def both(tmp_path_factory):
-    """``case -> [what process 0 left, what process 1 left]``; each pair of processes is started when one of its cases is first asked for."""
-    found: dict[str, list] = {}
-
-    def of(name):
-        if name not in found:
-            names = next(group for group in GROUPS if name in group)
-            found.update(two_processes(tmp_path_factory.mktemp("processes"), names))
-        return found[name]
-
-    return of
+    """``case -> [what process 0 left, what process 1 left]``, of one pair of processes: most of their time goes into importing."""
+    return two_processes(tmp_path_factory.mktemp("processes"), list(CASES)).__getitem__
 
 
 def alone(case):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from unittest import mock
 
 import attrs
@@ -40,16 +41,16 @@ def check_observer_survives(subject: Subject) -> int:
     there.
     """
     told = 0
-    for what, streams in _situations():
-        apart, together = _reports(streams, ()), _reports(streams, subject.spec())
-        for alone, watched in zip(apart, together, strict=True):
+    for what, streams in SITUATIONS.items():
+        together = _reports(streams, subject.spec())
+        for alone, watched in zip(_alone(what), together, strict=True):
             dropped = next((warning for warning in watched.warnings if warning.startswith("observer ")), "")
             if dropped:
                 broken(
                     f"with {what}, {dropped}",
                     "Expect NaN errors, accept=None, num_steps=None, runs of any length, features of any shape, and runs that take turns",
                 )
-            if list(map(_told, alone.outcomes)) != list(map(_told, watched.outcomes)):
+            if alone != tuple(map(_told, watched.outcomes)):
                 broken(
                     f"with {what}, it changed the outcomes that it was shown",
                     "Outcomes are shared with the report and with other observers: copy before you change",
@@ -65,22 +66,6 @@ def check_observer_survives(subject: Subject) -> int:
     return told
 
 
-def _situations() -> Iterator[tuple[str, tuple[_Stream, ...]]]:
-    """In words, and the streams that take turns."""
-    yield "three rows", (_Stream(World(mixed)),)
-    yield "one row", (_Stream(World(mixed, labels=(1,))),)
-    yield "many rows of bfloat16, of several tokens", (_Stream(World(mixed, labels=MANY, dtype=torch.bfloat16, tokens=6)),)
-    yield "latents of two dimensions", (_Stream(World(mixed, tokens=6, square=True)),)
-    yield "rows that are one sample, and noise levels", (_Stream(World(mixed), groups=(4, 1, 4), sigmas=True),)
-    yield "sixty blocks and a hundred steps", (_Stream(World(mixed, labels=(1,), depth=60), steps=100),)
-    yield "a run that begins late", (_Stream(World(mixed), start=9),)
-    yield "features that are NaN", (_Stream(World(replaced(mixed, 1, math.nan))),)
-    yield "an unknown number of steps", (_Stream(World(mixed), known=False),)
-    yield "an interrupted run", (_Stream(World(mixed, fails_at=7)),)
-    yield "a run of no step", (_Stream(World(mixed), steps=0),)
-    yield "two streams in turn", (_Stream(World(mixed), stream="cond"), _Stream(World(mixed, labels=(2,)), stream="uncond"))
-
-
 @law("observer", observes, "{} steps are the same")
 def check_observer_changes_nothing(subject: Subject) -> int:
     """A run that is watched is the run that is not: the same output, the same decisions, the same random
@@ -92,7 +77,7 @@ def check_observer_changes_nothing(subject: Subject) -> int:
     Would have caught: Lightning runs the callbacks of every installed package in the training loop, with all
     that they do to it.
     """
-    bare = _watched(())
+    bare = _bare()
     torch.set_grad_enabled(True)
     before = snapshot()
     watched = _watched(subject.spec())
@@ -151,6 +136,12 @@ def _watched(observers: Sequence[object]) -> list[str]:
     return [f"{_told(outcome)} {output.tolist()}" for outcome, output in steps]
 
 
+@functools.cache
+def _bare() -> list[str]:
+    """The same of one that no observer under examination watches."""
+    return _watched(())
+
+
 @attrs.frozen(eq=False)
 class _Stream:
     """A run of the reference policy."""
@@ -170,6 +161,29 @@ class _Stream:
             run = attrs.evolve(run, num_steps=None, timesteps=None)
         policy = PolicySpec("reference", lambda: (ReferenceProbe(), ReferenceGate(), ReferencePredictor()))
         return Session(self.world, policy, run, observers=observers)
+
+
+SITUATIONS: dict[str, tuple[_Stream, ...]] = {
+    "three rows": (_Stream(World(mixed)),),
+    "one row": (_Stream(World(mixed, labels=(1,))),),
+    "many rows of bfloat16, of several tokens": (_Stream(World(mixed, labels=MANY, dtype=torch.bfloat16, tokens=6)),),
+    "latents of two dimensions": (_Stream(World(mixed, tokens=6, square=True)),),
+    "rows that are one sample, and noise levels": (_Stream(World(mixed), groups=(4, 1, 4), sigmas=True),),
+    "a run that begins late": (_Stream(World(mixed), start=9),),
+    "features that are NaN": (_Stream(World(replaced(mixed, 1, math.nan))),),
+    "an unknown number of steps": (_Stream(World(mixed), known=False),),
+    "an interrupted run": (_Stream(World(mixed, fails_at=7)),),
+    "a run of no step": (_Stream(World(mixed), steps=0),),
+    "two streams in turn": (_Stream(World(mixed), stream="cond"), _Stream(World(mixed, labels=(2,)), stream="uncond")),
+    "sixty blocks and a hundred steps": (_Stream(World(mixed, labels=(1,), depth=60), steps=100),),
+}
+"""In words, and the streams that take turns; the longest last."""
+
+
+@functools.cache
+def _alone(what: str) -> tuple[tuple[str, ...], ...]:
+    """What is told of each stream where no observer under examination watches. The same for all of them."""
+    return tuple(tuple(map(_told, report.outcomes)) for report in _reports(SITUATIONS[what], ()))
 
 
 def _reports(streams: Sequence[_Stream], observers: Sequence[object]) -> list[Report]:

@@ -12,16 +12,13 @@ import importlib
 import importlib.util
 import inspect
 import io
-import json
 import os
 import pickle
 import random
-import subprocess
 import sys
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -29,6 +26,7 @@ import torch
 from torch import Tensor
 
 from foreseer.registry import PolicySpec
+from foreseer.testing.elsewhere import in_processes
 from foreseer.testing.plays import play
 from foreseer.testing.subject import subjects_of
 from foreseer.testing.worlds import World, mixed
@@ -164,11 +162,6 @@ def _reached(roots: list[Any]) -> list[Any]:
     return list(found.values())
 
 
-BOOT = (
-    "import json, sys; task = json.loads(sys.argv[1]); sys.path[:] = task['path']; from foreseer.testing.process import _here; print(json.dumps(_here(task)))"
-)
-
-
 def home_of(spec: PolicySpec) -> tuple[str, str] | None:
     """The module in which a policy's factory lives, and its file; None where it cannot be imported."""
     module = getattr(spec.factory, "__module__", None) or type(spec.factory).__module__
@@ -183,10 +176,8 @@ def home_of(spec: PolicySpec) -> tuple[str, str] | None:
 @functools.lru_cache(maxsize=64)  # many policies live in one module
 def changed_by_import(module: str, file: str) -> tuple[str, ...]:
     """What importing a module changes, in words."""
-    (done,) = _processes({"module": module, "file": file}, (1,))
-    if done.returncode:
-        return (f"it cannot be imported by itself: {(done.stderr.strip() or 'no message').splitlines()[-1]}",)
-    return tuple(json.loads(done.stdout.splitlines()[-1]))
+    (done,) = in_processes(try_here, {"module": module, "file": file}, (1,))
+    return (f"it cannot be imported by itself: {done.message}",) if done.code else tuple(done.output)
 
 
 def runs_elsewhere(spec: PolicySpec, seeds: Sequence[int]) -> list[str]:
@@ -200,19 +191,14 @@ def runs_elsewhere(spec: PolicySpec, seeds: Sequence[int]) -> list[str]:
         return []
     if home is None:
         return []
-    told = _processes({"module": home[0], "file": home[1], "spec": sent}, seeds)
-    return [] if any(done.returncode for done in told) else [done.stdout.splitlines()[-1] for done in told]
+    told = in_processes(try_here, {"module": home[0], "file": home[1], "spec": sent}, seeds)
+    return [] if any(done.code for done in told) else ["\n".join(done.output) for done in told]
 
 
-def _processes(task: dict[str, Any], seeds: Sequence[int]) -> list[subprocess.CompletedProcess[str]]:
-    """Carry out a task in processes side by side, one of each hash seed."""
-    command = [sys.executable, "-c", BOOT, json.dumps({**task, "path": [entry for entry in sys.path if entry]})]
-    begin = functools.partial(subprocess.run, command, capture_output=True, text=True, timeout=300)
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(lambda seed: begin(env={**os.environ, "PYTHONHASHSEED": str(seed)}), seeds))
-
-
-def _here(task: dict[str, Any]) -> list[str]:
+def try_here(task: dict[str, Any]) -> list[str]:
+    """In a process of its own: what importing a policy's module changes, in words; or, with a ``"spec"``, what
+    the policy does.
+    """
     before, out = snapshot(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         _load(task["module"], task["file"])
