@@ -23,7 +23,7 @@ from foreseer.vote import Ballot, Electorate
 
 diffusers = pytest.importorskip("diffusers", minversion="0.36")
 WORKER = Path(__file__).parent / "distributed" / "worker.py"
-PATIENCE = 240
+PATIENCE = 300
 
 
 def two_processes(folder, names):

@@ -127,6 +127,8 @@ def serve() -> None:
 
 
 def _carry_out(asked: dict[str, Any]) -> Done:
+    if hasattr(signal, "alarm"):
+        signal.alarm(SECONDS)
     try:
         sys.path[:] = asked["path"]
         os.chdir(asked["folder"])
@@ -145,7 +147,6 @@ def _in_a_copy(asked: dict[str, Any]) -> Done:
         number = os.fork()
         if not number:
             try:
-                signal.alarm(SECONDS)
                 answer.write(pickle.dumps(_carry_out(asked)))
                 answer.flush()
             finally:
