@@ -1,4 +1,4 @@
-"""Of each long list of cases about six are tried, spread over it; ``FORESEER_ALL=1`` tries all."""
+"""Of each long list of cases about four are tried, spread over it; ``FORESEER_ALL=1`` tries all."""
 
 import os
 import sys
@@ -32,7 +32,7 @@ except metadata.PackageNotFoundError:
 
 torch.set_num_threads(1)  # tensors this small are computed fastest by one thread
 
-FEW = 6
+FEW = 4
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
