@@ -116,7 +116,7 @@ class Harness:
         # packages that were not there before may be there now
         measures = self._measuring.measures
         known = {**self.results.measures, **measures.figures}
-        now = {"about": settings.about, "published": settings.published, "measures": known, "missing": dict(measures.missing)}
+        now: dict[str, Any] = {"about": settings.about, "published": settings.published, "measures": known, "missing": dict(measures.missing)}
         self.results = attrs.evolve(self.results, **now, versions=versions())
         self._lanes = {lane.key: lane for lane in self.store.begin_again(self.results, samples=settings.samples).lanes}
 

@@ -85,14 +85,14 @@ class Measure:
         by_frame = video and self.of == "frames"
         frames = own.shape[1] if by_frame else 1
         # copies: what is given may be written to, and what was drawn is kept
-        given = [(pictures.flatten(0, 1) if by_frame else pictures).clone() for pictures in (own, full)]
+        one, other = ((pictures.flatten(0, 1) if by_frame else pictures).clone() for pictures in (own, full))
         with torch.no_grad():
-            found = self.call(*given, [text for text in conditions for _ in range(frames)])
+            found = self.call(one, other, [text for text in conditions for _ in range(frames)])
         if found is None:
             return None
         values = torch.as_tensor(found).detach().to("cpu", torch.float64)
-        if values.shape != (len(given[0]),):
-            raise PluginError(f"it returned shape {tuple(values.shape)} for {len(given[0])} pictures; a measure returns one number for each")
+        if values.shape != (len(one),):
+            raise PluginError(f"it returned shape {tuple(values.shape)} for {len(one)} pictures; a measure returns one number for each")
         return tuple(values.view(len(own), frames).mean(1).tolist())
 
 

@@ -134,7 +134,7 @@ def _pairs(score: Callable[[Tensor, Tensor], float], device: str) -> Call:
     """Score each picture with its reference by itself: networks take gigabytes for a batch of large ones."""
 
     def call(own: Tensor, full: Tensor, conditions: Sequence[str]) -> Tensor | None:
-        pairs = zip(own.split(1), full.split(1), strict=True)
+        pairs = zip(own[:, None], full[:, None], strict=True)
         if own.shape[1] not in CHANNELS:
             return None
         return torch.tensor([score(_rgb(a).to(device), _rgb(b).to(device)) if _whole(a) and _whole(b) else torch.nan for a, b in pairs])
@@ -146,7 +146,7 @@ def _alone(score: Callable[[Tensor, str], float]) -> Call:
     """Score each picture with its words, where it has some."""
 
     def call(own: Tensor, full: Tensor, conditions: Sequence[str]) -> Tensor | None:
-        pairs = zip(own.split(1), conditions, strict=True)
+        pairs = zip(own[:, None], conditions, strict=True)
         if own.shape[1] not in CHANNELS:
             return None
         return torch.tensor([score(_rgb(a), words) if words and _whole(a) else torch.nan for a, words in pairs])
