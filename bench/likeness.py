@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.bench.workload import Workload
+from foreseer.bench.workload import OfDigits, Workload
 from foreseer.zoo.judge import DigitJudge
 
 __all__ = ["Drawn", "figures_of", "look_at"]
@@ -38,7 +38,7 @@ def look_at(workload: Workload, judge: DigitJudge, latents: Tensor) -> Drawn:
     """Decode latents and show the pictures to the classifier."""
     images = workload.decode(latents)
     shape = images.shape[:2] if images.ndim == 5 else images.shape[:1]
-    digits = workload.digits(images.flatten(0, 1) if images.ndim == 5 else images)
+    digits = workload.digits(images.flatten(0, 1) if images.ndim == 5 else images) if isinstance(workload, OfDigits) else None
     if digits is None:
         return Drawn(latents.float().cpu(), images, torch.zeros(*shape, 0), torch.full(shape, -1))
     finite = torch.isfinite(digits).flatten(1).all(1)

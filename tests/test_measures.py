@@ -70,13 +70,6 @@ LANES = (parse_policy("none"), parse_policy(POLICY))
 ASKED = ("spread:times=2", "letters", "picky", "liar", "heavy", "weightless", "spread")
 
 
-class Waves(ToyFamily):
-    """No digits."""
-
-    def digits(self, frames: Any) -> Any:
-        return None
-
-
 @pytest.fixture(scope="module", autouse=True)
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A package as pip would have left it there."""
@@ -99,7 +92,7 @@ def _own_plugins_and_others(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(**changes: Any) -> BenchSettings:
-    return BenchSettings(**{"workload": Waves(), "samples": 3, "batch": 2, "timed": "draws", "lanes": LANES, "measures": ASKED, **changes})
+    return BenchSettings(**{"workload": ToyFamily(), "samples": 3, "batch": 2, "timed": "draws", "lanes": LANES, "measures": ASKED, **changes})
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +171,7 @@ def test_measures_change_no_other_number(results: Results, tmp_path: Path) -> No
 def test_results_are_gone_on_with_under_other_measures(results: Results, tmp_path: Path) -> None:
     """Law: what was drawn is measured by what is asked for later, and nothing is drawn again."""
     run_benchmark(settings(measures=()), tmp_path)
-    family = Waves()
+    family = ToyFamily()
     later = run_benchmark(settings(workload=family), tmp_path)
     assert [indices for indices, _ in family.bare] == [(0,)], "only what counts the blocks"
     for lane in later.lanes:
