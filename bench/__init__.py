@@ -26,6 +26,7 @@ def compare(
     samples: int | None = None,
     batch: int | None = None,
     seed: int = 0,
+    measures: Sequence[str] = (),
     out: str | Path | None = None,
     restart: bool = False,
     show: bool = True,
@@ -42,6 +43,7 @@ def compare(
         samples: How many samples each policy draws; None for one for each prompt.
         batch: Samples that are drawn together; None for 1.
         seed: Of the noises.
+        measures: Quality measures beside PSNR and SSIM, as on the command line: ``["lpips"]``.
         out: Folder for the page and the numbers, with which the same call goes on; None for a new one among
             temporary files.
         restart: Throw away what is in it.
@@ -61,5 +63,7 @@ def compare(
         workload = workload_of(pipeline, name=type(pipeline).__name__, prompts=prompts_from(prompts), call=call or {}, own_call=own_call)
     chosen: dict[str, Any] = {} if policies is None else {"policies": policies}
     folder = Path(tempfile.mkdtemp(prefix="foreseer-")) if out is None else Path(out)
-    settings = CompareSettings(workload=workload, steps=steps, samples=samples, batch=batch, seed=seed, out=folder, restart=restart, **chosen)
+    settings = CompareSettings(
+        workload=workload, steps=steps, samples=samples, batch=batch, seed=seed, measures=tuple(measures), out=folder, restart=restart, **chosen
+    )
     return run_comparison(settings, show=show)

@@ -16,10 +16,12 @@ from attrs.validators import optional
 from torch import Tensor
 
 from foreseer.bench.fields import check_folder, check_guidance, whole
+from foreseer.bench.figures import FIGURES
+from foreseer.bench.measures import check_measures, names
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.source import Drawing, Source, named, source_from
 from foreseer.bench.summary import Line, lines_of
-from foreseer.bench.tables import print_lanes
+from foreseer.bench.tables import left_out, print_lanes
 from foreseer.console import console
 from foreseer.document import plain
 from foreseer.files import write_csv
@@ -75,6 +77,9 @@ class CompareSettings:
         guidance: Weight of the guidance; None for the workload's own.
         observers: Observers of every policy's runs; several may follow. As on the command line
             (``"csvtrace:path=trace.csv"``), or plugins. Built once; timed with the runs.
+        measures: Quality measures beside PSNR and SSIM, by the names that ``foreseer measures`` lists, with
+            options as policies have them: ``"lpips:net=vgg"``; several may follow. One that lacks a package
+            or its weights is left out, and the results say how to get it.
         out: Folder for the results; made if it is missing. The same settings go on with what is there; other
             ones are refused.
         restart: Throw away what is there.
@@ -91,6 +96,7 @@ class CompareSettings:
     batch: int | None = attrs.field(default=None, validator=optional(whole(1)))
     guidance: float | None = attrs.field(default=None, validator=optional(check_guidance))
     observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
+    measures: tuple[str, ...] = attrs.field(default=(), converter=names, validator=check_measures)
     out: Path = attrs.field(default=Path("compare"), converter=Path, validator=check_folder)
     restart: bool = False
 
@@ -221,6 +227,8 @@ def figures(line: Line) -> dict[str, Any]:
         "bytes_held": line.bytes_held,
         "gain_over_fewer_steps_db": line.gain,
     }
+    for name in (name for name in line.means if name not in FIGURES):
+        values |= {f"{name}_mean": line.means[name], f"{name}_worst": line.worst[name]}
     head = {"name": lane.name, "kind": lane.kind, "samples": len(psnr), "num_steps": lane.num_steps}
     return head | {name: _finite(value) for name, value in values.items()} | {"fewer_steps": line.fewer or None}
 
@@ -280,7 +288,7 @@ def print_table(result: Result) -> None:
     """Print the table to stdout, what its reader must know, and where the page is."""
     out = console()
     print_lanes(out, result.results, result.batch)
-    for sentence in [verdict(result), *remarks(result)]:
+    for sentence in [*left_out(result.results), verdict(result), *remarks(result)]:
         out.print(sentence)
     for row in result.rows:
         alike: dict[str, list[str]] = {}  # but for their numbers

@@ -78,7 +78,7 @@ def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: 
         threads=torch.get_num_threads(),
         timed="draws",
         lanes=tuple(specs),
-        **{name: chosen[name] for name in ("workload", "samples", "steps", "seed", "guidance")},
+        **{name: chosen[name] for name in ("workload", "samples", "steps", "seed", "guidance", "measures")},
     )
     with progress() if show else nullcontext(_silent) as tell:
         observers = build_observers(settings.observers)

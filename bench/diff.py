@@ -12,12 +12,13 @@ CUDA's allocator, where 1 % is let pass.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import numpy as np
 
-from foreseer.bench.results import FIGURES, LaneResult, Results
+from foreseer.bench.figures import Figure
+from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.summary import counted, standard_errors
 
 __all__ = ["Change", "Diff", "diff"]
@@ -32,7 +33,7 @@ class Change:
 
     Attributes:
         lane, batch: Which.
-        figure: ``"steps"``, a name of `FIGURES`, ``"speedup"``, ``"block_rows"``, ``"flops"``,
+        figure: ``"steps"``, a name of `Results.figures`, ``"speedup"``, ``"block_rows"``, ``"flops"``,
             ``"peak_bytes"`` or ``"bytes_held"``.
         before, after: Mean, median or count.
         difference: Of pairs where there are pairs.
@@ -81,9 +82,9 @@ def diff(before: Results, after: Results) -> Diff:
     """Compare two results, lane by lane."""
     paired = _drawn(before) == _drawn(after)
     old, new = ({lane.key: lane for lane in results.lanes} for results in (before, after))
-    both = [key for key in old if key in new]
+    both, figures = [key for key in old if key in new], {**after.figures, **before.figures}
     return Diff(
-        changes=tuple(change for key in both for change in _changes(old[key], new[key], paired, (before.speedup(old[key]), after.speedup(new[key])))),
+        changes=tuple(change for key in both for change in _changes(old[key], new[key], paired, (before.speedup(old[key]), after.speedup(new[key])), figures)),
         only_before=tuple(_title(key) for key in old if key not in new),
         only_after=tuple(_title(key) for key in new if key not in old),
         errors=tuple((_title(key), old[key].error, new[key].error) for key in both if old[key].error != new[key].error),
@@ -114,7 +115,7 @@ def _conditions(before: Results, after: Results) -> list[str]:
     return [text for text in dict.fromkeys(found) if not text.startswith(("lanes:", "peers:"))]
 
 
-def _changes(old: LaneResult, new: LaneResult, paired: bool, speedups: tuple[float, float]) -> list[Change]:
+def _changes(old: LaneResult, new: LaneResult, paired: bool, speedups: tuple[float, float], figures: Mapping[str, Figure]) -> list[Change]:
     if not old.units or not new.units:
         return []
 
@@ -126,14 +127,14 @@ def _changes(old: LaneResult, new: LaneResult, paired: bool, speedups: tuple[flo
 
     found = []
     readers: list[tuple[str, Callable[[LaneResult], Sequence[float]], bool | None]] = [("steps", lambda lane: lane.steps, False)]
-    shared = [name for name in FIGURES if name in old.units[0].figures and name in new.units[0].figures]
-    readers += [(name, lambda lane, name=name: lane.values(name), FIGURES[name].higher_is_better) for name in shared]  # type: ignore[misc]
+    shared = [name for name in figures if old.has(name) and new.has(name)]
+    readers += [(name, lambda lane, name=name: lane.values(name), figures[name].higher_is_better) for name in shared]  # type: ignore[misc]
     for figure, read, higher in readers:
         one, other = (dict(zip(lane.indices, read(lane), strict=True)) for lane in (old, new))
         common = sorted(one.keys() & other.keys()) if paired else []
         raw = [[values[i] for i in common] if common else list(values.values()) for values in (one, other)]
         broken = [any(map(math.isnan, values)) for values in raw]
-        a, b = (counted(figure, values) for values in raw)
+        a, b = (counted(figure, values, figures=figures) for values in raw)
         means = float(a.mean()), float(b.mean()), float(b.mean() - a.mean())
         if broken[0] != broken[1]:  # a figure that came or went is a change that no noise explains
             found.append(attrs.evolve(change(figure, *means, 0.0, None), changed=True, better=broken[0]))

@@ -95,6 +95,7 @@ class Harness:
         self._measuring = Measuring(settings, loaded(settings.workload) if workload is None else workload, observers)
         sampler = self._measuring.sampler
         self.reports: dict[str, Report] = {}
+        self._drawn_here: set[tuple[Key, int]] = set()
         self.store = Store(out, restart=restart)
         self.results = self.store.resume(
             Results(
@@ -113,7 +114,10 @@ class Harness:
             )
         )
         # packages that were not there before may be there now
-        self.results = attrs.evolve(self.results, about=settings.about, published=settings.published, versions=versions())
+        measures = self._measuring.measures
+        known = {**self.results.measures, **measures.figures}
+        now: dict[str, Any] = {"about": settings.about, "published": settings.published, "measures": known, "missing": dict(measures.missing)}
+        self.results = attrs.evolve(self.results, **now, versions=versions())
         self._lanes = {lane.key: lane for lane in self.store.begin_again(self.results, samples=settings.samples).lanes}
 
     @property
@@ -149,6 +153,7 @@ class Harness:
         fewer = {size: self._add(self._fewer(size)) for size in sizes}
         for size, keys in fewer.items():
             self._measure_all(size, keys)
+        self._take_what_lacks()
         yield self._save(finished=True)
 
     def measure_afterwards(self, lanes: Sequence[LaneOf]) -> Results:
@@ -218,12 +223,29 @@ class Harness:
             found = self._caught(lane, functools.partial(self._unit, lane, number, batches, full))
             if found is not None:  # a full disk is no fault of the lane
                 self._lanes[key], drawn = found
+                self._drawn_here.add((key, number))
                 self.store.keep(key, number, drawn)
             self._save()
 
     def _measure_all(self, batch: int, keys: Sequence[Key]) -> None:
         for number, _ in enumerate(self._batches_of(batch)):
             self._measure(keys, number)
+
+    def _take_what_lacks(self) -> None:
+        """Measure what an earlier run drew by what was not asked for then, was missing, or failed."""
+        for key, lane in self._lanes.items():
+            units = [unit if (key, unit.number) in self._drawn_here else self._taken(lane, unit) for unit in lane.units]
+            self._lanes[key] = attrs.evolve(lane, units=tuple(units))
+
+    def _taken(self, lane: LaneResult, unit: Unit) -> Unit:
+        lacks = sorted(self._measuring.measures.figures.keys() - unit.figures.keys())
+        keys = (lane.key, (FULL, lane.batch))
+        if not lacks or not all(self.store.samples(key, unit.number).exists() for key in keys):
+            return unit
+        self._tell(f"{lane.name}, batch {unit.number + 1}: {', '.join(lacks)}", 0, 0)
+        own, full = (self.store.drawn(key, unit.number).images for key in keys)
+        figures, failed = self._measuring.take(unit.indices, own, full, known=unit.figures)
+        return attrs.evolve(unit, figures={**unit.figures, **figures}, failed=failed)
 
     def _caught(self, lane: LaneResult, measure: Callable[[], Any]) -> Any:
         """Return what was measured. A lane that fails is a row that says so, unless it is full computation."""

@@ -5,14 +5,15 @@ from __future__ import annotations
 import functools
 import html
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 
 from foreseer.bench.charts import COLORS, GREY, SHAPES, axis, escaped, finite, front, layout
+from foreseer.bench.figures import FIGURES, Figure
 from foreseer.bench.page import Chart
-from foreseer.bench.results import FIGURES, Results
+from foreseer.bench.results import Results
 from foreseer.bench.sentences import sentence_of
 from foreseer.bench.summary import Line, lines_of, sweep_of
 from foreseer.bench.tables import broken_text, number_text
@@ -54,8 +55,8 @@ def _figure(line: Line, *, figure: str, worst: bool) -> float:
     return (line.worst if worst else line.means).get(figure, math.nan)
 
 
-def _figures() -> Iterable[Axis]:
-    for name, figure in FIGURES.items():
+def _axes(figures: Mapping[str, Figure]) -> Iterable[Axis]:
+    for name, figure in figures.items():
         unit = f" ({figure.unit})" if figure.unit else ""
         for which in ("mean", "worst sample"):
             read = functools.partial(_figure, figure=name, worst=which != "mean")
@@ -65,7 +66,7 @@ def _figures() -> Iterable[Axis]:
 
 
 UP = (
-    *_figures(),
+    *_axes(FIGURES),
     Axis("gain", "PSNR over fewer steps, as many (dB)", False, lambda line: line.gain),
     Axis("frechet", "Frechet distance to the data", True, lambda line: line.frechet),
 )
@@ -82,7 +83,7 @@ def lanes_chart(results: Results, batch: int) -> Chart:
         saving = [line for line in lines if line.lane.kind != "full"]
         return [one for one in axes if any(math.isfinite(one.value(line)) for line in saving)] or [axes[0]]
 
-    xs, ys = offered(ACROSS), offered(UP)
+    xs, ys = offered(ACROSS), offered((*UP, *_axes(results.measures)))
     labels = {line.lane.name: _label(line) for line in lines}
     words = {line.lane.name: f"{line.lane.name}\n{told(results, line)}" for line in lines}
     return Chart(
@@ -111,7 +112,7 @@ def _label(line: Line) -> str:
     numbers += [f"{line.speedup:.2f}x"] if math.isfinite(line.speedup) else []
     psnr = {"mean": line.means.get("psnr", math.nan), "worst": line.worst.get("psnr", math.nan)}
     known = [f"{key} {number_text(value, '.1f')}" for key, value in psnr.items() if value == value]
-    reached = [f"PSNR {', '.join(known)}{broken_text(line, 'psnr')}"] if known else []
+    reached = [f"PSNR {', '.join(known)}{broken_text(line)}"] if known else []
     said = [", ".join(numbers), *reached, _settings(line, "=")]
     return "<br>".join([f"<b>{escaped(line.lane.name)}</b>", *map(escaped, said)])
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import attrs
 import torch
+from torch import Tensor
 
 from foreseer.adapters.attachment import Attachment
 from foreseer.bench.counting import BlockCalls, count_blocks, count_cost
 from foreseer.bench.lanes import LaneOf, Sampler, Sampling, keep_freed_memory, pairs_of, split
 from foreseer.bench.likeness import Drawn, figures_of, look_at
+from foreseer.bench.measures import load_measures
 from foreseer.bench.peers import PeerError, PeerSpec, Request
 from foreseer.bench.results import Counted, LaneResult, Unit
 from foreseer.bench.settings import BenchSettings
@@ -43,6 +45,7 @@ class Measuring:
     Attributes:
         sampler: Draws for all lanes but peers.
         given: What drives a lane, by its name; the bare model where there is nothing.
+        measures: What samples are measured by.
     """
 
     def __init__(self, settings: BenchSettings, workload: Workload, observers: Sequence[object]) -> None:
@@ -51,6 +54,7 @@ class Measuring:
         steps, guidance = settings.steps, settings.guidance
         self.sampler = Sampler.of(workload, seed=settings.seed, num_steps=steps, guidance=guidance)
         self.given: dict[str, PolicySpec | PeerSpec | LaneOf] = {}
+        self.measures = load_measures(settings.measures)
         self._memory: dict[object, Any] = {}
         with count_blocks(blocks_of(workload)) as calls:
             self._found = self.sampler.draw([0], 2)
@@ -101,12 +105,15 @@ class Measuring:
             steps, block_rows = run.steps, run.block_rows
         elif calls:  # as seen from outside; a step of a pipeline may be several calls
             steps, block_rows = (calls[0].steps / self._calls_per_step,) * len(indices), calls[0].block_rows
+        beside = full[1] if full else drawn
+        taken, failed = self.take(indices, drawn.images, beside.images)
         unit = Unit(
             number=number,
             indices=tuple(indices),
             steps=tuple(steps),
             block_rows=block_rows,
-            figures=figures_of(drawn, full[1] if full else drawn, labels_of(indices)),
+            figures={**taken, **figures_of(drawn, beside, labels_of(indices))},
+            failed=failed,
             seconds=tuple(own.took.seconds for own, _ in timed),
             clock_seconds=tuple(own.took.clock for own, _ in timed),
             full_seconds=tuple(beside for _, beside in timed),
@@ -120,6 +127,10 @@ class Measuring:
             reports=lane.reports if number else {name: r.to_dict() for name, r in run.reports.items()},
         )
         return done, drawn, run.reports
+
+    def take(self, indices: Sequence[int], own: Tensor, full: Tensor, *, known: Iterable[str] = ()) -> tuple[dict[str, tuple[float, ...]], dict[str, str]]:
+        """Measure the images or videos of a batch, see `foreseer.bench.measures.Measures.take`."""
+        return self.measures.take(own, full, self.sampler.workload.words(indices), known=known)
 
     def warm_up(self, lane: LaneResult) -> None:
         """Draw one sample. A policy that cannot drive this model fails here, before anything long has begun."""

@@ -89,9 +89,6 @@ class PipelineWorkload:
         images = images[:, None] if images.ndim == 3 else images.transpose(1, 2) if images.ndim == 5 else images
         return images[..., : 3 if images.shape[-3] >= 3 else 1, :, :] / 3
 
-    def digits(self, frames: Tensor) -> None:
-        """See `Workload`."""
-
     def words(self, indices: Sequence[int]) -> list[str]:
         """See `Workload`."""
         return self.prompts.words(indices)

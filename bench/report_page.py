@@ -19,7 +19,7 @@ from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.sentences import Summary, summaries
 from foreseer.bench.store import Store
 from foreseer.bench.summary import Line, lines_of
-from foreseer.bench.tables import APART, COLUMNS, PUBLISHED, broken_text, few_samples, method_of, number_text
+from foreseer.bench.tables import PUBLISHED, broken_text, columns_of, few_samples, left_out, method_of, number_text
 from foreseer.columns import Column
 from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES
 
@@ -58,7 +58,7 @@ def write_page(results: Results, folder: Path, *, path: Path | None = None, note
         Text("Every lane draws the same samples from the same noise; its figures compare each with what full computation drew."),
         *([] if results.finished else [Text("The benchmark is not finished; the same command goes on.", "loud")]),
         *([Facts(failed, "warn")] if failed else []),
-        *map(Text, notes),
+        *map(Text, [*left_out(results), *notes]),
     ]
     published = "Of other models: nothing of it compares with the numbers above but its order."
     return write(
@@ -74,7 +74,7 @@ def write_page(results: Results, folder: Path, *, path: Path | None = None, note
             *sections("Timelines"),
             Section("What was published", [Text(published), Table("method", PUBLISHED, [("", results.published)], method_of)] if results.published else []),
             *sections("What the runs warned of"),
-            Section("What the columns mean", [Facts([(column.title, column.note) for column in COLUMNS])]),
+            Section("What the columns mean", [Facts([(column.title, column.note) for column in columns_of(results)])]),
             Section("Settings and machine", [Facts(_about(results))]),
         ],
     )
@@ -96,7 +96,7 @@ def _parts(results: Results, folder: Path, batch: int) -> dict[str, list[Any]]:
         "Speed and quality": [lanes_chart(results, batch)] if lines else [],
         "Table": [
             Text(f"{done} samples in batches of {batch}. A column\u2019s head sorts by it."),
-            *([_table(lines)] if lines else []),
+            *([_table(results, lines)] if lines else []),
             *([Text(few_samples(done))] if few else []),
         ],
         "Samples": _samples(results, folder, lines, batch, chosen),
@@ -105,8 +105,8 @@ def _parts(results: Results, folder: Path, batch: int) -> dict[str, list[Any]]:
     }
 
 
-def _table(lines: Sequence[Line]) -> Table:
-    return Table("lane", (KIND, *APART), [("", lines)], lambda line: line.lane.name, lambda line: line.lane.kind)
+def _table(results: Results, lines: Sequence[Line]) -> Table:
+    return Table("lane", (KIND, *columns_of(results, apart=True)), [("", lines)], lambda line: line.lane.name, lambda line: line.lane.kind)
 
 
 def _short(found: Sequence[Summary]) -> list[Any]:
@@ -152,7 +152,7 @@ def _picture(line: Line, own: NDArray[np.float32], full: NDArray[np.float32]) ->
     count = min(len(own), len(full), VIDEOS_SHOWN if own.ndim == 5 else IMAGES_SHOWN)
     name, changed, pixels = line.lane.name, line.lane.kind != "full", own.shape[-1] <= 128
     mean, worst = line.means.get("psnr", math.nan), line.worst.get("psnr", math.nan)
-    said = f"PSNR {number_text(mean, '.1f')} mean, {number_text(worst, '.1f')} worst{broken_text(line, 'psnr')}"
+    said = f"PSNR {number_text(mean, '.1f')} mean, {number_text(worst, '.1f')} worst{broken_text(line)}"
     text = "the reference" if not changed else "" if mean != mean else said
     return Picture(
         name,

@@ -16,61 +16,17 @@ import attrs
 import numpy as np
 
 from foreseer.bench.clock import possible
+from foreseer.bench.figures import FIGURES, Figure
 from foreseer.document import plain, structured
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 
 __all__ = ["FIGURES", "FILE", "SCHEMA", "Counted", "Figure", "LaneResult", "Results", "Unit"]
 
-SCHEMA = "1.1"
+SCHEMA = "1.2"
 """Version of the schema: a reader of 1.x reads every 1.y; what 2.0 writes, it refuses."""
 
 FILE = "results.json"
-
-
-@attrs.frozen
-class Figure:
-    """A figure that every sample has.
-
-    Attributes:
-        title: For tables.
-        unit: ``"dB"`` or empty.
-        higher_is_better: Which end is the worst sample.
-        note: What it is.
-    """
-
-    title: str
-    unit: str
-    higher_is_better: bool
-    note: str
-
-
-FIGURES: dict[str, Figure] = {
-    "psnr": Figure(
-        "PSNR",
-        "dB",
-        True,
-        "Peak signal-to-noise ratio to the same sample of full computation. A sample counts with at most "
-        "100 dB, and with 0 if it is broken, that is not finite.",
-    ),
-    "ssim": Figure("SSIM", "", True, "Structural similarity to the same sample of full computation; of videos the mean over frames."),
-    "feature_distance": Figure(
-        "feature dist.",
-        "",
-        False,
-        "Distance to the same sample of full computation in the features of the bundled digit classifier, |f - f_full| / |f_full|. In the manner of LPIPS; "
-        "it is not LPIPS, and compares with nothing outside these results.",
-    ),
-    "latent_error": Figure("latent error", "", False, "Error of the final latent relative to that of full computation, |x - x_full| / |x_full|."),
-    "temporal_psnr": Figure(
-        "temporal PSNR",
-        "dB",
-        True,
-        "Videos only: PSNR of the differences between consecutive frames to those of full computation, with the range of the images (2). Flicker lowers it.",
-    ),
-    "accuracy": Figure("accuracy", "", True, "Whether the classifier sees the digit that was asked for; of videos the share of frames."),
-}
-"""The figures per sample, by the name they have in `Unit.figures`."""
 
 
 @attrs.frozen(kw_only=True)
@@ -82,13 +38,14 @@ class Unit:
         indices: ``(B,)`` which samples.
         steps: ``(B,)`` steps that were computed for each; a fraction where a peer computes parts of a step.
         block_rows: Blocks evaluated x rows, over the run.
-        figures: By name, see `FIGURES`: ``(B,)`` numbers.
+        figures: By name, see `Results.figures`: ``(B,)`` numbers.
         seconds: Of each timed run of the lane on this batch, as `foreseer.bench.clock.Took` counts them;
             empty where it was not timed. In results of schema 1.0 they are by the clock.
         full_seconds: Of full computation beside each of them.
         clock_seconds: Of each timed run, by the clock; empty in results of schema 1.0.
         bytes_held: Bytes that recorded features occupied.
         warnings: From the reports.
+        failed: Measures that raised, by name, and what.
     """
 
     number: int
@@ -101,6 +58,13 @@ class Unit:
     clock_seconds: tuple[float, ...] = ()
     bytes_held: int = 0
     warnings: tuple[str, ...] = ()
+    failed: Mapping[str, str] = attrs.field(factory=dict)
+
+    @property
+    def said(self) -> tuple[str, ...]:
+        """What it warns of: the reports, and measures that failed."""
+        lost = (f"Measure {name!r} failed, so that its column is empty: {why}" for name, why in self.failed.items())
+        return (*self.warnings, *lost)
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -173,6 +137,10 @@ class LaneResult:
         """Return a figure of all finished samples, in the order of the samples; NaN where it does not exist."""
         return [math.nan if v is None else v for unit in self.units for v in unit.figures.get(figure, (None,) * len(unit.indices))]
 
+    def has(self, figure: str) -> bool:
+        """Whether all finished samples have a figure, be it NaN, and there are some."""
+        return bool(self.units) and all(figure in unit.figures for unit in self.units)
+
     @property
     def indices(self) -> list[int]:
         """Which samples are finished."""
@@ -219,6 +187,8 @@ class Results:
         conditions: ``(samples,)`` what each sample was asked to be, for readers; empty where it is not known.
         published: What papers printed.
         finished: Whether everything that was asked for is there.
+        measures: What is to be known of the measures that were asked for, by name.
+        missing: Of those that could not be had, why, in one line each.
     """
 
     schema: str = SCHEMA
@@ -237,6 +207,15 @@ class Results:
     conditions: tuple[str, ...] = ()
     published: tuple[Mapping[str, Any], ...] = ()
     finished: bool = False
+    measures: Mapping[str, Figure] = attrs.field(factory=dict)
+    missing: Mapping[str, str] = attrs.field(factory=dict)
+
+    @property
+    def figures(self) -> dict[str, Figure]:
+        """The figures per sample, by name: those that every table knows, and those of the measures that were
+        asked for.
+        """
+        return {**FIGURES, **self.measures}
 
     def lane(self, name: str, batch: int | None = None) -> LaneResult:
         """Return a lane by its name, and its batch size where there are several. Raises `OptionError`."""

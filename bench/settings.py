@@ -36,6 +36,7 @@ import attrs
 from attrs.validators import optional
 
 from foreseer.bench.fields import check_guidance, nearest, refuse_unknown, whole
+from foreseer.bench.measures import check_measures, names
 from foreseer.bench.peers import PEERS, PeerSpec
 from foreseer.bench.source import Drawing, Source, named, source_from
 from foreseer.errors import OptionError, PluginError
@@ -89,6 +90,9 @@ class BenchSettings:
         together: Which samples are drawn together: ``"as drawn"``, in the order of their numbers, or
             ``"mixed"``, so that each batch holds easy and hard ones by how far an even schedule is off on
             them.
+        measures: Quality measures beside PSNR and SSIM: names of the group ``foreseer.measures``, with options
+            as policies have them. They change no other number, so that the same results may be gone on with
+            under others.
         lanes: Policies with their options.
         peers: Other libraries' caches, see `foreseer.bench.peers`.
         published: What papers printed: for each row ``method``, ``source`` and any numbers.
@@ -108,6 +112,7 @@ class BenchSettings:
     repeats: int = attrs.field(default=3, validator=whole(0, 1000))
     timed: str = attrs.field(default="pairs", validator=_one_of("pairs", "draws"))
     together: str = attrs.field(default="as drawn", validator=_one_of("as drawn", "mixed"))
+    measures: tuple[str, ...] = attrs.field(default=(), converter=names, validator=check_measures)
     lanes: tuple[PolicySpec, ...] = ()
     peers: tuple[PeerSpec, ...] = ()
     published: tuple[Mapping[str, Any], ...] = ()
@@ -124,7 +129,7 @@ class BenchSettings:
         # results of before there was a choice of these say nothing of it
         unsaid = {"timed": "pairs", "together": "as drawn"}.items()
         fields = ((name, getattr(self, name)) for name in attrs.fields_dict(BenchSettings))
-        own = {n: value for n, value in fields if n not in ("about", "published", "workload") and (n, value) not in unsaid}
+        own = {n: value for n, value in fields if n not in ("about", "published", "measures", "workload") and (n, value) not in unsaid}
         plain = named(self.workload) | own
         if presets := {str(lane): lane.preset.name for lane in self.lanes if lane.preset is not None}:
             plain["presets"] = presets

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from foreseer.bench.figures import FIGURES, Figure
 from foreseer.bench.lanes import as_many
-from foreseer.bench.results import FIGURES, LaneResult, Results
+from foreseer.bench.results import LaneResult, Results
 from foreseer.psnr import counted_psnr
 
 __all__ = [
@@ -24,7 +25,6 @@ __all__ = [
     "counted",
     "gain",
     "gain_at_equal_cost",
-    "in_decibels",
     "lines_of",
     "mean_of",
     "paired_psnr",
@@ -42,18 +42,14 @@ of a normal distribution.
 """
 
 
-def in_decibels(figure: str) -> bool:
-    """Whether a figure is a PSNR, and counts as one."""
-    return figure in FIGURES and FIGURES[figure].unit == "dB"
-
-
-def counted(figure: str, values: Sequence[float]) -> NDArray[np.float64]:
+def counted(figure: str, values: Sequence[float], *, figures: Mapping[str, Figure] = FIGURES) -> NDArray[np.float64]:
     """Return a figure's values as means, worst samples and differences take them.
 
     Those in dB are counted as `foreseer.psnr.counted_psnr` says; others as they are, NaN where one does
-    not exist.
+    not exist. What figures there are is said by `Results.figures`.
     """
-    return counted_psnr(values) if in_decibels(figure) else np.asarray(values, dtype=np.float64)
+    decibels = figure in figures and figures[figure].unit == "dB"
+    return counted_psnr(values) if decibels else np.asarray(values, dtype=np.float64)
 
 
 def paired_psnr(*lanes: LaneResult) -> NDArray[np.float64]:
@@ -63,18 +59,18 @@ def paired_psnr(*lanes: LaneResult) -> NDArray[np.float64]:
     return np.array([[values[i] for i in common] for values in found], dtype=np.float64)
 
 
-def mean_of(lane: LaneResult, figure: str) -> float:
+def mean_of(lane: LaneResult, figure: str, *, figures: Mapping[str, Figure] = FIGURES) -> float:
     """Return a figure's mean over the samples, as counted; NaN for none, or where one does not exist."""
-    values = counted(figure, lane.values(figure))
-    return float(values.mean()) if len(values) else math.nan
+    values = counted(figure, lane.values(figure), figures=figures)
+    return float(values.mean()) if lane.has(figure) else math.nan
 
 
-def worst_of(lane: LaneResult, figure: str) -> float:
+def worst_of(lane: LaneResult, figure: str, *, figures: Mapping[str, Figure] = FIGURES) -> float:
     """Return a figure of the worst sample, as counted; NaN for none, or where one does not exist."""
-    values = counted(figure, lane.values(figure))
-    if not len(values):
+    values = counted(figure, lane.values(figure), figures=figures)
+    if not lane.has(figure):
         return math.nan
-    return float(values.min() if FIGURES[figure].higher_is_better else values.max())
+    return float(values.min() if figures[figure].higher_is_better else values.max())
 
 
 @attrs.frozen(kw_only=True)
@@ -93,7 +89,8 @@ class Line:
         bytes_held: Most bytes that recorded features occupied in a batch; of a peer what was still alive when
             the first batch was drawn.
         means, worst: By figure, see `mean_of` and `worst_of`; infinite where that of every sample is, so that
-            all are the same as full computation, which tables and pictures say in words.
+            all are the same as full computation, which tables and pictures say in words. What was asked for
+            by name is always there, NaN where the lane has none.
         warnings: What the runs warned of, each once.
         broken: How many samples are not finite; their PSNR counts as 0 dB.
         frechet: Distance to the data; NaN where there is none.
@@ -130,10 +127,11 @@ def lines_of(results: Results, batch: int) -> list[Line]:
 
 def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> Line:
     counted, full = lane.counted, results.full(lane.batch).counted
-    figures = [figure for figure in FIGURES if lane.units and figure in lane.units[0].figures]
-    same = {figure for figure in figures if all(map(math.isinf, lane.values(figure)))}
-    means = {figure: math.inf if figure in same else mean_of(lane, figure) for figure in figures}
-    worst = {figure: math.inf if figure in same else worst_of(lane, figure) for figure in figures}
+    every = results.figures
+    figures = [figure for figure in every if lane.has(figure) or figure in results.measures]
+    same = {figure for figure in figures if lane.has(figure) and all(map(math.isinf, lane.values(figure)))}
+    means = {figure: math.inf if figure in same else mean_of(lane, figure, figures=every) for figure in figures}
+    worst = {figure: math.inf if figure in same else worst_of(lane, figure, figures=every) for figure in figures}
     steps = float(np.mean(lane.steps)) if lane.steps else math.nan
     beside = fewer.get(as_many(steps)) if lane.kind not in ("full", "fewer") and lane.steps else None
     over = gain(results, lane, beside) if beside else None
@@ -149,7 +147,7 @@ def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> L
         bytes_held=(counted.held_bytes if counted else 0) if lane.kind == "peer" else max((unit.bytes_held for unit in lane.units), default=0),
         means=means,
         worst=worst,
-        warnings=list(dict.fromkeys(warning for unit in lane.units for warning in unit.warnings)),
+        warnings=list(dict.fromkeys(warning for unit in lane.units for warning in unit.said)),
         broken=sum(map(math.isnan, lane.values("psnr"))),
         frechet=math.nan if lane.frechet is None else lane.frechet,
         fewer=beside.name if beside else "",

@@ -11,9 +11,10 @@ from rich.text import Text
 
 from foreseer.bench.clock import UNMEASURABLE
 from foreseer.bench.diff import Change, Diff
-from foreseer.bench.results import FIGURES, Results
+from foreseer.bench.figures import FIGURES, Figure
+from foreseer.bench.results import Results
 from foreseer.bench.sentences import summaries
-from foreseer.bench.summary import Line, in_decibels, lines_of
+from foreseer.bench.summary import Line, lines_of
 from foreseer.columns import Column, known, listed
 from foreseer.console import console
 from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
@@ -23,7 +24,9 @@ __all__ = [
     "COLUMNS",
     "PUBLISHED",
     "broken_text",
+    "columns_of",
     "few_samples",
+    "left_out",
     "method_of",
     "number_text",
     "print_diff",
@@ -39,15 +42,14 @@ def number_text(value: float, form: str) -> str:
     return "" if math.isnan(value) else "same" if math.isinf(value) else format(value, form)
 
 
-def broken_text(line: Line, figure: str) -> str:
-    """Say how many samples count as 0 dB because they are broken; empty for none, or for no figure in dB."""
-    return f" ({line.broken} broken)" if line.broken and in_decibels(figure) else ""
+def broken_text(line: Line) -> str:
+    """Say how many samples count as 0 dB because they are broken; empty for none."""
+    return f" ({line.broken} broken)" if line.broken else ""
 
 
-def _figure(title: str, figure: str, *, wide: bool = False) -> list[Column[Line]]:
+def _figure(title: str, figure: str, about: Figure, *, wide: bool = False) -> list[Column[Line]]:
     """A figure's mean and worst sample in one column, then each in one of its own."""
-    about = FIGURES[figure]
-    form, unit = (".1f", " sample, dB") if about.unit == "dB" else (".3f", "")
+    form, unit = about.form, " sample, dB" if about.unit == "dB" else ""
 
     def mean(line: Line) -> float:
         return line.means.get(figure, math.nan)
@@ -55,15 +57,18 @@ def _figure(title: str, figure: str, *, wide: bool = False) -> list[Column[Line]
     def worst(line: Line) -> float:
         return line.worst.get(figure, math.nan)
 
+    def broken(line: Line) -> str:
+        return broken_text(line) if about.unit == "dB" and mean(line) == mean(line) else ""
+
     def text(line: Line) -> str:
-        return number_text(mean(line), form) + broken_text(line, figure)
+        return number_text(mean(line), form) + broken(line)
 
     def least(line: Line) -> str:
         return number_text(worst(line), form)
 
     def both(line: Line) -> str:
         found = dict.fromkeys((number_text(mean(line), form), least(line)))
-        return " / ".join(found) + broken_text(line, figure)
+        return " / ".join(found) + broken(line)
 
     return [
         Column(title, f"{about.note} Mean / worst{unit}.", mean, both, wide),
@@ -122,12 +127,12 @@ _GAIN: Column[Line] = Column(
     signed=True,
 )
 _FIGURES = (
-    _figure("PSNR", "psnr"),
+    _figure("PSNR", "psnr", FIGURES["psnr"]),
     [_GAIN, _GAIN],
-    _figure("SSIM", "ssim", wide=True),
-    _figure("feature dist.", "feature_distance", wide=True),
-    _figure("latent error", "latent_error", wide=True),
-    _figure("temporal", "temporal_psnr"),
+    _figure("SSIM", "ssim", FIGURES["ssim"], wide=True),
+    _figure("feature dist.", "feature_distance", FIGURES["feature_distance"], wide=True),
+    _figure("latent error", "latent_error", FIGURES["latent_error"], wide=True),
+    _figure("temporal", "temporal_psnr", FIGURES["temporal_psnr"]),
 )
 _AFTER: tuple[Column[Line], ...] = (
     Column("Frechet", FRECHET_NOTE, lambda line: line.frechet, _frechet),
@@ -139,6 +144,14 @@ COLUMNS: tuple[Column[Line], ...] = (*_BEFORE, *(columns[0] for columns in _FIGU
 
 APART: tuple[Column[Line], ...] = (*_BEFORE, *(column for columns in _FIGURES for column in columns[1:]), *_AFTER)
 """The columns, with the worst sample in a column of its own."""
+
+
+def columns_of(results: Results, *, apart: bool = False) -> tuple[Column[Line], ...]:
+    """Return the columns of results: `COLUMNS` or `APART`, and of each measure that was asked for."""
+    asked = [_figure(about.title, name, about) for name, about in results.measures.items()]
+    own = [column for columns in asked for column in (columns[1:] if apart else columns[:1])]
+    every = APART if apart else COLUMNS
+    return (*every[: -len(_AFTER)], *own, *_AFTER)
 
 
 def _numbers(row: Mapping[str, Any]) -> str:
@@ -171,6 +184,9 @@ def print_results(results: Results) -> None:
     if results.published:
         out.print("\nWhat was published, of other models: nothing of it compares with the tables above but its order")
         out.print(listed("published", PUBLISHED, results.published, method_of))
+    lost = [f"{lane.name} (batch {lane.batch}): {said}" for lane in results.lanes for unit in lane.units for said in unit.said[len(unit.warnings) :]]
+    for said in [*dict.fromkeys(lost), *left_out(results)]:
+        out.print(f"\n{said}")
     if not results.finished:
         out.print("\nThe benchmark is not finished: the same command goes on.")
 
@@ -178,7 +194,7 @@ def print_results(results: Results) -> None:
 def print_lanes(out: Console, results: Results, batch: int) -> None:
     """Print the table of a batch size: the main columns, and all of them where the terminal is wide."""
     lines, wide = lines_of(results, batch), out.width >= 200
-    shown = known([column for column in COLUMNS if wide or not column.wide], lines)
+    shown = known([column for column in columns_of(results) if wide or not column.wide], lines)
     done = len(lines[0].lane.indices) if lines else 0
     out.print(f"\n{results.family}, {results.num_steps} steps, {done} samples in batches of {batch}")
     width = min(max((len(line.lane.name) for line in lines), default=0), 56 if wide else 34)
@@ -186,6 +202,11 @@ def print_lanes(out: Console, results: Results, batch: int) -> None:
     out.print(listed("lane", shown, lines, lambda line: line.lane.name, **looks))
     if any(column.title == "Frechet" for column in shown) and done < FRECHET_MINIMUM_SAMPLES:
         out.print(few_samples(done))
+
+
+def left_out(results: Results) -> list[str]:
+    """Say which measures have no column, and how to get them."""
+    return [f"Measure {name!r} was left out: {why}" for name, why in results.missing.items()]
 
 
 def few_samples(done: int) -> str:

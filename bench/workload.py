@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from foreseer.errors import OptionError
 from foreseer.listing import WORKLOADS, list_plugins, load_factory
 from foreseer.registry import PolicySpec
 
-__all__ = ["HERE", "Workload", "blocks_of", "device_of", "dtype_of", "generator_of", "how_many", "labels_of", "load_workload", "noise_of"]
+__all__ = ["HERE", "OfDigits", "Workload", "blocks_of", "device_of", "dtype_of", "generator_of", "how_many", "labels_of", "load_workload", "noise_of"]
 
 CLASSES = 10
 
@@ -60,12 +60,6 @@ class Workload(Protocol):
     def decode(self, latents: Tensor) -> Tensor:
         """Return ``(B, C, H, W)`` images or ``(B, F, C, H, W)`` videos: about [-1, 1], float32, on the CPU."""
 
-    def digits(self, frames: Tensor) -> Tensor | None:
-        """Return what the digit classifier is to see of ``(N, C, H, W)`` images or frames: ``(N, 1, 8, 8)``.
-
-        None where samples are no digits: they then have neither an accuracy nor distances of features.
-        """
-
     def words(self, indices: Sequence[int]) -> list[str]:
         """Return what each sample is asked to be, for readers."""
 
@@ -78,6 +72,16 @@ class Workload(Protocol):
         observers: Sequence[object] = (),
     ) -> AbstractContextManager[Attachment]:
         """Attach a policy, and observers of its runs, for one `draw` of so many samples."""
+
+
+@runtime_checkable
+class OfDigits(Protocol):
+    """A workload whose samples are digits, as the bundled ones are: they have an accuracy, distances of features
+    and a Frechet distance besides.
+    """
+
+    def digits(self, frames: Tensor) -> Tensor:
+        """Return what the digit classifier is to see of ``(N, C, H, W)`` images or frames: ``(N, 1, 8, 8)``."""
 
 
 HERE: dict[str, Callable[[str, torch.dtype], Workload]] = {}

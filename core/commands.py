@@ -1,4 +1,4 @@
-"""`foreseer policies` and `foreseer show`: what is installed."""
+"""`foreseer policies`, `foreseer measures` and `foreseer show`: what is installed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated, Any
 
 from foreseer.console import console, table
 from foreseer.describe import describe_plugins, options_of, quiet, read_docstring, reflow, without_marks
-from foreseer.listing import listed_as, load_factory
+from foreseer.listing import MEASURES, OBSERVERS, POLICIES, listed_as, load_factory
 from foreseer.registry import cite, group_of
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 from rich.text import Text  # isort: skip
 
-__all__ = ["policies", "show"]
+__all__ = ["measures", "policies", "show"]
 
 
 def policies(
@@ -22,7 +22,18 @@ def policies(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the installed policies, predictors and observers; imports none of them."""
-    found = describe_plugins(load=load)
+    _list(describe_plugins(load=load), as_json=as_json)
+
+
+def measures(
+    load: Annotated[bool, typer.Option("--check", help="Build each, and say what is missing: a package, or weights.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the installed quality measures; imports none of them."""
+    _list(describe_plugins(MEASURES, load=load), as_json=as_json)
+
+
+def _list(found: list[dict[str, str]], *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(found, indent=1))
         return
@@ -39,7 +50,8 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show a plugin's options and its paper."""
-    group = group_of(name)
+    others = (POLICIES, OBSERVERS)
+    group = MEASURES if listed_as(name, MEASURES) and not any(listed_as(name, other) for other in others) else group_of(name)
     with quiet():
         factory = load_factory(name, group=group)
     (listing,) = listed_as(name, group)

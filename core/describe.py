@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from foreseer.errors import PluginError, in_words
-from foreseer.listing import OBSERVERS, POLICIES, Listing, list_plugins
+from foreseer.listing import KINDS, MEASURES, OBSERVERS, POLICIES, Listing, list_plugins
 from foreseer.options import describe_option
 from foreseer.registry import build_plugins, signature_of
 from foreseer.sources import module_exists
@@ -31,14 +31,15 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def describe_plugins(*, load: bool) -> list[dict[str, str]]:
+def describe_plugins(*groups: str, load: bool) -> list[dict[str, str]]:
     """Return one line of ``foreseer policies`` for each installed plugin, whatever it does.
 
     Args:
+        *groups: Entry-point groups; none for policies and observers.
         load: Import each, and say whether that works and what it is; else metadata and source tell.
     """
     found = []
-    for group in (POLICIES, OBSERVERS):
+    for group in groups or (POLICIES, OBSERVERS):
         listings = list_plugins(group)
         owners = Counter(listing.name for listing in listings)
         found += [_line(listing, load=load, alone=owners[listing.name] == 1) for listing in listings]
@@ -77,6 +78,8 @@ def _loaded(listing: Listing) -> tuple[str, str]:
                 why: BaseException = error
         except PluginError as error:
             why = error.__cause__ or error
+    if listing.kind == KINDS[MEASURES] and isinstance(why, (ImportError, OSError)):  # the package is well, and says how to get what it lacks
+        return listing.kind, f"missing: {why}"
     return listing.kind, f"broken: {why if isinstance(why, PluginError) else in_words(why)}"
 
 
@@ -87,6 +90,10 @@ def _role(listing: Listing, factory: Callable[..., Any]) -> str:
     if any(option["default"] == REQUIRED for option in options_of(factory, {})):
         return listing.kind
     plugins = build_plugins(factory, {}, {})
+    if listing.kind == KINDS[MEASURES]:
+        if not callable(getattr(plugins[0], "take", None)):
+            raise PluginError(f"it builds a {type(plugins[0]).__name__}, not a foreseer.bench.measures.Measure")
+        return listing.kind
     if listing.kind == "observer":
         observer_hooks(plugins)
         return "observer"

@@ -21,7 +21,7 @@ from foreseer.sources import docstring_of, first_paragraph
 from foreseer.versions import GROUP as CONTRACTS
 from foreseer.versions import contracts_stated, why_incompatible
 
-__all__ = ["COMMANDS", "OBSERVERS", "POLICIES", "PRESETS", "WORKLOADS", "Listing"]
+__all__ = ["COMMANDS", "MEASURES", "OBSERVERS", "POLICIES", "PRESETS", "WORKLOADS", "Listing"]
 __all__ += ["list_plugins", "listed_as", "load_factory"]
 
 POLICIES = "foreseer.policies"
@@ -29,9 +29,10 @@ OBSERVERS = "foreseer.observers"
 PRESETS = "foreseer.presets"
 COMMANDS = "foreseer.commands"
 WORKLOADS = "foreseer.workloads"
-KINDS = {POLICIES: "policy", OBSERVERS: "observer", PRESETS: "preset", COMMANDS: "command", WORKLOADS: "workload"}
+MEASURES = "foreseer.measures"
+KINDS = {POLICIES: "policy", OBSERVERS: "observer", PRESETS: "preset", COMMANDS: "command", WORKLOADS: "workload", MEASURES: "measure"}
 """The entry-point groups, and what messages call what is in them."""
-LISTED = dict.fromkeys(("policy", "observer"), " (`foreseer policies` lists them)")
+LISTED = dict.fromkeys(("policy", "observer"), " (`foreseer policies` lists them)") | {"measure": " (`foreseer measures` lists them)"}
 
 
 @attrs.frozen
@@ -43,7 +44,8 @@ class Listing:
         distribution: The package that brings it, as pip knows it.
         version: That package's version.
         target: ``"module:attribute"``.
-        kind: ``"policy"``, ``"observer"``, ``"preset"``, ``"command"`` or ``"workload"``.
+        kind: ``"policy"``, ``"observer"``, ``"preset"``, ``"command"``, ``"workload"`` or
+            ``"measure"``.
         contract: The version of the contract that its package was built for; empty where it does not say.
     """
 
@@ -136,13 +138,13 @@ def _found(name: str, group: str, path: tuple[str, ...], own_only: str) -> Calla
     if not matches:
         names = sorted({p.name for p in list_plugins(group)})
         other = next((p for p in list_plugins(POLICIES if group == OBSERVERS else OBSERVERS) if p.name == short), None)
-        if other is not None:
+        if other is not None and group in (POLICIES, OBSERVERS):
             raise PluginError(f"{name!r} is an {other.kind}, not a {kind}" if group == POLICIES else f"{name!r} is a {other.kind}, not an {kind}")
         if distribution in names:
             raise OptionError(f"{name!r}: the option {short!r} has no value; write {distribution}:{short}=value")
         close = difflib.get_close_matches(short, names, n=3)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"installed: {', '.join(names) or 'none'}"
-        raise PluginError(f"no {kind} is named {name!r}; {hint} (`foreseer policies` lists them)")
+        raise PluginError(f"no {kind} is named {name!r}; {hint}{LISTED.get(kind, LISTED['policy'])}")
     if len(matches) > 1:
         owners = " and ".join(f"{p.distribution} {p.version} ({p.target})" for p in matches)
         choices = " or ".join(repr(f"{p.distribution}:{p.name}") for p in matches)

@@ -36,18 +36,21 @@ def signature_of(factory: Callable[..., Any]) -> inspect.Signature:
         return inspect.Signature()
 
 
-def check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any]) -> None:
-    """Refuse options that the factory does not take, and the lack of one that it needs, by `OptionError`."""
+def check_options(name: str, factory: Callable[..., Any], options: Mapping[str, Any], *, kind: str = "policy") -> None:
+    """Refuse options that the factory does not take, and the lack of one that it needs, by `OptionError`.
+
+    ``kind`` is what the message calls it.
+    """
     variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     known = {p.name: p for p in signature_of(factory).parameters.values() if p.kind not in variable}
     for option in options:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise OptionError(f"policy {name!r} has no option {option!r}; {hint}its options are {', '.join(known) or 'none'}")
+            raise OptionError(f"{kind} {name!r} has no option {option!r}; {hint}its options are {', '.join(known) or 'none'}")
     for option, parameter in known.items():
         if parameter.default is parameter.empty and option not in options:
-            raise OptionError(f"policy {name!r} needs the option {option!r}, which has no default; write {name}:{option}=...")
+            raise OptionError(f"{kind} {name!r} needs the option {option!r}, which has no default; write {name}:{option}=...")
 
 
 def build_plugins(factory: Any, options: Mapping[str, Any], offered: Mapping[str, Any]) -> Sequence[object]:

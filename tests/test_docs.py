@@ -17,7 +17,7 @@ FENCE = re.compile(
     r"(?:^<!-- (?P<note>[^\n]*) -->\n)?^ *```(?P<kind>\w*)\n(?P<code>.*?)^ *```$(?P<prints>\n\n? *```(?:text)?\n.*?^ *```$)?",
     re.DOTALL | re.MULTILINE,
 )
-GROUPS = {"foreseer.policies", "foreseer.observers", "foreseer.contract", "foreseer.commands", "foreseer.presets", "foreseer.workloads"}
+GROUPS = {"foreseer.policies", "foreseer.observers", "foreseer.contract", "foreseer.commands", "foreseer.presets", "foreseer.workloads", "foreseer.measures"}
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
 

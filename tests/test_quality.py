@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from foreseer.bench.likeness import ssim
+from foreseer.bench.measures import ssim
 from foreseer.psnr import psnr
 from foreseer.zoo import load_classifier
 from foreseer.zoo.digits import load_digits

@@ -290,9 +290,6 @@ class Loop:
     def decode(self, latents: Tensor) -> Tensor:
         raise NotImplementedError
 
-    def digits(self, frames: Tensor) -> Tensor:
-        raise NotImplementedError
-
     def words(self, indices: Sequence[int]) -> list[str]:
         return list(map(str, indices))
 

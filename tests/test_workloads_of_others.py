@@ -22,9 +22,6 @@ from toy_family import ToyFamily
 class Waves(ToyFamily):
     name = "waves"
 
-    def digits(self, frames):
-        return None
-
 def waves(device, dtype):
     return Waves()
 

@@ -58,9 +58,6 @@ class ToyFamily:
     def decode(self, latents: Tensor) -> Tensor:
         return latents.view(-1, 1, 2, 4)
 
-    def digits(self, frames: Tensor) -> Tensor:
-        return frames
-
     def words(self, indices: Sequence[int]) -> list[str]:
         return list(map(str, indices))
 

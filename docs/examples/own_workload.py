@@ -53,9 +53,6 @@ class Mine:
         """What each sample is to be."""
         return [f"noise {index}" for index in indices]
 
-    def digits(self, frames: Tensor) -> None:
-        """They are no digits."""
-
     @contextmanager
     def attached(self, spec: Any, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> Iterator[Any]:
         """Let a policy drive one draw."""
