@@ -125,6 +125,7 @@ _FIGURES = (
     _figure("PSNR", "psnr"),
     [_GAIN, _GAIN],
     _figure("SSIM", "ssim", wide=True),
+    _figure("layout", "layout", wide=True),
     _figure("feature dist.", "feature_distance", wide=True),
     _figure("latent error", "latent_error", wide=True),
     _figure("temporal", "temporal_psnr"),

@@ -64,6 +64,8 @@ def test_it_opens_from_disk_and_fits(tab: Page, pages: dict[str, Path], kind: st
     tab.open(pages[kind], width=width, dark=dark)
     assert tab.run("document.title").startswith("foreseer bench: dit")
     assert tab.run("document.documentElement.scrollWidth") <= width
+    tab.run("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
+    tab.run("Promise.all([...document.images].map(image => { image.loading = 'eager'; return image.decode(); }))")
     assert tab.run("[...document.images].every(image => image.complete && image.naturalWidth > 0)")
     assert tab.run("document.querySelectorAll('.plot .xtick').length") > 2
     assert legible(tab)
