@@ -7,25 +7,19 @@ from __future__ import annotations
 import attrs
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foreseer.bench.layout import layout
 from foreseer.bench.workload import Workload
 from foreseer.errors import OptionError
 from foreseer.psnr import DATA_RANGE, pair_of, psnr
 from foreseer.zoo.judge import DigitJudge
 
-__all__ = ["SSIM_WINDOW", "Drawn", "figures_of", "layout", "look_at", "ssim"]
+__all__ = ["SSIM_WINDOW", "Drawn", "figures_of", "look_at", "ssim"]
 
 SSIM_WINDOW = 7
 """Side of SSIM's uniform window, pixels."""
-
-LAYOUT_GRID = 8
-"""Cells across and down in which `layout` looks at an image."""
-
-FAINT = 0.01
-"""Cells that differ from their mean by less than about this are no layout: of the images' range, 2."""
 
 
 @attrs.frozen(eq=False)
@@ -117,24 +111,3 @@ def ssim(a: Tensor, b: Tensor) -> NDArray[np.float64]:
         if np.isfinite(one).all() and np.isfinite(other).all():
             found[i] = structural_similarity(one, other, **how)
     return found
-
-
-def layout(a: Tensor, b: Tensor) -> NDArray[np.float64]:
-    """Return how much of the layout of two images is the same, ``(B,)`` float64: 1 for all of it, about 0 for
-    nothing; NaN where one of the two is not finite.
-
-    It is the correlation of the means of 8x8 cells, each channel about its own mean. What is finer than a
-    cell, noise, and a change of brightness, contrast or tint leave it near 1; what moves, comes, goes or is
-    mirrored does not. Images without a layout, of one colour, have the same one.
-
-    ``a`` and ``b`` are ``(B, C, H, W)`` images in [-1, 1], of any float dtype and size. They are not clipped.
-
-    Raises:
-        OptionError: If the shapes differ.
-    """
-    x, y = (torch.from_numpy(np.asarray(one, np.float64)) for one in pair_of(a, b))
-    cells = (F.adaptive_avg_pool2d(one, LAYOUT_GRID) for one in (x, y))
-    own, other = ((one - one.mean((2, 3), keepdim=True)).flatten(1) for one in cells)
-    faint = own.shape[1] * (FAINT * DATA_RANGE) ** 2
-    found: NDArray[np.float64] = (((own * other).sum(1) + faint) / ((own.square().sum(1) + faint) * (other.square().sum(1) + faint)).sqrt()).numpy()
-    return np.where(np.isfinite(found), found, np.nan)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from foreseer.bench.album import TINY, Album, small
 from foreseer.bench.film import FRAME_RATE
-from foreseer.bench.plain_words import WORDS, hurt, judged
+from foreseer.bench.plain_words import WORDS, hurt, judged, noun_of
 from foreseer.bench.report_pictures import AMPLIFY, difference_of, pixels_of
 from foreseer.bench.results import FIGURES, Figure, LaneResult, Results
 from foreseer.bench.store import Store, file_names
@@ -75,10 +75,12 @@ def look_at_samples(results: Results, folder: Path, page: Path, lines: Sequence[
     if not ranked:
         return Shown()
     shape = store.drawn(full.key, numbers[ranked[0]]).images.shape[1:]
+    if len(shape) not in (3, 4):  # latents of no picture's shape
+        return Shown()
     wanted = ranked[: VIDEOS_SHOWN if len(shape) == 4 else IMAGES_SHOWN]
     album = Album(page, pixels=len(wanted) * (1 + 2 * len(some)) * math.prod(shape) // shape[-3])
     names = file_names(f"{lane.batch}-{lane.name}" for lane in results.lanes)
-    show = _Show(full, store, album, names, getattr(results, "conditions", ()))
+    show = _Show(full, store, album, names, results.conditions, noun_of(results).capitalize())
     found: dict[int, Compared] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for number in dict.fromkeys(numbers[index] for index in wanted):
@@ -103,6 +105,7 @@ class _Show:
     album: Album
     names: Mapping[str, str]
     conditions: Sequence[str]
+    noun: str
 
     def batch(self, lanes: Sequence[LaneResult], number: int, wanted: Sequence[int], pool: Executor) -> dict[int, Compared]:
         """Show some samples of a batch. One lane's drawings are held at a time, besides full computation's."""
@@ -167,7 +170,7 @@ class _Show:
     def _compared(self, index: int, own: Samples, frame: int, views: Sequence[View]) -> Compared:
         reference, still = self._medium(self.full, index, pixels_of(own), frame)
         return Compared(
-            name=f"{'Prompt' if any(self.conditions) else 'Sample'} {index}",
+            name=f"{self.noun} {index}",
             anchor=f"sample-{self.full.batch}-{index}",
             caption=self.conditions[index] if index < len(self.conditions) else "",
             reference=reference,

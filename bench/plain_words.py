@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.summary import Line, counted
 
-__all__ = ["CHANGED", "INDISTINGUISHABLE", "LAYOUT_KEPT", "NOTE", "Judged", "Told", "hurt", "in_plain_words", "judged"]
+__all__ = ["CHANGED", "INDISTINGUISHABLE", "LAYOUT_KEPT", "NOTE", "Judged", "Told", "hurt", "in_plain_words", "judged", "noun_of"]
 
 INDISTINGUISHABLE = 35.0
 """PSNR in dB from which nobody tells two samples apart at a glance."""
@@ -22,7 +22,7 @@ CHANGED = 20.0
 """PSNR in dB below which a sample is another one, in detail, colour or composition: `LAYOUT_KEPT` decides."""
 
 LAYOUT_KEPT = 0.8
-"""`foreseer.bench.likeness.layout` of which a composition is the same."""
+"""`foreseer.bench.layout.layout` of which a composition is the same."""
 
 NAMED = 3
 """So many samples are named in a sentence; the others are counted."""
@@ -51,7 +51,7 @@ def judged(psnr: float, layout: float = math.nan) -> Judged:
 
     Args:
         psnr: To full computation's, dB; infinite for the same, NaN for a broken one.
-        layout: See `foreseer.bench.likeness.layout`; NaN where it is not known: then no composition is said
+        layout: See `foreseer.bench.layout.layout`; NaN where it is not known: then no composition is said
             to have changed.
     """
     if math.isnan(psnr):
@@ -93,6 +93,12 @@ class Told:
     worst: float
 
 
+def noun_of(results: Results) -> str:
+    """Return what readers call a sample: a prompt, where each has its own."""
+    words = results.conditions
+    return "prompt" if words and len(set(words)) == len(words) else "sample"
+
+
 def in_plain_words(results: Results, line: Line) -> Told:
     """Say what a lane came to, as one would tell a colleague.
 
@@ -100,7 +106,7 @@ def in_plain_words(results: Results, line: Line) -> Told:
         results: With the lane's samples.
         line: A lane that finished at least one sample.
     """
-    lane, noun = line.lane, "prompt" if any(getattr(results, "conditions", ())) else "sample"
+    lane, noun = line.lane, noun_of(results)
     psnr, layouts = lane.values("psnr"), lane.values("layout")
     found = {index: judged(*pair) for index, *pair in zip(lane.indices, psnr, layouts, strict=True)}
     order = list(hurt([lane]))

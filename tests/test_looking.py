@@ -21,7 +21,7 @@ from PIL import Image
 from foreseer.bench import looking
 from foreseer.bench.album import TINY, small
 from foreseer.bench.film import FRAME_RATE, LEAST_SIDE, film
-from foreseer.bench.likeness import layout
+from foreseer.bench.layout import layout
 from foreseer.bench.looking import Shown, look_at_samples
 from foreseer.bench.plain_words import CHANGED, INDISTINGUISHABLE, LAYOUT_KEPT, WORDS, hurt, in_plain_words, judged
 from foreseer.bench.report_page import PAGE, write_page
@@ -228,17 +228,13 @@ def test_too_many_are_the_worst_and_the_chosen(tmp_path: Path, monkeypatch: pyte
 
 def test_prompts_are_captions_and_text(tmp_path: Path) -> None:
     """Law: what was asked for stands beside each sample, as text, and the sentences call samples prompts."""
-
-    @attrs.frozen(kw_only=True)
-    class Asked(Results):
-        conditions: tuple[str, ...] = ()
-
-    known = {name: getattr(made(), name) for name in attrs.fields_dict(Results) if name != "conditions"}
-    results = Asked(**known, conditions=tuple(f"<b>fox {number}" for number in range(SAMPLES)))
+    results = made(conditions=tuple(f"<b>fox {number}" for number in range(SAMPLES)))
     keep_samples(results, tmp_path)
     text = write_page(results, tmp_path).read_text(encoding="utf-8")
     assert all(f"<b>Prompt {number}</b> <q>&lt;b&gt;fox {number}</q>" in text for number in range(SAMPLES))
     assert "of 8 prompts indistinguishable" in text
+    twice = attrs.evolve(results, conditions=results.conditions[:4] * 2)  # each prompt from two noises
+    assert "of 8 samples indistinguishable" in write_page(twice, tmp_path).read_text(encoding="utf-8")
 
 
 def test_a_difference_is_white_where_there_is_none() -> None:
