@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from foreseer.bench.album import TINY, Album, small
+from foreseer.bench.choice import Choice, Samples, choose
 from foreseer.bench.film import FRAME_RATE
 from foreseer.bench.plain_words import WORDS, hurt, judged, noun_of
 from foreseer.bench.report_pictures import AMPLIFY, difference_of, pixels_of
 from foreseer.bench.results import FIGURES, Figure, LaneResult, Results
-from foreseer.bench.store import Store, file_names
+from foreseer.bench.store import file_names
 from foreseer.bench.summary import Line, counted
 from foreseer.bench.views import Compared, Looking, View
 
@@ -28,8 +29,6 @@ IMAGES_SHOWN, VIDEOS_SHOWN, LANES_SHOWN = 24, 8, 12
 
 SAID = ("psnr", "ssim", "layout", "temporal_psnr")
 """Figures that are said of a sample."""
-
-Samples = NDArray[np.float32]
 
 
 @attrs.frozen(kw_only=True)
@@ -63,35 +62,26 @@ def look_at_samples(results: Results, folder: Path, page: Path, lines: Sequence[
         batch: The batch size.
         chosen: Names of the lanes that matter most: they are shown where there are too many.
     """
-    store = Store(folder)
-    store.name([lane.key for lane in results.lanes])
-    full = results.full(batch)
-    kept = {(line.lane.key, unit.number) for line in lines for unit in line.lane.units if store.samples(line.lane.key, unit.number).exists()}
-    numbers = {index: unit.number for unit in full.units if (full.key, unit.number) in kept for index in unit.indices}
-    lanes = [line.lane for line in lines if line.lane.kind != "full" and any((line.lane.key, number) in kept for number in numbers.values())]
-    some = sorted(lanes, key=lambda lane: lane.name not in chosen)[:LANES_SHOWN]
-    some = [lane for lane in lanes if lane in some]
-    ranked = [index for index in hurt([lane for lane in some if lane.kind != "fewer"] or some) if index in numbers]
-    if not ranked:
+    choice = choose(results, folder, lines, batch, most=LANES_SHOWN, first=chosen)
+    if not choice.ranked:
         return Shown()
-    shape = store.drawn(full.key, numbers[ranked[0]]).images.shape[1:]
+    (shape,) = {own.shape for own in choice.drawn(choice.full, choice.numbers[choice.ranked[0]], choice.ranked[:1]).values()}
     if len(shape) not in (3, 4):  # latents of no picture's shape
         return Shown()
-    wanted = ranked[: VIDEOS_SHOWN if len(shape) == 4 else IMAGES_SHOWN]
-    album = Album(page, pixels=len(wanted) * (1 + 2 * len(some)) * math.prod(shape) // shape[-3])
+    wanted = choice.ranked[: VIDEOS_SHOWN if len(shape) == 4 else IMAGES_SHOWN]
+    album = Album(page, pixels=len(wanted) * (1 + 2 * len(choice.lanes)) * math.prod(shape) // shape[-3])
     names = file_names(f"{lane.batch}-{lane.name}" for lane in results.lanes)
-    show = _Show(full, store, album, names, results.conditions, noun_of(results).capitalize())
+    show = _Show(choice, album, names, results.conditions, noun_of(results).capitalize())
     found: dict[int, Compared] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for number in dict.fromkeys(numbers[index] for index in wanted):
-            here = [index for index in wanted if numbers[index] == number]
-            found |= show.batch([lane for lane in some if (lane.key, number) in kept], number, here, pool)
+        for number in dict.fromkeys(choice.numbers[index] for index in wanted):
+            found |= show.batch(number, [index for index in wanted if choice.numbers[index] == number], pool)
     samples = [found[index] for index in wanted if index in found]
     return Shown(
         block=Looking(samples=samples, rate=FRAME_RATE, strength=AMPLIFY) if samples else None,
         anchors={index: found[index].anchor for index in wanted if index in found},
-        lanes=(len(some), len(lanes)),
-        samples=(len(samples), len(full.indices)),
+        lanes=(len(choice.lanes), choice.total),
+        samples=(len(samples), len(choice.full.indices)),
         inside=album.inside,
     )
 
@@ -100,29 +90,24 @@ def look_at_samples(results: Results, folder: Path, page: Path, lines: Sequence[
 class _Show:
     """What all samples of a batch size have in common."""
 
-    full: LaneResult
-    store: Store
+    choice: Choice
     album: Album
     names: Mapping[str, str]
     conditions: Sequence[str]
     noun: str
 
-    def batch(self, lanes: Sequence[LaneResult], number: int, wanted: Sequence[int], pool: Executor) -> dict[int, Compared]:
+    def batch(self, number: int, wanted: Sequence[int], pool: Executor) -> dict[int, Compared]:
         """Show some samples of a batch. One lane's drawings are held at a time, besides full computation's."""
-        ours = self._drawn(self.full, number, wanted)
+        ours = self.choice.drawn(self.choice.full, number, wanted)
+        lanes = [lane for lane in self.choice.lanes if self.choice.kept(lane, number)]
         views: dict[int, list[View]] = {index: [] for index in ours}
         frames = self._frames(lanes, number, ours)
         for lane in lanes:
-            theirs = {index: own for index, own in self._drawn(lane, number, list(ours)).items() if own.shape == ours[index].shape}
+            theirs = {index: own for index, own in self.choice.drawn(lane, number, list(ours)).items() if own.shape == ours[index].shape}
             made = [pool.submit(self._view, lane, index, own, ours[index], frames[index]) for index, own in theirs.items()]
             for index, view in zip(theirs, made, strict=True):
                 views[index].append(view.result())
         return {index: self._compared(index, ours[index], frames[index], own) for index, own in views.items() if own}
-
-    def _drawn(self, lane: LaneResult, number: int, wanted: Collection[int]) -> dict[int, Samples]:
-        unit = next(unit for unit in lane.units if unit.number == number)
-        images = self.store.drawn(lane.key, number).images.float().numpy()
-        return {index: image for index, image in zip(unit.indices, images, strict=False) if index in wanted}
 
     def _frames(self, lanes: Sequence[LaneResult], number: int, ours: Mapping[int, Samples]) -> dict[int, int]:
         """Choose the frame of each video that is shown first: where the lane that hurts it most differs most."""
@@ -134,7 +119,7 @@ class _Show:
             for index, value in hurt([lane]).items():
                 worst[index] = min(worst.get(index, (math.inf, place)), (value, place))
         for place in {worst[index][1] for index in ours if index in worst}:
-            for index, own in self._drawn(lanes[place], number, [index for index in ours if worst.get(index, (0, -1))[1] == place]).items():
+            for index, own in self.choice.drawn(lanes[place], number, [index for index in ours if worst.get(index, (0, -1))[1] == place]).items():
                 if own.shape == ours[index].shape:
                     found[index] = int(np.square(np.nan_to_num(own - ours[index])).mean((1, 2, 3)).argmax())
         return found
@@ -168,10 +153,10 @@ class _Show:
         )
 
     def _compared(self, index: int, own: Samples, frame: int, views: Sequence[View]) -> Compared:
-        reference, still = self._medium(self.full, index, pixels_of(own), frame)
+        reference, still = self._medium(self.choice.full, index, pixels_of(own), frame)
         return Compared(
             name=f"{self.noun} {index}",
-            anchor=f"sample-{self.full.batch}-{index}",
+            anchor=f"sample-{self.choice.full.batch}-{index}",
             caption=self.conditions[index] if index < len(self.conditions) else "",
             reference=reference,
             still=still,

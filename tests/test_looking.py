@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import html
 import io
 import math
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +26,12 @@ from foreseer.bench.album import TINY, small
 from foreseer.bench.film import FRAME_RATE, LEAST_SIDE, film
 from foreseer.bench.layout import layout
 from foreseer.bench.looking import Shown, look_at_samples
+from foreseer.bench.notebook import summary_html
 from foreseer.bench.plain_words import CHANGED, INDISTINGUISHABLE, LAYOUT_KEPT, WORDS, hurt, in_plain_words, judged
 from foreseer.bench.report_page import PAGE, write_page
 from foreseer.bench.report_pictures import AMPLIFY, difference_of, pixels_of
 from foreseer.bench.results import LaneResult, Results
+from foreseer.bench.store import Store
 from foreseer.bench.summary import lines_of
 
 
@@ -160,7 +165,7 @@ def test_each_lane_stands_beside_the_reference(tmp_path: Path, shape: tuple[int,
     assert found.samples == (SAMPLES, SAMPLES)
     ranked = hurt([one for one in results.lanes if one.kind not in ("full", "fewer") and one.units])
     assert [sample.anchor for sample in block.samples] == [f"sample-{SAMPLES}-{index}" for index in ranked] == [found.anchors[index] for index in ranked]
-    store = looking.Store(tmp_path)
+    store = Store(tmp_path)
     store.name([one.key for one in results.lanes])
     index, sample = next(iter(ranked)), block.samples[0]
     full = store.drawn(results.lanes[0].key, 0).images[index].numpy()
@@ -255,3 +260,26 @@ def test_small_pictures_are_small(side: int) -> None:
     found = picture_at(small(pixels))
     assert max(found.shape) <= 160
     assert side > TINY or (found == pixels).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 3, 200, 160)])
+def test_a_notebook_shows_the_same_in_small(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    """Law: a sentence of each policy, a row of each lane and the worst samples; all of it text, nothing run and nothing loaded."""
+    results = made(lanes=made().lanes if len(shape) == 3 else made().lanes[:3], conditions=tuple(f"<i>fox {number}" for number in range(SAMPLES)))
+    keep_samples(results, tmp_path, shape)
+    found = summary_html(results, tmp_path, page=tmp_path / "a<b>.html")
+    assert not re.search(r"<script|https?://|url\(|<i>|<b>\.html", found)
+    assert re.findall(r'src="(?!data:image/)', found) == []
+    assert found.count("data:image/") == looking_rows(results) * 3
+    assert len(found) < 500_000
+    for line in lines_of(results, SAMPLES):
+        if line.lane.kind in ("policy", "peer") and line.lane.units:
+            assert html.escape(in_plain_words(results, line).sentence) in found
+    assert "&lt;i&gt;fox 0" in found
+    shutil.rmtree(tmp_path / "samples")
+    assert "data:image/" not in summary_html(results, tmp_path)
+
+
+def looking_rows(results: Results) -> int:
+    """How many pictures a sample has: one of full computation, and of as many lanes as are shown."""
+    return 1 + min(looking.LANES_SHOWN, sum(bool(one.units) for one in results.lanes) - 1)
