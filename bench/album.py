@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from foreseer.bench.film import film
+from foreseer.bench.film import enlarged, film
 from foreseer.files import write_whole
 
-__all__ = ["INSIDE", "PICTURES", "TINY", "Album", "inlined", "png", "small"]
+__all__ = ["INSIDE", "PICTURES", "TINY", "Album", "inlined", "png", "small", "worth"]
 
 Bytes = NDArray[np.uint8]
 
@@ -20,7 +21,7 @@ PICTURES = "pictures"
 """The folder beside the page."""
 
 INSIDE = 2_000_000
-"""Pixels of all pictures and frames of a page that still go into it: about 5 MB."""
+"""Pixels of all pictures of a page that still go into it, as `worth` counts them: about 5 MB."""
 
 SMALL = 160
 """Pixels across of a small picture at most."""
@@ -34,9 +35,8 @@ class Album:
 
     Args:
         page: The page.
-        pixels: How many pixels its pictures have together, the frames of videos counted each. Beyond
-            `INSIDE` they are files in the folder `PICTURES` beside the page, which it loads when they are
-            looked at.
+        pixels: How many pixels its pictures have together, as `worth` counts them. Beyond `INSIDE` they are
+            files in the folder `PICTURES` beside the page, which it loads when they are looked at.
     """
 
     def __init__(self, page: Path, *, pixels: int) -> None:
@@ -63,6 +63,14 @@ class Album:
             return inlined(content, kind)
         write_whole(self._folder / file, content)
         return f"{PICTURES}/{file}"
+
+
+def worth(shape: Sequence[int]) -> int:
+    """Return how many pixels a sample takes: ``(C, H, W)`` its own, of ``(F, C, H, W)`` a frame's, and a 32nd of
+    those that its video has, which take so much less.
+    """
+    height, width = shape[-2:]
+    return height * width * (1 + (shape[0] * enlarged(height, width) ** 2 // 32 if len(shape) == 4 else 0))
 
 
 def inlined(content: bytes, kind: str) -> str:

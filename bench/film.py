@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["FRAME_RATE", "film"]
+__all__ = ["FRAME_RATE", "enlarged", "film"]
 
 FRAME_RATE = 8
 """Frames a second. Slower than most models mean it, so that differences are seen."""
@@ -20,6 +20,11 @@ colours of squares of two pixels only, and players enlarge softly.
 
 QUALITY = "12"
 """H.264's constant rate factor. 0 loses nothing, 18 is called visually lossless."""
+
+
+def enlarged(height: int, width: int) -> int:
+    """Return how many pixels wide and high a pixel becomes."""
+    return -(-LEAST_SIDE // min(height, width))
 
 
 def film(frames: NDArray[np.uint8]) -> bytes:
@@ -37,7 +42,7 @@ def film(frames: NDArray[np.uint8]) -> bytes:
     import av
     from av.video.reformatter import ColorRange, Colorspace
 
-    times = -(-LEAST_SIDE // min(frames.shape[1:3]))
+    times = enlarged(*frames.shape[1:3])
     large: NDArray[np.uint8] = frames.repeat(times, axis=1).repeat(times, axis=2)
     height, width = (side - side % 2 for side in large.shape[1:3])
     content = io.BytesIO()

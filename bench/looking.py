@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from foreseer.bench.album import TINY, Album, small
+from foreseer.bench.album import TINY, Album, small, worth
 from foreseer.bench.choice import Choice, Samples, choose
 from foreseer.bench.film import FRAME_RATE
 from foreseer.bench.plain_words import WORDS, hurt, judged, noun_of
@@ -69,7 +69,7 @@ def look_at_samples(results: Results, folder: Path, page: Path, lines: Sequence[
     if len(shape) not in (3, 4):  # latents of no picture's shape
         return Shown()
     wanted = choice.ranked[: VIDEOS_SHOWN if len(shape) == 4 else IMAGES_SHOWN]
-    album = Album(page, pixels=len(wanted) * (1 + 2 * len(choice.lanes)) * math.prod(shape) // shape[-3])
+    album = Album(page, pixels=len(wanted) * (1 + 2 * len(choice.lanes)) * worth(shape))
     names = file_names(f"{lane.batch}-{lane.name}" for lane in results.lanes)
     show = _Show(choice, album, names, results.conditions, noun_of(results).capitalize())
     found: dict[int, Compared] = {}

@@ -25,7 +25,7 @@ LAYOUT_KEPT = 0.8
 """`foreseer.bench.layout.layout` of which a composition is the same."""
 
 NAMED = 3
-"""So many samples are named in a sentence; the others are counted."""
+"""So many samples are named in a sentence where several others are counted."""
 
 NOTE = (
     f"Indistinguishable is a PSNR of at least {INDISTINGUISHABLE:g} dB. A sample changed its composition where its PSNR is below {CHANGED:g} dB and the "
@@ -120,8 +120,9 @@ def in_plain_words(results: Results, line: Line) -> Told:
     parts, look = [f"{_of(alike, total, noun)} indistinguishable at {INDISTINGUISHABLE:g} dB"], list[int]()
     for word in ("broken", "composition", "much"):
         if indices := counts[word]:
-            parts.append(_named(indices, noun, word))
-            look += indices[:NAMED]
+            named = indices[:NAMED] if len(indices) > NAMED + 1 else indices
+            parts.append(_named(named, len(indices) - len(named), noun, word))
+            look += named
     if not look and alike < total:
         parts.append(f"the worst is {noun} {order[0]} with {worst:.1f} dB")
         look = order[:1]
@@ -136,11 +137,10 @@ def _of(alike: int, total: int, noun: str) -> str:
     return _all(total, noun) if alike == total else f"{alike or 'none'} of {total} {noun}{'s' * (total != 1)}"
 
 
-def _named(indices: Sequence[int], noun: str, word: Judged) -> str:
-    """Name the first, and count the others."""
-    several, rest = len(indices) > 1, len(indices) - NAMED
-    names = [str(index) for index in indices[:NAMED]]
-    ended = [*names, f"{rest} more"] if rest > 0 else names
+def _named(indices: Sequence[int], rest: int, noun: str, word: Judged) -> str:
+    """Name samples that came to the same, and count the others."""
+    several = len(indices) > 1
+    ended = [*map(str, indices), *([f"{rest} more"] if rest else [])]
     listed = " and ".join(filter(None, [", ".join(ended[:-1]), ended[-1]]))
     said = {"broken": "are broken (not finite)", "composition": "changed their composition"}.get(word, WORDS[word]) if several else WORDS[word]
     return f"{noun}{'s' * several} {listed} {'is ' * (word == 'broken' and not several)}{said}"

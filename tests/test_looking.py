@@ -23,7 +23,7 @@ from PIL import Image
 
 from foreseer.bench import looking
 from foreseer.bench.album import TINY, small
-from foreseer.bench.film import FRAME_RATE, LEAST_SIDE, film
+from foreseer.bench.film import FRAME_RATE, LEAST_SIDE, enlarged, film
 from foreseer.bench.layout import layout
 from foreseer.bench.looking import Shown, look_at_samples
 from foreseer.bench.notebook import summary_html
@@ -178,7 +178,7 @@ def test_each_lane_stands_beside_the_reference(tmp_path: Path, shape: tuple[int,
             assert (picture_at(view.difference) == difference_of(own, full)).all()
             assert view.still == view.still_difference == ""
         else:
-            times = -(-LEAST_SIDE // 24)
+            times = enlarged(24, 26)
             assert (picture_at(view.still) == pixels_of(own)[sample.frame]).all()
             coded = frames_of(content_of(view.own, tmp_path))
             assert coded.shape == (5, 24 * times, 26 * times, 3)
@@ -195,7 +195,8 @@ def test_videos_hold_every_frame(shape: tuple[int, ...]) -> None:
     pixels = np.zeros((frames, height, width, 3), np.uint8)
     pixels[np.arange(frames), ..., 0] = 250 - 80 * np.arange(frames)[:, None, None]
     found = frames_of(film(pixels))
-    times = -(-LEAST_SIDE // min(height, width)) if min(height, width) < LEAST_SIDE else 1
+    times = enlarged(height, width)
+    assert min(height, width) * times >= LEAST_SIDE > min(height, width) * (times - 1)
     assert found.shape == (frames, height * times // 2 * 2, width * times // 2 * 2, 3)
     assert np.abs(found.mean((1, 2)) - pixels.mean((1, 2))).max() < 4
 
