@@ -14,10 +14,11 @@ from typing import Any
 
 import attrs
 
+from foreseer.bench.views import Looking, Verdicts
 from foreseer.columns import Column, known
 from foreseer.files import write_whole
 
-__all__ = ["Chart", "Facts", "Fold", "Picture", "Pictures", "Section", "Table", "Text", "write_page"]
+__all__ = ["Chart", "Facts", "Fold", "Picture", "Pictures", "Section", "Table", "Text", "render", "write_page"]
 
 
 @attrs.frozen
@@ -176,7 +177,7 @@ class Section:
     """A heading and what stands below it; a section of nothing is left out."""
 
     heading: str
-    blocks: Sequence[Text | Facts | Table | Chart | Pictures | Fold]
+    blocks: Sequence[Text | Facts | Table | Chart | Pictures | Looking | Verdicts | Fold]
 
 
 def write_page(path: Path, title: str, heading: str, head: Sequence[Any], sections: Sequence[Section]) -> Path:
@@ -186,24 +187,31 @@ def write_page(path: Path, title: str, heading: str, head: Sequence[Any], sectio
         ImportError: Without jinja2 or plotly (``pip install 'foreseer[bench]'``).
         FileError: The file cannot be written.
     """
+    from plotly.offline import get_plotlyjs
+
+    own = {kind: "\n".join(_own(f"{name}.{kind}") for name in ("page", "looking")) for kind in ("css", "js")}
+    sections = [Section("", head), *sections]
+    return write_whole(path, render("page.html", title=title, heading=heading, sections=sections, style=own["css"], script=own["js"], plotly=get_plotlyjs()))
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this folder: every value is text, and what is not a value stands as it is.
+
+    Raises:
+        ImportError: Without jinja2 (``pip install 'foreseer[bench]'``).
+    """
     import jinja2
     import markupsafe
-    from plotly.offline import get_plotlyjs
 
     def breakable(text: str) -> markupsafe.Markup:
         """Let a narrow column break long names after their commas."""
         return markupsafe.Markup("<wbr>").join(re.split(r"(?<=[,:;])(?=\S)", text))
 
-    here = files("foreseer.bench")
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    loader = jinja2.FunctionLoader(_own)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=loader)
     environment.filters["breakable"] = breakable
-    own = {name: (here / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")}
-    text = environment.from_string(own["page.html"]).render(
-        title=title,
-        heading=heading,
-        sections=[Section("", head), *sections],
-        style=own["page.css"],
-        script=own["page.js"],
-        plotly=get_plotlyjs(),
-    )
-    return write_whole(path, text)
+    return environment.get_template(template).render(values)
+
+
+def _own(name: str) -> str:
+    return (files("foreseer.bench") / name).read_text(encoding="utf-8")

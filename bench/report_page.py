@@ -7,26 +7,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from foreseer.bench.album import PICTURES
 from foreseer.bench.charts import front
+from foreseer.bench.film import FRAME_RATE
 from foreseer.bench.lanes_chart import lanes_chart
+from foreseer.bench.looking import LANES_SHOWN, Shown, look_at_samples
 from foreseer.bench.page import Facts, Fold, Picture, Pictures, Section, Table, Text
 from foreseer.bench.page import write_page as write
-from foreseer.bench.report_pictures import AMPLIFY, FATES, differences, fates_of, samples, timeline
-from foreseer.bench.results import LaneResult, Results
+from foreseer.bench.plain_words import NOTE, in_plain_words
+from foreseer.bench.report_pictures import AMPLIFY, FATES, fates_of, timeline
+from foreseer.bench.results import Results
 from foreseer.bench.sentences import Summary, summaries
-from foreseer.bench.store import Store
 from foreseer.bench.summary import Line, lines_of
-from foreseer.bench.tables import PUBLISHED, broken_text, columns_of, few_samples, left_out, method_of, number_text
+from foreseer.bench.tables import PUBLISHED, columns_of, few_samples, left_out, method_of
+from foreseer.bench.views import Verdicts
 from foreseer.columns import Column
 from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES
 
 __all__ = ["PAGE", "write_page"]
 
 PAGE = "index.html"
-IMAGES_SHOWN, VIDEOS_SHOWN = 8, 2
 BESIDE_EACH_OTHER = 4
 """Lanes of one method whose timelines are shown at once; the others are folded."""
 
@@ -45,8 +45,9 @@ def write_page(results: Results, folder: Path, *, path: Path | None = None, note
     Raises:
         ImportError: Without jinja2 or plotly (``pip install 'foreseer[bench]'``).
     """
+    place = path or folder / PAGE
     batches = list(dict.fromkeys(lane.batch for lane in results.lanes))
-    parts = {batch: _parts(results, folder, batch) for batch in batches}
+    parts = {batch: _parts(results, folder, place, batch) for batch in batches}
 
     def sections(heading: str) -> list[Section]:
         several = len(batches) > 1
@@ -62,15 +63,15 @@ def write_page(results: Results, folder: Path, *, path: Path | None = None, note
     ]
     published = "Of other models: nothing of it compares with the numbers above but its order."
     return write(
-        path or folder / PAGE,
+        place,
         f"foreseer bench: {results.family}, {results.num_steps} steps",
         f"Forecasting on {results.family}, {results.num_steps} steps",
         head,
         [
             *sections("In short"),
+            *sections("Samples"),
             *sections("Speed and quality"),
             *sections("Table"),
-            *sections("Samples"),
             *sections("Timelines"),
             Section("What was published", [Text(published), Table("method", PUBLISHED, [("", results.published)], method_of)] if results.published else []),
             *sections("What the runs warned of"),
@@ -80,7 +81,7 @@ def write_page(results: Results, folder: Path, *, path: Path | None = None, note
     )
 
 
-def _parts(results: Results, folder: Path, batch: int) -> dict[str, list[Any]]:
+def _parts(results: Results, folder: Path, page: Path, batch: int) -> dict[str, list[Any]]:
     """The blocks about one batch size, by their heading."""
     lines = [line for line in lines_of(results, batch) if line.lane.units]
     found, psnr = summaries(results, batch), [line.means.get("psnr", math.nan) for line in lines]
@@ -90,16 +91,17 @@ def _parts(results: Results, folder: Path, batch: int) -> dict[str, list[Any]]:
     done = len(lines[0].lane.indices) if lines else 0
     few = done < FRECHET_MINIMUM_SAMPLES and any(math.isfinite(line.frechet) for line in lines)
     warned = [(line.lane.name, text) for line in lines for text in line.warnings]
+    shown = look_at_samples(results, folder, page, lines, batch, chosen)
     counted = f"{len(warned)} warning{'s' * (len(warned) != 1)}"
     return {
-        "In short": _short(found),
+        "In short": _short(results, lines, found, chosen, shown),
         "Speed and quality": [lanes_chart(results, batch)] if lines else [],
         "Table": [
             Text(f"{done} samples in batches of {batch}. A column\u2019s head sorts by it."),
             *([_table(results, lines)] if lines else []),
             *([Text(few_samples(done))] if few else []),
         ],
-        "Samples": _samples(results, folder, lines, batch, chosen),
+        "Samples": _samples(shown),
         "Timelines": _timelines(lines, chosen | set(_first_of_each_method(lines))),
         "What the runs warned of": [Fold(counted, [Facts(warned)])] if warned else [],
     }
@@ -109,13 +111,20 @@ def _table(results: Results, lines: Sequence[Line]) -> Table:
     return Table("lane", (KIND, *columns_of(results, apart=True)), [("", lines)], lambda line: line.lane.name, lambda line: line.lane.kind)
 
 
-def _short(found: Sequence[Summary]) -> list[Any]:
-    said = [(summary.method, summary.sentence) for summary in found] or [("no policy", "No policy saved steps.")]
+def _short(results: Results, lines: Sequence[Line], found: Sequence[Summary], chosen: set[str], shown: Shown) -> list[Any]:
+    """Each lane in plain words, those that hurt a sample most first, then policies in numbers."""
+    lanes = [line for line in lines if line.lane.kind in ("policy", "peer") and line.cost < 1]
+    some = lanes if len(lanes) <= LANES_SHOWN else [line for line in lanes if line.lane.name in chosen]
+    told = sorted((in_plain_words(results, line) for line in some), key=lambda one: one.worst)
+    links = [[(f"{one.noun} {index}", shown.anchors[index]) for index in one.look if index in shown.anchors] for one in told]
+    if not told:
+        return [Facts([("no policy", "No policy saved steps.")], "loud")]
+    verdicts = Verdicts([(one.lane, one.sentence, look) for one, look in zip(told, links, strict=True)])
     note = (
-        "Each policy at the setting that gains most over fewer steps. \u201cBeyond noise\u201d is more than three standard "
+        "In numbers, each policy at the setting that gains most over fewer steps. \u201cBeyond noise\u201d is more than three standard "
         "errors of the differences, sample by sample, and more where samples are few (Student\u2019s t)."
     )
-    return [Facts(said, "loud"), Text(note)]
+    return [verdicts, Text(NOTE), *([Text(note), Facts([(summary.method, summary.sentence) for summary in found])] if found else [])]
 
 
 def _split(found: Sequence[Picture], chosen: set[str], look: str) -> Pictures:
@@ -131,48 +140,23 @@ def _first_of_each_method(lines: Sequence[Line]) -> list[str]:
     return [name for names in counts.values() for name in names[:BESIDE_EACH_OTHER]]
 
 
-def _samples(results: Results, folder: Path, lines: Sequence[Line], batch: int, chosen: set[str]) -> list[Any]:
-    """The first samples of each lane and how they differ from full computation."""
-    store = Store(folder)
-    store.name([lane.key for lane in results.lanes])
-    full = _images(store, results.full(batch))
-    found = {line.lane.name: own for line in lines if (own := _images(store, line.lane)) is not None}
-    if full is None or not found:
+def _samples(shown: Shown) -> list[Any]:
+    """What was drawn, beside full computation."""
+    if shown.block is None:
         return [Text("The folder of the results holds no samples.")]
-    pictures = [_picture(line, found[line.lane.name], full) for line in lines if line.lane.name in found]
-    video = " A video\u2019s frames stand side by side." if full.ndim == 5 else ""
-    note = (
-        f"The first samples of each lane, and how they differ from full computation, {AMPLIFY:g} times as strong: "
-        f"blue is darker, orange is lighter, white is the same.{video}"
+    (lanes, all_lanes), (samples, all_samples) = shown.lanes, shown.samples
+    count = f"{'All' if samples == all_samples else f'The {samples} most hurt of'} {all_samples} samples, those that were hurt most first"
+    some = "" if lanes == all_lanes else f", of {lanes} of {all_lanes} lanes"
+    film = any(one.frames for one in shown.block.samples)
+    how = (
+        f"The videos play in step, {FRAME_RATE} frames a second; they begin at the frame that differs most, and print as that frame. "
+        "They are coded with a little loss; all figures are those of the frames before."
+        if film
+        else "Drag the line, or use the arrow keys: left of it is full computation, right of it the lane."
     )
-    return [Text(note), _split(pictures, chosen, "rows")]
-
-
-def _picture(line: Line, own: NDArray[np.float32], full: NDArray[np.float32]) -> Picture:
-    count = min(len(own), len(full), VIDEOS_SHOWN if own.ndim == 5 else IMAGES_SHOWN)
-    name, changed, pixels = line.lane.name, line.lane.kind != "full", own.shape[-1] <= 128
-    mean, worst = line.means.get("psnr", math.nan), line.worst.get("psnr", math.nan)
-    said = f"PSNR {number_text(mean, '.1f')} mean, {number_text(worst, '.1f')} worst{broken_text(line)}"
-    text = "the reference" if not changed else "" if mean != mean else said
-    return Picture(
-        name,
-        "the same as full computation" if math.isinf(mean) and changed else text,
-        [samples(own[:count]), differences(own[:count], full[:count]) if changed else ""],
-        [f"{count} samples of {name}", "How they differ from full computation"],
-        "pixels" if pixels else "",
-    )
-
-
-def _images(store: Store, lane: LaneResult) -> NDArray[np.float32] | None:
-    """A lane's first images; None where there are none: results may be copied without samples, or with the
-    first.
-    """
-    found: list[NDArray[np.float32]] = []
-    for unit in lane.units:
-        if sum(map(len, found)) >= IMAGES_SHOWN or not store.samples(lane.key, unit.number).exists():
-            break
-        found.append(store.drawn(lane.key, unit.number).images.numpy())
-    return np.concatenate(found) if found else None
+    where = "" if shown.inside else f" The pictures lie beside this page, in the folder {PICTURES}: move both together."
+    strong = f" Differences are {AMPLIFY:g} times as strong: blue is darker, orange is lighter, white is the same."
+    return [Text(f"{count}{some}. {how}{strong}{where}"), shown.block]
 
 
 def _timelines(lines: Sequence[Line], chosen: set[str]) -> list[Any]:

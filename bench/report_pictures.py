@@ -1,18 +1,16 @@
-"""The small pictures of a report, as PNGs inside of the page: samples, how they differ from full computation,
-and timelines.
-"""
+"""The pixels of a report's pictures: samples, how they differ from full computation, and timelines."""
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AMPLIFY", "FATES", "differences", "fates_of", "inlined", "samples", "timeline"]
+from foreseer.bench.album import inlined, png
+
+__all__ = ["AMPLIFY", "FATES", "difference_of", "fates_of", "pixels_of", "timeline"]
 
 Bytes = NDArray[np.uint8]
 
@@ -29,25 +27,32 @@ it fits light and dark.
 LOW, HIGH = (np.array(rgb, np.float32) for rgb in ((0, 114, 178), (213, 94, 0)))
 """Colours of -1 and +1 in difference maps; 0 is white."""
 
+GREY = 127
+"""Of what is not finite."""
 
-def samples(images: NDArray[np.float32]) -> str:
-    """Return images side by side, or videos below each other with their frames side by side.
 
-    Args:
-        images: ``(N, C, H, W)``, or ``(N, F, C, H, W)`` of videos, in [-1, 1]. With one channel they are
-            grey, with three in colour.
+def pixels_of(samples: NDArray[np.float32]) -> Bytes:
+    """Return ``(..., H, W, 3)`` pixels of ``(..., C, H, W)`` samples in [-1, 1].
+
+    With three channels or more the first three are the colours, else the first is grey. NaN is grey.
     """
-    pixels = np.clip((np.nan_to_num(images) + 1) * 127.5, 0, 255).astype(np.uint8)
-    return inlined(_sheet(np.moveaxis(np.repeat(pixels, 3, axis=-3) if images.shape[-3] == 1 else pixels[..., :3, :, :], -3, -1)))
+    channels = samples[..., :3, :, :] if samples.shape[-3] > 2 else np.repeat(samples[..., :1, :, :], 3, axis=-3)
+    pixels = np.clip((np.nan_to_num(channels, posinf=1, neginf=-1) + 1) * 127.5, 0, 255).astype(np.uint8)
+    return np.moveaxis(pixels, -3, -1)
 
 
-def differences(images: NDArray[np.float32], full: NDArray[np.float32]) -> str:
-    """Return signed differences from full computation, mean over the channels, `AMPLIFY` times as strong as
-    the images: below is blue, above is orange.
+def difference_of(samples: NDArray[np.float32], full: NDArray[np.float32]) -> Bytes:
+    """Return ``(..., H, W, 3)`` pixels of signed differences from full computation, mean over the channels,
+    `AMPLIFY` times as strong as the samples: below is blue, above is orange, the same is white, and what is not
+    finite is grey.
     """
-    signed = np.clip(AMPLIFY * np.nan_to_num(images - full).mean(axis=-3), -1, 1)[..., None]
-    towards = np.where(signed > 0, HIGH, LOW)
-    return inlined(_sheet((255 + np.abs(signed) * (towards - 255)).astype(np.uint8)))
+    with np.errstate(invalid="ignore"):
+        signed = np.clip(AMPLIFY * (samples - full).mean(axis=-3), -1, 1)
+    shades = np.linspace(-1, 1, 511, dtype=np.float32)[:, None]
+    colors = (255 + np.abs(shades) * (np.where(shades > 0, HIGH, LOW) - 255)).astype(np.uint8)
+    found: Bytes = colors[np.rint((np.nan_to_num(signed) + 1) * 255).astype(np.int64)]
+    found[np.isnan(signed)] = GREY
+    return found
 
 
 def fates_of(report: Mapping[str, Any]) -> NDArray[np.int64]:
@@ -70,25 +75,4 @@ def fates_of(report: Mapping[str, Any]) -> NDArray[np.int64]:
 def timeline(fates: NDArray[np.int64]) -> str:
     """Return a timeline with one pixel for each step, across, and sample, down."""
     colors = [[*bytes.fromhex(color[1:]), 255] if color else [0, 0, 0, 0] for color in FATES.values()]
-    return inlined(np.array(colors, np.uint8)[fates])
-
-
-def inlined(pixels: Bytes) -> str:
-    """Return ``(H, W, 3 or 4)`` pixels as a PNG in a data URI."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode()
-
-
-def _sheet(pixels: Bytes) -> Bytes:
-    """Put ``(N, H, W, 3)`` in a row, or ``(N, F, H, W, 3)`` into rows, with gaps through which the page
-    shows.
-    """
-    rows = pixels[None] if pixels.ndim == 4 else pixels
-    gap = max(1, pixels.shape[-2] // 12)
-    opaque = np.pad(rows, [(0, 0)] * 4 + [(0, 1)], constant_values=255)
-    spaced = np.pad(opaque, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)))
-    n, f, height, width, _ = spaced.shape
-    return spaced.swapaxes(1, 2).reshape(n * height, f * width, 4)[:-gap, :-gap]
+    return inlined(png(np.array(colors, np.uint8)[fates]), "image/png")

@@ -130,6 +130,7 @@ _FIGURES = (
     _figure("PSNR", "psnr", FIGURES["psnr"]),
     [_GAIN, _GAIN],
     _figure("SSIM", "ssim", FIGURES["ssim"], wide=True),
+    _figure("layout", "layout", FIGURES["layout"], wide=True),
     _figure("feature dist.", "feature_distance", FIGURES["feature_distance"], wide=True),
     _figure("latent error", "latent_error", FIGURES["latent_error"], wide=True),
     _figure("temporal", "temporal_psnr", FIGURES["temporal_psnr"]),

@@ -119,7 +119,7 @@ class Page:
     def press(self, key: str) -> None:
         """Press a key and let it go."""
         text = {"text": "\r"} if key == "Enter" else {"text": " "} if key == " " else {}
-        code = {"Enter": 13, "Tab": 9, " ": 32}[key]
+        code = {"Enter": 13, "Tab": 9, " ": 32, "ArrowLeft": 37, "ArrowRight": 39}[key]
         self.call("Input.dispatchKeyEvent", type="keyDown", key=key, windowsVirtualKeyCode=code, **text)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
 
