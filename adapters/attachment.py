@@ -211,8 +211,7 @@ class Attachment:
             raise ContractError("this attachment is detached; attach anew")
         if self._generation is not None:
             raise ContractError("a run is under way already; end it before the next")
-        self._run += 1
-        generation.number = self._run
+        self._run = generation.number = self._run + 1
         self._begin()
         self._generation, self._thread = generation, threading.get_ident()
         try:
