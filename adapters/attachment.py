@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 from torch import Tensor, nn
 
+from foreseer.adapters._detach import ALL
 from foreseer.adapters.bystanders import Bystanders
 from foreseer.adapters.calls import Call, Interception, intercept
 from foreseer.adapters.contexts import Context
@@ -20,7 +23,7 @@ from foreseer.adapters.driver import Driver
 from foreseer.adapters.generation import Generation
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.loops import PipelineLoop
-from foreseer.adapters.refusals import mark, refuse, refuse_cache, unmark
+from foreseer.adapters.refusals import mark, refuse, refuse_cache, refuse_unreachable, unmark
 from foreseer.adapters.streams import Streams
 from foreseer.adapters.wires import Wires
 from foreseer.declared import floats
@@ -52,9 +55,7 @@ class Attachment:
         copies: int | None,
         bystanders: Mapping[str, nn.Module],
     ) -> None:
-        self.spec = spec
-        self._pipeline = pipeline
-        self._wires = dict(wires)
+        self.spec, self._pipeline, self._wires = spec, pipeline, dict(wires)
         self._driver = Driver(
             self._wires,
             Streams(self._wires, spec, observers=observers, on_error=on_error, storage=storage, follow_first=streams == "follow_first"),
@@ -63,9 +64,10 @@ class Attachment:
             last_block_over_budget=storage is not None and storage.on_over_budget == "last_block",
             copies=copies,
         )
-        self._run, self._outside = 0, 0
+        self._run = self._outside = self._thread = self._evaluating = 0
         self._generation: Generation | None = None
-        self._detached, self._leaving, self._evaluating = False, False, 0
+        self._on = type(next(iter(wires.values())).model if pipeline is None else pipeline).__name__
+        self._detached = self._leaving = False
         self._roots: list[Interception] = []
         self._contexts: dict[str, Context] = {}
         self._bystanders = Bystanders({}, lambda _: None)
@@ -75,13 +77,29 @@ class Attachment:
                 self._loop = PipelineLoop(pipeline, self._reachable, self._ended)
             for name, wire in self._wires.items():
                 self._contexts[name] = Context(wire.model)
-                wire.install()
+                wire.install(self)
                 self._roots.append(intercept(wire.model, functools.partial(self._called, name)))
                 mark(wire.model, str(spec))
             self._bystanders = Bystanders(bystanders, self._step_under_way, pipeline, () if pipeline is None else (*wires, "scheduler"))
         except BaseException:
             self.detach()
             raise
+        ALL.add(self)
+
+    def __repr__(self) -> str:
+        runs = (f"{len(run.full_steps)} of {len(run.outcomes)} steps computed in full" for run in self._driver.reports.values())
+        return f"<foreseer.Attachment of {self.spec} {'detached from' if self._detached else 'on'} {self._on}; {next(runs, 'nothing has run yet')}>"
+
+    def drives(self, target: Any) -> bool:
+        """Whether it is attached to this pipeline, or to this model or one inside of it."""
+        inside = target.modules() if isinstance(target, nn.Module) else ()
+        return target is self._pipeline or any(module is wire.model for module in inside for wire in self._wires.values())
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether a run is under way in another thread."""
+        here = self._generation is None or self._thread == threading.get_ident() or self._thread not in sys._current_frames()
+        return not here if self._loop is None else self._loop.elsewhere
 
     @property
     def model(self) -> nn.Module:
@@ -182,8 +200,7 @@ class Attachment:
         Raises:
             ContractError, OptionError: As `run`.
         """
-        times = floats(timesteps)
-        with self._sampling(Generation(timesteps=times, num_steps=num_steps, sigmas=floats(sigmas))) as generation:
+        with self._sampling(Generation(timesteps=floats(timesteps), num_steps=num_steps, sigmas=floats(sigmas))) as generation:
             yield generation
 
     @contextlib.contextmanager
@@ -194,10 +211,9 @@ class Attachment:
             raise ContractError("this attachment is detached; attach anew")
         if self._generation is not None:
             raise ContractError("a run is under way already; end it before the next")
-        self._run += 1
-        generation.number = self._run
+        self._run = generation.number = self._run + 1
         self._begin()
-        self._generation = generation
+        self._generation, self._thread = generation, threading.get_ident()
         try:
             yield generation
         finally:
@@ -231,19 +247,13 @@ class Attachment:
         """
         reports = self.reports
         if not reports:
-            inert = "".join(f"; {why}" for why in self._driver.inert)
-            raise ContractError(f"nothing has run yet: call the pipeline, or a model inside `with attached.run(timesteps=...):`{inert}")
+            said = "; ".join(("nothing has run yet: call the pipeline, or a model inside `with attached.run(timesteps=...):`", *self._driver.inert))
+            raise ContractError(said)
         return next(iter(reports.values()))
 
     def _reachable(self) -> None:
-        """Check, at the start of a run, that calls still arrive."""
         for root, (name, wire) in zip(self._roots, self._wires.items(), strict=True):
-            if not root.intact or not wire.intact:
-                raise ContractError("the model was compiled or wrapped after foreseer was attached, so its calls no longer arrive; compile first, attach last")
-            if self._pipeline is not None and getattr(self._pipeline, name) is not wire.model:
-                raise ContractError(
-                    f"the pipeline's {name} was exchanged or compiled after foreseer was attached, so its calls no longer arrive; compile first, attach last"
-                )
+            refuse_unreachable(self._pipeline, name, wire.model, intact=root.intact and wire.intact)
 
     def _ended(self) -> None:
         self._bystanders.ended()

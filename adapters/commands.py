@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import attrs
 
-from foreseer.console import console, table
+from foreseer.console import console, needs, table
 from foreseer.errors import OptionError
 from foreseer.registry import parse_policy
 
@@ -42,6 +42,7 @@ def models(
     )
 
 
+@needs("estimate", "diffusers")
 def estimate(
     model: Annotated[str, typer.Option(help="A published model, such as flux-dev; a wrong name lists them.")],
     policy: Annotated[list[str], typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="Policies to estimate; several may follow one --policy.")],

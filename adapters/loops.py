@@ -135,6 +135,11 @@ class PipelineLoop:
         callers = _callers(sys._current_frames().get(thread), self._kind)
         return any(getattr(caller, "scheduler", None) is self._scheduler for caller, _ in callers)
 
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another thread is inside of a call that steps our scheduler."""
+        return self._thread is not None and self._thread != threading.get_ident() and self._runs_in(self._thread)
+
     def _around_end(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = inner(*args, **kwargs)
         self._end()
@@ -186,8 +191,11 @@ class PipelineLoop:
             ContractError: One is under way in another thread, whose scheduler this one would set back.
         """
         with self._lock:
-            if self._thread is not None and self._thread != threading.get_ident() and self._runs_in(self._thread):
-                raise ContractError("another thread is inside of a call of this pipeline; give each thread a pipeline (and a scheduler) of its own")
+            if self.elsewhere:
+                raise ContractError(
+                    "another thread is inside of a call of this pipeline; let calls wait for one another, by one worker or a lock, "
+                    "or give each thread a pipeline (and a scheduler) of its own: docs/serving.md shows both"
+                )
             self._thread = threading.get_ident()
         if self._site() is not None:
             self._check()

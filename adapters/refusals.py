@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import weakref
+from typing import Any
 
 from torch import nn
 
 from foreseer.errors import ContractError, UnsupportedModelError
 
-__all__ = ["mark", "refuse", "refuse_cache", "unmark"]
+__all__ = ["mark", "refuse", "refuse_cache", "refuse_unreachable", "unmark"]
 
 _attached: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 
@@ -19,7 +20,10 @@ def refuse(model: nn.Module, *, attached: bool = False) -> None:
     (unless that is who asks, ``attached``).
     """
     if model in _attached and not attached:
-        raise ContractError(f"this {type(model).__name__} has policy {_attached[model]} attached already; detach it first (leave its `with`, or call detach())")
+        raise ContractError(
+            f"this {type(model).__name__} has policy {_attached[model]} attached already; detach it first: leave its `with`, or call its detach(), or "
+            "foreseer.detach(...) with this pipeline or model if you have lost it. Pipelines that share a model share its policy"
+        )
     refuse_cache(model)
     for path, module in model.named_modules():
         hooks = getattr(getattr(module, "_diffusers_hook", None), "hooks", ())
@@ -35,6 +39,18 @@ def refuse_cache(model: nn.Module) -> None:
     # asked of the class first: a module looks long for an attribute that it does not have
     if getattr(type(model), "is_cache_enabled", None) is not None and model.is_cache_enabled:
         raise UnsupportedModelError(f"a diffusers cache is enabled on this {type(model).__name__}; call its disable_cache() first")
+
+
+def refuse_unreachable(pipeline: Any, name: str, model: nn.Module, *, intact: bool) -> None:
+    """Raise `ContractError` if calls of a denoiser no longer arrive at who drives it: ``intact`` says whether
+    nobody has put anything around it or its blocks. ``pipeline`` is None for a bare model.
+    """
+    if not intact:
+        raise ContractError("the model was compiled or wrapped after foreseer was attached, so its calls no longer arrive; compile first, attach last")
+    if pipeline is not None and getattr(pipeline, name) is not model:
+        raise ContractError(
+            f"the pipeline's {name} was exchanged or compiled after foreseer was attached, so its calls no longer arrive; compile first, attach last"
+        )
 
 
 def mark(model: nn.Module, policy: str) -> None:

@@ -56,6 +56,7 @@ class Wires:
         version: Counts how often everything was found anew; what was learnt about the model holds for one
             version.
         walk: The walk under way.
+        owner: Who installed them, kept alive as long as they are in place.
 
     Raises:
         UnsupportedModelError: The model has no block list.
@@ -66,6 +67,7 @@ class Wires:
         self._blocks_path = blocks
         self.opaque = is_compiled(model)
         self.walk: Visitor | None = None
+        self.owner: object = None
         self.blocks: list[nn.Module] = []
         self.parts: list[Parts | None] = []
         self.notes: list[str] = []
@@ -86,8 +88,9 @@ class Wires:
             self.notes.append("the blocks are compiled, so that their parts cannot be forecast one by one")
         self._likeness = Likeness(self.model)
 
-    def install(self) -> None:
-        """Intercept the blocks."""
+    def install(self, owner: object = None) -> None:
+        """Intercept the blocks, for somebody who is kept alive as long as they are."""
+        self.owner = owner
         if self.opaque:
             return
         for index, block in enumerate(self.blocks):
@@ -143,7 +146,7 @@ class Wires:
         self._versions += again is None
         self.version = self._versions if again is None else again
         self._find()
-        self.install()
+        self.install(self.owner)
         if again is not None:
             self.watch(watched)
 

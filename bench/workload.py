@@ -104,7 +104,7 @@ def load_workload(name: str, *, device: str, dtype: str) -> Workload:
         found: Workload = load(device, DTYPES[dtype])
     except ImportError as error:
         problem = f"workload={name!r} cannot be loaded here: {error}"
-        raise OptionError(f"{problem}; write another of {names}") from error
+        raise OptionError(f"{problem}; install that (pip install 'foreseer[bench]' brings what the bundled ones need), or write another of {names}") from error
     return found
 
 

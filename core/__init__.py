@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from foreseer import errors, metrics, options
     from foreseer.adapters._attach import attach
+    from foreseer.adapters._detach import detach
     from foreseer.adapters.attachment import Attachment
     from foreseer.backbone import Backbone, Pass
     from foreseer.errors import (
@@ -90,6 +91,7 @@ __all__ = [
     "Weights",
     "attach",
     "cite",
+    "detach",
     "errors",
     "hookimpl",
     "list_plugins",
@@ -100,7 +102,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "adapters": ("Attachment", "attach"),
+    "adapters": ("Attachment", "attach", "detach"),
     "backbone": ("Backbone", "Pass"),
     "errors": (
         "AnswerError",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,7 +24,7 @@ try:
 except ImportError as error:
     raise SystemExit(f"foreseer: the command line needs {error.name}: pip install 'foreseer[cli]'") from None
 
-__all__ = ["Frame", "Several", "complain", "console", "needs", "progress", "table"]
+__all__ = ["Frame", "Pace", "Several", "complain", "console", "needs", "progress", "table"]
 
 
 class Frame(TyperGroup):
@@ -91,23 +94,135 @@ def complain(message: str) -> None:
 
 @contextmanager
 def needs(what: str, extra: str) -> Iterator[None]:
-    """Say what to install where a package is missing, for whom, and end with exit status 1."""
+    """Say what to install where a package is missing, for whom, and end with exit status 1. Around a part of a
+    command, or above all of it as a decorator.
+    """
     try:
         yield
-    except ModuleNotFoundError as error:
-        if (error.name or "foreseer").startswith("foreseer"):  # a mistake of ours, which must not look like the user's
+    except ImportError as error:
+        # diffusers puts dummies in the place of what a missing package makes impossible
+        dummy = re.search(r"requires the (\S+) library but it was not found", str(error))
+        missing = dummy[1] if dummy else error.name if isinstance(error, ModuleNotFoundError) else None
+        if (missing or "foreseer").startswith("foreseer"):  # a mistake of ours, which must not look like the user's
             raise
-        complain(f"{what} needs {error.name}: pip install 'foreseer[{extra}]'")
+        complain(f"{what} needs {missing}: pip install 'foreseer[{extra}]'")
         raise typer.Exit(1) from None
+
+
+class Pace:
+    """How far something is, and how long the rest takes if it goes on as it went.
+
+    Args:
+        clock: Seconds that never go back.
+
+    Attributes:
+        what: What is under way.
+        done: How much of it is done.
+        total: How much there will be; 0 where that is not known.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._begun = clock, clock()
+        self._since = self._at = self._begun
+        self._first: int | None = None
+        self.what, self.done, self.total = "", 0, 0
+
+    def told(self, what: str, done: int, total: int) -> None:
+        """Take note of what begins. What was done before the first time, by an earlier run, says nothing of
+        the pace; nor does another count, once it begins at less.
+        """
+        now = self._clock()
+        if self._first is None or done < self.done:
+            self._since, self._first = now, done
+        if done != self.done:
+            self._at = now
+        self.what, self.done, self.total = what, done, total
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the beginning."""
+        return self._clock() - self._begun
+
+    @property
+    def left(self) -> float | None:
+        """Seconds that the rest takes; None while nothing is known of it."""
+        made = self.done - (self._first or 0)
+        if made <= 0 or self.total <= self.done:
+            return None
+        return max(0.0, (self._at - self._since) / made * (self.total - self.done) - (self._clock() - self._at))
+
+    def __str__(self) -> str:
+        of = f"{self.done} of {self.total}, " if self.total else ""
+        left = "" if self.left is None else f", about {_duration(self.left)} left"
+        return f"{of}{self.what} ({_duration(self.spent)} so far{left})"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show a bar on stderr. Yields who is told what begins, how much is done, and how much there will be."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    """Show on stderr how far a command is and how long the rest takes: a bar on a terminal; elsewhere a line at
+    once, and others ever more seldom. Yields who is told what begins, how much is done, and how much there
+    will be.
+    """
+    pace, out = Pace(), console(stderr=True)
+    with (_bar if out.is_terminal else _lines)(pace, out) as tell:
+        yield tell
 
-    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False))
+
+@contextmanager
+def _bar(pace: Pace, out: Console) -> Iterator[Callable[[str, int, int], None]]:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+
+    class Left(ProgressColumn):
+        """rich's own looks back 30 seconds, in which no sample of a large model ends."""
+
+        def render(self, task: Task) -> Text:
+            return Text("" if pace.left is None else f"about {_duration(pace.left)} left")
+
+    columns = (BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), Left(), TextColumn("{task.description}", markup=False))
     # drawn seldom: drawing takes time from what is being timed
-    with Progress(*columns, console=console(stderr=True), refresh_per_second=1) as bar:
+    with Progress(*columns, console=out, refresh_per_second=1) as bar:
         task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+
+        def tell(what: str, done: int, total: int) -> None:
+            pace.told(what, done, total)
+            bar.update(task, description=what, completed=done, total=total or None)
+
+        yield tell
+
+
+@contextmanager
+def _lines(pace: Pace, out: Console) -> Iterator[Callable[[str, int, int], None]]:
+    over, said, told = threading.Event(), 0.0, (0, "")
+
+    def say() -> None:
+        nonlocal said, told
+        said, told = pace.spent, (pace.done, pace.what)
+        out.print(f"foreseer: {pace}")
+
+    def say_seldom() -> None:
+        while not over.wait(1):
+            if pace.what and pace.spent - said >= max(10, pace.spent / 10):
+                say()
+
+    def tell(what: str, done: int, total: int) -> None:
+        begins = not pace.what
+        pace.told(what, done, total)
+        if begins:
+            say()
+
+    speaker = threading.Thread(target=say_seldom, daemon=True)
+    speaker.start()
+    try:
+        yield tell
+        if told != (pace.done, pace.what):
+            say()
+    finally:
+        over.set()
+        speaker.join()

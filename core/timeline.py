@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import io
 import itertools
 import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,10 @@ from foreseer.errors import MissingPackageError, OptionError
 from foreseer.facts import Facts
 from foreseer.files import write_whole
 
-__all__ = ["draw"]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw", "figure", "picture"]
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart; the order is also one of lightness, so
 # that a grey print keeps it.
@@ -27,6 +32,7 @@ FATES = (
 COMPUTED, REJECTED, ACCEPTED, UNSEEN = range(4)
 MARKERS = {ACCEPTED: ("o", "#56b4e9"), REJECTED: ("D", "#d55e00")}
 INK, FAINT = "#222222", "#c8c8c8"
+DPI = 200
 GROUP_GAP = 0.45
 """White space between samples of several rows, in rows."""
 
@@ -51,7 +57,45 @@ STYLE = {
 
 
 def draw(report: Facts, path: Path) -> Path:
-    """Draw the timeline of a run, finished or not, and return ``path``, whose ending chooses the format.
+    """Write the `figure` of a run and return ``path``, whose ending chooses the format.
+
+    Raises:
+        MissingPackageError: Without matplotlib (``pip install 'foreseer[plots]'``).
+        OptionError: The path has no ending.
+        ValueError: It has one that matplotlib cannot write; from matplotlib.
+    """
+    drawn = figure(report)
+    if not path.suffix:
+        raise OptionError(f"{path} has no ending to choose the format by; write {path}.pdf, {path}.svg or {path}.png")
+    write_whole(path, lambda part: _save(drawn, part, format=path.suffix[1:], dpi=DPI))
+    return path
+
+
+def picture(report: Facts) -> tuple[bytes, int]:
+    """Return the `figure` of a run as a PNG of some 20 kB, and how wide to show it, in CSS pixels.
+
+    Raises:
+        MissingPackageError: Without matplotlib (``pip install 'foreseer[plots]'``).
+    """
+    drawn = figure(report)
+    return _png(drawn), round(96 * drawn.get_figwidth())
+
+
+def _png(drawn: Figure) -> bytes:
+    stream = io.BytesIO()
+    _save(drawn, stream, format="png", dpi=144)
+    return stream.getvalue()
+
+
+def _save(drawn: Figure, where: Any, **how: Any) -> None:
+    import matplotlib.style
+
+    with matplotlib.style.context(["default", STYLE]):
+        drawn.savefig(where, **how)
+
+
+def figure(report: Facts) -> Figure:
+    """Draw the timeline of a run, finished or not. A notebook shows the figure.
 
     Above: a cell for each step and row, in the order of the samples. Below, where a gate judged anything:
     each row's error and the threshold. On a logarithmic axis an error of 0 sits on the lower edge; an error
@@ -59,8 +103,6 @@ def draw(report: Facts, path: Path) -> Path:
 
     Raises:
         MissingPackageError: Without matplotlib (``pip install 'foreseer[plots]'``).
-        OptionError: The path has no ending.
-        ValueError: It has one that matplotlib cannot write; from matplotlib.
     """
     try:
         import matplotlib.style
@@ -68,8 +110,6 @@ def draw(report: Facts, path: Path) -> Path:
         from matplotlib.legend_handler import HandlerTuple
     except ImportError as error:
         raise MissingPackageError("drawing a timeline needs matplotlib: pip install 'foreseer[plots]'") from error
-    if not path.suffix:
-        raise OptionError(f"{path} has no ending to choose the format by; write {path}.pdf, {path}.svg or {path}.png")
 
     steps = max(len(report.outcomes), report.run.num_steps or 1)
     judged = report.judged
@@ -81,10 +121,10 @@ def draw(report: Facts, path: Path) -> Path:
     # A style of the user's own (dark, LaTeX) is set aside: it would change what was chosen here to be
     # legible.
     with matplotlib.style.context(["default", STYLE]):
-        figure = Figure(figsize=(width, cells_height + errors_height + 0.95 + 0.17 * title.count("\n")), dpi=200, layout="constrained")
-        figure.get_layout_engine().set(h_pad=0.04, hspace=0.02)  # type: ignore[union-attr, call-arg]
+        drawn = Figure(figsize=(width, cells_height + errors_height + 0.95 + 0.17 * title.count("\n")), dpi=DPI, layout="constrained")
+        drawn.get_layout_engine().set(h_pad=0.04, hspace=0.02)  # type: ignore[union-attr, call-arg]
         ratios = [cells_height, errors_height] if shown else [1]
-        axes = figure.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
+        axes = drawn.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
         handles = _draw_cells(report, axes[0], point=72 * (width - 1) / steps, errors=shown)
         if shown:
             handles |= _draw_errors(report, axes[1])
@@ -94,7 +134,7 @@ def draw(report: Facts, path: Path) -> Path:
         bottom.set_xticks(_ticks(steps))
         bottom.set_xlabel("step")
         if handles:
-            figure.legend(
+            drawn.legend(
                 handles=list(handles.values()),
                 labels=list(handles),
                 handler_map={tuple: HandlerTuple(ndivide=None, pad=0.3)},
@@ -105,8 +145,8 @@ def draw(report: Facts, path: Path) -> Path:
                 handleheight=0.9,
                 columnspacing=1.4,
             )
-        write_whole(path, lambda part: figure.savefig(part, format=path.suffix[1:]))
-    return path
+    drawn._repr_png_ = functools.partial(_png, drawn)  # type: ignore[attr-defined]  # of itself a notebook shows only pyplot's
+    return drawn
 
 
 def _title(report: Facts, characters: int) -> str:

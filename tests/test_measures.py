@@ -142,7 +142,7 @@ def test_what_raises_costs_its_column_in_that_lane(results: Results, capsys: pyt
     assert math.isnan(lines[POLICY].means["picky"]), "a PSNR that is not there is not 0 dB"
     assert "Measure 'picky' failed, so that its column is empty: ValueError: two lines of trouble" in lines[POLICY].warnings
     assert any("'liar' failed" in said and "returned shape ()" in said for said in lines["full"].warnings)
-    assert set(results.lane(POLICY).units[0].figures) == {"psnr", "latent_error", "letters", "spread", "spread:times=2"}
+    assert set(results.lane(POLICY).units[0].figures) == {"psnr", "latent_error", "layout", "letters", "spread", "spread:times=2"}
     print_results(results)
     assert "two lines of trouble" in capsys.readouterr().out
     assert not [change for change in diff(results, results).changes if change.figure == "picky" and change.lane == POLICY]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import math
+import pickle
 import re
 import sys
 from types import SimpleNamespace
@@ -287,3 +290,37 @@ def test_ticks_are_few_and_round(count):
     assert len(ticks) <= 11
     assert len(ticks) >= min(count, 5)
     assert len(set(np.diff(ticks))) <= 1
+
+
+def test_a_notebook_shows_the_picture_and_the_table(report):
+    shown = report._repr_html_()
+    source = shown.partition('src="data:image/png;base64,')[2].partition('"')[0]
+    assert base64.b64decode(source).startswith(b"\x89PNG")
+    assert len(shown) < 200_000
+    assert html.escape(str(report)) in shown
+    assert shown.count("<div>") == shown.count("</div>") == 1
+
+
+def test_a_notebook_shows_the_table_without_matplotlib(monkeypatch):
+    report = make("cg_taylor", threshold=0.05)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert re.fullmatch(r"<pre[^>]*>(.*)</pre>", report._repr_html_(), re.DOTALL)[1] == html.escape(str(report))
+
+
+def test_what_a_policy_is_called_cannot_become_html():
+    shown = attrs.evolve(make("none"), policy="<script>alert(1)</script>")._repr_html_()
+    assert "<script>" not in shown
+
+
+def test_a_plot_without_a_path_is_a_figure_that_writes_nothing(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    monkeypatch.chdir(tmp_path)
+    report = make("cg_taylor", threshold=0.05)
+    figure = report.plot()
+    assert isinstance(figure, Figure)
+    assert not list(tmp_path.iterdir())
+    figure.savefig("by_the_user.png")
+    assert np.array_equal(pixels("by_the_user.png"), pixels(report.plot("by_the_report.png")))
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    assert pickle.loads(pickle.dumps(figure))._repr_png_() == figure._repr_png_()

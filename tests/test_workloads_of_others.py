@@ -57,7 +57,7 @@ def test_a_workload_of_another_package_is_measured_as_ours_are(tmp_path: Path) -
         assert found.finished
         assert np.isposinf(found.lane("none").values("psnr")).all()
         lane = found.lane(POLICY)
-        assert lane.units[0].figures.keys() == {"psnr", "latent_error"}
+        assert lane.units[0].figures.keys() == {"psnr", "latent_error", "layout"}
         assert lane.frechet is None
         assert found.lane("full, 5 steps").block_rows == lane.block_rows == found.full(2).block_rows / 2
         print_results(found)

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler, Sampling, as_many, split
 from foreseer.bench.machine import machine
 from foreseer.bench.workload import Workload
@@ -121,7 +122,15 @@ HELD_OUT_SEED = 1
 """Seed of the samples that a plan is checked on; where the plan was recorded from this one, the next."""
 
 
-def planned_preset(plan: SchedulePlan, family: Workload, *, name: str, samples: int = 8, device: str = "cpu") -> Preset:
+def planned_preset(
+    plan: SchedulePlan,
+    family: Workload,
+    *,
+    name: str,
+    samples: int = 8,
+    device: str = "cpu",
+    tell: Tell = lambda what, done, total: None,
+) -> Preset:
     """Measure the chosen schedule of a plan, and make a preset of it that needs no other file.
 
     Args:
@@ -130,6 +139,7 @@ def planned_preset(plan: SchedulePlan, family: Workload, *, name: str, samples: 
         name: Of the preset.
         samples: How many of the recorded samples to measure on, and how many of another seed.
         device: Where the family is, for the record.
+        tell: Told how far it is.
 
     Raises:
         OptionError: The plan was made for another model, scheduler or number of steps than the family's.
@@ -140,6 +150,7 @@ def planned_preset(plan: SchedulePlan, family: Workload, *, name: str, samples: 
     policy = f"planned:schedule={'+'.join(map(str, plan.budget().steps))}/{plan.num_steps},target={plan.target},predictor=({plan.predictor})"
     spec, found = parse_policy(policy), []
     for own in (recorded, held_out_seed):
+        tell("recorded samples" if own == recorded else "samples of another seed", len(found), 2)
         sampler = Sampler.of(family, seed=own, num_steps=plan.num_steps, guidance=plan.signature.guidance)
         reading = Gauge(sampler, samples=samples, batch=samples).beside_fewer(spec)
         differing = plan.signature.conflicts(reading.run)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import attrs
 
-from foreseer.console import complain, console, table
+from foreseer.console import complain, console, progress, table
 from foreseer.describe import quiet, without_marks
 from foreseer.registry import parse_plugin
 
@@ -29,10 +29,10 @@ def check(
     try:
         # An observer that writes files, or hypothesis with its folder, leaves nothing behind where the user
         # stands.
-        with quiet(), tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        with quiet(), tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), progress() as tell:
             pairs = [e.partition("=") for e in expect or ()]
             reasons = {check: reason or "expected on the command line" for check, _, reason in pairs}
-            results = check_policy(name, expected_failures=reasons)
+            results = check_policy(name, expected_failures=reasons, tell=tell)
     except ImportError as error:
         complain(str(error))
         raise typer.Exit(1) from None

@@ -47,7 +47,12 @@ class CheckResult:
     seconds: float
 
 
-def check_policy(policy: str | Callable[..., Any] | PolicySpec, *, expected_failures: Mapping[str, str] | None = None) -> list[CheckResult]:
+def check_policy(
+    policy: str | Callable[..., Any] | PolicySpec,
+    *,
+    expected_failures: Mapping[str, str] | None = None,
+    tell: Callable[[str, int, int], object] = lambda what, done, total: None,
+) -> list[CheckResult]:
     """Examine a policy, or an observer, by every law.
 
     Args:
@@ -55,6 +60,7 @@ def check_policy(policy: str | Callable[..., Any] | PolicySpec, *, expected_fail
             `foreseer.PolicySpec`.
         expected_failures: ``check -> why``: laws that the policy breaks on purpose. One that is kept after
             all, or that says nothing about this policy, is a failure: the reason is out of date.
+        tell: Told which check begins, how many are over, and how many there are.
 
     Returns:
         One result a check, in the order of `CHECKS`. A policy that fails raises nothing here; one that cannot
@@ -68,6 +74,7 @@ def check_policy(policy: str | Callable[..., Any] | PolicySpec, *, expected_fail
     """
     reasons, spec, results = _reasons(expected_failures), spec_of(policy), []
     for check, given, unfit in _cases(spec):
+        tell(check.name, len(results), len(CHECKS))
         started = time.perf_counter()
         status, message = _examine(check, given, unfit)
         reason = reasons.get(check.name)

@@ -11,6 +11,7 @@ A marker is a comment alone on its line:
     <!-- picture: taylorseer -->            the life of a step, see `pictures.py`
     <!-- include: CHANGELOG.md -->          a page that lies elsewhere in the repository
     <!-- source: docs/examples/x.py -->     a program, and what it prints
+    <!-- program: docs/examples/x.py -->    a program that does not end by itself
 """
 
 from __future__ import annotations
@@ -133,9 +134,14 @@ def source(path: str) -> str:
     """A program and what it prints now, without the plugins that happen to be installed."""
     environment = {**os.environ, "FORESEER_NO_PLUGINS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, ROOT / path], capture_output=True, text=True, env=environment, check=True)
-    return f"```python\n{(ROOT / path).read_text()}```\n\n```console\n$ python {path}\n{done.stdout}```"
+    return f"{program(path)}\n\n```console\n$ python {path}\n{done.stdout}```"
+
+
+def program(path: str) -> str:
+    """A program, as it is."""
+    return f"```python\n{(ROOT / path).read_text()}```"
 
 
 WRITERS: dict[str, Callable[[str], str]] = {
-    each.__name__: each for each in (options, citation, output, checks, include, source)
+    each.__name__: each for each in (options, citation, output, checks, include, source, program)
 } | {"help": command_help, "picture": pictures.draw}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from foreseer.command_options import Settings, takes
-from foreseer.console import console, table
+from foreseer.console import console, progress, table
 from foreseer.document import plain
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable
@@ -65,7 +65,9 @@ def plan(
     if preset is not None:
         from foreseer.workbench.gauge import planned_preset
 
-        made = planned_preset(found, source(dtype=source.keywords.get("dtype") or found.signature.dtype or None).load(), name=preset.stem, samples=samples)
+        loaded = source(dtype=source.keywords.get("dtype") or found.signature.dtype or None).load()
+        with progress() as tell:
+            made = planned_preset(found, loaded, name=preset.stem, samples=samples, tell=tell)
         typer.echo(f"wrote {made.save(preset)}: {made.held_out}", err=as_json)
     if as_json:
         typer.echo(json.dumps(plain(found), indent=1))
