@@ -148,7 +148,7 @@ def planned_preset(
     held_out_seed = HELD_OUT_SEED if recorded != HELD_OUT_SEED else HELD_OUT_SEED + 1
     samples = min(samples, plan.samples or samples)
     policy = f"planned:schedule={'+'.join(map(str, plan.budget().steps))}/{plan.num_steps},target={plan.target},predictor=({plan.predictor})"
-    spec, found = parse_policy(policy), []
+    spec, found = parse_policy(policy), list[Measured]()
     for own in (recorded, held_out_seed):
         tell("recorded samples" if own == recorded else "samples of another seed", len(found), 2)
         sampler = Sampler.of(family, seed=own, num_steps=plan.num_steps, guidance=plan.signature.guidance)

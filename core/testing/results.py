@@ -72,7 +72,8 @@ def check_policy(
         PluginError, OptionError: There is no such policy, or it cannot be built.
         MissingPackageError: Without hypothesis (``pip install 'foreseer[testing]'``).
     """
-    reasons, spec, results = _reasons(expected_failures), spec_of(policy), []
+    reasons, spec = _reasons(expected_failures), spec_of(policy)
+    results: list[CheckResult] = []
     for check, given, unfit in _cases(spec):
         tell(check.name, len(results), len(CHECKS))
         started = time.perf_counter()
