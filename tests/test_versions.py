@@ -49,15 +49,15 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
         sys.modules.pop(module, None)
 
 
-@pytest.mark.parametrize("stated", ["1.0", "1.1", "1.2"])
+@pytest.mark.parametrize("stated", ["1.0", "1.1", "1.2", "1.3"])
 def test_what_was_built_for_this_contract_or_an_earlier_minor_runs(stated: str) -> None:
-    assert foreseer.CONTRACT == "1.2"
+    assert foreseer.CONTRACT == "1.3"
     assert why_incompatible(stated) == ""
 
 
 @pytest.mark.parametrize(
     ("stated", "remedy"),
-    [("1.3", "upgrade foreseer"), ("9.0", "upgrade foreseer"), ("0.9", "look for a newer version of it"), ("1", "is no version"), ("one", "is no version")],
+    [("1.4", "upgrade foreseer"), ("9.0", "upgrade foreseer"), ("0.9", "look for a newer version of it"), ("1", "is no version"), ("one", "is no version")],
 )
 def test_what_cannot_run_is_told_with_both_versions(stated: str, remedy: str) -> None:
     reason = why_incompatible(stated)
