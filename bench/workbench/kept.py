@@ -28,6 +28,8 @@ __all__ = ["CACHE", "Kept", "cache_folder"]
 
 CACHE = "FORESEER_CACHE"
 """Environment variable: the folder to keep things in, where no option says so."""
+FORM = 1
+"""Of what is kept; another one is kept elsewhere."""
 PLAN = "plan.json"
 DIGITS = 16
 
@@ -76,6 +78,7 @@ class Kept:
         times = run.timesteps or ()
         most = max(map(abs, times), default=0.0) or 1.0
         facts = {
+            "form": FORM,
             "model": run.model,
             "scheduler": run.scheduler,
             "num_steps": run.num_steps,

@@ -30,7 +30,7 @@ from foreseer.workbench.predictors import LinearWeights
 from foreseer.workbench.schedules import run_of
 from foreseer.workbench.trace import Trace
 
-__all__ = ["Limits", "best_schedules", "of_gaps", "plan", "predicted_errors", "uniform_steps", "until_next"]
+__all__ = ["Limits", "best_schedules", "plan", "predicted_errors", "uniform_steps", "until_next"]
 
 MOST_ANCHORS = 3
 """Of a predictor that looks at more, the newest so many are planned with."""
@@ -173,9 +173,9 @@ def plan(
     power = 1.0 if objective == "sum" else 0.5
     budgets = {}
     for count, (steps, cost) in found.items():
-        even = of_gaps(errors, chosen, uniform_steps(count, trace.num_steps), objective)
+        even = _of_gaps(errors, chosen, uniform_steps(count, trace.num_steps), objective)
         evenly = float((even.mean(axis=0) if over == "mean" else even.max(axis=0)).sum() ** power)
-        each = of_gaps(errors, chosen, steps, objective).sum(axis=1) ** power
+        each = _of_gaps(errors, chosen, steps, objective).sum(axis=1) ** power
         budgets[count] = Budget(steps=steps, error=cost**power, psnr=_psnr(trace, chosen, each), uniform=evenly)
     wanted = budget if budget is not None else min(budgets, key=lambda n: (abs(n - trace.num_steps / 4), n))
     return SchedulePlan(
@@ -212,8 +212,8 @@ def _combined(errors: ForecastErrors, samples: NDArray[np.int64], *, objective: 
     return total if over == "worst" else total / len(samples)
 
 
-def of_gaps(errors: ForecastErrors, samples: NDArray[np.int64], steps: tuple[int, ...], objective: Objective) -> Array:
-    """Return ``(S, gaps)`` what a schedule's gaps that have a forecast cost; one gap of 0 where none has."""
+def _of_gaps(errors: ForecastErrors, samples: NDArray[np.int64], steps: tuple[int, ...], objective: Objective) -> Array:
+    """``(S, gaps)`` what the gaps with a forecast cost; one gap of 0 where there is none."""
     values = errors.weighted[samples][:, errors.places(steps)]
     forecast = [k for k in range(errors.num_steps) if k not in set(steps)]
     gap = np.searchsorted(np.array(steps), forecast)
