@@ -237,6 +237,9 @@ def test_where_things_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(sys.modules, "platformdirs", None)
     with pytest.raises(MissingPackageError, match=r"foreseer\[diffusers\]"):
         cache_folder(None)
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    with pytest.raises(MissingPackageError, match=r"safetensors.*foreseer\[diffusers\]"):
+        foreseer.policy("auto", cache=str(tmp_path))
 
 
 def test_a_latent_in_words() -> None:

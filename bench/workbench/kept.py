@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import uuid
 from collections import Counter
 from pathlib import Path
@@ -39,8 +40,13 @@ def cache_folder(given: str | os.PathLike[str] | None) -> Path:
     that of the variable `CACHE`, else the user's own. Makes nothing.
 
     Raises:
-        MissingPackageError: It is neither given nor set, and platformdirs is missing.
+        MissingPackageError: It is neither given nor set, and platformdirs is missing; or safetensors is, which
+            writes and reads what is kept there.
     """
+    try:
+        import safetensors  # noqa: F401  (what is kept is written and read by it)
+    except ImportError as error:
+        raise MissingPackageError("to keep recordings needs safetensors: pip install 'foreseer[diffusers]'") from error
     if found := given or os.environ.get(CACHE):
         return Path(found).expanduser()
     try:
@@ -90,7 +96,8 @@ class Kept:
         }
         digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:DIGITS]
         signature = Signature(model=run.model, scheduler=run.scheduler, num_steps=run.num_steps, timesteps=times, dtype=run.latent.rpartition(" ")[2])
-        return cls(cache / "auto" / f"{run.model}-{run.num_steps}-steps-{digest}", signature, run.depth)
+        name = re.sub(r"[^\w.-]", "_", run.model)
+        return cls(cache / "auto" / f"{name}-{run.num_steps}-steps-{digest}", signature, run.depth)
 
     def keep(self, stream: str, grams: NDArray[np.float64]) -> Path:
         """Keep a run's samples.
