@@ -16,7 +16,7 @@ from foreseer.adapters.calls import Call
 from foreseer.adapters.generation import Generation, Place
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.parallel import vote_for
-from foreseer.adapters.rows import copies_in
+from foreseer.adapters.rows import copies_in, latents_in_words
 from foreseer.adapters.streams import Key, Stream, Streams
 from foreseer.adapters.wires import Wires
 from foreseer.declared import groups_of
@@ -198,6 +198,7 @@ class Driver:
             stream=place.stream,
             model=model,
             scheduler=self._scheduler(),
+            latent=latents_in_words(call.args, call.kwargs),
         )
         return self._streams.open(key, backbone, run.starting_at(start), start=start, vote=self._votes[key.name])
 

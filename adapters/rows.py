@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 from foreseer.errors import ContractError, UnsupportedModelError
 from foreseer.transfer import on_device
 
-__all__ = ["Batch", "batch_of", "copies_in", "count_rows", "is_row_list", "latents_of", "merge_rows", "select_rows", "take_rows"]
+__all__ = ["Batch", "batch_of", "copies_in", "count_rows", "is_row_list", "latents_in_words", "latents_of", "merge_rows", "select_rows", "take_rows"]
 
 _BATCH_FREE = re.compile(r"rope|rotary|freqs|(?<!input)(?<!segment)_ids$|^indices_|img_shapes|pos_embed")
 """Names of positions in diffusers' models: no batch dimension, unless they have three dimensions or more
@@ -87,6 +87,17 @@ def count_rows(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
 def latents_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Return what a model is called with: ``hidden_states``, or the first that may hold rows; None without."""
     return kwargs.get("hidden_states", next((v for v in (*args, *kwargs.values()) if _lengths(v)), None))
+
+
+def latents_in_words(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    """Say what one row of a call's latents looks like, as `foreseer.Run.latent`; several are joined by +."""
+    batch, found = batch_of(args, kwargs), list[str]()
+    for tensor in tree_leaves(latents_of(args, kwargs)):
+        if isinstance(tensor, Tensor):
+            with_rows = not batch.listed and tensor.ndim and len(tensor) == batch.rows
+            shape = "x".join(map(str, tensor.shape[1:] if with_rows else tensor.shape))
+            found.append(f"{shape} {str(tensor.dtype).removeprefix('torch.')}")
+    return " + ".join(dict.fromkeys(found) if batch.listed else found)
 
 
 def _lengths(value: Any) -> set[int]:

@@ -6,6 +6,7 @@ import contextlib
 import csv
 import io
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def write_whole(path: Path, content: str | bytes | Callable[[Path], object]) -> 
     except (OSError, ValueError, RuntimeError) as error:  # a name that is too long or has a NUL, links in a circle
         raise FileError(f"{path} cannot be written: {_why(error)}") from error
     make_folder(place.parent)
-    part = place if device else place.with_name(place.name + ".part")
+    part = place if device else place.with_name(f"{place.name}.{os.getpid()}-{threading.get_ident()}.part")  # two may write at once
     try:
         if callable(content):
             content(part)

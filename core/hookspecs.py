@@ -17,7 +17,8 @@ the steps at which it was computed. A *draft* is a forecast before its verdict.
 
 A plugin declares further promises as plain attributes: ``exact_degree`` and ``linear`` of a predictor;
 ``verified``, ``max_draft_steps`` and ``decide`` of a gate or schedule. The conformance kit tests them
-(`foreseer.testing.Capabilities`).
+(`foreseer.testing.Capabilities`). One whose `Needs` are for later runs alone says ``gives_way = True``: where
+they are over the budget, the run is computed.
 
 Mark each implementation with `hookimpl`. Take only the arguments you need, by name, without defaults:
 

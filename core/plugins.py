@@ -146,6 +146,13 @@ class Policy:
                 raise AnswerError(f"policy {self._name} declares max_draft_steps={most!r}; write a whole number >= 0, or None for no limit")
         return min(declared, default=None)
 
+    @property
+    def gives_way(self) -> bool:
+        """Whether what it records is for later runs only, as a plugin declares by ``gives_way``: a run in which
+        that is over the budget is computed.
+        """
+        return any(getattr(plugin, "gives_way", False) is True for plugin in self._plugins)
+
     def implements(self, hook: str) -> bool:
         """Whether any plugin implements the hook."""
         return bool(self._hooks[hook])

@@ -13,7 +13,7 @@ from torch import Tensor
 from foreseer.backbone import Backbone, places_of
 from foreseer.bank import FeatureBank
 from foreseer.contract import check_plan, features_to_keep
-from foreseer.errors import in_words
+from foreseer.errors import OverBudgetError, in_words
 from foreseer.observing import Recorder
 from foreseer.outcome import Kind, Outcome
 from foreseer.plugins import Policy
@@ -207,7 +207,12 @@ class Tenure:
         if rows and self._bank.sites and not done.features:
             self._recorder.warn(f"step {step.index} was computed with nothing recorded: the model called none of its blocks in it")
         elif rows:
-            self._bank.commit(step.index, None if len(rows) == self.run.rows else rows, done.features)
+            try:
+                self._bank.commit(step.index, None if len(rows) == self.run.rows else rows, done.features)
+            except OverBudgetError as error:
+                if not self._policy.gives_way:
+                    raise
+                self.give_up(f"memory: {error}")
             self._told = self._bank.products(self._electorate.add) if self._products and self._bank.filled else {}
         self._recorder.held(self._bank.bytes_held() | self.sightings.bytes_held())
 

@@ -65,6 +65,8 @@ class Run:
         start: Steps of the sampling that were over when this run began: 0, but for a stream that is first
             called later, or that begins anew. ``num_steps``, ``timesteps`` and ``sigmas`` are those from
             there on.
+        latent: Shape of one row of what the model is given to denoise, and its dtype, as ``"16x128x128
+            bfloat16"``; empty where the host does not say.
     """
 
     depth: int
@@ -79,6 +81,7 @@ class Run:
     scheduler: str = ""
     start: int = 0
     places: tuple[Site, ...] = ()
+    latent: str = ""
 
     def __attrs_post_init__(self) -> None:
         refuse_shape(self.depth, self.rows, self.groups, self.start)

@@ -19,7 +19,7 @@ DENSE = "0+1+3+5+8+11/14"
 UNSEEN = {"check_accounting": "as released: drafts are accepted unseen, whatever their error, until there were min_draft_steps in a row"}
 
 
-@parametrize_policies(["none", "reuse", "taylor", "taylorseer", "cg_taylor", "speca"])
+@parametrize_policies(["auto", "none", "reuse", "taylor", "taylorseer", "cg_taylor", "speca"])
 def test_built_in(policy, check):
     check(policy)
 
@@ -66,7 +66,7 @@ def test_planned(policy, check):
 
 
 def test_all_built_in_policies_are_examined():
-    examined = {"agreement", "none", "reuse", "taylor", "taylorseer", "planned", "cg_taylor", "speca", "speca_released"}
+    examined = {"agreement", "auto", "none", "reuse", "taylor", "taylorseer", "planned", "cg_taylor", "speca", "speca_released"}
     assert {p.name for p in foreseer.list_plugins() if p.distribution == "foreseer"} == examined
 
 
