@@ -23,7 +23,7 @@ __all__ = ["CHECKOUT", "EXAMPLES", "GENERATED", "Fresh", "fake_distributions", "
 
 CHECKOUT = Path(__file__).parents[1]
 EXAMPLES = tuple(sorted(path.parent for path in (CHECKOUT / "plugins_example").glob("*/pyproject.toml")))
-GENERATED = {kind: f"my-{kind}" for kind in ("gate", "front-gate", "probeless-gate", "predictor", "schedule", "observer")}
+GENERATED = {kind: f"foreseer-my-{kind}" for kind in ("gate", "front-gate", "probeless-gate", "predictor", "schedule", "observer")}
 """kind -> the project that ``foreseer new`` makes of it."""
 
 
@@ -95,7 +95,7 @@ def install(folder: Path) -> None:
     (own,) = (folder / "wheels").glob("foreseer-*.whl")
     call(*into, "-c", CHECKOUT / "constraints.txt", f"{own}[bench,testing]", cwd=folder)
     for kind, name in GENERATED.items():
-        call(folder / "env" / "bin" / "foreseer", "new", kind, name, "--path", folder / "projects", cwd=folder)
+        call(folder / "env" / "bin" / "foreseer", "new", kind, name.removeprefix("foreseer-"), "--path", folder / "projects", cwd=folder)
     call(*wheel, *sorted((folder / "projects").iterdir()), cwd=folder)
     call(*into, "--no-deps", "--no-index", *(path for path in (folder / "wheels").glob("*.whl") if path != own), cwd=folder)
     call(*pip, "--python", folder / "env" / "bin" / "python", "check", cwd=folder)
