@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Annotated, Any
 
 import attrs
@@ -26,20 +27,39 @@ def models(
 
     diffusers, found = findings()
     shown = [f for f in found if name.lower() in f"{f.transformer} {f.pipeline}".lower()]
+    if not shown:
+        known = sorted({re.sub(r"(Transformer)?(\d?D)?Model$", "", f.transformer) or f.transformer for f in found}, key=str.lower)
+        raise OptionError(f"name={name!r} is in no transformer's or pipeline's name; write one of these, or a part of one: {', '.join(known)}")
     if as_json:
         typer.echo(json.dumps({"diffusers": diffusers, "findings": [attrs.asdict(f) for f in shown]}, indent=1))
         return
-    listed = table("transformer", "pipeline", "guidance", "modules", "last block", "output", "rows")
-    for f in shown:
-        answers = (f.guidance, f.modules, f.last_block, f.output, f.rows) if f.pipeline else ("", "not run", "", "", "")
-        listed.add_row(*map(Text, (f.transformer, f.pipeline.replace("Pipeline", ""), *answers)))
+    listed = table("pipeline", "guidance", "modules", "last\nblock", "output", "rows", pipeline={"ratio": 1})
+    reasons: list[str] = []
+    for transformer in dict.fromkeys(f.transformer for f in shown):
+        listed.add_row(Text(transformer, style="bold"))
+        for f in (f for f in shown if f.transformer == transformer):
+            answers = [_answer(answer, reasons) for answer in (f.modules, f.last_block, f.output, f.rows)]
+            cells = (f.guidance, *answers) if f.pipeline else ("not run",)
+            listed.add_row(*map(Text, (f"  {f.pipeline.replace('Pipeline', '')}", *cells)))
     out = console()
     out.print(listed)
+    for number, reason in enumerate(reasons, 1):
+        out.print(f"[{number}] {reason}")
     installed = installed_diffusers()
     other = f"; you have {installed}" if installed not in ("", diffusers) else ""
     out.print(
         f"Found with diffusers {diffusers}{other}. Whatever the model, the first computed step of an attachment checks it anew; its report says what was found."
     )
+
+
+def _answer(answer: str, reasons: list[str]) -> str:
+    """Return a cell, and add its reason to those that are told below the table."""
+    word, colon, reason = answer.partition(": ")
+    if not colon:
+        return answer
+    if reason not in reasons:
+        reasons.append(reason)
+    return f"{word} [{reasons.index(reason) + 1}]"
 
 
 @needs("estimate", "diffusers")

@@ -4,7 +4,7 @@ In a sampling loop of your own:
 
     import foreseer
 
-    with foreseer.attach(model, "speca:threshold=0.1") as attached:
+    with foreseer.attach(model, "taylorseer:interval=4,warmup_steps=2,max_order=1") as attached:
         with attached.run(timesteps=timesteps):
             ...
     print(attached.report)

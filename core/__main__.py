@@ -15,6 +15,7 @@ from foreseer import __version__
 from foreseer.command_options import with_settings
 from foreseer.console import Frame, Several
 from foreseer.listing import COMMANDS, Listing, list_plugins, listed_as, load_factory
+from foreseer.sources import first_paragraph
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
 
@@ -43,7 +44,10 @@ class Installed(Frame):
             one = typer.Typer(rich_markup_mode=None, add_completion=False)
             one.command(name, cls=Several)(with_settings(found))
             return typer.main.get_command(one)
-        return typer.main.get_group(found)
+        group = typer.main.get_group(found)
+        for command in group.commands.values():  # typer would cut it after 45 characters
+            command.short_help = first_paragraph(command.help or "")
+        return group
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the list of all; imports none."""

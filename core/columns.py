@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import attrs
@@ -10,7 +10,7 @@ import attrs
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["Column", "known", "listed"]
+__all__ = ["Column", "Listed", "known", "listed"]
 
 Line = TypeVar("Line")
 
@@ -48,6 +48,60 @@ def known(columns: Iterable[Column[Line]], lines: Sequence[Line]) -> list[Column
     return [column for column in columns if any(column.text(line) for line in lines)]
 
 
+NAME_WIDTH = 30
+"""A name is broken into lines of so many characters, not fewer; where a terminal has no room for that beside
+the figures, it gets a line of its own above them.
+"""
+
+
+@attrs.frozen(eq=False)
+class Listed(Generic[Line]):
+    """A table for the terminal, as `listed` makes it; rich draws it as wide as there is room."""
+
+    _heading: str
+    _columns: Sequence[Column[Line]]
+    _lines: Sequence[Line]
+    _name: Callable[[Line], str]
+    _faint: Callable[[Line], bool]
+    _name_width: int | None
+
+    def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
+        names, cells = [self._name(line) for line in self._lines], [[column.text(line) for column in self._columns] for line in self._lines]
+        widths = [max(map(len, (*column.title.split(), *below))) for column, *below in zip(self._columns, *cells, strict=True)]
+        figures, name = sum(widths) + 2 * len(widths), min(max(map(len, names), default=0), NAME_WIDTH)
+        room = figures <= options.max_width < figures + name  # columns of long texts are wrapped beside the name
+        yield from self._above(names, cells, widths) if room else [self._beside(names, cells)]
+
+    def _style(self, place: int) -> str:
+        return "dim" if self._faint(self._lines[place]) else ""
+
+    def _beside(self, names: Sequence[str], cells: Sequence[Sequence[str]]) -> Table:
+        from rich.text import Text
+
+        from foreseer.console import table
+
+        looks: dict[str, dict[str, Any]] = {column.title: {"justify": "right"} for column in self._columns}
+        made = table(self._heading, *(column.title for column in self._columns), **{self._heading: {"min_width": self._name_width}} | looks)
+        for place, (name, texts) in enumerate(zip(names, cells, strict=True)):
+            made.add_row(Text(name), *map(Text, texts), style=self._style(place))
+        return made
+
+    def _above(self, names: Sequence[str], cells: Sequence[Sequence[str]], widths: Sequence[int]) -> Iterator[Any]:
+        from rich.text import Text
+
+        def row(texts: Sequence[str], style: str = "") -> Text:
+            return Text("  " + "  ".join(f"{text:>{width}}" for text, width in zip(texts, widths, strict=True)), style=style)
+
+        titles = [column.title.split() for column in self._columns]
+        height = max(map(len, titles), default=0)
+        yield Text(self._heading, style="bold")
+        yield from (row(words, "bold") for words in zip(*([""] * (height - len(title)) + title for title in titles), strict=True))
+        yield Text("\u2500" * (sum(widths) + 2 * len(widths)))
+        for place, (name, texts) in enumerate(zip(names, cells, strict=True)):
+            yield Text(name, style=self._style(place), overflow="fold")
+            yield row(texts, self._style(place))
+
+
 def listed(
     heading: str,
     columns: Sequence[Column[Line]],
@@ -56,17 +110,9 @@ def listed(
     *,
     faint: Callable[[Line], bool] = lambda line: False,
     name_width: int | None = None,
-) -> Table:
+) -> Listed[Line]:
     """Return a table for the terminal, headed ``heading`` over the lines' names, at least ``name_width``
-    characters wide; ``faint`` lines are dim. Every text is shown as it is.
+    characters wide; ``faint`` lines are dim. Every text is shown as it is. On a terminal that is too narrow
+    each name stands above its figures.
     """
-    from rich.text import Text
-
-    from foreseer.console import table
-
-    looks: dict[str, dict[str, Any]] = {column.title: {"justify": "right"} for column in columns}
-    made = table(heading, *(column.title for column in columns), **{heading: {"min_width": name_width}} | looks)
-    for line in lines:
-        cells = (Text(column.text(line)) for column in columns)
-        made.add_row(Text(name(line)), *cells, style="dim" if faint(line) else "")
-    return made
+    return Listed(heading, columns, tuple(lines), name, faint, name_width)

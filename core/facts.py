@@ -47,6 +47,14 @@ class Facts:
         return [o.step.index for o in self.outcomes if o.full]
 
     @property
+    def steps_computed(self) -> float:
+        """Steps that were computed for a row, in the mean over the rows: what tables of results call steps.
+
+        Where rows differ it is more than the number of `full_steps`. 0 before the first step.
+        """
+        return float(self.computed.sum(axis=0).mean())
+
+    @property
     def computed(self) -> NDArray[np.bool_]:
         """``(T, R)`` True where the row was computed."""
         return np.array([o.computed for o in self.outcomes], dtype=bool).reshape(-1, self.run.rows)

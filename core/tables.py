@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 import textwrap
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, zip_longest
 
 import attrs
 import numpy as np
@@ -18,12 +19,14 @@ from foreseer.storage import in_bytes
 
 __all__ = ["report_text"]
 
-WIDTH = 100
+WIDTH = 80
 SCREEN = 40
 """Lines that the table should not exceed: where it would, consecutive steps that went alike share a line."""
 MARKS = {"computed": "■", "forecast": "·", "accepted": "✓", "rejected": "✗", "partly computed": "◧"}
-HEADER = ("", "step", "timestep", "outcome", "error", "threshold", "block-rows", "ms", "reason")
-RIGHT = ("step", "timestep", "threshold", "block-rows", "ms")
+HEADER = ("", "step", "timestep", "error", "threshold", "block- rows", "ms", "outcome")
+RIGHT = ("step", "timestep", "threshold", "block- rows", "ms")
+YIELDING = {"outcome": 16, "error": 9, "timestep": 9, "step": 4}
+"""Columns that are wrapped where the table is too wide, in this order, and how narrow they may become."""
 ASCII = str.maketrans({"■": "#", "·": ".", "✓": "+", "✗": "x", "◧": "%", "–": "-", "→": ">", "─": "-"})
 
 
@@ -40,12 +43,11 @@ class _Line:
             MARKS[self.kind],
             _span([str(first.index), str(last.index)], "–"),
             _span([_number(t) for t in (first.timestep, last.timestep)], "→"),
-            self._outcome(),
             self._error(),
             _span([_number(o.threshold) for o in self.steps if not math.isnan(o.threshold)], "→"),
             str(sum(o.block_rows for o in self.steps)),
             _milliseconds(sum(o.seconds for o in self.steps)),
-            "; ".join(dict.fromkeys(r for r in map(_reason, self.steps) if r)),
+            ": ".join(filter(None, (self._outcome(), "; ".join(dict.fromkeys(r for r in map(_reason, self.steps) if r))))),
         )
 
     def _outcome(self) -> str:
@@ -75,14 +77,14 @@ def report_text(report: Facts) -> str:
         report: The report of a run, finished or not.
 
     Returns:
-        Lines of about 100 characters, longer where numbers need it, without colour codes. They are plain
+        Lines of at most 80 characters, longer only where a word is, without colour codes. They are plain
         ASCII where standard output could not print anything else.
     """
-    lines, notes = _lines(report), [f"! {warning}" for warning in report.warnings]
+    lines, notes = _lines(report), [_wrapped(f"! {warning}", "  ") for warning in report.warnings]
     if len(lines) < len(report.outcomes):
         notes.insert(0, "Lines for several steps give the sum of their block-rows and ms.")
     body = _table([line.cells() for line in lines]) if lines else ["No step was made."]
-    summary = (f"  {name:<10}  {fact}" for name, fact in _summary(report))
+    summary = (_wrapped(f"  {name:<10}  {fact}", " " * 14) for name, fact in _summary(report))
     text = "\n".join([_title(report), "", *summary, "", *body, *([""] if notes else []), *notes])
     try:
         text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
@@ -93,17 +95,29 @@ def report_text(report: Facts) -> str:
 
 def _title(report: Facts) -> str:
     made, run = len(report.outcomes), report.run
-    total = f"{made}" if run.num_steps in (None, made) else f"{made} of {run.num_steps}"
+    total = f"{made} of {run.num_steps} steps" if made < (run.num_steps or 0) else f"{made} step{'s' * (made != 1)}"
+    if run.num_steps is not None and made > run.num_steps:  # a loop that calls its model several times in a step, or goes on
+        total = f"{made} calls where {run.num_steps} step{'s were' if run.num_steps != 1 else ' was'} declared"
     samples = len(set(run.groups))
-    return ", ".join(
+    facts = ", ".join(
         [
-            f"{report.policy}: {total} step{'s' * (made != 1 or ' of ' in total)}",
+            total,
             f"{run.rows} row{'s' * (run.rows != 1)}" + (f" in {samples} sample{'s' * (samples != 1)}" if samples < run.rows else ""),
             f"{run.depth} block{'s' * (run.depth != 1)}",
             *([f"stream {run.stream}"] if run.stream else []),
             *([] if report.finished else ["not finished"]),
         ]
     )
+    return f"{report.policy}: {facts}" if len(report.policy) + 2 + len(facts) <= WIDTH else f"{report.policy}:\n{_wrapped('  ' + facts, '  ')}"
+
+
+def _computed(report: Facts) -> str:
+    """Say how many steps were computed, as tables of results count them: for each sample, and their mean."""
+    made, samples, together = len(report.outcomes), len(set(report.run.groups)), len(report.full_steps)
+    counts = report.computed.sum(axis=0)
+    low, high = int(counts.min()), int(counts.max())
+    said = f"{low} of {made} steps" if low == high else f"{report.steps_computed:.1f} of {made} steps in the mean over {samples} samples ({low} to {high})"
+    return said if low == high == together else f"{said}, {together} of them for all rows at once"
 
 
 def _summary(report: Facts) -> list[tuple[str, str]]:
@@ -123,7 +137,7 @@ def _summary(report: Facts) -> list[tuple[str, str]]:
     by_part = ", ".join(f"{part} {in_bytes(held)}" for part, held in parts.items())
     total = f"{in_bytes(parts.total())} in {sites} site{'s' * (sites != 1)}: {by_part}"
     return [
-        ("computed", f"{len(report.full_steps)} of {made} steps in full"),
+        ("computed", _computed(report)),
         ("block-rows", f"{report.block_rows} of {full}{ratio}"),
         ("time", f"{_seconds(sum(report.seconds.tolist()))}" + (f"; median per step: {medians}" if medians else "")),
         ("held", total if sites else "nothing"),
@@ -148,7 +162,7 @@ def _kind(outcome: Outcome) -> str:
 
 def _reason(outcome: Outcome) -> str:
     """The reason, less what the other columns say already."""
-    said = outcome.kind in (Kind.COMPUTED, Kind.FORECAST) or outcome.accept is not None
+    said = outcome.kind in (Kind.COMPUTED, Kind.FORECAST, Kind.MIXED) or outcome.accept is not None
     return outcome.plan.reason if said else outcome.reason
 
 
@@ -175,18 +189,33 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:.2f} s" if seconds >= 1 else f"{_milliseconds(seconds)} ms"
 
 
+def _wrapped(text: str, indent: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _broken(cell: str, width: int) -> list[str]:
+    """Break a cell between words, and behind the dash of a range; a longer word stays whole."""
+    lines = [""]
+    for word in re.findall(r"[^\s–→]+[–→]| ?[^\s–→]+|\s", cell):
+        if lines[-1] and len(lines[-1] + word.rstrip()) > width:
+            lines.append("")
+        lines[-1] += word if lines[-1] else word.lstrip()
+    return [line.rstrip() for line in lines]
+
+
 def _table(lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    """Draw the columns in which a line has something to say; the last is wrapped to what the others leave."""
-    columns = [column for column in zip(HEADER, *lines, strict=True) if any(column[1:])]
-    widths = [max(map(len, column)) for column in columns]
+    """Draw the columns in which a line has something to say; what is too wide is wrapped."""
+    columns = {column[0]: column for column in zip(HEADER, *lines, strict=True) if any(column[1:])}
+    widths = {name: max(map(len, (*name.split(), *column[1:]))) for name, column in columns.items()}
     between = 2 * (len(widths) - 1)
-    widths[-1] = min(widths[-1], max(16, WIDTH - between - sum(widths[:-1])))
-    signs = [">" if column[0] in RIGHT else "<" for column in columns]
-    for number, cells in enumerate(zip(*columns, strict=True)):
-        *others, last = cells
-        for part in textwrap.wrap(last, widths[-1], break_on_hyphens=False) or [""]:
-            padded = (f"{cell:{sign}{w}}" for cell, sign, w in zip((*others, part), signs, widths, strict=True))
+    for name, least in YIELDING.items():
+        if name in widths:
+            widths[name] = min(widths[name], max(least, widths[name] - (sum(widths.values()) + between - WIDTH)))
+            widths[name] = max(len(part) for cell in columns[name] for part in _broken(cell, widths[name]))
+    for number, cells in enumerate(zip(*columns.values(), strict=True)):
+        parts = [_broken(cell, width) for cell, width in zip(cells, widths.values(), strict=True)]
+        for several in zip_longest(*parts, fillvalue=""):
+            padded = (f"{part:{'>' if name in RIGHT else '<'}{widths[name]}}" for part, name in zip(several, widths, strict=True))
             yield "  ".join(padded).rstrip()
-            others = [""] * len(others)
         if number == 0:
-            yield "─" * (sum(widths) + between)
+            yield "─" * (sum(widths.values()) + between)

@@ -151,7 +151,9 @@ def figure(report: Facts) -> Figure:
 
 def _title(report: Facts, characters: int) -> str:
     made, planned = len(report.outcomes), report.run.num_steps
-    facts = f"{len(report.full_steps)} of {made} steps computed"
+    facts = f"{report.steps_computed:.1f}".removesuffix(".0") + f" of {made} steps computed"
+    if made and np.ptp(report.computed.sum(axis=0)):
+        facts += " in the mean"
     if made:
         facts += f", block-rows {100 * report.block_rows_ratio:.1f} %"
     if not report.finished or planned not in (None, made):

@@ -26,7 +26,7 @@ __all__ = ["CHECKOUT", "EXAMPLES", "GENERATED", "Fresh", "fake_distributions", "
 
 CHECKOUT = Path(__file__).parents[1]
 EXAMPLES = tuple(sorted(path.parent for path in (CHECKOUT / "plugins_example").glob("*/pyproject.toml")))
-GENERATED = {kind: f"my-{kind}" for kind in ("gate", "front-gate", "probeless-gate", "predictor", "schedule", "observer")}
+GENERATED = {kind: f"foreseer-my-{kind}" for kind in ("gate", "front-gate", "probeless-gate", "predictor", "schedule", "observer")}
 """kind -> the project that ``foreseer new`` makes of it."""
 
 
@@ -125,7 +125,7 @@ def install(folder: Path) -> None:
     call(*into, own, cwd=folder)
     site = Path(sysconfig.get_path("purelib", vars={"base": str(folder / "env"), "platbase": str(folder / "env")}))
     link(needed(Distribution.at(next(site.glob("foreseer-*.dist-info"))), "bench", "testing"), site)
-    (kind, name), *others = GENERATED.items()
+    (kind, name), *others = [(kind, name.removeprefix("foreseer-")) for kind, name in GENERATED.items()]
     call(folder / "env" / "bin" / "foreseer", "new", kind, name, "--path", folder / "projects", cwd=folder)
     made = f"from pathlib import Path; from foreseer.scaffold import write_project; [write_project(*each, into=Path('projects')) for each in {others}]"
     call(folder / "env" / "bin" / "python", "-I", "-c", made, cwd=folder)

@@ -20,8 +20,12 @@ __all__ = ["fresh"]
 POLICIES = {name: kind for kind, name in GENERATED.items() if kind != "observer"}
 
 
-def plugin_of(project: str) -> str:
+def module_of(project: str) -> str:
     return project.replace("-", "_")
+
+
+def plugin_of(project: str) -> str:
+    return module_of(project.removeprefix("foreseer-"))
 
 
 def test_the_examples_are_there() -> None:
@@ -31,7 +35,7 @@ def test_the_examples_are_there() -> None:
 
 def test_nothing_in_it_comes_from_the_checkout(fresh: Fresh, tmp_path: Path) -> None:
     """The wheels are what is imported, not an editable install nor the sources beside the tests."""
-    modules = ["foreseer", "foreseer.testing", "foreseer.scaffold", *(plugin_of(path.name) for path in EXAMPLES), *map(plugin_of, GENERATED.values())]
+    modules = ["foreseer", "foreseer.testing", "foreseer.scaffold", *(module_of(path.name) for path in EXAMPLES), *map(module_of, GENERATED.values())]
     code = f"import importlib; print(*(importlib.import_module(m).__file__ for m in {modules}), sep='\\n')"
     found = fresh.run(fresh.python, "-I", "-c", code, cwd=tmp_path).stdout.split()
     assert len(found) == len(modules)

@@ -37,7 +37,7 @@ def _own_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
 def write(kind: str, name: str, into: Path, **options: object) -> Path:
     """Write a project and return its folder."""
     write_project(kind, name, into=into, **options)  # type: ignore[arg-type]
-    return into / name
+    return into / f"foreseer-{name.removeprefix('foreseer-')}"
 
 
 def texts(folder: Path) -> dict[str, bytes]:
@@ -78,7 +78,8 @@ def test_what_is_written_is_whole_or_the_name_is_refused(kind: str, name: str, t
 
     metadata = tomllib.loads((folder / "pyproject.toml").read_text())
     project = metadata["project"]
-    assert project["name"] == name
+    assert project["name"] == made.project == folder.name
+    assert project["name"].startswith("foreseer-"), "a bare name may be a stranger's package on the index"
     assert project["dependencies"] == [f"foreseer>={'.'.join(foreseer.__version__.split('.')[:2])}"]
     assert project["entry-points"]["foreseer.contract"] == {foreseer.CONTRACT: made.module}
     assert "license" not in project, "the author's choice"
@@ -103,7 +104,7 @@ def test_the_examples_in_it_run(kind: str, tmp_path: Path, monkeypatch: pytest.M
     folder = write(kind, "plan", tmp_path)
     monkeypatch.syspath_prepend(str(folder / "src"))
     try:
-        from plan import plan  # type: ignore[import-not-found]
+        from foreseer_plan import plan  # type: ignore[import-not-found]
 
         spec = foreseer.policy(plan)
         assert len(spec()) == (1 if kind in ("predictor", "observer") else 2)
@@ -112,7 +113,7 @@ def test_the_examples_in_it_run(kind: str, tmp_path: Path, monkeypatch: pytest.M
         with pytest.raises(OptionError, match=f"plan: {option}={value} is out of range; write "):
             plan(**{option: int(value)})
     finally:
-        sys.modules.pop("plan", None)
+        sys.modules.pop("foreseer_plan", None)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -146,7 +147,10 @@ def test_writing_it_again_changes_nothing(tmp_path: Path) -> None:
     assert texts(tmp_path) == before
 
 
-@given(edited=st.sets(st.sampled_from(["README.md", "pyproject.toml", "src/my_gate/__init__.py", "tests/test_my_gate.py"]), min_size=1), answer=st.booleans())
+@given(
+    edited=st.sets(st.sampled_from(["README.md", "pyproject.toml", "src/foreseer_my_gate/__init__.py", "tests/test_foreseer_my_gate.py"]), min_size=1),
+    answer=st.booleans(),
+)
 @settings(max_examples=15)
 def test_it_asks_once_and_a_no_leaves_everything(edited: set[str], answer: bool, tmp_path_factory: pytest.TempPathFactory) -> None:
     """The question lists just the files that would change. After a no every file is as it was, and missing ones stay missing."""
@@ -175,7 +179,7 @@ def test_unasked_it_overwrites_nothing(tmp_path: Path) -> None:
     folder = write("gate", "my-gate", tmp_path)
     (folder / "README.md").write_text("mine\n")
     before = texts(tmp_path)
-    with pytest.raises(OptionError, match=r"overwrite=False.*would change: my-gate/README\.md; write overwrite=True, another name or another folder"):
+    with pytest.raises(OptionError, match=r"overwrite=False.*would change: foreseer-my-gate/README\.md; write overwrite=True, another name or another folder"):
         write_project("gate", "my-gate", into=tmp_path)
     with pytest.raises(OptionError, match=r"would change: .*pyproject\.toml"):
         write_project("schedule", "my-gate", into=tmp_path)
@@ -184,10 +188,10 @@ def test_unasked_it_overwrites_nothing(tmp_path: Path) -> None:
 
 
 def test_a_file_in_the_way_of_the_folder_stops_it_before_anything_is_written(tmp_path: Path) -> None:
-    (tmp_path / "my-gate").write_text("a file\n")
+    (tmp_path / "foreseer-my-gate").write_text("a file\n")
     with pytest.raises(OSError, match="my-gate"):
         write_project("gate", "my-gate", into=tmp_path)
-    assert texts(tmp_path) == {"my-gate": b"a file\n"}
+    assert texts(tmp_path) == {"foreseer-my-gate": b"a file\n"}
 
 
 # --- names
@@ -227,13 +231,19 @@ def test_a_name_that_cannot_be_used_is_refused_with_one_that_can(name: str, advi
     [
         ("speca", r"foreseer [\d.]+ brings the policy 'speca'"),
         ("foreseer-cg-taylor", r"foreseer [\d.]+ brings the policy 'cg_taylor'"),
-        ("json", "Python itself has a module 'json'"),
-        ("torch", r"the package torch \S+ is installed"),
-        ("attr", r"a module 'attr' is installed \(.*attr.__init__\.py\)"),
+        ("methods", r"the package foreseer-methods \S+ is installed"),
+        ("there", r"a module 'foreseer_there' is installed \(.*foreseer_there\.py\)"),
     ],
 )
-def test_a_taken_name_is_refused_unless_that_is_allowed(name: str, owner: str, tmp_path: Path) -> None:
+def test_a_taken_name_is_refused_unless_that_is_allowed(
+    name: str, owner: str, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The message says whose it is. Nothing is imported to find out."""
+    site = tmp_path_factory.mktemp("site")
+    (site / "foreseer_there.py").write_text("raise RuntimeError('imported')\n")
+    (site / "foreseer_methods-1.0.dist-info").mkdir()
+    (site / "foreseer_methods-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: foreseer-methods\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(str(site))
     with pytest.raises(OptionError, match=rf"name='{name}' is taken: {owner}; write another name"):
         write_project("gate", name, into=tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -255,14 +265,14 @@ def test_an_unknown_kind_is_answered_with_the_known_ones(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        ("my-gate", ("my_gate", "my_gate", "MyGate")),
+        ("my-gate", ("foreseer_my_gate", "my_gate", "MyGate")),
         ("foreseer-newton", ("foreseer_newton", "newton", "NewtonGate")),
         ("foreseer-3d", ("foreseer_3d", "foreseer_3d", "Foreseer3dGate")),
-        ("plan", ("plan", "plan", "PlanGate")),
+        ("plan", ("foreseer_plan", "plan", "PlanGate")),
     ],
 )
 def test_names_follow_from_the_project_s(name: str, expected: tuple[str, str, str]) -> None:
-    """``foreseer-`` belongs to the package and not to the plugin; a class ends in its kind and so is none of foreseer's."""
+    """``foreseer-``, written or not, belongs to the package and not to the plugin; a class ends in its kind and so is none of foreseer's."""
     made = names_for("gate", name, allow_taken=True)
     assert (made.module, made.plugin, made.cls) == expected
 

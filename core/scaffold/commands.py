@@ -14,7 +14,7 @@ __all__ = ["new"]
 
 def new(
     kind: Annotated[str, typer.Argument(help="gate, front-gate, probeless-gate, predictor, schedule or observer.")],
-    name: Annotated[str, typer.Argument(help="Its name, such as my-gate.")],
+    name: Annotated[str, typer.Argument(help="Its name, such as my-gate; the project is then foreseer-my-gate.")],
     path: Annotated[Path, typer.Option(help="Folder in which the project's own folder is made.")] = Path("."),
     force: Annotated[bool, typer.Option("--force", help="Overwrite files without asking.")] = False,
     allow_taken: Annotated[bool, typer.Option("--allow-taken", help="Take a name that is installed already; your own project's, for example.")] = False,

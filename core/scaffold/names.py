@@ -6,7 +6,6 @@ import builtins
 import importlib.util
 import keyword
 import re
-import sys
 from importlib.metadata import PackageNotFoundError, distribution
 
 import attrs
@@ -39,7 +38,8 @@ class Names:
     """What one plugin is called in the places that have names.
 
     Attributes:
-        project: The distribution and its folder, ``foreseer-my-gate``.
+        project: The distribution and its folder, ``foreseer-my-gate``: a bare ``my-gate`` may be a stranger's
+            package on the index, and pip would install that.
         module: What is imported, ``foreseer_my_gate``.
         plugin: The entry point and its factory, ``my_gate``.
         cls: The plugin's class, ``MyGate``; it ends in the kind, so that it is none of foreseer's own.
@@ -52,13 +52,12 @@ class Names:
 
 
 def names_for(kind: str, name: str, *, allow_taken: bool = False) -> Names:
-    """Derive a plugin's names from its project's name.
+    """Derive a plugin's names from what it is to be called.
 
     Args:
         kind: One of `KINDS`.
-        name: Small letters, digits and single hyphens, a letter first: ``"my-gate"``. A leading ``foreseer-``
-            belongs to the project and the module, and not to the plugin: ``"foreseer-newton"`` brings the
-                plugin ``newton``.
+        name: Small letters, digits and single hyphens, a letter first: ``"my-gate"``. The project is
+            ``foreseer-my-gate``, whether ``foreseer-`` is written or not; the plugin is ``my_gate``.
         allow_taken: Whether the name may be that of something installed.
 
     Raises:
@@ -77,7 +76,8 @@ def names_for(kind: str, name: str, *, allow_taken: bool = False) -> Names:
     words, what = plugin.split("_"), kind.rpartition("-")[2]
     if words[-1] != what:
         words.append(what)
-    names = Names(project=name, module=name.replace("-", "_"), plugin=plugin, cls="".join(word.capitalize() for word in words))
+    project = name if name.startswith("foreseer-") else f"foreseer-{name}"
+    names = Names(project=project, module=project.replace("-", "_"), plugin=plugin, cls="".join(word.capitalize() for word in words))
     owner = "" if allow_taken else _owner(names)
     if owner:
         raise OptionError(f"name={name!r} is taken: {owner}; write another name, or allow it: allow_taken=True, --allow-taken on the command line")
@@ -99,8 +99,6 @@ def _owner(names: Names) -> str:
         return f"the package {names.project} {distribution(names.project).version} is installed"
     except PackageNotFoundError:
         pass
-    if names.module in sys.stdlib_module_names:
-        return f"Python itself has a module {names.module!r}"
     spec = importlib.util.find_spec(names.module)
     # A folder without code, such as a project's own, is a namespace package to Python: it has no origin, and
     # it is in nobody's way.

@@ -58,14 +58,14 @@ def write_project(
     overwrite: Callable[[list[Path]], bool] | bool = False,
     allow_taken: bool = False,
 ) -> list[Path]:
-    """Write a new plugin's project into the folder ``into / name``, which is made if it is missing.
+    """Write a new plugin's project into a folder of ``into``, such as ``foreseer-my-gate``.
 
     Nothing is written unless everything could be rendered and nothing that exists would be lost.
 
     Args:
         kind: One of `foreseer.scaffold.KINDS`.
-        name: The project's name; see `foreseer.scaffold.names_for`.
-        into: The folder that gets the project's folder.
+        name: The plugin's or the project's name; see `foreseer.scaffold.names_for`.
+        into: The folder that gets the project's folder. Both are made if they are missing.
         overwrite: Whether existing files that would change may be overwritten. A function is asked once, with
             all of them, and only if there are any.
         allow_taken: Whether the name may be that of something installed.
