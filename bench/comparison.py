@@ -14,6 +14,7 @@ import attrs
 import torch
 
 from foreseer.adapters.identity import identity_of
+from foreseer.bench.album import PICTURES
 from foreseer.bench.compared import CompareSettings, Result, print_table, remarks, verdict, whole_lanes, write_table
 from foreseer.bench.harness import Harness, Tell
 from foreseer.bench.lanes import LaneOf, as_many
@@ -67,7 +68,7 @@ def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: 
     make_folder(settings.out)
     for name in WRITTEN:
         refuse_unwritable(settings.out / name)
-    for name in ("timelines", "reports") if settings.restart else ():
+    for name in ("timelines", "reports", PICTURES) if settings.restart else ():
         shutil.rmtree(settings.out / name, ignore_errors=True)
     workload = loaded(settings.workload)
     settings = _resolved(settings, workload)
