@@ -213,6 +213,12 @@ def test_what_is_always_taken_takes_broken_samples(data: st.DataObject) -> None:
         assert [v for v, lost in zip(values, broken, strict=True) if not lost] == [v for v, lost in zip(whole[name], broken, strict=True) if not lost]
 
 
+def test_samples_of_another_shape_are_the_lanes_fault() -> None:
+    """Law: without PSNR there is nothing to say of a lane."""
+    with pytest.raises(OptionError, match="write two tensors of one shape"):
+        Measures(named=always()).take(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 9), [""])
+
+
 def test_frames_are_images_with_their_videos_words() -> None:
     """Law: a measure of frames sees images only, each with the words of its video, and their mean counts."""
     seen: list[tuple[tuple[int, ...], list[str]]] = []
