@@ -19,7 +19,7 @@ from torch import Tensor
 
 from foreseer.bench.fields import refuse_device
 from foreseer.bench.measures import Call, Measure
-from foreseer.errors import MissingPackageError, in_words
+from foreseer.errors import FileError, MissingPackageError, in_words
 from foreseer.options import checked
 
 __all__ = ["clip_score", "dists", "image_reward", "lpips"]
@@ -86,7 +86,7 @@ def clip_score(*, model: str = "openai/clip-vit-large-patch14", device: str = "c
         network = package.AutoModel.from_pretrained(folder).eval().to(device)
         processor = package.AutoProcessor.from_pretrained(folder)
     except (OSError, ValueError) as error:
-        raise FileNotFoundError(f"{model!r} is not on this machine: hf download {model}, or write the folder of a CLIP model, model=FOLDER") from error
+        raise FileError(f"{model!r} is not on this machine: hf download {model}, or write the folder of a CLIP model, model=FOLDER") from error
 
     def score(own: Tensor, words: str) -> float:
         given = processor(images=_pixels(own), text=[words], return_tensors="pt", padding=True, truncation=True).to(device)
@@ -114,7 +114,7 @@ def image_reward(*, folder: str = "~/.cache/ImageReward", device: str = "cpu") -
     weights, config = place / "ImageReward.pt", place / "med_config.json"
     if missing := [file.name for file in (weights, config) if not file.is_file()]:
         get = f"hf download THUDM/ImageReward ImageReward.pt med_config.json --local-dir {place}"
-        raise FileNotFoundError(f"{' and '.join(missing)} not in {str(place)!r}: {get}")
+        raise FileError(f"{' and '.join(missing)} not in {str(place)!r}: {get}")
     with contextlib.redirect_stdout(sys.stderr):  # it prints what it loads
         network = package.load(str(weights), device=device, med_config=str(config))
 
@@ -184,4 +184,4 @@ def _refuse_missing_weights(network: str) -> None:
     file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not file.is_file():
         get = f"python -c \"import torch; torch.hub.load_state_dict_from_url('{url}')\""
-        raise FileNotFoundError(f"the weights {file.name} are not in {str(file.parent)!r}: {get}")
+        raise FileError(f"the weights {file.name} are not in {str(file.parent)!r}: {get}")

@@ -68,7 +68,7 @@ class Listed(Generic[Line]):
     def __rich_console__(self, console: Any, options: Any) -> Iterator[Any]:
         names, cells = [self._name(line) for line in self._lines], [[column.text(line) for column in self._columns] for line in self._lines]
         widths = [max(map(len, (*column.title.split(), *below))) for column, *below in zip(self._columns, *cells, strict=True)]
-        figures, name = sum(widths) + 2 * len(widths), min(max(map(len, names), default=0), NAME_WIDTH)
+        figures, name = sum(widths) + 2 * len(widths), min(max(map(len, (*self._heading.split(), *names))), NAME_WIDTH) + 1
         room = figures <= options.max_width < figures + name  # columns of long texts are wrapped beside the name
         yield from self._above(names, cells, widths) if room else [self._beside(names, cells)]
 

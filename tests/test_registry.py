@@ -166,7 +166,7 @@ def test_built_in_factories_say_what_they_are_and_whose(name: str) -> None:
     summary = listed()["foreseer", name].summary()
     assert summary == " ".join(inspect.getdoc(listing.load_factory(name)).split("\n\n", 1)[0].split())
     assert summary.endswith(".")
-    assert foreseer.cite(name).startswith("@") == (name not in ("none", "taylor", "planned"))
+    assert foreseer.cite(name).startswith("@") == (name not in ("none", "taylor", "planned", "auto"))
 
 
 def subprocess_python(code: str) -> subprocess.CompletedProcess[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -162,7 +163,7 @@ def call(*arguments: object) -> Any:
 
 
 def assert_one_sentence(done: Any, *words: str) -> None:
-    lines = [line for line in done.stderr.splitlines() if line.startswith("foreseer: ")]
+    lines = [line for line in done.stderr.splitlines() if line.startswith("foreseer: ") and not re.match(r"foreseer: \d+ of \d+, ", line)]
     assert done.exit_code == 2, done.output
     assert isinstance(done.exception, SystemExit), "no traceback"
     assert len(lines) == 1, done.output

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import attrs
 import numpy as np
 
+from foreseer.psnr import decibels
 from foreseer.schedule_plan import Budget, SchedulePlan
 from foreseer.types import OUTPUT
 from foreseer.workbench.planner import Limits, plan
@@ -22,7 +21,7 @@ def psnr_between(budget: Budget) -> tuple[float, float]:
     """Return between which PSNRs, in dB, such a schedule came out on the bundled models, where the outputs are
     as large as the final sample, and that in [-1, 1].
     """
-    told = 6.0 - 20 * math.log10(max(budget.error, 1e-5))
+    told = float(decibels(np.array([max(budget.error, 1e-5) ** 2]))[0])
     return told - SPREAD[0], told + SPREAD[1]
 
 
