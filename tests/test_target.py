@@ -15,6 +15,7 @@ from toy_family import ToyFamily
 import foreseer.bench.target
 from foreseer.bench.per_sample import Figures
 from foreseer.bench.lanes import Sampler
+from foreseer.bench.source import Source
 from foreseer.bench.target import Target, seconds_of
 from foreseer.bench.workload import HERE
 from foreseer.errors import OptionError
@@ -155,6 +156,13 @@ def test_policies_are_searched_side_by_side(toy: ToyFamily) -> None:
         search_of([parse_policy("reuse"), parse_policy("taylorseer")], ["treshold=1..2"])
     with pytest.raises(OptionError, match="named twice"):
         search_of([parse_policy("reuse"), parse_policy("reuse")])
+
+
+def test_a_pipeline_of_the_users_draws_one_at_a_time_unless_told() -> None:
+    """Law: its prompts may differ in what they take; bundled models draw several together."""
+    assert settings(batch=None).together == 4
+    assert settings(batch=None, workload=Source(pipeline="mine.py:build")).together == 1
+    assert settings(workload=Source(pipeline="mine.py:build")).together == 3
 
 
 @pytest.mark.parametrize("text", ["4", "4s", " 4 s ", "4000ms", "0.0666667min"])

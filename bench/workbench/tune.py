@@ -222,8 +222,8 @@ class _Tuning:
         reached, test = checked.reaching(claim.psnr), next(test for test in tests if test.policy == policy)
         if claim.refuted(reached, checked.samples):
             return None
-        guidance = "" if self.sampler.guidance is None else f"guidance {self.sampler.guidance:g}, "
-        where = f"the model, scheduler, {self.sampler.num_steps} steps, {guidance}and {dtype_of(self.sampler.workload)} of this preset"
+        guidance = "" if self.sampler.guidance is None else f", guidance {self.sampler.guidance:g}"
+        where = f"the model, scheduler, {self.sampler.num_steps} steps{guidance} and {dtype_of(self.sampler.workload)} of this preset"
         prompts = getattr(self.sampler.workload, "prompts", None)
         # a prompt that is drawn several times tells of its noises, and not of other prompts
         alike = "samples like those (exchangeable with them)"
