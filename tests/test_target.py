@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from toy_family import ToyFamily
 
 import foreseer.bench.target
-from foreseer.bench.per_sample import Figures
 from foreseer.bench.lanes import Sampler
+from foreseer.bench.per_sample import Figures
 from foreseer.bench.source import Source
 from foreseer.bench.target import Target, seconds_of
 from foreseer.bench.workload import HERE

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.bench.harness import Tell
-from foreseer.bench.per_sample import Figures
 from foreseer.bench.lanes import Sampler, Sampling, as_many, split
 from foreseer.bench.machine import machine
+from foreseer.bench.per_sample import Figures
 from foreseer.bench.workload import Workload
 from foreseer.errors import ForeseerError, OptionError
 from foreseer.presets import Measured, Preset

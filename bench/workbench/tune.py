@@ -10,10 +10,10 @@ from typing import Any
 
 import attrs
 
-from foreseer.bench.per_sample import Figures
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import machine, versions
+from foreseer.bench.per_sample import Figures
 from foreseer.bench.source import loaded, named
 from foreseer.bench.target import Target
 from foreseer.bench.workload import device_of, dtype_of

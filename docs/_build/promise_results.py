@@ -19,11 +19,10 @@ from typing import Any
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binom
 
-from foreseer.bench.per_sample import Figures
 from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import machine, versions
+from foreseer.bench.per_sample import Figures
 from foreseer.bench.workload import load_workload
 from foreseer.document import plain
 from foreseer.files import write_whole
@@ -79,7 +78,7 @@ def count(path: Path, repetitions: int) -> None:
     psnrs, ratios = np.array([row["psnrs"] for row in rows]), [row["ratio"] for row in rows]
     print(f"{psnrs.shape[1]} samples, {content['steps']} steps; block-rows {', '.join(f'{ratio:.3f}' for ratio in ratios)}")
     print(f"mean PSNR {', '.join(f'{row.mean():.1f}' for row in psnrs)} dB")
-    print("| claim | tested on | true shares, slowest first | promised | false | chance of as many |\n|---|---:|---|---:|---:|---:|")
+    print("| claim, confidence | tested on | true shares, slowest first | promises | false ones |\n|---|---:|---|---:|---:|")
     for share, confidence in ((0.8, 0.9), (0.9, 0.9), (0.9, 0.95)):
         for row in psnrs:  # the hardest claims: a setting misses it by one sample of all
             level = float(np.nextafter(np.sort(row)[round((1.0 - share) * len(row))], np.inf))
@@ -90,10 +89,10 @@ def count(path: Path, repetitions: int) -> None:
             made = [number for number in chosen if number is not None]
             false = sum(truth[number] < share for number in made)
             shares = ", ".join(f"{100 * value:.1f}%" for value in truth[np.argsort(ratios)[::-1]])
-            stated = binom.sf(false - 1, repetitions, 1.0 - confidence)
             print(
                 f"| psnr>={claim.psnr:.2f} for {100 * share:g}%, {confidence:g} | {tested} | {shares} | {len(made)} of {repetitions} "
-                f"| {false} ({100 * false / repetitions:.1f}%) | {stated:.2f} |"
+                f"| {100 * false / repetitions:.1f}% |",
+                flush=True,
             )
 
 
