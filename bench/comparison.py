@@ -94,6 +94,7 @@ def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: 
             dtype=dtype_of(workload),
         )
         elsewhere = {f"preset {spec.preset.name}": said for spec in specs if spec.preset and (said := spec.elsewhere(here))}
+        elsewhere |= {f"promise of {spec.preset.name}": said for spec in specs if spec.preset and (said := spec.promised(here))}
         told, whole, interrupted = facts(str(device_of(workload))) | elsewhere, 0, False
         try:
             for results in harness.batches():

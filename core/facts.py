@@ -31,6 +31,7 @@ class Facts:
         warnings: What the user should know, in sentences.
         finished: Whether the run ended; False while it is under way.
         check_block_rows: Block-rows that the host spent on checking itself, on top of ``block_rows``.
+        promise: What the policy's preset promises of runs like this one, as a sentence; empty where nothing.
     """
 
     policy: str
@@ -40,6 +41,7 @@ class Facts:
     warnings: tuple[str, ...]
     finished: bool
     check_block_rows: int = 0
+    promise: str = ""
 
     @property
     def full_steps(self) -> list[int]:
@@ -117,6 +119,7 @@ class Facts:
             "check_block_rows": self.check_block_rows,
             "bytes_held": {str(site): held for site, held in self.bytes_held.items()},
             "warnings": list(self.warnings),
+            "promise": self.promise,
             "steps": [
                 {
                     "index": o.step.index,

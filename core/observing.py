@@ -34,8 +34,8 @@ class Recorder:
     run.
     """
 
-    def __init__(self, policy: str, run: Run, observers: Sequence[object]) -> None:
-        self.policy = policy
+    def __init__(self, policy: str, run: Run, observers: Sequence[object], *, promise: str = "") -> None:
+        self.policy, self.promise = policy, promise
         self.run = run
         self._listeners: dict[str, list[Implementation]] = observer_hooks(observers)
         self._outcomes: list[Outcome] = []
@@ -118,7 +118,7 @@ class Recorder:
     def report(self) -> Report:
         """Return the account so far."""
         warnings = tuple(self._warnings) + (_remarks(self._outcomes, self.run) if self._finished else ())
-        return Report(self.policy, self.run, tuple(self._outcomes), dict(self._held), warnings, self._finished, self.check_block_rows)
+        return Report(self.policy, self.run, tuple(self._outcomes), dict(self._held), warnings, self._finished, self.check_block_rows, self.promise)
 
     def finish(self) -> Report:
         """Close the account and tell the observers, once."""

@@ -17,7 +17,7 @@ from foreseer.listing import PRESETS, list_plugins
 from foreseer.signature import Signature
 from foreseer.types import Run
 
-__all__ = ["FILE", "Measured", "Preset", "find_preset", "installed_presets"]
+__all__ = ["FILE", "Measured", "Preset", "Promise", "find_preset", "installed_presets"]
 
 FILE = Document(
     format="foreseer preset 1",
@@ -47,6 +47,9 @@ class Measured:
             rounded up); None where that was not measured.
         broken: How many of the samples are not finite. None in presets that were made before this was
             counted: none is, and a sample counted with at most 120 dB.
+        among: How many samples these were taken from at random, ``first`` the first of those; None where the
+            samples follow one another.
+        seconds: For a sample, by the clock of the preset's machine; None where that was not asked for.
     """
 
     samples: int
@@ -58,6 +61,8 @@ class Measured:
     psnr_worst: float = attrs.field(validator=_finite)
     fewer_psnr_mean: float | None = attrs.field(default=None, validator=attrs.validators.optional(_finite))
     broken: int | None = None
+    among: int | None = None
+    seconds: float | None = attrs.field(default=None, validator=attrs.validators.optional(_finite))
 
     @property
     def speedup(self) -> float:
@@ -65,10 +70,47 @@ class Measured:
         return 1.0 / self.block_rows_ratio
 
     def __str__(self) -> str:
-        where = f"{self.samples} samples from {self.first} on, seed {self.seed}"
+        many = f"{self.samples} samples" if self.among is None else f"{self.samples} of {self.among} samples"
+        where = f"{many} from {self.first} on, seed {self.seed}"
         broken = f", {self.broken} broken" if self.broken else ""
         psnr = f"PSNR {self.psnr_mean:.2f} dB (worst {self.psnr_worst:.2f}{broken})"
-        return f"{self.speedup:.2f}x by block-rows, {psnr}, {where}"
+        clock = "" if self.seconds is None else f"{self.seconds:.3g} s each, "
+        return f"{self.speedup:.2f}x by block-rows, {clock}{psnr}, {where}"
+
+
+@attrs.frozen(kw_only=True)
+class Promise:
+    """What was shown of a preset, with a stated confidence, for samples that nobody has drawn yet.
+
+    Attributes:
+        measure: What is measured of a sample: ``"psnr"``, to full computation, dB.
+        at_least: What a sample must reach.
+        share: The share of samples that do, above 0 and below 1.
+        confidence: Of all searches that are made so, at most 1 minus this end with a promise that is false.
+        samples: How many samples it was tested on, none of which chose what was tested.
+        reached: How many of those reached it.
+        settings: How many settings were tested, in an order fixed before, until one failed.
+        checked: How many further samples were drawn with it afterwards.
+        checked_reached: How many of those reached it.
+        assumes: What must hold where it is used.
+    """
+
+    measure: str = "psnr"
+    at_least: float = attrs.field(validator=_finite)
+    share: float = attrs.field(validator=_finite)
+    confidence: float = attrs.field(validator=_finite)
+    samples: int
+    reached: int
+    settings: int
+    checked: int
+    checked_reached: int
+    assumes: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.measure}>={self.at_least:g} for {100 * self.share:g}% of samples with {100 * self.confidence:g}% confidence: it held for "
+            f"{self.reached} of {self.samples} samples that it was tested on and {self.checked_reached} of {self.checked} held out; for {self.assumes}"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -86,6 +128,7 @@ class Preset:
         machine: Processor, system, versions.
         date: Day on which it was measured, ``"2026-01-31"``.
         about: A sentence for readers.
+        promise: What is promised of samples to come; None where nothing is.
     """
 
     name: str
@@ -97,6 +140,11 @@ class Preset:
     machine: Mapping[str, str] = attrs.field(factory=dict, repr=False)
     date: str = ""
     about: str = ""
+    promise: Promise | None = None
+
+    def promised(self, other: Signature | Run) -> str:
+        """Return its promise as a sentence; empty without one, and where it is used elsewhere, see `check`."""
+        return "" if self.promise is None or self.signature.conflicts(other) else str(self.promise)
 
     def check(self, other: Signature | Run, *, any_model: bool = False) -> str:
         """Compare it with where it is to be used, a run or a signature.

@@ -130,6 +130,10 @@ class PolicySpec:
         """Hold a run against its preset's, as `foreseer.presets.Preset.check`; empty without a preset."""
         return "" if self.preset is None else self.preset.check(other, any_model=self.any_model)
 
+    def promised(self, other: Signature | Run) -> str:
+        """Return what its preset promises of a run, as `foreseer.presets.Preset.promised`."""
+        return "" if self.preset is None else self.preset.promised(other)
+
     def _build(self) -> tuple[object, ...]:
         return _plugins(self.factory(**self.options))
 

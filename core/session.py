@@ -64,7 +64,7 @@ class Session:
     ) -> None:
         self._led = (lambda step: None) if leader is None else Follower(lambda: leader.latest).before_step
         self.latest: Outcome | None = None
-        self.recorder = Recorder(str(spec), run, observers)
+        self.recorder = Recorder(str(spec), run, observers, promise=spec.promised(run.whole()))
         self.recorder.warn(spec.elsewhere(run.whole()))
         electorate = Electorate(run.groups, vote=vote, wary=on_error == "compute")
         self.tenure = Tenure(spec, run, backbone, self.recorder, electorate, storage=storage, allowance=allowance)

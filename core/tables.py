@@ -83,6 +83,8 @@ def report_text(report: Facts) -> str:
     lines, notes = _lines(report), [_wrapped(f"! {warning}", "  ") for warning in report.warnings]
     if len(lines) < len(report.outcomes):
         notes.insert(0, "Lines for several steps give the sum of their block-rows and ms.")
+    if report.promise:
+        notes.insert(0, textwrap.fill(f"Promised: {report.promise}.", WIDTH, break_on_hyphens=False))
     body = _table([line.cells() for line in lines]) if lines else ["No step was made."]
     summary = (_wrapped(f"  {name:<10}  {fact}", " " * 14) for name, fact in _summary(report))
     text = "\n".join([_title(report), "", *summary, "", *body, *([""] if notes else []), *notes])

@@ -18,6 +18,8 @@ from toy_family import ToyFamily
 from typer.testing import CliRunner
 
 from foreseer.__main__ import app
+from foreseer.bench.per_sample import pareto
+from foreseer.bench.target import Target
 from foreseer.bench.workload import HERE
 from foreseer.errors import OptionError
 from foreseer.options import Range
@@ -26,7 +28,7 @@ from foreseer.psnr import BEST_PSNR, psnr
 from foreseer.registry import parse_policy, policy
 from foreseer.workbench.gauge import NotFiniteError
 from foreseer.workbench.search import Dimension, parse_range, space_of
-from foreseer.workbench.study import Point, Target, pareto
+from foreseer.workbench.study import Point
 from foreseer.workbench.tune import Tuned, TuneSettings, tune
 
 
@@ -46,12 +48,12 @@ def toy(monkeypatch: pytest.MonkeyPatch) -> ToyFamily:
 
 
 def settings(**changes: Any) -> TuneSettings:
-    given: dict[str, Any] = {"policy": POLICY, "workload": "toy", "target": Target("speedup", 2), "ranges": RANGES, "samples": 3, "batch": 2, "trials": 12}
+    given: dict[str, Any] = {"policies": POLICY, "workload": "toy", "target": Target("speedup", 2), "ranges": RANGES, "samples": 3, "batch": 2, "trials": 12}
     return TuneSettings(**{**given, **changes})
 
 
 def without_times(found: Tuned) -> list[Point]:
-    return [attrs.evolve(point, seconds=0.0) for point in found.points]
+    return [attrs.evolve(point, seconds=()) for point in found.points]
 
 
 def measured(found: Tuned) -> dict[str, Any]:
@@ -108,7 +110,7 @@ def test_more_trials_are_added_to_those_that_are_there(tmp_path: Path) -> None:
     few = tune(settings(study=file, trials=4))
     told: list[str] = []
     assert without_times(tune(settings(study=file, trials=4), tell=lambda what, *_: told.append(what))) == without_times(few)
-    assert told == ["on held-out samples"]
+    assert told == ["on held-out samples"]  # no sample is drawn of a trial, nor of full computation
     assert without_times(tune(settings(study=file))) == without_times(tune(settings()))
 
 
@@ -152,7 +154,7 @@ def test_a_file_that_is_no_study_is_refused_and_left_alone(tmp_path: Path) -> No
 def test_a_failing_trial_is_pruned_with_its_error(tmp_path: Path) -> None:
     """Law: it is counted, told, never chosen, and the others go on."""
     found = tune(
-        settings(policy="speca:target=last_block,max_order=1", ranges=("verify_block=-1,7", "threshold=0.01..2:log"), trials=8, study=tmp_path / "s.db")
+        settings(policies="speca:target=last_block,max_order=1", ranges=("verify_block=-1,7", "threshold=0.01..2:log"), trials=8, study=tmp_path / "s.db")
     )
     assert len(found.points) == 8
     assert 0 < len(found.failed) < 8
@@ -168,7 +170,7 @@ def test_samples_that_are_not_finite_are_a_failure(toy: ToyFamily, monkeypatch: 
     draw, lost = ToyFamily.draw, float("nan")
     monkeypatch.setattr(ToyFamily, "draw", lambda self, *a, **k: draw(self, *a, **k) * (lost if self._attached else 1.0))
     found = tune(settings(trials=2))
-    said = "NotFiniteError: 3 of 3 samples are broken: they are not finite"
+    said = "NotFiniteError: 2 of the first 2 samples are broken: they are not finite"
     assert [point.error for point in found.failed] == [said, said]
     assert found.preset is None
     monkeypatch.setattr(ToyFamily, "draw", lambda self, *a, **k: draw(self, *a, **k) * lost)
@@ -216,10 +218,10 @@ def test_what_is_chosen_reaches_the_target_and_nothing_better_does() -> None:
     fast = tune(settings())
     assert fast.chosen is not None
     assert fast.chosen.ratio <= 0.5
-    assert fast.chosen.mean == max(point.mean for point in fast.points if point.ratio <= 0.5)
+    assert fast.chosen.mean == max(point.mean for point in fast.points if point.whole and point.ratio <= 0.5)
     like = tune(settings(target=Target("psnr", fast.chosen.mean)))
     assert like.chosen is not None
-    assert like.chosen.ratio == min(point.ratio for point in like.points if point.mean >= fast.chosen.mean)
+    assert like.chosen.ratio == min(point.ratio for point in like.points if point.whole and point.mean >= fast.chosen.mean)
     assert tune(settings(target=Target("speedup", 1000))).preset is None
 
 
@@ -243,7 +245,7 @@ def test_a_presets_figures_are_those_of_drawing_with_it_again(toy: ToyFamily) ->
     assert not preset.signature.conflicts(attached.report.run)
 
 
-points = st.builds(lambda n, r, m: Point(number=n, policy=f"p:{n}", ratio=r, mean=m, worst=m), st.integers(0, 99), st.floats(0.05, 1.2), st.floats(-20, 120))
+points = st.builds(lambda n, r, m: Point(number=n, policy=f"p:{n}", ratios=[r], psnrs=[m]), st.integers(0, 99), st.floats(0.05, 1.2), st.floats(-20, 120))
 
 
 @given(st.lists(points, min_size=1, max_size=12), st.sampled_from([Target("speedup", 3), Target("psnr", 30)]))
@@ -270,7 +272,7 @@ def test_a_front_is_searched_and_has_no_preset() -> None:
     """Law: the trials of a front follow from the seed too."""
     found = tune(settings(target=Target("front")))
     assert without_times(found) == without_times(tune(settings(target=Target("front"))))
-    assert found.ranked == pareto(found.points)
+    assert found.ranked == pareto([point for point in found.points if point.whole])
     assert found.preset is None
 
 
@@ -350,7 +352,7 @@ def test_a_policy_that_cannot_be_written_is_refused() -> None:
     """Law: a preset holds text."""
     spec = attrs.evolve(parse_policy("taylorseer"), options={"predictor": lambda max_order=1: parse_policy("taylor")()[0]})
     with pytest.raises(OptionError, match="cannot be written on one line"):
-        settings(policy=spec).spec()
+        settings(policies=spec).specs()
 
 
 def call(*arguments: str) -> Any:
@@ -359,24 +361,24 @@ def call(*arguments: str) -> Any:
 
 def test_the_command_writes_a_preset_that_loads(tmp_path: Path) -> None:
     """Law: what it prints and what it writes are one search."""
-    done = call("--target-speedup", "2", "--ranges", *RANGES, "--out", str(tmp_path / "toy.json"))
+    done = call("--speedup", "2", "--ranges", *RANGES, "--out", str(tmp_path / "toy.json"))
     assert done.exit_code == 0, done.output
     preset = Preset.load(tmp_path / "toy.json")
     assert preset.name == "toy"
     assert preset.policy in done.output
     assert "2 held out" in done.output
-    assert preset.found["search"] == list(RANGES)
+    assert preset.found["search"] == [f"{POLICY}: {', '.join(RANGES)}"]
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        ((), 2, "no target was given; write one of"),
-        (("--front", "--target-psnr", "3"), 2, "--target-psnr and --front was given"),
+        ((), 2, "neither a target nor a promise was given; write one of"),
+        (("--front", "--psnr", "3"), 2, "--psnr and --front were given; write one"),
         (("--front", "--out", "x.json"), 2, "a front is many"),
-        (("--target-speedup", "0.5"), 2, "target_speedup=0.5 is out of range; write a number above 1"),
-        (("--target-psnr", "30", "--trials", "0"), 2, "trials=0 is out of range"),
-        (("--target-speedup", "900", "--ranges", "interval=1..3"), 1, "no trial reached 900x"),
+        (("--speedup", "0.5"), 2, "speedup=0.5 is out of range; write a number above 1"),
+        (("--psnr", "30", "--trials", "0"), 2, "trials=0 is out of range"),
+        (("--speedup", "900", "--ranges", "interval=1..3"), 1, "no trial reached 900x"),
         (("--front", "--ranges", "interval=1..3"), 0, "4 trials on 2 samples of toy, 0 failed"),
     ],
 )
@@ -394,10 +396,10 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path, toy: ToyFamily, monkeypatch: p
         raise KeyboardInterrupt
 
     monkeypatch.setattr(toy, "draw", interrupted)
-    done = call("--target-speedup", "2", "--study", str(tmp_path / "s.db"))
+    done = call("--speedup", "2", "--study", str(tmp_path / "s.db"))
     assert done.exit_code == 130
     assert "go on with: foreseer" in " ".join(done.output.split())
-    assert "nothing was kept" in call("--target-speedup", "2").output
+    assert "nothing was kept" in call("--speedup", "2").output
 
 
 def test_times_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -411,7 +413,7 @@ def test_times_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_preset_is_plain_json(tmp_path: Path) -> None:
     """Law: no NaN and no infinity, even where samples are those of full computation."""
-    preset = tune(settings(policy="taylorseer:target=last_block,interval=1", target=Target("psnr", 100), ranges=("max_order=0..2",), trials=1)).preset
+    preset = tune(settings(policies="taylorseer:target=last_block,interval=1", target=Target("psnr", 100), ranges=("max_order=0..2",), trials=1)).preset
     assert preset is not None
     content = json.loads(preset.save(tmp_path / "p.json").read_text(), parse_constant=lambda text: pytest.fail(text))
     assert content["policy"] == preset.policy

@@ -181,8 +181,8 @@ COMMANDS = {
     "bench": ("bench", "run", Path(__file__).parents[1] / "docs" / "benchmarks" / "speca.toml", "--out"),
     "plan": ("plan", "TRACE", "--out"),
     "replay": ("replay", "TRACE", "--out"),
-    "tune": ("tune", "reuse", "--target-speedup", "2", "--out"),
-    "study": ("tune", "reuse", "--target-speedup", "2", "--study"),
+    "tune": ("tune", "reuse", "--speedup", "2", "--out"),
+    "study": ("tune", "reuse", "--speedup", "2", "--study"),
     "new": ("new", "gate", "my-gate", "--path"),
 }
 
@@ -226,5 +226,5 @@ def test_recording_without_room_says_so_and_goes_on_with_room(tmp_path: Path) ->
 
 def test_a_study_without_room_says_so(tmp_path: Path) -> None:
     with room(20_000):
-        done = call("tune", "reuse", "--target-speedup", "2", "--samples", 1, "--steps", 4, "--study", tmp_path / "study.db")
+        done = call("tune", "reuse", "--speedup", "2", "--samples", 1, "--steps", 4, "--study", tmp_path / "study.db")
     assert_one_sentence(done, "study")

@@ -10,10 +10,10 @@ import pytest
 from foreseer.bench.harness import run_benchmark
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.tables import print_results
+from foreseer.bench.target import Target
 from foreseer.bench.workload import load_workload
 from foreseer.errors import OptionError, PluginError
 from foreseer.registry import parse_policy
-from foreseer.workbench.study import Target
 from foreseer.workbench.tune import TuneSettings, tune
 
 BRINGS = """
@@ -65,7 +65,7 @@ def test_a_workload_of_another_package_is_measured_as_ours_are(tmp_path: Path) -
 
 def test_a_workload_of_another_package_is_tuned_on() -> None:
     """Law: the tuner measures with the same workload."""
-    found = tune(TuneSettings(policy=POLICY, target=Target("front"), workload="waves", samples=2, trials=2))
+    found = tune(TuneSettings(policies=POLICY, target=Target("front"), workload="waves", samples=2, trials=2))
     assert [point.error for point in found.points] == ["", ""]
 
 

@@ -126,7 +126,7 @@ def test_every_command_takes_the_same_options(folders: Path, tmp_path: Path) -> 
     run("plan", trace, *mine, "--budget", 3, "--samples", 1, "--out", plan, "--preset", tmp_path / "preset.json")
     assert json.loads((tmp_path / "preset.json").read_text())["signature"]["num_steps"] == STEPS
     run("replay", trace, *mine, "--closed-loop", 1, "--samples", 1, "--batch", 1, "--out", tmp_path / "replay")
-    run("tune", "taylorseer:max_order=1", *mine, "--target-speedup", 1.5, "--samples", 1, "--batch", 1, "--trials", 2, "--ranges", "interval=2..3")
+    run("tune", "taylorseer:max_order=1", *mine, "--speedup", 1.5, "--samples", 1, "--batch", 1, "--trials", 2, "--ranges", "interval=2..3")
     settings = tmp_path / "mine.toml"
     (tmp_path / "words.jsonl").write_text('{"prompt": "a fox", "seed": 3}\n')
     pairs = dict(pair.split("=") for pair in SAVED["flux"][1].split(","))

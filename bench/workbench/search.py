@@ -1,5 +1,5 @@
-"""What a tuner searches: for each option of a policy a range or a list of values, from what the policy
-declares and from what the user writes.
+"""What a tuner searches: the policies, and for each option of one a range or a list of values, from what the
+policy declares and from what the user writes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from foreseer.spelling import read_values
 if TYPE_CHECKING:
     from optuna import Trial
 
-__all__ = ["Dimension", "Space", "parse_range", "space_of"]
+__all__ = ["Dimension", "Search", "Space", "parse_range", "search_of", "space_of"]
 
 DIGITS = 4
 """Significant digits of a number that is tried: more are not what decides, and a policy is to be read."""
@@ -45,15 +45,16 @@ class Dimension:
         """All values that are listed, or both ends of the range."""
         return self.within if isinstance(self.within, tuple) else (self.within.low, self.within.high)
 
-    def suggest(self, trial: Trial) -> Any:
-        """Ask for a value."""
+    def suggest(self, trial: Trial, prefix: str = "") -> Any:
+        """Ask for a value, under this name with a prefix."""
+        name = prefix + self.name
         if isinstance(self.within, tuple):
             by_name = {repr(value): value for value in self.within}
-            return by_name[trial.suggest_categorical(self.name, list(by_name))]
+            return by_name[trial.suggest_categorical(name, list(by_name))]
         low, high = self.within.low, self.within.high
         if self.within.kind is int:
-            return trial.suggest_int(self.name, int(low), int(high), log=self.log)
-        value = float(f"{trial.suggest_float(self.name, low, high, log=self.log):.{DIGITS}g}")
+            return trial.suggest_int(name, int(low), int(high), log=self.log)
+        value = float(f"{trial.suggest_float(name, low, high, log=self.log):.{DIGITS}g}")
         return min(max(value, low), high)
 
     def first(self, value: Any) -> Any:
@@ -71,9 +72,9 @@ class Space:
     dimensions: tuple[Dimension, ...]
     notes: tuple[str, ...] = ()
 
-    def suggest(self, trial: Trial) -> dict[str, Any]:
-        """Ask for a value of each option."""
-        return {dimension.name: dimension.suggest(trial) for dimension in self.dimensions}
+    def suggest(self, trial: Trial, prefix: str = "") -> dict[str, Any]:
+        """Ask for a value of each option, under its name with a prefix."""
+        return {dimension.name: dimension.suggest(trial, prefix) for dimension in self.dimensions}
 
     def policy(self, options: Mapping[str, Any]) -> PolicySpec:
         """Return the policy with these values. Raises `OptionError` where it refuses them."""
@@ -84,6 +85,64 @@ class Space:
         defaults = {p.name: p.default for p in signature_of(self.spec.factory).parameters.values()}
         found = {dimension.name: dimension.first(defaults.get(dimension.name)) for dimension in self.dimensions}
         return {name: value for name, value in found.items() if value is not None}
+
+    def __str__(self) -> str:
+        return f"{self.spec}: {', '.join(map(str, self.dimensions)) or 'nothing to choose'}"
+
+
+POLICY = "policy"
+"""Name of the first dimension, where there are several policies."""
+
+
+@attrs.frozen
+class Search:
+    """One space or several: each of a policy."""
+
+    spaces: tuple[Space, ...]
+
+    def suggest(self, trial: Trial) -> tuple[Space, dict[str, Any]]:
+        """Ask for a policy, and then for a value of each of its options."""
+        by_name = {str(space.spec): space for space in self.spaces}
+        if len(by_name) == 1:
+            return self.spaces[0], self.spaces[0].suggest(trial)
+        name = trial.suggest_categorical(POLICY, list(by_name))
+        return by_name[name], by_name[name].suggest(trial, _prefix(name))
+
+    def first(self, number: int) -> dict[str, Any] | None:
+        """Return what the trial of this number is to try before anything is known, as optuna wants to be told
+        it: each policy's defaults. None for a later trial.
+        """
+        if number >= len(self.spaces):
+            return None
+        space = self.spaces[number]
+        if len(self.spaces) == 1:
+            return space.first()
+        name = str(space.spec)
+        return {POLICY: name} | {_prefix(name) + option: value for option, value in space.first().items()}
+
+
+def _prefix(policy: str) -> str:
+    return f"{policy} "
+
+
+def search_of(specs: Sequence[PolicySpec], ranges: Sequence[str] = ()) -> Search:
+    """Return what to search of one policy or several; a range is for each that has the option.
+
+    Raises:
+        OptionError: As `space_of`; a policy is named twice; or no policy has the option of a range, or every
+            one fixes it.
+    """
+    if twice := [str(spec) for number, spec in enumerate(specs) if spec in specs[:number]]:
+        raise OptionError(f"policy {twice[0]!r} is named twice; write it once")
+    if len(specs) == 1:
+        return Search((space_of(specs[0], ranges),))
+    free = {str(spec): set(signature_of(spec.factory).parameters) - set(spec.options) for spec in specs}
+    for text in ranges:
+        name = parse_range(text).name
+        if not any(name in options for options in free.values()):
+            raise OptionError(f"ranges: {text!r} is for no option that is searched; none of {', '.join(free)} has {name!r} without a value")
+    own = {policy: [text for text in ranges if parse_range(text).name in options] for policy, options in free.items()}
+    return Search(tuple(space_of(spec, own[str(spec)], alone=False) for spec in specs))
 
 
 def parse_range(text: str) -> Dimension:
@@ -129,12 +188,17 @@ def _number(text: str, whole: str) -> float:
     return value
 
 
-def space_of(spec: PolicySpec, ranges: Sequence[str] = ()) -> Space:
+def space_of(spec: PolicySpec, ranges: Sequence[str] = (), *, alone: bool = True) -> Space:
     """Return what to search of a policy.
 
     What its text fixes is held. Of the others: a range that is given counts; choices and ranges with two ends
     are searched as they are declared; of a range with one end, a part around the default; an option that
     declares neither is held at its default.
+
+    Args:
+        spec: The policy.
+        ranges: As `parse_range` reads them.
+        alone: Whether it is the only policy: then there must be something to choose.
 
     Raises:
         OptionError: A range is no range, is for an option that the policy has not or that is fixed, or goes
@@ -157,7 +221,7 @@ def space_of(spec: PolicySpec, ranges: Sequence[str] = ()) -> Space:
         found, note = (given[parameter.name], "") if parameter.name in given else _declared(parameter.name, hints.get(parameter.name), parameter.default)
         dimensions += [found] if found is not None else []
         notes += [note] if note else []
-    if not dimensions:
+    if not dimensions and alone:
         raise OptionError(f"there is nothing to tune in {str(spec)!r}: every option is fixed or declares no range; write --ranges NAME=LOW..HIGH")
     return Space(spec, tuple(dimensions), tuple(notes))
 

@@ -1,94 +1,35 @@
-"""`foreseer tune`: search a policy's options in the closed loop, on samples of a family, and check what was
-found on others.
+"""`foreseer tune`: search policies and their options in the closed loop, on samples of a workload, and check
+what was found on others.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
 
-from foreseer.bench.fields import number, whole
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import machine, versions
-from foreseer.bench.source import Drawing, Source, loaded, named, source_from
+from foreseer.bench.per_sample import Figures
+from foreseer.bench.source import loaded, named
+from foreseer.bench.target import Target
 from foreseer.bench.workload import device_of, dtype_of
-from foreseer.errors import ForeseerError, OptionError
-from foreseer.presets import Preset
+from foreseer.document import structured
+from foreseer.errors import OptionError
+from foreseer.presets import Measured, Preset, Promise
 from foreseer.registry import PolicySpec, parse_policy
-from foreseer.workbench.gauge import Gauge, NotFiniteError
-from foreseer.workbench.search import Space, space_of
-from foreseer.workbench.study import Point, Study, Target
+from foreseer.workbench.gauge import Gauge, NotFiniteError, Reading
+from foreseer.workbench.promise import Claim, Test, in_order, run_tests
+from foreseer.workbench.search import Search, search_of
+from foreseer.workbench.study import Point, Study
+from foreseer.workbench.tune_settings import TuneSettings
 
-__all__ = ["TuneSettings", "Tuned", "tune"]
+__all__ = ["Target", "TuneSettings", "Tuned", "tune"]
 
-optional: Any = attrs.validators.optional
-
-
-def _texts(value: str | Iterable[str]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else tuple(value)
-
-
-@attrs.frozen(kw_only=True)
-class TuneSettings:
-    """What `tune` does.
-
-    Attributes:
-        policy: As on the command line; the options that it fixes are held.
-        target: What to look for.
-        workload: Where samples come from, see `foreseer.bench.source.Source`; a text is the name of a
-            workload.
-        ranges: What to search, where the policy's declarations do not do; several may follow. See
-            `foreseer.workbench.search.parse_range`.
-        samples: How many samples each trial draws, beginning with sample 0.
-        held_out: How many of the samples after them the chosen point is checked on; None for as many.
-        batch: Samples that are drawn together.
-        steps: Denoising steps; None for the workload's own number.
-        guidance: Weight of the guidance; None for the workload's own.
-        seed: Seed of the noise, and of the search.
-        trials: How many points are tried, those of the study's file counted.
-        study: SQLite file in which the trials are kept; with one that exists, the search goes on. None keeps
-            nothing.
-        name: Of the preset; None for workload and target.
-
-    Raises:
-        OptionError: A value is out of range; the message says what to write.
-    """
-
-    policy: str | PolicySpec
-    target: Target
-    workload: Drawing = attrs.field(factory=Source, converter=source_from)
-    ranges: tuple[str, ...] = attrs.field(default=(), converter=_texts)
-    samples: int = attrs.field(default=16, validator=whole(1))
-    held_out: int | None = attrs.field(default=None, validator=optional(whole(1)))
-    batch: int = attrs.field(default=16, validator=whole(1))
-    steps: int | None = attrs.field(default=None, validator=optional(whole(1, 1000)))
-    guidance: float | None = attrs.field(default=None, validator=optional(number(0.0, 100.0, hint="1 means no guidance")))
-    seed: int = attrs.field(default=0, validator=whole(0))
-    trials: int = attrs.field(default=30, validator=whole(1, 100_000))
-    study: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
-    name: str | None = None
-
-    def spec(self) -> PolicySpec:
-        """Return the policy.
-
-        Raises:
-            PluginError, OptionError: It is not installed, or has other options; or it has no name that a
-                preset could write down.
-        """
-        if not isinstance(self.policy, PolicySpec):
-            return parse_policy(self.policy)
-        spec, again = self.policy, None
-        with contextlib.suppress(ForeseerError):
-            again = parse_policy(str(spec))
-        if again != spec:
-            raise OptionError(f"policy {str(spec)!r} cannot be written on one line, as a preset does; write its options as text")
-        return spec
+TESTED_AFTER = "settings were tested after so many trials"
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -97,106 +38,209 @@ class Tuned:
 
     Attributes:
         settings: What was asked for.
-        space: What was searched.
-        points: All trials, failed ones too.
-        chosen: The best that reaches the target; None where none does, and for a front.
+        search: What was searched.
+        points: All trials, also those that failed or were given up.
+        chosen: The best that reaches the target, with a promise the fastest that keeps it; None where none
+            does, and for a front.
+        tests: With a promise: the tests of settings, in their order.
         preset: The chosen one, measured on held-out samples too.
-        seconds: Of full computation of the samples; NaN where it was not drawn in this call.
+        time: Seconds of full computation for a sample; NaN where none was drawn in this call.
     """
 
     settings: TuneSettings
-    space: Space
+    search: Search
     points: tuple[Point, ...]
-    chosen: Point | None
+    chosen: Figures | None
+    tests: tuple[Test, ...] = ()
     preset: Preset | None
-    seconds: float
+    time: float
 
     @property
     def ranked(self) -> list[Point]:
-        """The points that did not fail, each policy once: best first, or along the front."""
-        return self.settings.target.ranked(self.points)
+        """The points that drew all samples, each policy once: best first, or along the front."""
+        firsts: dict[str, Point] = {}
+        for point in self.points:
+            if point.whole:
+                firsts.setdefault(point.policy, point)
+        return self.settings.goal.ranked(list(firsts.values()))
 
     @property
     def failed(self) -> list[Point]:
         """The points that did."""
         return [point for point in self.points if point.error]
 
+    @property
+    def pruned(self) -> list[Point]:
+        """The points that were given up."""
+        return [point for point in self.points if point.pruned]
+
 
 def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None) -> Tuned:
     """Search, and check what was found.
 
-    Cost is the ratio of block-rows, which is the same on every machine; wall-clock time is kept, and decides
-    nothing. Full computation is drawn once.
+    Unless the target is a time, cost is the ratio of block-rows or the computed steps, which are the same on
+    every machine; wall-clock time is kept, and decides nothing. Full computation is drawn once.
 
     Args:
         settings: What to do.
-        tell: Told how far it is.
+        tell: Told how far it is, in samples.
 
     Raises:
         PluginError, OptionError: See `TuneSettings`, `foreseer.workbench.search.space_of` and
             `foreseer.workbench.study.Study`.
         NotFiniteError: Samples of full computation are not finite.
-        KeyboardInterrupt: The finished trials are in the study's file, where there is one; the same call goes
-            on.
+        KeyboardInterrupt: What was finished is in the study's file, where there is one; the same call goes on.
     """
-    space = space_of(settings.spec(), settings.ranges)
-    workload = loaded(settings.workload)
-    sampler = Sampler.of(workload, seed=settings.seed, num_steps=settings.steps, guidance=settings.guidance)
-    gauge = Gauge(sampler, samples=settings.samples, batch=settings.batch)
-    study = Study(_settings(settings, space, sampler), space, settings.target, seed=settings.seed, file=settings.study)
+    return _Tuning(settings, tell).run()
 
-    def measure(options: dict[str, Any], number: int) -> Point:
-        spec = space.policy(options)
-        reading = gauge.measure(spec)
-        m = reading.measured
-        if m.broken:  # whatever its mean: nobody wants a policy that breaks samples
-            raise NotFiniteError(f"{m.broken} of {m.samples} samples are broken: they are not finite")
-        return Point(
-            number=number, policy=str(spec), ratio=m.block_rows_ratio, steps=m.steps_computed, mean=m.psnr_mean, worst=m.psnr_worst, seconds=reading.seconds
+
+class _Tuning:
+    """One call of `tune`."""
+
+    def __init__(self, settings: TuneSettings, tell: Tell) -> None:
+        self.settings = settings
+        self.search = search_of(settings.specs(), settings.ranges)
+        self.sampler = Sampler.of(loaded(settings.workload), seed=settings.seed, num_steps=settings.steps, guidance=settings.guidance)
+        self.chosen_on, self.tested_on, self.held_out = map(self._gauge, settings.parts())
+        self.study = Study(
+            self._kept(),
+            self.search,
+            settings.goal,
+            samples=settings.samples,
+            seed=settings.seed,
+            file=settings.study,
+            prune=not settings.whole,
+        )
+        self.done, self.total, self._tell = 0, 0, tell
+
+    def _gauge(self, part: list[int]) -> Gauge:
+        among = None if self.settings.claim is None else sum(map(len, self.settings.parts()))
+        return Gauge(self.sampler, first=min(part, default=0) if among is None else 0, samples=part, batch=self.settings.together, among=among)
+
+    def run(self) -> Tuned:
+        settings, claim = self.settings, self.settings.claim
+        begun = len(self.study.points)
+        spent = self.study.kept(TESTED_AFTER)
+        if spent is not None and max(begun, settings.trials) > spent:
+            raise OptionError(
+                f"trials={settings.trials} is out of range: after {spent} trials settings were tested, and trials that come later could choose by the same "
+                f"samples; write --trials {spent}, or begin with another --study and another --seed"
+            )
+        self.total = settings.samples * (settings.trials + 1) + 2 * len(self.held_out.indices)
+        self.done = settings.samples * (begun + 1) if begun else 0
+        if begun < settings.trials:
+            for batch in range(len(self.chosen_on.batches)):  # what fails here is no trial's fault
+                self._told("full computation", settings.samples * begun + len(self.chosen_on.batches[0]) * batch)
+                self.chosen_on.full(batch)
+        while (number := len(self.study.points)) < settings.trials:
+            self._told(f"trial {number + 1}", settings.samples * (number + 1))
+            self.study.step(self._measure)
+        points = tuple(self.study.points)
+        tests = () if claim is None else tuple(self._test(claim, points))
+        held = [test for test in tests if test.held]
+        chosen: Point | Test | None = min(held, key=lambda test: test.figures.ratio, default=None) if claim else settings.goal.best(points)
+        preset = None if chosen is None else self._preset(chosen.policy, points, tests)
+        found = chosen.figures if isinstance(chosen, Test) else chosen
+        return Tuned(settings=settings, search=self.search, points=points, chosen=found, tests=tests, preset=preset, time=self.chosen_on.time)
+
+    def _told(self, what: str, done: int) -> None:
+        self.done = done
+        self._tell(what, done, max(self.total, done))
+
+    def _measure(self, spec: PolicySpec) -> Iterator[Figures]:
+        """Draw the samples of a trial."""
+        begun = self.done
+        for reading in self.chosen_on.follow(spec):
+            if reading.broken:  # whatever its mean: nobody wants a policy that breaks samples
+                raise NotFiniteError(f"{reading.broken} of the first {reading.figures.samples} samples are broken: they are not finite")
+            yield reading.figures
+            self._told(f"trial {begun // self.settings.samples}, {reading.figures.samples} of {self.settings.samples} samples", begun + reading.figures.samples)
+
+    def _test(self, claim: Claim, points: tuple[Point, ...]) -> list[Test]:
+        """Test settings; what was drawn of a test is kept beside the trials."""
+        count = len(self.tested_on.indices)
+        self.study.keep(TESTED_AFTER, len(points))
+        whole = {point.policy: point for point in reversed(points) if point.whole}
+        sequence = [point.policy for point in in_order(claim, list(whole.values()), samples=count)]
+        begun = self.done = self.settings.samples * (self.settings.trials + 1)
+        self.total += count * len(sequence)
+
+        def draw(policy: str) -> Iterator[Figures]:
+            name = f"tested {policy}"
+            figures = structured(Figures, self.study.kept(name) or {})
+            if figures.samples:
+                yield figures
+            before = figures
+            for reading in self.tested_on.follow(parse_policy(policy), skip=figures.samples):
+                figures = before + reading.figures
+                self.study.keep(name, figures)
+                done = begun + count * sequence.index(policy) + figures.samples
+                self._told(f"test {sequence.index(policy) + 1} of {len(sequence)} or fewer, {figures.samples} of {count} samples", done)
+                yield figures
+
+        return run_tests(claim, sequence, samples=count, draw=draw)
+
+    def _kept(self) -> dict[str, Any]:
+        """What the trials depend on."""
+        settings = self.settings
+        of_settings = ("samples", "seed", "whole", *(("confidence", "tests") if settings.claim else ()))
+        found = {
+            "search": [str(space) for space in self.search.spaces],
+            "target": str(settings.goal),
+            "steps": self.sampler.num_steps,
+            "guidance": self.sampler.guidance,
+            "batch": settings.together,
+            **named(settings.workload),
+        } | {name: getattr(settings, name) for name in of_settings}
+        if settings.claim is not None:
+            found["held_out"] = len(self.held_out.indices)  # decides which samples the others are
+        if settings.goal.kind == "time":
+            found |= {name: said for name, said in machine(str(device_of(self.sampler.workload))).items() if name in ("processor", "GPU")}
+        return found
+
+    def _preset(self, policy: str, points: tuple[Point, ...], tests: tuple[Test, ...]) -> Preset:
+        """Measure the chosen setting on the samples it was chosen by and on others."""
+        settings, spec = self.settings, parse_policy(policy)
+        self._told("on held-out samples", self.done)
+        tuned, held_out = self.chosen_on.beside_fewer(spec), self.held_out.beside_fewer(spec)
+        signature = self.chosen_on.signature(tuned.run, dtype=dtype_of(self.sampler.workload), versions=versions())
+        timed = settings.goal.kind == "time"
+        return Preset(
+            name=settings.name or f"{settings.workload.name}_{settings.goal.short}",
+            policy=policy,
+            signature=signature,
+            tuned=_timed(tuned) if timed else tuned.measured,
+            held_out=_timed(held_out) if timed else held_out.measured,
+            found={**self._kept(), "trials": settings.trials, "trial": next(p.number for p in points if p.policy == policy)},
+            machine=machine(str(device_of(self.sampler.workload))),
+            date=datetime.datetime.now(datetime.UTC).date().isoformat(),
+            promise=None if settings.claim is None else self._promise(settings.claim, policy, tests, held_out.figures),
         )
 
-    if len(study.points) < settings.trials:
-        tell("full computation", len(study.points), settings.trials)
-        _ = gauge.full  # what fails here is no trial's fault
-    while (done := len(study.points)) < settings.trials:
-        tell(f"trial {done + 1}", done, settings.trials)
-        study.step(measure)
-    points = tuple(study.points)
-    chosen = settings.target.best(points)
-    preset = None
-    if chosen is not None:
-        tell("on held-out samples", len(points), settings.trials)
-        preset = _preset(settings, space, sampler, gauge, chosen)
-    return Tuned(settings=settings, space=space, points=points, chosen=chosen, preset=preset, seconds=gauge.seconds)
+    def _promise(self, claim: Claim, policy: str, tests: tuple[Test, ...], checked: Figures) -> Promise | None:
+        """Return what the tests showed; None where held-out samples contradict it."""
+        reached, test = checked.reaching(claim.psnr), next(test for test in tests if test.policy == policy)
+        if claim.refuted(reached, checked.samples):
+            return None
+        guidance = "" if self.sampler.guidance is None else f", guidance {self.sampler.guidance:g}"
+        where = f"the model, scheduler, {self.sampler.num_steps} steps{guidance} and {dtype_of(self.sampler.workload)} of this preset"
+        prompts = getattr(self.sampler.workload, "prompts", None)
+        # a prompt that is drawn several times tells of its noises, and not of other prompts
+        alike = "samples like those (exchangeable with them)"
+        if prompts is not None and len(prompts) < sum(map(len, self.settings.parts())):
+            alike = f"samples of the same {len(prompts)} prompts with other noises"
+        return Promise(
+            at_least=claim.psnr,
+            share=claim.share,
+            confidence=claim.confidence,
+            samples=test.figures.samples,
+            reached=test.reached,
+            settings=len(tests),
+            checked=checked.samples,
+            checked_reached=reached,
+            assumes=f"{alike}, each drawn alone with {where}",
+        )
 
 
-def _settings(settings: TuneSettings, space: Space, sampler: Sampler) -> dict[str, Any]:
-    """What the trials depend on."""
-    return {
-        "policy": str(space.spec),
-        "search": [str(dimension) for dimension in space.dimensions],
-        "target": str(settings.target),
-        "steps": sampler.num_steps,
-        "guidance": sampler.guidance,
-        **named(settings.workload),
-    } | {name: getattr(settings, name) for name in ("samples", "batch", "seed")}
-
-
-def _preset(settings: TuneSettings, space: Space, sampler: Sampler, gauge: Gauge, chosen: Point) -> Preset:
-    """Measure the chosen point on the samples it was chosen by and on others."""
-    spec = parse_policy(chosen.policy)
-    held = settings.held_out or settings.samples
-    others = Gauge(sampler, first=settings.samples, samples=held, batch=settings.batch)
-    tuned, held_out = gauge.beside_fewer(spec), others.beside_fewer(spec)
-    target = settings.target
-    name = settings.name or f"{settings.workload.name}_{target.value:g}{'x' if target.kind == 'speedup' else 'db'}"
-    return Preset(
-        name=name,
-        policy=chosen.policy,
-        signature=gauge.signature(tuned.run, dtype=dtype_of(sampler.workload), versions=versions()),
-        tuned=tuned.measured,
-        held_out=held_out.measured,
-        found={**_settings(settings, space, sampler), "trials": settings.trials, "trial": chosen.number},
-        machine=machine(str(device_of(sampler.workload))),
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-    )
+def _timed(reading: Reading) -> Measured:
+    return attrs.evolve(reading.measured, seconds=reading.figures.time)

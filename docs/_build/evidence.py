@@ -133,10 +133,7 @@ def section(name: str, results: Results) -> Iterator[str]:
     commit += ", with changes" if results.git.get("changed") or results.git.get("dirty") else ""
     yield f"Made on: {machine}; {versions}; commit {commit}; seed {results.seed}."
     if '"stalled"' not in raw:
-        yield (
-            "Timed on its first batches only, before pairs in which the machine stood still were repeated: "
-            "a ratio may be of such a pair."
-        )
+        yield ("Timed on its first batches only, before pairs in which the machine stood still were repeated: a ratio may be of such a pair.")
     if not results.finished:
         counts = [len(lane.indices) for lane in results.lanes if lane.kind == "fewer"]
         most = max(len(lane.indices) for lane in results.lanes)
@@ -192,10 +189,7 @@ def lanes_table(results: Results, batch: int) -> Iterator[str]:
         rows.append([f"`{line.lane.name}`{part}", *(column.text(line) for column in shown)])
     yield table(" | ".join(["lane", *(f"{column.title}:" for column in shown)]), rows)
     if any(len(line.lane.indices) < FRECHET_MINIMUM_SAMPLES for line in drawn):
-        yield (
-            f"\\* Frechet distances over fewer than {FRECHET_MINIMUM_SAMPLES} samples are too high, and "
-            "compare with those over as many only."
-        )
+        yield (f"\\* Frechet distances over fewer than {FRECHET_MINIMUM_SAMPLES} samples are too high, and compare with those over as many only.")
 
 
 if __name__ == "__main__":

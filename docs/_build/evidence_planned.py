@@ -14,8 +14,7 @@ RECORDED = {"dit": "--samples 16", "flux": "--samples 16", "wan": "--samples 8 -
 RUN = {
     "dit": "--samples 32",
     "flux": "--samples 64",
-    "wan": "--samples 4 --batch 4 --kinds planned even 'planned, modules' 'even, modules' "
-    "'even to the last step, modules'",
+    "wan": "--samples 4 --batch 4 --kinds planned even 'planned, modules' 'even, modules' 'even to the last step, modules'",
 }
 """What the commands of planned schedules are given besides."""
 FIXED = ("even", "even, modules")
@@ -35,7 +34,7 @@ def planned_section(results: Path) -> Iterator[str]:
         return
     yield "## Planned schedules { #planned }"
     yield (
-        "[`foreseer plan`](workbench/plan.md) on a few recorded samples, run on others. \"Even\" spreads as "
+        '[`foreseer plan`](workbench/plan.md) on a few recorded samples, run on others. "Even" spreads as '
         "many steps from step 0 on, as a fixed interval does. Order 1 throughout; `modules` forecasts every "
         "module's output, the rest the last block's. \"Even to the last step\" spreads the steps so that "
         "the last one is computed too, which a fixed interval leaves to chance. Under a gate more steps may "

@@ -106,10 +106,7 @@ def reached(title: str, results: Results) -> str:
 
 def peers_table(results: Results) -> Iterator[str]:
     """Each point of a peer's front beside the best policies that compute no more."""
-    yield (
-        "Each point of a peer's front from 7 to 36 steps, and the best of our policies that compute as many "
-        "steps or fewer (half a step more let pass):"
-    )
+    yield ("Each point of a peer's front from 7 to 36 steps, and the best of our policies that compute as many steps or fewer (half a step more let pass):")
     rows, missed = [], []
     for point in points_of_peers(results, results.settings["batch"][0]):
         cells = [f"`{point.lane.name}`", f"{point.steps:.1f}", both(point.lane)]

@@ -142,6 +142,7 @@ def program(path: str) -> str:
     return f"```python\n{(ROOT / path).read_text()}```"
 
 
-WRITERS: dict[str, Callable[[str], str]] = {
-    each.__name__: each for each in (options, citation, output, checks, include, source, program)
-} | {"help": command_help, "picture": pictures.draw}
+WRITERS: dict[str, Callable[[str], str]] = {each.__name__: each for each in (options, citation, output, checks, include, source, program)} | {
+    "help": command_help,
+    "picture": pictures.draw,
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,7 @@ import typer  # isort: skip  (foreseer.console says what to install where it is 
 from rich.text import Text  # isort: skip
 
 if TYPE_CHECKING:
-    from foreseer.workbench.study import Target
+    from foreseer.presets import Measured
     from foreseer.workbench.tune import Tuned
 
 __all__ = ["tune"]
@@ -28,36 +29,39 @@ SHOWN = 8
 
 @takes("foreseer.bench.source:Source", extra="workbench", into="source")
 @takes(
-    "foreseer.workbench.tune:TuneSettings",
+    "foreseer.workbench.tune_settings:TuneSettings",
     extra="workbench",
-    leave_out=("policy", "target", "name", "workload"),
+    leave_out=("policies", "target", "name", "workload"),
     ranges={"metavar": "OPTION=LOW..HIGH[:log] | OPTION=A,B"},
+    promise={"metavar": "'psnr>=DB for SHARE% of samples'", "help": "What to promise of samples to come; looks for the fastest that keeps it."},
 )
 def tune(
-    policy: Annotated[
-        str,
-        typer.Argument(metavar="NAME[:OPTION=VALUE,...]", help="The policy; options written here are held."),
-    ],
     source: Settings,
     settings: Settings,
-    target_speedup: Annotated[
-        float | None,
-        typer.Option(help="Closest to full computation at this speed-up by block-rows, such as 3."),
+    policies: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="NAME[:OPTION=VALUE,...]...", help="Policies; options written here are held. None: all built-in ones."),
     ] = None,
-    target_psnr: Annotated[float | None, typer.Option(help="Cheapest at this mean PSNR to full computation, in dB.")] = None,
+    speedup: Annotated[float | None, typer.Option(help="Closest to full computation at this speed-up by block-rows, such as 3.")] = None,
+    steps_computed: Annotated[float | None, typer.Option(help="Closest to full computation with so many computed steps, on average.")] = None,
+    time: Annotated[str | None, typer.Option(help="Closest to full computation in this time a sample, such as 4s, on this machine.")] = None,
+    psnr: Annotated[float | None, typer.Option(help="Cheapest at this mean PSNR to full computation, in dB.")] = None,
     front: Annotated[bool, typer.Option("--front", help="All points that no other beats in cost and PSNR.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the result as a preset.")] = None,
 ) -> None:
-    """Tune a policy's options on a model."""
+    """Find the policy and options that reach a target or keep a promise."""
     from foreseer.workbench import tune as tuner
 
-    parse_policy(policy)  # a wrong name is told first
+    for policy in policies or ():
+        parse_policy(policy)  # a wrong name is told first
     study = settings.keywords.get("study")
     for path in (study, out):
         if path is not None:
             refuse_unwritable(path)
-    target = _target(target_speedup, target_psnr, front, out)
-    made = settings(workload=source(), policy=policy, target=target, name=None if out is None else out.stem)
+    target = tuner.Target.of(speedup=speedup, steps_computed=steps_computed, psnr=psnr, time=time, front=front)
+    if front and out is not None:
+        raise OptionError(f"out={str(out)!r} is for one policy, and a front is many; leave it out, and tune for a point of it with --speedup or --psnr")
+    made = settings(workload=source(), policies=policies or (), target=target, name=None if out is None else out.stem)
     try:
         with progress() as tell:
             found = tuner.tune(made, tell=tell)
@@ -70,59 +74,88 @@ def tune(
         complain(kept)
         raise
     _print(found)
-    if found.preset is None and not front:
-        advice = "write more --trials, other --ranges, or a lower target"
-        complain(f"no trial reached {target}, so that there is no preset; {advice}")
+    if not front and (why := _refusal(found)):
+        complain(why)
         raise typer.Exit(1)
     if found.preset is not None and out is not None:
         typer.echo(f"preset: {found.preset.save(out)}")
 
 
-def _target(speedup: float | None, psnr: float | None, front: bool, out: Path | None) -> Target:
-    from foreseer.workbench.study import Target
-
-    given = [name for name, there in (("--target-speedup", speedup is not None), ("--target-psnr", psnr is not None), ("--front", front)) if there]
-    if len(given) != 1:
-        raise OptionError(f"{' and '.join(given) or 'no target'} was given; write one of --target-speedup 3, --target-psnr 40 and --front")
-    if front and out is not None:
-        raise OptionError(
-            f"out={str(out)!r} is for one policy, and a front is many; leave it out, and tune for a point of it with --target-speedup or --target-psnr"
-        )
-    if speedup is not None:
-        return Target("speedup", speedup)
-    return Target("front") if psnr is None else Target("psnr", psnr)
+def _refusal(found: Tuned) -> str:
+    """Why there is no preset; empty where there is one."""
+    claim, preset = found.settings.claim, found.preset
+    if claim is None:
+        advice = "write more --trials, other --ranges, or a lower target"
+        return "" if preset else f"no trial reached {found.settings.target}, so that there is no preset; {advice}"
+    if preset is not None:
+        withdrawn = f"held-out samples contradict {claim}, so that it is not promised: samples differ more than chance allows, or chance was against it"
+        return "" if preset.promise else f"{withdrawn}; tune again with more --samples and --held-out, and another --seed"
+    if not found.tests:
+        return f"nothing can be promised: every trial failed; write other policies or --ranges than those of {found.settings.trials} trials"
+    first, count = found.tests[0], found.settings.tests
+    reached = f"raised {first.error}" if first.error else f"reached it for {first.reached} of the first {first.figures.samples} of {count} samples"
+    return (
+        f"nothing can be promised: the surest setting, {first.policy}, {reached}, where {count - claim.misses(count)} are needed; "
+        "write a lower PSNR, share or confidence, more --tested, or more --trials"
+    )
 
 
 def _print(found: Tuned) -> None:
-    settings, target = found.settings, found.settings.target
+    settings, target = found.settings, found.settings.goal
     out = console()
-    out.print(f"{found.space.spec}: {', '.join(map(str, found.space.dimensions))}")
-    for note in found.space.notes:
-        out.print(f"- {note}")
-    right: dict[str, Any] = {name: {"justify": "right"} for name in ("block-rows", "PSNR", "worst", "wall clock", "trial")}
+    for space in found.search.spaces:
+        out.print(str(space))
+        for note in space.notes:
+            out.print(f"- {note}")
+    right: dict[str, Any] = {name: {"justify": "right"} for name in ("block-rows", "steps", "PSNR", "worst", "wall clock", "trial")}
     shown = table("policy", *right, **right)
     ranked = found.ranked
     for point in ranked if target.kind == "front" else ranked[:SHOWN]:
-        clock = found.seconds / point.seconds
+        clock = found.time / point.time
         row = (
             point.policy,
             f"{point.speedup:.2f}x",
+            f"{point.computed:.1f}",
             f"{point.mean:.2f} dB",
             f"{point.worst:.2f} dB",
-            f"{clock:.2f}x" if clock == clock else "",
+            f"{point.time:.3g} s" if target.kind == "time" else f"{clock:.2f}x" if clock == clock else "",
             str(point.number),
         )
-        shown.add_row(*map(Text, row), style="bold" if found.chosen is not None and point.policy == found.chosen.policy else "")
+        chosen = found.preset is not None and point.policy == found.preset.policy
+        shown.add_row(*map(Text, row), style="bold" if chosen else "")
     out.print()
     out.print(shown)
-    failed = found.failed
-    counted = f"{len(found.points)} trials on {settings.samples} samples of {settings.workload.name}, {len(failed)} failed"
-    out.print(f"\n{counted}{f', the first: {failed[0].policy}: {failed[0].error}' if failed else ''}")
+    failed, pruned = found.failed, found.pruned
+    drawn = sum(point.samples for point in found.points if not point.error)
+    early = f", {len(pruned)} were given up early ({drawn} of {settings.samples * (len(found.points) - len(failed))} samples drawn)" if pruned else ""
+    counted = f"{len(found.points)} trials on {settings.samples} samples of {settings.workload.name}, {len(failed)} failed{early}"
+    out.print(f"\n{counted}{f'; the first that failed: {failed[0].policy}: {failed[0].error}' if failed else ''}")
+    if found.tests:
+        _print_tests(found)
     if found.preset is None:
         return
-    out.print(f"\n{found.preset.policy}, for {target}", style="bold")
+    preset = found.preset
+    out.print(f"\n{preset.policy}, for {target}", style="bold")
+    _print_measured([("tuned on", preset.tuned), ("held out", preset.held_out)])
+    if preset.promise is not None:
+        out.print(f"\nPromised: {preset.promise}.")
+
+
+def _print_tests(found: Tuned) -> None:
+    claim, shown = found.settings.claim, table("tested, safest first", "reached", "at least", "block-rows", "")
+    for test in found.tests:
+        drawn, whole = test.figures.samples, test.figures.samples == found.settings.tests
+        bound = f"{100 * claim.bound(test.reached, drawn):.1f}%" if claim and whole else ""
+        said = "held" if test.held else test.error or "failed"
+        shown.add_row(*map(Text, (test.policy, f"{test.reached} of {drawn}", bound, f"{test.figures.speedup:.2f}x", said)))
+    out = console()
+    out.print()
+    out.print(shown)
+
+
+def _print_measured(rows: Sequence[tuple[str, Measured | None]]) -> None:
     compared = table("samples", "block-rows", "steps", "PSNR", "worst", "PSNR of as many plain steps")
-    for what, m in (("tuned on", found.preset.tuned), ("held out", found.preset.held_out)):
+    for what, m in rows:
         if m is not None:
             fewer = "" if m.fewer_psnr_mean is None else f"{m.fewer_psnr_mean:.2f} dB"
             broken = f" ({m.broken} broken)" if m.broken else ""
@@ -135,4 +168,4 @@ def _print(found: Tuned) -> None:
                 fewer,
             )
             compared.add_row(*map(Text, row))
-    out.print(compared)
+    console().print(compared)
