@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from foreseer.bench.compared import Result
+    from foreseer.bench.target import Target
     from foreseer.presets import Preset
     from foreseer.registry import PolicySpec
 
@@ -16,10 +17,11 @@ __all__ = ["compare"]
 
 
 def compare(
-    target: Any,
+    pipeline: Any,
     /,
     *,
     policies: Sequence[str | Path | PolicySpec | Preset] | None = None,
+    target: Target | None = None,
     prompts: str | Path | Sequence[str | Mapping[str, Any]] | None = None,
     call: Mapping[str, Any] | None = None,
     steps: int | None = None,
@@ -34,9 +36,10 @@ def compare(
     """Compare policies on a pipeline, as `foreseer compare` does; the result draws itself in a notebook.
 
     Args:
-        target: A diffusers pipeline; a pair of one and of ``call(pipe, condition, generator)``, which draws;
+        pipeline: A diffusers pipeline; a pair of one and of ``call(pipe, condition, generator)``, which draws;
             a `foreseer.bench.workload.Workload`; or the name of a bundled one, ``"flux"``.
         policies: What to compare with full computation; None for those of the command.
+        target: What a policy is wanted for, ``Target("speedup", 3)``; None for nothing in particular.
         prompts: Texts, or the arguments of each call, or their file; see `foreseer.bench.prompts`.
         call: Arguments of every call of the pipeline.
         steps: Denoising steps; None for those of ``call``, or the pipeline's own number.
@@ -57,13 +60,13 @@ def compare(
     from foreseer.bench.pipelines import workload_of
     from foreseer.bench.prompts import prompts_from
 
-    workload = target
-    if not isinstance(target, str):
-        pipeline, own_call = target if isinstance(target, tuple) else (target, None)
-        workload = workload_of(pipeline, name=type(pipeline).__name__, prompts=prompts_from(prompts), call=call or {}, own_call=own_call)
+    workload = pipeline
+    if not isinstance(pipeline, str):
+        bare, own_call = pipeline if isinstance(pipeline, tuple) else (pipeline, None)
+        workload = workload_of(bare, name=type(bare).__name__, prompts=prompts_from(prompts), call=call or {}, own_call=own_call)
     chosen: dict[str, Any] = {} if policies is None else {"policies": policies}
     folder = Path(tempfile.mkdtemp(prefix="foreseer-")) if out is None else Path(out)
     settings = CompareSettings(
-        workload=workload, steps=steps, samples=samples, batch=batch, seed=seed, measures=tuple(measures), out=folder, restart=restart, **chosen
+        workload=workload, target=target, steps=steps, samples=samples, batch=batch, seed=seed, measures=tuple(measures), out=folder, restart=restart, **chosen
     )
     return run_comparison(settings, show=show)

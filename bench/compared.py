@@ -1,11 +1,8 @@
-"""What `foreseer compare` is asked for, and what it found out: in the terminal, in files, and what its reader
-must know.
-"""
+"""What `foreseer compare` is asked for, and what it found out."""
 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,11 +15,11 @@ from torch import Tensor
 from foreseer.bench.fields import check_folder, check_guidance, whole
 from foreseer.bench.figures import FIGURES
 from foreseer.bench.measures import check_measures, names
+from foreseer.bench.notebook import summary_html
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.source import Drawing, Source, named, source_from
 from foreseer.bench.summary import Line, lines_of
-from foreseer.bench.tables import left_out, print_lanes
-from foreseer.console import console
+from foreseer.bench.target import Target
 from foreseer.document import plain
 from foreseer.files import write_csv
 from foreseer.presets import Preset
@@ -31,25 +28,12 @@ from foreseer.registry import PolicySpec, policy
 from foreseer.report import Report
 from foreseer.zoo.judge import FRECHET_NOTE
 
-__all__ = ["DEFAULT_POLICIES", "CompareSettings", "Result", "figures", "print_table", "remarks", "verdict", "whole_lanes", "write_table"]
+__all__ = ["MEASURED", "CompareSettings", "Named", "Result", "figures", "whole_lanes", "write_table"]
 
 PER_SAMPLE_NOTE = 'dB; "inf" where a sample is that of full computation, null where it is broken (not finite)'
 
-HEADROOM_NOTE = (
-    "Headroom: 'best static' and 'best per sample, hindsight' are the schedules of the least predicted error, planned "
-    "on these very samples for taylor of order 1 at the last block. No policy can know them beforehand. They bound "
-    "schedules of that predictor under that error model; not other predictors, and not gates."
-)
-
-BUSY = 1.5
-"""A speed-up that varies by more than this factor between batches was measured beside other work: on an idle
-machine batches differ by a few per cent."""
-
-
-_LINE = "taylorseer:warmup_steps=3,max_order=1,target=residual,interval="
-DEFAULT_POLICIES = ("agreement:tolerance=0.2", "agreement:tolerance=0.4", f"{_LINE}3", f"{_LINE}5", "reuse:target=residual,interval=3")
-"""Those that came closest on the bundled models at 10 to 20 of 50 steps, and the plainest."""
-
+MEASURED = "measured"
+"""Folder of what the harness keeps, which ``foreseer bench report`` reads too."""
 
 Named = str | Path | PolicySpec | Preset
 
@@ -64,10 +48,12 @@ class CompareSettings:
     comparison begins.
 
     Attributes:
-        policies: Policies to compare; several may follow. As on the command line
+        policies: Policies to compare; several may follow. None are those of
+            `foreseer.bench.compare_words.usual_policies`. As on the command line
             (``"speca:threshold=0.2,max_order=2"``), presets by name or file, or objects of either. Full
             computation is always there. A preset that was tuned on something else is refused, but for
             ``"preset.json:any_model=True"``; the results then say what differs.
+        target: What a policy is wanted for; None for nothing in particular.
         workload: Where samples come from, see `foreseer.bench.source.Source`; a text is the name of a
             workload.
         samples: How many samples each policy draws; None for one for each prompt, or 64.
@@ -88,7 +74,8 @@ class CompareSettings:
         OptionError: A value is out of range; the message says what to write.
     """
 
-    policies: tuple[Named, ...] = attrs.field(default=DEFAULT_POLICIES, converter=_policies)
+    policies: tuple[Named, ...] = attrs.field(default=(), converter=_policies)
+    target: Target | None = None
     workload: Drawing = attrs.field(factory=Source, converter=source_from)
     samples: int | None = attrs.field(default=None, validator=optional(whole(1)))
     steps: int | None = attrs.field(default=None, validator=optional(whole(1, 1000)))
@@ -164,16 +151,20 @@ class Result:
         """The policies that raised something, with their ``error``."""
         return [lane for lane in self.results.lanes if lane.error]
 
+    def _repr_html_(self) -> str:
+        return summary_html(self.results, self.settings.out / MEASURED, page=self.page)
+
     def row(self, name: str) -> Line:
         """Return the row of that name. Raises KeyError."""
         return {row.lane.name: row for row in self.rows}[name]
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: what ``results.json`` holds."""
-        left_out = ("policies", "workload", "observers", "out", "restart")
+        left_out = ("policies", "target", "workload", "observers", "out", "restart")
         chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in left_out)
         return {
-            "settings": {"policies": [str(p) for p in self.settings.policies], **named(self.settings.workload), **chosen},
+            "settings": {"policies": [str(p) for p in self.settings.policies], **named(self.settings.workload), **chosen}
+            | ({} if self.settings.target is None else {"target": str(self.settings.target)}),
             "samples": self.count,
             "batches": self.batches,
             "interrupted": self.interrupted,
@@ -240,63 +231,7 @@ def _finite(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def remarks(result: Result) -> list[str]:
-    """Return what a reader of the table must know, in sentences."""
-    found = []
-    done, asked = result.count, result.settings.samples or 0
-    if result.interrupted:
-        rest, every = (
-            f"the results rest on {done} of {asked} samples",
-            f"all {asked} samples are in the results",
-        )
-        found.append(f"The comparison was interrupted: {rest if done < asked else every}.")
-    if any(np.isfinite(row.frechet) for row in result.rows):
-        found.append(FRECHET_NOTE)
-    if any(row.lane.kind == "hindsight" for row in result.rows):
-        found.append(HEADROOM_NOTE)
-    if result.batches == 1:
-        return [*found, "Speed-ups rest on one batch, so nothing is known about their spread."]
-    ratios = [row.lane.ratios for row in result.rows if row.lane.ratios]
-    spread = max((max(some) / min(some) for some in ratios), default=1.0)
-    found.append(f"Speed-ups are medians over {result.batches} batches; the least steady row varied by a factor of {spread:.2f} between batches.")
-    if spread > BUSY:
-        found.append("The machine was busy with other work: repeat the comparison on an idle one before you quote its speed-ups.")
-    return found
-
-
-def verdict(result: Result) -> str:
-    """Say how many policies beat fewer steps."""
-    gains = [row.gain for row in result.rows if row.fewer and row.lane.kind == "policy"]
-    better, closer = (
-        sum(gain > 0 for gain in gains),
-        "closer to full computation than plain sampling with as many steps.",
-    )
-    if not gains:
-        return "No policy saved steps."
-    if len(gains) == 1:
-        return f"The policy that saved steps came {'' if better else 'no '}{closer}"
-    return f"{better} of {len(gains)} policies that saved steps came {closer}"
-
-
 def write_table(result: Result, path: Path) -> Path:
     """Write the rows' figures as CSV; empty where a figure is not finite."""
     lines = [figures(row) for row in result.rows]
     return write_csv(path, list(lines[0]), lines)
-
-
-def print_table(result: Result) -> None:
-    """Print the table to stdout, what its reader must know, and where the page is."""
-    out = console()
-    print_lanes(out, result.results, result.batch)
-    for sentence in [*left_out(result.results), verdict(result), *remarks(result)]:
-        out.print(sentence)
-    for row in result.rows:
-        alike: dict[str, list[str]] = {}  # but for their numbers
-        for warning in row.warnings:
-            alike.setdefault(re.sub(r"[\d.e-]+", "", warning), []).append(warning)
-        for first, *others in alike.values():
-            more = f" ({len(others)} more like it)" if others else ""
-            out.print(f"{row.lane.name}: {first}{more}", style="yellow")
-    for lane in result.failed:
-        out.print(f"{lane.name} failed: {lane.error}", style="red")
-    out.print(f"page: {result.page}", soft_wrap=True)

@@ -15,7 +15,8 @@ import torch
 
 from foreseer.adapters.identity import identity_of
 from foreseer.bench.album import PICTURES
-from foreseer.bench.compared import CompareSettings, Result, print_table, remarks, verdict, whole_lanes, write_table
+from foreseer.bench.compare_words import aim, print_table, remarks, usual_policies, verdict
+from foreseer.bench.compared import MEASURED, CompareSettings, Result, whole_lanes, write_table
 from foreseer.bench.harness import Harness, Tell
 from foreseer.bench.lanes import LaneOf, as_many
 from foreseer.bench.machine import facts
@@ -37,8 +38,6 @@ samples.
 """
 
 WRITTEN = ("index.html", "table.csv", "results.json")
-MEASURED = "measured"
-"""Folder of what the harness keeps, which ``foreseer bench report`` reads too."""
 USUAL = 64, 32
 """Samples of a bundled model, and of them together, where the settings do not say."""
 
@@ -72,6 +71,7 @@ def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: 
         shutil.rmtree(settings.out / name, ignore_errors=True)
     workload = loaded(settings.workload)
     settings = _resolved(settings, workload)
+    specs = specs or settings.specs()
     chosen = attrs.asdict(settings, recurse=False)
     bench = BenchSettings(
         about=f"Forecasting policies against full computation, on {workload.name}.",
@@ -111,7 +111,7 @@ def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: 
     found = _result(settings, harness, whole, told, interrupted=interrupted)
     rows = {row.lane.name: harness.samples(row.lane.name, found.batch, whole) for row in found.rows}
     found = attrs.evolve(found, samples=rows)
-    write_page(found.results, settings.out / MEASURED, path=found.page, notes=[verdict(found), *remarks(found)])
+    write_page(found.results, settings.out / MEASURED, path=found.page, notes=[*aim(found), verdict(found), *remarks(found)])
     if show:
         print_table(found)
     return found
@@ -120,11 +120,13 @@ def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: 
 def _resolved(settings: CompareSettings, workload: Workload) -> CompareSettings:
     """What is compared, with the workload's own numbers where nothing was said."""
     samples, batch = how_many(workload, samples=settings.samples, batch=settings.batch, usual=USUAL)
+    steps = settings.steps or workload.num_steps
     return attrs.evolve(
         settings,
+        policies=settings.policies or usual_policies(settings.target, steps),
         samples=samples,
         batch=batch,
-        steps=settings.steps or workload.num_steps,
+        steps=steps,
         guidance=workload.guidance if settings.guidance is None else settings.guidance,
     )
 

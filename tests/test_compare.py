@@ -15,7 +15,8 @@ import pytest
 import torch
 
 from foreseer.bench.clock import MEASURING_ERROR, UNMEASURABLE
-from foreseer.bench.compared import CompareSettings, Result, figures, remarks
+from foreseer.bench.compare_words import remarks
+from foreseer.bench.compared import CompareSettings, Result, figures
 from foreseer.bench.comparison import run_comparison as compare
 from foreseer.bench.families import DiTFamily
 from foreseer.bench.lanes import FULL, Sampler

@@ -19,7 +19,8 @@ from typer.testing import CliRunner
 
 from foreseer import Site
 from foreseer.__main__ import app
-from foreseer.bench.compared import CompareSettings, Result, print_table
+from foreseer.bench.compare_words import print_table
+from foreseer.bench.compared import CompareSettings, Result
 from foreseer.bench.comparison import run_comparison as compare
 from foreseer.bench.families import DiTFamily
 from foreseer.bench.report_page import write_page as write_report
