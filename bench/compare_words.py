@@ -38,8 +38,8 @@ def usual_policies(target: Target | None, num_steps: int) -> tuple[str, ...]:
     'agreement:steps=14'
     """
     if target is None or target.kind not in ("speedup", "steps_computed"):
-        lines = (_line(interval, num_steps) for interval in (3, 5))
-        return ("agreement:tolerance=0.2", "agreement:tolerance=0.4", *lines, "reuse:target=residual,interval=3")
+        even = (_line(3, num_steps), _line(5, num_steps))
+        return ("agreement:tolerance=0.2", "agreement:tolerance=0.4", *even, "reuse:target=residual,interval=3")
     wanted = target.value if target.kind == "steps_computed" else num_steps / target.value
     steps = min(max(int(wanted), WARM + 2), num_steps)
     interval = max(-(-(num_steps - 1) // (steps - 1)), 1)

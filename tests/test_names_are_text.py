@@ -92,6 +92,7 @@ def test_a_console_is_made_in_one_place() -> None:
         ("replay", "{}.safetensors"),
         ("ledger", "{}.json"),
         ("tune", "{}"),
+        ("explain", "{}"),
     ],
 )
 def test_what_is_no_name_is_named_in_the_error(command: tuple[str, ...], name: str, tmp_path: Path) -> None:

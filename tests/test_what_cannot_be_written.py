@@ -183,6 +183,8 @@ COMMANDS = {
     "replay": ("replay", "TRACE", "--out"),
     "tune": ("tune", "reuse", "--speedup", "2", "--out"),
     "study": ("tune", "reuse", "--speedup", "2", "--study"),
+    "explain": ("explain", "reuse", "--out"),
+    "advise": ("advise", "--out"),
     "new": ("new", "gate", "my-gate", "--path"),
 }
 

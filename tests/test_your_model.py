@@ -119,7 +119,7 @@ def test_latents_instead_of_pictures(name: str, folders: Path, tmp_path: Path) -
 
 
 def test_every_command_takes_the_same_options(folders: Path, tmp_path: Path) -> None:
-    """Law: record, plan with a preset, replay in the closed loop, tune and bench run on a pipeline of the user's."""
+    """Law: record, plan with a preset, replay in the closed loop, tune, explain, advise and bench run on a pipeline of the user's."""
     mine = typed(folders, "flux")
     trace, plan = tmp_path / "trace.safetensors", tmp_path / "plan.json"
     run("record", *mine, "--samples", 2, "--batch", 1, "--sensitivity", "none", "--out", trace)
@@ -127,6 +127,10 @@ def test_every_command_takes_the_same_options(folders: Path, tmp_path: Path) -> 
     assert json.loads((tmp_path / "preset.json").read_text())["signature"]["num_steps"] == STEPS
     run("replay", trace, *mine, "--closed-loop", 1, "--samples", 1, "--batch", 1, "--out", tmp_path / "replay")
     run("tune", "taylorseer:max_order=1", *mine, "--speedup", 1.5, "--samples", 1, "--batch", 1, "--trials", 2, "--ranges", "interval=2..3")
+    run("explain", POLICIES[1], *mine, "--sample", 1, "--replaced", 1, "--stricter", 1, "--out", tmp_path / "explained")
+    assert (tmp_path / "explained" / "explain.png").is_file()
+    run("advise", *mine, "--samples", 2, "--counts", 4, "--no-bound", "--out", tmp_path / "advice")
+    assert set(json.loads((tmp_path / "advice" / "advice.json").read_text())["chosen"]) == {"5", "8", "12"}
     settings = tmp_path / "mine.toml"
     (tmp_path / "words.jsonl").write_text('{"prompt": "a fox", "seed": 3}\n')
     pairs = dict(pair.split("=") for pair in SAVED["flux"][1].split(","))
