@@ -30,7 +30,7 @@ from foreseer.bench.notebook import summary_html
 from foreseer.bench.plain_words import CHANGED, INDISTINGUISHABLE, LAYOUT_KEPT, WORDS, hurt, in_plain_words, judged
 from foreseer.bench.report_page import PAGE, write_page
 from foreseer.bench.report_pictures import AMPLIFY, difference_of, pixels_of
-from foreseer.bench.results import LaneResult, Results
+from foreseer.bench.results import Figure, LaneResult, Results
 from foreseer.bench.store import Store
 from foreseer.bench.summary import lines_of
 
@@ -284,3 +284,21 @@ def test_a_notebook_shows_the_same_in_small(tmp_path: Path, shape: tuple[int, ..
 def looking_rows(results: Results) -> int:
     """How many pictures a sample has: one of full computation, and of as many lanes as are shown."""
     return 1 + min(looking.LANES_SHOWN, sum(bool(one.units) for one in results.lanes) - 1)
+
+
+def test_what_is_no_picture_is_not_shown(tmp_path: Path) -> None:
+    """Law: a page and a summary of latents of another shape say what there is in numbers, and that nothing can be shown."""
+    results = made()
+    keep_samples(results, tmp_path, (6, 4))
+    assert "holds no samples that can be shown" in write_page(results, tmp_path).read_text(encoding="utf-8")
+    assert "data:image/" not in summary_html(results, tmp_path)
+
+
+def test_measures_that_were_asked_for_are_said(tmp_path: Path) -> None:
+    """Law: beside what is always said, each sample says the measures of its run, as their tables write them."""
+    one = with_figures(lane("own", 30.0, 0.25, method="own"), sharpness=[0.125] * SAMPLES)
+    results = made(lanes=(made().lanes[0], one), measures={"sharpness": Figure("sharpness", "", True, "How sharp.", ".2f")})
+    keep_samples(results, tmp_path)
+    found = shown(results, tmp_path)
+    assert found.block is not None
+    assert all("sharpness 0.12" in view.said for sample in found.block.samples for view in sample.views)
