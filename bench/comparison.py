@@ -15,7 +15,7 @@ import torch
 
 from foreseer.adapters.identity import identity_of
 from foreseer.bench.album import PICTURES
-from foreseer.bench.compared import CompareSettings, Result, print_table, remarks, verdict, whole_lanes, write_table
+from foreseer.bench.compared import MEASURED, CompareSettings, Result, print_table, remarks, verdict, whole_lanes, write_table
 from foreseer.bench.harness import Harness, Tell
 from foreseer.bench.lanes import LaneOf, as_many
 from foreseer.bench.machine import facts
@@ -37,8 +37,6 @@ samples.
 """
 
 WRITTEN = ("index.html", "table.csv", "results.json")
-MEASURED = "measured"
-"""Folder of what the harness keeps, which ``foreseer bench report`` reads too."""
 USUAL = 64, 32
 """Samples of a bundled model, and of them together, where the settings do not say."""
 
