@@ -136,6 +136,10 @@ class Result:
         """The page that shows it all."""
         return self.settings.out / "index.html"
 
+    def _repr_html_(self) -> str:
+
+        return summary_html(self.results, self.settings.out / MEASURED, page=self.page)
+
     @property
     def rows(self) -> tuple[Line, ...]:
         """Full computation, then each policy, and after it the fewer steps of its cost if they are not there
@@ -150,9 +154,6 @@ class Result:
     def failed(self) -> list[LaneResult]:
         """The policies that raised something, with their ``error``."""
         return [lane for lane in self.results.lanes if lane.error]
-
-    def _repr_html_(self) -> str:
-        return summary_html(self.results, self.settings.out / MEASURED, page=self.page)
 
     def row(self, name: str) -> Line:
         """Return the row of that name. Raises KeyError."""

@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.bench.layout import layout
 from foreseer.bench.workload import OfDigits, Workload
 from foreseer.zoo.judge import DigitJudge
 
@@ -53,9 +52,7 @@ def figures_of(own: Drawn, full: Drawn, labels: Tensor) -> dict[str, tuple[float
     """Return the figures that no measure of images gives, by name, each with one number per sample: of what a
     lane and full computation drew from the same noise, and of what was asked for, ``(B,)``.
     """
-    frames = own.images.shape[1] if own.images.ndim == 5 else 1
-    pictures = [drawn.images.flatten(0, 1) if drawn.images.ndim == 5 else drawn.images for drawn in (own, full)]
-    found = {"latent_error": _relative(own.latents, full.latents), "layout": layout(*pictures).reshape(-1, frames).mean(1)}
+    found = {"latent_error": _relative(own.latents, full.latents)}
     if own.features.shape[-1] > 0:
         asked = labels if own.seen.ndim == 1 else labels[:, None]
         found["feature_distance"] = _relative(own.features, full.features)

@@ -17,7 +17,7 @@ from foreseer.bench.choice import Choice, Samples, choose
 from foreseer.bench.film import FRAME_RATE
 from foreseer.bench.plain_words import WORDS, hurt, judged, noun_of
 from foreseer.bench.report_pictures import AMPLIFY, difference_of, pixels_of
-from foreseer.bench.results import FIGURES, Figure, LaneResult, Results
+from foreseer.bench.results import Figure, LaneResult, Results
 from foreseer.bench.store import file_names
 from foreseer.bench.summary import Line, counted
 from foreseer.bench.views import Compared, Looking, View
@@ -28,7 +28,7 @@ IMAGES_SHOWN, VIDEOS_SHOWN, LANES_SHOWN = 24, 8, 12
 """At most so many of the worst samples, and of the lanes."""
 
 SAID = ("psnr", "ssim", "layout", "temporal_psnr")
-"""Figures that are said of a sample."""
+"""Figures that are said of a sample, besides those that were asked for."""
 
 
 @attrs.frozen(kw_only=True)
@@ -71,7 +71,7 @@ def look_at_samples(results: Results, folder: Path, page: Path, lines: Sequence[
     wanted = choice.ranked[: VIDEOS_SHOWN if len(shape) == 4 else IMAGES_SHOWN]
     album = Album(page, pixels=len(wanted) * (1 + 2 * len(choice.lanes)) * worth(shape))
     names = file_names(f"{lane.batch}-{lane.name}" for lane in results.lanes)
-    show = _Show(choice, album, names, results.conditions, noun_of(results).capitalize())
+    show = _Show(choice, album, names, results)
     found: dict[int, Compared] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for number in dict.fromkeys(choice.numbers[index] for index in wanted):
@@ -93,8 +93,7 @@ class _Show:
     choice: Choice
     album: Album
     names: Mapping[str, str]
-    conditions: Sequence[str]
-    noun: str
+    results: Results
 
     def batch(self, number: int, wanted: Sequence[int], pool: Executor) -> dict[int, Compared]:
         """Show some samples of a batch. One lane's drawings are held at a time, besides full computation's."""
@@ -114,12 +113,13 @@ class _Show:
         found = dict.fromkeys(ours, 0)
         if not any(own.ndim == 4 for own in ours.values()):
             return found
+        policies = [lane for lane in lanes if lane.kind != "fewer"] or lanes
         worst: dict[int, tuple[float, int]] = {}
-        for place, lane in enumerate(lanes):
+        for place, lane in enumerate(policies):
             for index, value in hurt([lane]).items():
                 worst[index] = min(worst.get(index, (math.inf, place)), (value, place))
         for place in {worst[index][1] for index in ours if index in worst}:
-            for index, own in self.choice.drawn(lanes[place], number, [index for index in ours if worst.get(index, (0, -1))[1] == place]).items():
+            for index, own in self.choice.drawn(policies[place], number, [index for index in ours if worst.get(index, (0, -1))[1] == place]).items():
                 if own.shape == ours[index].shape:
                     found[index] = int(np.square(np.nan_to_num(own - ours[index])).mean((1, 2, 3)).argmax())
         return found
@@ -133,9 +133,9 @@ class _Show:
 
     def _view(self, lane: LaneResult, index: int, own: Samples, full: Samples, frame: int) -> View:
         place, pixels = lane.indices.index(index), pixels_of(own)
-        values = {figure: lane.values(figure)[place] for figure in SAID}
+        values = {name: lane.values(name)[place] for name in (*SAID, *self.results.measures)}
         psnr, became = values["psnr"], WORDS[judged(values["psnr"], values["layout"])]
-        known = ", ".join(_said(FIGURES[figure], value) for figure, value in values.items() if math.isfinite(value))
+        known = ", ".join(_said(self.results.figures[name], value) for name, value in values.items() if math.isfinite(value))
         glance = small(pixels if pixels.ndim == 3 else pixels[frame])
         whole, still = ("", "") if pixels.ndim == 3 and max(pixels.shape[:2]) <= TINY else self._medium(lane, index, pixels, frame)
         difference, still_difference = self._medium(lane, index, difference_of(own, full), frame, "-difference")
@@ -154,10 +154,11 @@ class _Show:
 
     def _compared(self, index: int, own: Samples, frame: int, views: Sequence[View]) -> Compared:
         reference, still = self._medium(self.choice.full, index, pixels_of(own), frame)
+        words = self.results.conditions
         return Compared(
-            name=f"{self.noun} {index}",
+            name=f"{noun_of(self.results).capitalize()} {index}",
             anchor=f"sample-{self.choice.full.batch}-{index}",
-            caption=self.conditions[index] if index < len(self.conditions) else "",
+            caption=words[index] if index < len(words) else "",
             reference=reference,
             still=still,
             views=views,
@@ -169,4 +170,4 @@ class _Show:
 
 
 def _said(figure: Figure, value: float) -> str:
-    return f"{figure.title} {value:.1f} dB" if figure.unit else f"{figure.title} {value:.2f}"
+    return f"{figure.title} {format(value, figure.form)} {figure.unit}".rstrip()

@@ -1,7 +1,7 @@
 """Quality measures: plugins, entry points of the group ``foreseer.measures``, that give each sample a number.
 
-Three are taken always: PSNR, SSIM and, of videos, PSNR of the frames' differences. Settings name others. What
-one lacks, or raises, costs its own column and nothing else.
+Four are taken always: PSNR, SSIM, layout and, of videos, PSNR of the frames' differences. Settings name others.
+What one lacks, or raises, costs its own column and nothing else.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.bench.figures import COUNTS, FIGURES, Figure
+from foreseer.bench.layout import layout
 from foreseer.errors import ForeseerError, OptionError, PluginError, in_words
 from foreseer.listing import MEASURES, load_factory
 from foreseer.psnr import DATA_RANGE, pair_of, psnr
@@ -221,12 +222,17 @@ def ssim_measure() -> Measure:
     return _known("ssim", lambda own, full, conditions: ssim(own, full) if min(own.shape[2:]) >= SSIM_WINDOW else None, "frames")
 
 
+def layout_measure() -> Measure:
+    """How much of the layout is that of full computation."""
+    return _known("layout", lambda own, full, conditions: layout(own, full), "frames")
+
+
 def temporal_psnr() -> Measure:
     """PSNR of the differences between a video's consecutive frames."""
     return _known("temporal_psnr", lambda own, full, conditions: psnr(own.diff(dim=1), full.diff(dim=1)), "videos")
 
 
-ALWAYS: Mapping[str, Callable[[], Measure]] = {"psnr": psnr_measure, "ssim": ssim_measure, "temporal_psnr": temporal_psnr}
+ALWAYS: Mapping[str, Callable[[], Measure]] = {"psnr": psnr_measure, "ssim": ssim_measure, "layout": layout_measure, "temporal_psnr": temporal_psnr}
 """What is taken whatever the settings name."""
 
 

@@ -13,7 +13,7 @@ from foreseer.bench.plain_words import WORDS, in_plain_words, judged, noun_of
 from foreseer.bench.report_pictures import pixels_of
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.summary import Line, lines_of
-from foreseer.bench.tables import COLUMNS
+from foreseer.bench.tables import columns_of
 
 __all__ = ["SAMPLES_SHOWN", "summary_html"]
 
@@ -38,7 +38,9 @@ def summary_html(results: Results, folder: Path, *, page: Path | None = None) ->
     lines = [line for line in lines_of(results, batch) if line.lane.units]
     policies = [line for line in lines if line.lane.kind in ("policy", "peer")]
     told = sorted((in_plain_words(results, line) for line in policies), key=lambda one: one.worst)
-    table = Table("lane", [column for column in COLUMNS if not column.wide], [("", lines)], lambda line: line.lane.name, lambda line: line.lane.kind)
+    table = Table(
+        "lane", [column for column in columns_of(results) if not column.wide], [("", lines)], lambda line: line.lane.name, lambda line: line.lane.kind
+    )
     failed = [(lane.name, lane.error) for lane in results.lanes if lane.error]
     return render(
         "notebook.html",

@@ -143,7 +143,7 @@ def _first_of_each_method(lines: Sequence[Line]) -> list[str]:
 def _samples(shown: Shown) -> list[Any]:
     """What was drawn, beside full computation."""
     if shown.block is None:
-        return [Text("The folder of the results holds no samples.")]
+        return [Text("The folder of the results holds no samples that can be shown.")]
     (lanes, all_lanes), (samples, all_samples) = shown.lanes, shown.samples
     count = f"{'All' if samples == all_samples else f'The {samples} most hurt of'} {all_samples} samples, those that were hurt most first"
     some = "" if lanes == all_lanes else f", of {lanes} of {all_lanes} lanes"

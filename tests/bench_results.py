@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import torch
 
@@ -38,6 +39,12 @@ def lane(name: str, psnr: float, cost: float, *, kind: Any = "policy", method: s
     counted = Counted(flops=int(cost * 1e9), peak_bytes=int(5e6 + 1e6 * cost), peak_how="tensors")
     given: dict[str, Any] = {"num_steps": round(cost * STEPS) if kind == "fewer" else STEPS, "batch": SAMPLES, "counted": counted, "frechet": 90 + 100 * error}
     return LaneResult(name=name, kind=kind, method=method, units=(unit,), **{**given, **more})
+
+
+def with_figures(one: LaneResult, **figures: list[float | None]) -> LaneResult:
+    """The lane with other figures of its samples."""
+    (unit,) = one.units
+    return attrs.evolve(one, units=(attrs.evolve(unit, figures={**unit.figures, **figures}),))
 
 
 def report(computed: Sequence[bool], *, judged: bool = False) -> dict[str, Any]:

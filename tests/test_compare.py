@@ -129,6 +129,14 @@ def test_table_has_a_line_for_each_row(result: Result) -> None:
     assert set(lines[0]) == set(figures(result.rows[0]))
 
 
+def test_it_draws_itself_in_a_notebook(result: Result) -> None:
+    """Law: every row and the drawings of the worst samples, and where the page is."""
+    drawn = result._repr_html_()
+    assert all(row.lane.name in html.unescape(drawn.replace("<wbr>", "")) for row in result.rows)
+    assert drawn.count("<img") > len(result.rows)
+    assert str(result.page) in drawn
+
+
 def test_page_needs_nothing_else(result: Result) -> None:
     written = result.page.read_text()
     page = written[: written.index("<script>")]
