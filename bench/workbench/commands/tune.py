@@ -40,7 +40,7 @@ def tune(
     settings: Settings,
     policies: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME[:OPTION=VALUE,...]...", help="Policies; options written here are held. None: all built-in ones."),
+        typer.Argument(metavar="NAME[:OPTION=VALUE,...]...", help="Policies; options written here are held. None: six built-in ones."),
     ] = None,
     speedup: Annotated[float | None, typer.Option(help="Closest to full computation at this speed-up by block-rows, such as 3.")] = None,
     steps_computed: Annotated[float | None, typer.Option(help="Closest to full computation with so many computed steps, on average.")] = None,
