@@ -23,6 +23,7 @@ from foreseer.registry import parse_policy
 from foreseer.workbench.gauge import Gauge
 from foreseer.workbench.search import search_of
 from foreseer.workbench.tune import TuneSettings, tune
+from foreseer.workbench.tune_settings import BUILT_IN
 
 TARGETS = [Target("speedup", 2), Target("steps_computed", 5), Target("time", 0.5), Target("psnr", 30), Target("psnr", 30, 0.8), Target("front")]
 
@@ -152,6 +153,7 @@ def test_policies_are_searched_side_by_side(toy: ToyFamily) -> None:
     assert "interval=4" in first.policy
     assert second.policy.startswith("reuse:target=last_block,interval=3")
     assert {point.policy.partition(":")[0] for point in found.points} == {"taylorseer", "reuse"}
+    assert {p.policy.partition(":")[0] for p in tune(settings(policies=(), ranges=(), trials=6)).points} == set(BUILT_IN)
     with pytest.raises(OptionError, match="is for no option that is searched"):
         search_of([parse_policy("reuse"), parse_policy("taylorseer")], ["treshold=1..2"])
     with pytest.raises(OptionError, match="named twice"):

@@ -13,13 +13,13 @@ from foreseer.bench.fields import number, whole
 from foreseer.bench.source import Drawing, Source, source_from
 from foreseer.bench.target import Target
 from foreseer.errors import ForeseerError, OptionError
-from foreseer.listing import list_plugins
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.workbench.promise import Claim
 
 __all__ = ["TuneSettings", "built_in"]
 
 optional: Any = attrs.validators.optional
+BUILT_IN = ("agreement", "taylorseer", "cg_taylor", "speca", "speca_released", "reuse")
 TOGETHER = 4
 """Samples of a bundled model that are drawn together: on a CPU sixteen took as long, and a trial can be given up
 after each batch.
@@ -158,10 +158,7 @@ def _spec(policy: str | PolicySpec) -> PolicySpec:
 
 
 def built_in() -> list[PolicySpec]:
-    """Return the policies of this package that forecast and need no options."""
-    found = []
-    for listing in list_plugins():
-        if listing.distribution == "foreseer" and listing.name != "none":
-            with contextlib.suppress(OptionError):
-                found.append(parse_policy(listing.name))
-    return found
+    """Return the policies of this package whose options alone decide what they do: `planned` follows a plan, and
+    `auto` what earlier runs left behind.
+    """
+    return [parse_policy(name) for name in BUILT_IN]

@@ -40,7 +40,7 @@ def tune(
     settings: Settings,
     policies: Annotated[
         list[str] | None,
-        typer.Argument(metavar="NAME[:OPTION=VALUE,...]...", help="Policies; options written here are held. None: all built-in ones."),
+        typer.Argument(metavar="NAME[:OPTION=VALUE,...]...", help="Policies; options written here are held. None: six built-in ones."),
     ] = None,
     speedup: Annotated[float | None, typer.Option(help="Closest to full computation at this speed-up by block-rows, such as 3.")] = None,
     steps_computed: Annotated[float | None, typer.Option(help="Closest to full computation with so many computed steps, on average.")] = None,
@@ -126,8 +126,8 @@ def _print(found: Tuned) -> None:
     out.print()
     out.print(shown)
     failed, pruned = found.failed, found.pruned
-    drawn = sum(point.samples for point in found.points if not point.error)
-    early = f", {len(pruned)} were given up early ({drawn} of {settings.samples * (len(found.points) - len(failed))} samples drawn)" if pruned else ""
+    drawn = {point.policy: point.samples for point in found.points if not point.error}  # what is tried again is not drawn again
+    early = f", {len(pruned)} were given up early ({sum(drawn.values())} of {settings.samples * len(drawn)} samples drawn)" if pruned else ""
     counted = f"{len(found.points)} trials on {settings.samples} samples of {settings.workload.name}, {len(failed)} failed{early}"
     out.print(f"\n{counted}{f'; the first that failed: {failed[0].policy}: {failed[0].error}' if failed else ''}")
     if found.tests:
