@@ -154,7 +154,8 @@ class Pace:
     def __str__(self) -> str:
         of = f"{self.done} of {self.total}, " if self.total else ""
         left = "" if self.left is None else f", about {_duration(self.left)} left"
-        return f"{of}{self.what} ({_duration(self.spent)} so far{left})"
+        so_far = "" if 0 < self.total <= self.done else " so far"
+        return f"{of}{self.what} ({_duration(self.spent)}{so_far}{left})"
 
 
 def _duration(seconds: float) -> str:
