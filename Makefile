@@ -54,6 +54,7 @@ floors: $(VENV)/.ready
 
 docs: $(VENV)/.ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir site
+	FORESEER_SITE=site $(BIN)/python -m pytest -q tests/test_docs_site.py
 
 # The wheel, built into dist/ and run in an environment of its own.
 wheel: $(VENV)/.ready

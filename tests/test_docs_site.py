@@ -23,7 +23,11 @@ def text_of(page):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """The built site. In a process of its own, since mkdocs' dependencies warn where the tests allow no warning."""
+    """The built site: that of `make docs`, which runs these tests, or one that is built for them. In a process of its own, since
+    mkdocs' dependencies warn where the tests allow no warning.
+    """
+    if built := os.environ.get("FORESEER_SITE"):
+        return ROOT / built
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=False)

@@ -107,7 +107,9 @@ def results(folder: Path) -> Results:
     return Results.load(folder)
 
 
-def test_a_measure_is_a_column_wherever_figures_are(results: Results, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_measure_is_a_column_wherever_figures_are(
+    results: Results, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Law: a measure that is asked for by name is a figure like the others in files, tables, pages and diffs."""
     lane = results.lane(POLICY)
     assert lane.values("letters") == [1.0, 1.0, 1.0]
@@ -119,6 +121,7 @@ def test_a_measure_is_a_column_wherever_figures_are(results: Results, folder: Pa
         titles = [column.title for column in columns_of(results, apart=apart)]
         assert {"letters", "spread:times=2", "spread"} <= set(titles)
         assert len(set(titles)) == len(titles)
+    monkeypatch.setenv("COLUMNS", "200")
     print_results(results)
     assert re.search(r"letters", capsys.readouterr().out)
     page = write_page(results, folder, path=folder / "page.html").read_text()

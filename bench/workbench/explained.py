@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import numpy as np
 from torch import Tensor
 
 from foreseer.document import plain
 from foreseer.errors import MissingPackageError
+from foreseer.psnr import decibels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -176,7 +178,10 @@ class Explained:
         was, own = self.likeness.error, one.likeness.error
         if math.isnan(was) or math.isnan(own):  # not finite: all comes back, or nothing
             return math.inf if math.isnan(was) and not math.isnan(own) else 0.0
-        return math.inf if own == 0 else 20 * math.log10(was / own)
+        if own == 0:
+            return math.inf
+        before, after = decibels(np.square([was, own]))
+        return float(after - before)
 
     def sentences(self) -> list[str]:
         """Say what was found, one sentence or two for each question: what was lost, where, why it was let

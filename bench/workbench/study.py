@@ -15,7 +15,7 @@ import numpy as np
 from foreseer.bench.per_sample import Figures
 from foreseer.bench.target import Target
 from foreseer.document import plain, refuse_other_settings, structured
-from foreseer.errors import FileError, OptionError
+from foreseer.errors import FileError, ForeseerError, OptionError
 from foreseer.files import make_folder
 from foreseer.registry import PolicySpec
 from foreseer.workbench.search import Search
@@ -181,7 +181,7 @@ class Study:
                     trial.report(self._target.values(point)[0], step=point.samples)
                 if self._prune and (why := self._target.hopeless(point, samples=self._samples, finished=finished)):
                     return attrs.evolve(point, pruned=why)
-            raise RuntimeError(f"{spec} was not measured on {self._samples} samples")
+            raise ForeseerError(f"{spec} was not measured on {self._samples} samples")
         except Exception as error:
             said = ",".join(f"{key}={value}" for key, value in {**space.spec.options, **options}.items())
             return Point(number=number, policy=f"{space.spec.name}:{said}", error=f"{type(error).__name__}: {_line(error)}")
