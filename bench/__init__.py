@@ -59,8 +59,11 @@ def compare(
     from foreseer.bench.comparison import run_comparison
     from foreseer.bench.pipelines import workload_of
     from foreseer.bench.prompts import prompts_from
+    from foreseer.errors import OptionError
 
     workload = pipeline
+    if isinstance(pipeline, str) and (prompts or call):
+        raise OptionError(f"{pipeline!r} is a workload, which has conditions of its own; leave {'prompts' if prompts else 'call'} out")
     if not isinstance(pipeline, str):
         bare, own_call = pipeline if isinstance(pipeline, tuple) else (pipeline, None)
         workload = workload_of(bare, name=type(bare).__name__, prompts=prompts_from(prompts), call=call or {}, own_call=own_call)

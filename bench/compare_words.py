@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -38,13 +39,20 @@ def usual_policies(target: Target | None, num_steps: int) -> tuple[str, ...]:
     'agreement:steps=14'
     """
     if target is None or target.kind not in ("speedup", "steps_computed"):
-        even = (_line(3, num_steps), _line(5, num_steps))
-        return ("agreement:tolerance=0.2", "agreement:tolerance=0.4", *even, "reuse:target=residual,interval=3")
-    wanted = target.value if target.kind == "steps_computed" else num_steps / target.value
-    steps = min(max(int(wanted), WARM + 2), num_steps)
-    interval = max(-(-(num_steps - 1) // (steps - 1)), 1)
-    lines = (_line(interval, num_steps), _line(interval, num_steps, target="last_block"), _line(interval + 1, num_steps))
-    return (f"agreement:steps={steps}", *lines, f"reuse:target=residual,interval={-(-num_steps // steps)}")
+        return ("agreement:tolerance=0.2", "agreement:tolerance=0.4", _line(3, num_steps), _line(5, num_steps), "reuse:target=residual,interval=3")
+    wanted = int(target.value if target.kind == "steps_computed" else num_steps / target.value)
+    even = [_line(k, num_steps, target=what) for what in ("residual", "last_block") for k in _intervals(num_steps, wanted)[:1]]
+    later = [_line(k, num_steps) for k in _intervals(num_steps, wanted)[1:2]]
+    steps = min(max(wanted, WARM + 2), num_steps)
+    agreement = [f"agreement:steps={steps}"] * (num_steps >= WARM + 2)
+    return (*agreement, *even, *later, f"reuse:target=residual,interval={-(-num_steps // max(wanted, 1))}")
+
+
+def _intervals(num_steps: int, most: int) -> list[int]:
+    """Return the intervals at which an even schedule that ends with the last step computes so many steps or
+    fewer, the shortest first.
+    """
+    return [k for k in range(1, num_steps) if 1 + (num_steps - 1) % k + (num_steps - 1) // k <= most]
 
 
 def _line(interval: int, num_steps: int, *, target: str = "residual") -> str:
@@ -55,23 +63,28 @@ def _line(interval: int, num_steps: int, *, target: str = "residual") -> str:
 
 
 def aim(result: Result) -> list[str]:
-    """Say which policy reaches the target best, and which do not; nothing where there is no target."""
+    """Say what reaches the target best, a policy or plain sampling; nothing where there is no target."""
     target = result.settings.target
     if target is None:
         return []
-    found = {row.lane.name: _figures(row) for row in result.rows if row.lane.kind == "policy"}
+    found = {row.lane.name: _figures(row) for row in result.rows if row.lane.kind in ("policy", "fewer") and row.cost < 1}
     if target.kind == "front":
         ahead = target.ranked(list(found.values()))
-        return [f"Not beaten in cost and PSNR: {', '.join(name for name, own in found.items() if own in ahead)}."]
+        return [f"Not beaten in cost and PSNR: {', '.join(name for name, own in found.items() if own in ahead)}."] if found else []
     best = target.best(list(found.values()))
     if best is None:
         nearest = target.ranked(list(found.values()))
-        near = next((name for name, own in found.items() if nearest and own is nearest[0]), "")
-        return [f"No policy here reaches {target}; nearest is {near}. `foreseer tune` searches for one."] if near else []
-    name = next(name for name, own in found.items() if own is best)
+        near = f"; nearest is {_name(found, nearest[0])}" if nearest else ""
+        return [f"Nothing here that saves steps reaches {target}{near}. `foreseer tune` searches for a policy that does."]
+    name = _name(found, best)
+    plain = f"plain sampling ({name})" if name.startswith("full,") else name
     others = sum(target.reached(own) for own in found.values()) - 1
     more = f"; {others} more reach it" if others else ""
-    return [f"For {target}: {name}, {best.speedup:.2f}x by block-rows, {best.mean:.1f} dB in the mean and {best.worst:.1f} in the worst sample{more}."]
+    return [f"For {target}: {plain}, {best.speedup:.2f}x by block-rows, {best.mean:.1f} dB in the mean and {best.worst:.1f} in the worst sample{more}."]
+
+
+def _name(found: Mapping[str, Figures], wanted: Figures) -> str:
+    return next(name for name, own in found.items() if own is wanted)
 
 
 def _figures(row: Line) -> Figures:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from foreseer.registry import PolicySpec, policy
 from foreseer.report import Report
 from foreseer.zoo.judge import FRECHET_NOTE
 
-__all__ = ["MEASURED", "CompareSettings", "Named", "Result", "figures", "whole_lanes", "write_table"]
+__all__ = ["MEASURED", "CompareSettings", "Named", "Result", "Samples", "figures", "whole_lanes", "write_table"]
 
 PER_SAMPLE_NOTE = 'dB; "inf" where a sample is that of full computation, null where it is broken (not finite)'
 
@@ -96,6 +96,26 @@ class CompareSettings:
         return list({str(spec): spec for spec in map(policy, self.policies)}.values())
 
 
+class Samples(Mapping[str, list[Tensor]]):
+    """What was drawn, by the names of rows, read from disk where it is asked for: videos of all rows may not
+    fit into memory. Each is a list of ``(C, H, W)`` or ``(F, C, H, W)`` float32 in about [-1, 1].
+    """
+
+    def __init__(self, names: Sequence[str] = (), read: Callable[[str], list[Tensor]] = lambda name: []) -> None:
+        self._names, self._read = tuple(names), read
+
+    def __getitem__(self, name: str) -> list[Tensor]:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class Result:
     """What `compare` found out, over the N samples whose batches were finished.
@@ -103,7 +123,7 @@ class Result:
     Attributes:
         settings: What was asked for, with the workload's own numbers where nothing was said.
         results: What was measured on these batches.
-        samples: For each row's name ``(N, C, H, W)`` or ``(N, F, C, H, W)`` float32 samples in about [-1, 1].
+        samples: The N samples of each row, see `Samples`.
         reports: For each policy the report of its first batch.
         interrupted: Whether Ctrl-C ended the comparison early.
         facts: Machine and versions.
@@ -111,7 +131,7 @@ class Result:
 
     settings: CompareSettings
     results: Results = attrs.field(repr=False)
-    samples: Mapping[str, Tensor] = attrs.field(repr=False)
+    samples: Samples = attrs.field(repr=False)
     reports: Mapping[str, Report] = attrs.field(repr=False)
     interrupted: bool
     facts: Mapping[str, str]

@@ -16,7 +16,7 @@ import torch
 from foreseer.adapters.identity import identity_of
 from foreseer.bench.album import PICTURES
 from foreseer.bench.compare_words import aim, print_table, remarks, usual_policies, verdict
-from foreseer.bench.compared import MEASURED, CompareSettings, Result, whole_lanes, write_table
+from foreseer.bench.compared import MEASURED, CompareSettings, Result, Samples, whole_lanes, write_table
 from foreseer.bench.harness import Harness, Tell
 from foreseer.bench.lanes import LaneOf, as_many
 from foreseer.bench.machine import facts
@@ -67,8 +67,6 @@ def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: 
     make_folder(settings.out)
     for name in WRITTEN:
         refuse_unwritable(settings.out / name)
-    for name in ("timelines", "reports", PICTURES) if settings.restart else ():
-        shutil.rmtree(settings.out / name, ignore_errors=True)
     workload = loaded(settings.workload)
     settings = _resolved(settings, workload)
     specs = specs or settings.specs()
@@ -85,7 +83,10 @@ def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: 
         observers = build_observers(settings.observers)
         # with a pipeline of the user's a sample takes long, and what is small beside it are first calls
         how = {"restart": settings.restart, "warm_up": not hasattr(workload, "prompts")}
+        ours = (settings.out / "results.json").exists()  # of an earlier comparison, before this one begins
         harness = Harness(bench, settings.out / MEASURED, workload=workload, tell=tell, observers=observers, **how)
+        for name in ("timelines", "reports", PICTURES) if settings.restart and ours else ():
+            shutil.rmtree(settings.out / name, ignore_errors=True)
         here = Signature(
             model=identity_of(workload.model),
             scheduler="" if workload.pipeline is None else identity_of(workload.pipeline.scheduler),
@@ -94,8 +95,8 @@ def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: 
             dtype=dtype_of(workload),
         )
         elsewhere = {f"preset {spec.preset.name}": said for spec in specs if spec.preset and (said := spec.elsewhere(here))}
-        elsewhere |= {f"promise of {spec.preset.name}": said for spec in specs if spec.preset and (said := spec.promised(here))}
-        told, whole, interrupted = facts(str(device_of(workload))) | elsewhere, 0, False
+        promised = {f"promise of {spec.preset.name}": said for spec in specs if spec.preset and (said := spec.promised(here))}
+        told, whole, interrupted = facts(str(device_of(workload))) | elsewhere | promised, 0, False
         try:
             for results in harness.batches():
                 whole = len(results.lanes[0].units)
@@ -109,9 +110,9 @@ def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: 
                 raise
             interrupted = True
     found = _result(settings, harness, whole, told, interrupted=interrupted)
-    rows = {row.lane.name: harness.samples(row.lane.name, found.batch, whole) for row in found.rows}
-    found = attrs.evolve(found, samples=rows)
-    write_page(found.results, settings.out / MEASURED, path=found.page, notes=[*aim(found), verdict(found), *remarks(found)])
+    found = attrs.evolve(found, samples=Samples([row.lane.name for row in found.rows], lambda name: harness.samples(name, found.batch, whole)))
+    promises = [f"{whose[0].upper()}{whose[1:]}: {sentence}" for whose, sentence in promised.items()]
+    write_page(found.results, settings.out / MEASURED, path=found.page, notes=[*promises, *aim(found), verdict(found), *remarks(found)])
     if show:
         print_table(found)
     return found
@@ -137,7 +138,7 @@ def _result(settings: CompareSettings, harness: Harness, whole: int, told: Mappi
     found = Result(
         settings=settings,
         results=results,
-        samples={},
+        samples=Samples(),
         reports={lane.name: harness.reports[lane.name] for lane in results.lanes if lane.kind == "policy" and lane.name in harness.reports},
         interrupted=interrupted,
         facts=told,

@@ -125,11 +125,11 @@ class Harness:
         """What draws."""
         return self._measuring.sampler.workload
 
-    def samples(self, lane: str, batch: int, count: int) -> Tensor:
-        """Return the images that a lane drew of the first so many batches, ``(N, ...)`` as `Workload.decode`
-        has them.
+    def samples(self, lane: str, batch: int, count: int) -> list[Tensor]:
+        """Return the images that a lane drew of the first so many batches, each ``(C, H, W)`` or
+        ``(F, C, H, W)`` as `Workload.decode` has them.
         """
-        return torch.cat([self.store.drawn((lane, batch), number).images for number in range(count)])
+        return [image for number in range(count) for image in self.store.drawn((lane, batch), number).images]
 
     def batches(self) -> Iterator[Results]:
         """Measure, and yield what is there: as draws after each batch, and at the end.

@@ -63,20 +63,26 @@ class Sampling:
         latents: ``(B, ...)`` as the workload drew them.
         took: How long it took; the device had finished.
         reports: Of each stream, the account of the policy that drove it; empty for none.
+        num_steps: Denoising steps that were asked for.
     """
 
     latents: Tensor = attrs.field(repr=False)
     took: Took
     reports: Mapping[str, Report] = attrs.field(repr=False)
+    num_steps: int
 
     @property
     def steps(self) -> tuple[float, ...]:
-        """Return the ``(B,)`` steps that the policy computed for each sample; streams are averaged.
+        """Return the ``(B,)`` steps that the policy computed for each sample: its share of the model's calls in
+        all streams, of the steps that were asked for. Image to image makes fewer, and each of two denoisers
+        its part of them.
 
         Rows of one sample share a fate, so that its first row says it.
         """
-        found = [report.computed.sum(axis=0)[: len(self.latents)] for report in self.reports.values()]
-        return tuple(np.mean(found, axis=0).tolist())
+        reports = self.reports.values()
+        computed = np.sum([report.computed.sum(axis=0)[: len(self.latents)] for report in reports], axis=0)
+        calls = sum(len(report.outcomes) for report in reports)
+        return tuple((computed * self.num_steps / max(calls, 1)).tolist())
 
     @property
     def block_rows(self) -> float:
@@ -134,7 +140,8 @@ class Sampler:
         device = device_of(self.workload)
         with nullcontext() if driven is None else driven as attached:
             latents, took = timed(lambda: self.draw(indices, num_steps), device)
-        return Sampling(latents=latents, took=took, reports={} if attached is None else attached.reports)
+        count = self.num_steps if num_steps is None else num_steps
+        return Sampling(latents=latents, took=took, reports={} if attached is None else attached.reports, num_steps=count)
 
     def policy(
         self,

@@ -20,7 +20,7 @@ from foreseer.bench.peers import PeerError, PeerSpec, Request
 from foreseer.bench.results import Counted, LaneResult, Unit
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.source import loaded
-from foreseer.bench.workload import Workload, blocks_of, device_of, dtype_of, labels_of
+from foreseer.bench.workload import Workload, all_blocks_of, device_of, dtype_of, labels_of
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.report import Report
 from foreseer.zoo.judge import DigitJudge
@@ -56,9 +56,9 @@ class Measuring:
         self.given: dict[str, PolicySpec | PeerSpec | LaneOf] = {}
         self.measures = load_measures(settings.measures)
         self._memory: dict[object, Any] = {}
-        with count_blocks(blocks_of(workload)) as calls:
+        with count_blocks(all_blocks_of(workload)) as calls:
             self._found = self.sampler.draw([0], 2)
-        self._calls_per_step, self._block_rows_per_step = calls.steps / 2, calls.block_rows / 2
+        self._calls_per_step, self._block_rows_per_step = calls.steps / 2 or 1.0, calls.block_rows / 2
 
     def unit(
         self,
@@ -87,7 +87,9 @@ class Measuring:
         calls: list[BlockCalls] = []
         costs: list[Counted] = []
         counting = self._counting(sampler, lane, indices, calls, None if number or draws else costs)
-        plain = draws and lane.kind != "peer"  # what counts blocks takes time from what is timed
+        # What counts blocks takes time from what is timed. Who knows what a pipeline of the user's makes of its
+        # steps: image to image leaves some out.
+        plain = draws and lane.kind != "peer" and (lane.kind not in ("full", "fewer") or not hasattr(workload, "prompts"))
         driven = self._driven(sampler, lane, indices) if plain else counting
         run = sampler.run(indices, lane.num_steps, driven=driven)
         self._check(workload, lane)
@@ -103,8 +105,10 @@ class Measuring:
         block_rows = lane.num_steps * self._block_rows_per_step * len(indices)
         if run.reports:
             steps, block_rows = run.steps, run.block_rows
-        elif calls:  # as seen from outside; a step of a pipeline may be several calls
-            steps, block_rows = (calls[0].steps / self._calls_per_step,) * len(indices), calls[0].block_rows
+        elif calls:  # as seen from outside
+            block_rows = calls[0].block_rows
+            if lane.kind == "peer":  # a step of a pipeline may be several calls
+                steps = (calls[0].steps / self._calls_per_step,) * len(indices)
         beside = full[1] if full else drawn
         taken, failed = self.take(indices, drawn.images, beside.images)
         unit = Unit(
@@ -172,7 +176,7 @@ class Measuring:
     ) -> Iterator[Attachment | None]:
         """As `_driven`, with blocks counted from outside; FLOPs and memory where there is a list for them."""
         with ExitStack() as stack:
-            calls.append(stack.enter_context(count_blocks(blocks_of(sampler.workload))))
+            calls.append(stack.enter_context(count_blocks(all_blocks_of(sampler.workload))))
             attached = stack.enter_context(self._driven(sampler, lane, indices))
             calls[0].clear()  # a calibration is no part of the run
             if costs is not None:

@@ -6,11 +6,13 @@ its latents; with ``output_type="latent"`` in the arguments they are its latents
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,20 +20,21 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from foreseer.adapters import attach
 from foreseer.adapters.attachment import Attachment
 from foreseer.adapters.denoisers import find_denoisers
+from foreseer.adapters.identity import identity_of
 from foreseer.bench.fields import DTYPES, nearest
+from foreseer.bench.pictures import in_range, pictures_of
 from foreseer.bench.prompts import Prompts
 from foreseer.bench.workload import Workload
-from foreseer.errors import OptionError
+from foreseer.errors import ForeseerError, OptionError
 from foreseer.registry import PolicySpec
 
-__all__ = ["PipelineWorkload", "is_workload", "load_pipeline", "pictures_of", "workload_of"]
+__all__ = ["PipelineWorkload", "is_workload", "load_pipeline", "workload_of"]
 
 Call = Callable[[Any, Mapping[str, Any], torch.Generator | list[torch.Generator]], Any]
 """``call(pipeline, condition, generator)``: the condition holds the arguments of the call, and
@@ -73,11 +76,29 @@ class PipelineWorkload:
         condition = {**self.arguments, **weight, **self.prompts.arguments(indices), "num_inference_steps": num_steps}
         generators = self.prompts.generators(indices, seed=seed)
         if self.own_call is not None:
-            drawn = self.own_call(self.pipeline, condition, generators[0] if len(generators) == 1 else generators)
-            return pictures_of(drawn)
-        kind = condition.pop("output_type", None)
-        drawn = self.pipeline(**condition, generator=generators, output_type=kind or "pt", return_dict=False)[0]
-        return pictures_of(drawn, unit_range=kind is None)
+            own, one = self.own_call, generators[0] if len(generators) == 1 else generators
+            return in_range(pictures_of(self._called(indices, lambda: own(self.pipeline, condition, one))))
+        kind = condition.pop("output_type", "pt")
+        drawn = self._called(indices, lambda: self.pipeline(**condition, generator=generators, output_type=kind, return_dict=False)[0])
+        return pictures_of(drawn, unit_range=kind == "pt")
+
+    def _called(self, indices: Sequence[int], draw: Callable[[], Any]) -> Any:
+        """Draw. What the pipeline makes of wrong arguments is one sentence."""
+        try:
+            return draw()
+        except ForeseerError:
+            raise
+        except Exception as error:
+            asked = ", ".join(f"{index} ({textwrap.shorten(word, 40)})" for index, word in zip(indices, self.words(indices), strict=True))
+            raise OptionError(f"{self.name} cannot draw sample {asked}: {_line(error)}; see the arguments of its call and prompts") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what results depend on, as plain data."""
+        model = identity_of(self.model)
+        scheduler = identity_of(self.pipeline.scheduler)
+        call = {name: value if isinstance(value, (int, float, str, bool)) else _hash(value) for name, value in self.arguments.items()}
+        prompts = f"{len(self.prompts)}, {self.prompts.digest()}"
+        return {"family": self.name, "model": model, "scheduler": scheduler, "prompts": prompts} | ({"call": call} if call else {})
 
     def decode(self, latents: Tensor) -> Tensor:
         """See `Workload`. Of latents the first three channels are shown, or one, a third as strong; of tokens a
@@ -100,43 +121,13 @@ class PipelineWorkload:
             yield attached
 
 
+OURS = ("seed", "generator", "return_dict", "num_images_per_prompt", "num_videos_per_prompt", "latents")
+"""Arguments that no call may be given; a prompt may have a seed."""
+
+
 def is_workload(value: object) -> bool:
     """Whether something draws as a `Workload` does."""
     return all(callable(getattr(value, method, None)) for method in ("draw", "decode", "attached"))
-
-
-def pictures_of(drawn: Any, *, unit_range: bool = False) -> Tensor:
-    """Return what a pipeline drew, ``(B, C, H, W)`` or ``(B, F, C, H, W)`` float32 in [-1, 1].
-
-    Args:
-        drawn: The output of a pipeline, or what is in it: a list of PIL images, or of lists of them; an array
-            with the channels last, uint8 or in [0, 1]; or a tensor, which is taken as it is.
-        unit_range: Whether a tensor is in [0, 1], as diffusers' ``output_type="pt"``.
-
-    Raises:
-        OptionError: It is none of these.
-    """
-    for field in ("images", "frames", "videos", "sample"):
-        drawn = getattr(drawn, field, drawn)
-    if isinstance(drawn, tuple) and drawn:
-        drawn = drawn[0]
-    if isinstance(drawn, Tensor):
-        return drawn.float() * 2.0 - 1.0 if unit_range else drawn.float()
-    if isinstance(drawn, list) and drawn:
-        if isinstance(drawn[0], Tensor):
-            return pictures_of(torch.stack(drawn), unit_range=unit_range)
-        frames = drawn[0] if isinstance(drawn[0], list) else drawn
-        if hasattr(frames[0], "convert"):
-            shape = (len(drawn), len(frames), *np.shape(frames[0])[:2]) if frames is not drawn else (len(drawn), *np.shape(frames[0])[:2])
-            flat = [one for sample in drawn for one in sample] if frames is not drawn else drawn
-            drawn = np.array([np.array(one.convert("RGB")) for one in flat]).reshape(*shape, 3)
-        else:
-            drawn = np.array(drawn)
-    if not isinstance(drawn, np.ndarray) or drawn.ndim not in (4, 5):
-        found = f"an array of shape {drawn.shape}" if isinstance(drawn, np.ndarray) else f"a {type(drawn).__name__}"
-        raise OptionError(f"the pipeline drew {found}; return images, frames, or a tensor (B, C, H, W) or (B, F, C, H, W) in [-1, 1]")
-    scaled = drawn.astype(np.float32) / (255.0 if drawn.dtype == np.uint8 else 1.0)
-    return torch.from_numpy(np.moveaxis(scaled, -1, -3).copy()) * 2.0 - 1.0
 
 
 def load_pipeline(
@@ -155,10 +146,14 @@ def load_pipeline(
     """
     place, colon, function = where.rpartition(":")
     chosen = {"device": device, "dtype": None if dtype is None else DTYPES[dtype]}
-    own_call, found = None, _built(where, place, function, chosen) if colon and function.isidentifier() else _pretrained(where, chosen)
+    by_function = bool(colon) and function.isidentifier()
+    own_call, found = None, _built(where, place, function, chosen) if by_function else _pretrained(where, chosen)
     if isinstance(found, tuple) and len(found) == 2:
         found, own_call = found
-    return workload_of(found, name=where, prompts=prompts, call=call, own_call=own_call)
+    workload = workload_of(found, name=where, prompts=prompts, call=call, own_call=own_call)
+    if not by_function:  # now that nothing is wrong with what it is asked for
+        found.to(device or "cpu")
+    return workload
 
 
 def workload_of(found: Any, *, name: str, prompts: Prompts | None, call: Mapping[str, Any], own_call: Call | None = None) -> Workload:
@@ -169,11 +164,18 @@ def workload_of(found: Any, *, name: str, prompts: Prompts | None, call: Mapping
         UnsupportedModelError: It has no denoiser that a policy could drive.
     """
     if is_workload(found):
+        if prompts or call:
+            raise OptionError(f"{name!r} is a workload, which has conditions of its own; leave {'prompts' if prompts else 'call'} out")
         workload: Workload = found
         return workload
     find_denoisers(found)
     takes = inspect.signature(type(found).__call__).parameters if own_call is None else {}
     conditions = prompts or Prompts(({},))
+    for given, reserved in ((call, OURS), *((entry, (*OURS[1:], "num_inference_steps", "output_type")) for entry in conditions.entries)):
+        if taken := next((argument for argument in given if argument in reserved), None):
+            whose = "is each prompt's own: write it into the prompts" if taken == "seed" else "is ours to say"
+            where = "; write it with --call" if taken in ("num_inference_steps", "output_type") else ""
+            raise OptionError(f"{taken}={given[taken]!r} {whose}{where}")
     open_ended = own_call is not None or any(one.kind is one.VAR_KEYWORD for one in takes.values())
     for given in (call, *conditions.entries):
         for argument in given:
@@ -215,7 +217,7 @@ def _pretrained(where: str, chosen: Mapping[str, Any]) -> Any:
             found = DiffusionPipeline.from_pretrained(where, **kind)
     except Exception as error:  # whatever the hub, safetensors, transformers and diffusers make of it
         raise OptionError(f"pipeline={where!r} cannot be loaded: {_line(error)}; write a folder, a name on the hub, or file.py:function") from error
-    return found.to(chosen["device"] or "cpu")
+    return found
 
 
 def _built(where: str, place: str, function: str, chosen: Mapping[str, Any]) -> Any:
@@ -231,7 +233,9 @@ def _built(where: str, place: str, function: str, chosen: Mapping[str, Any]) -> 
         raise OptionError(f"pipeline={where!r} failed: {_line(error)}") from error
     rest = [value for name, value in chosen.items() if value is not None and name not in takes]
     one = found[0] if isinstance(found, tuple) and found else found
-    if rest and hasattr(one, "to"):
+    if rest and not hasattr(one, "to"):
+        raise OptionError(f"pipeline={where!r}: a {type(one).__name__} cannot be moved to {rest[0]}; let the function take device and dtype")
+    if rest:
         one.to(*rest)
     if not (is_workload(one) or hasattr(one, "scheduler")):
         raise OptionError(f"pipeline={where!r} returned a {type(one).__name__}; return a diffusers pipeline, a pair (pipeline, call), or a workload")
@@ -259,6 +263,11 @@ def _module(where: str, place: str) -> Any:
         raise
     except Exception as error:
         raise OptionError(f"pipeline={where!r} cannot be imported: {_line(error)}; write file.py:function or module:function") from error
+
+
+def _hash(value: Any) -> str:
+    content = value.detach().float().cpu().numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
 def _line(error: Exception) -> str:

@@ -11,6 +11,8 @@ An argument whose name speaks of an image or a mask, and whose value is a text, 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -65,15 +67,31 @@ class Prompts:
         return {name: _together(name, [one[name] for one in several]) for name in first}
 
     def generators(self, indices: Sequence[int], *, seed: int) -> list[torch.Generator]:
-        """Return each sample's own generator: that of its ``seed``, or else of the settings' and its index."""
-        given = [self._of(index).get("seed") for index in indices]
-        return [generator_of(i, seed=seed) if own is None else torch.Generator().manual_seed(own) for i, own in zip(indices, given, strict=True)]
+        """Return each sample's own generator: that of its ``seed``, or else of the settings' and its index.
+        Where a prompt is drawn again, its seed and the round decide.
+        """
+        return [self._generator(index, self._of(index).get("seed"), seed) for index in indices]
+
+    def digest(self) -> str:
+        """Return a hash of the prompts, what is in their pictures' files included."""
+        digest = hashlib.sha256(json.dumps(self.entries, sort_keys=True, default=str).encode())
+        for entry in self.entries:
+            for name in sorted(name for name, value in entry.items() if _is_picture(name, value)):
+                with contextlib.suppress(OSError):  # told when it is drawn
+                    digest.update((self.folder / entry[name]).read_bytes())
+        return digest.hexdigest()[:16]
+
+    def _generator(self, index: int, own: int | None, seed: int) -> torch.Generator:
+        again = index // len(self.entries)
+        if own is None:
+            return generator_of(index, seed=seed)
+        return generator_of(again, seed=own) if again else torch.Generator().manual_seed(own)
 
     def _of(self, index: int) -> Mapping[str, Any]:
         return self.entries[index % len(self.entries)]
 
     def _read(self, name: str, value: Any) -> Any:
-        if not isinstance(value, str) or not any(word in name for word in PICTURES):
+        if not _is_picture(name, value):
             return value
         from PIL import Image
 
@@ -83,6 +101,10 @@ class Prompts:
                 return picture.convert("RGB")
         except OSError as error:
             raise OptionError(f"prompts: {name}={value!r} is no picture in {str(self.folder)!r}: {error}; write a file's name beside the prompts") from error
+
+
+def _is_picture(name: str, value: Any) -> bool:
+    return isinstance(value, str) and any(word in name for word in PICTURES)
 
 
 def _together(name: str, values: list[Any]) -> Any:
@@ -111,7 +133,7 @@ def prompts_from(given: str | Path | Sequence[str | Mapping[str, Any]] | Prompts
     if isinstance(given, (str, Path)):
         path = Path(given)
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise OptionError(

@@ -9,8 +9,6 @@ Every command takes the same options, and settings files the same keys.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import attrs
 from attrs.validators import optional
 
 from foreseer.bench.fields import check_device, check_dtype
-from foreseer.bench.pipelines import load_pipeline
+from foreseer.bench.pipelines import PipelineWorkload, load_pipeline
 from foreseer.bench.prompts import Prompts, prompts_from
 from foreseer.bench.workload import Workload, load_workload
 from foreseer.errors import OptionError
@@ -47,7 +45,7 @@ class Source:
             (.jsonl) with the arguments of each call; see `foreseer.bench.prompts`.
         call: Arguments of every call of the pipeline, such as height=512,width=512,num_inference_steps=28.
         device: Where to compute: cpu, cuda, cuda:1. None for the CPU, or where a function of yours puts it.
-        dtype: float32, bfloat16 or float16. None for that of the files, or float32.
+        dtype: float32, bfloat16 or float16. None for float32, or what a function of yours chooses.
 
     Raises:
         OptionError: A value is out of range, or options do not go together.
@@ -84,8 +82,7 @@ class Source:
         # what is a workload was called a family when the first results were written
         plain = {"family": self.name, "device": self.device or "cpu", "dtype": self.dtype or "float32"}
         if isinstance(self.prompts, Prompts):
-            content = json.dumps(self.prompts.entries, sort_keys=True, default=str)
-            plain["prompts"] = f"{len(self.prompts)}, {hashlib.sha256(content.encode()).hexdigest()[:16]}"
+            plain["prompts"] = f"{len(self.prompts)}, {self.prompts.digest()}"
         return plain | ({"call": dict(self.call)} if self.call else {})
 
 
@@ -107,4 +104,4 @@ def loaded(drawing: Drawing) -> Workload:
 
 def named(drawing: Drawing) -> dict[str, Any]:
     """Return what results depend on, as plain data."""
-    return drawing.to_dict() if isinstance(drawing, Source) else {"family": drawing.name}
+    return drawing.to_dict() if isinstance(drawing, (Source, PipelineWorkload)) else {"family": drawing.name}

@@ -17,12 +17,26 @@ from torch import Tensor, nn
 
 from foreseer.adapters.attachment import Attachment
 from foreseer.adapters.blocks import find_blocks
+from foreseer.adapters.denoisers import find_denoisers
 from foreseer.bench.fields import DTYPES
 from foreseer.errors import OptionError
 from foreseer.listing import WORKLOADS, list_plugins, load_factory
 from foreseer.registry import PolicySpec
 
-__all__ = ["HERE", "OfDigits", "Workload", "blocks_of", "device_of", "dtype_of", "generator_of", "how_many", "labels_of", "load_workload", "noise_of"]
+__all__ = [
+    "HERE",
+    "OfDigits",
+    "Workload",
+    "all_blocks_of",
+    "blocks_of",
+    "device_of",
+    "dtype_of",
+    "generator_of",
+    "how_many",
+    "labels_of",
+    "load_workload",
+    "noise_of",
+]
 
 CLASSES = 10
 
@@ -109,8 +123,14 @@ def load_workload(name: str, *, device: str, dtype: str) -> Workload:
 
 
 def blocks_of(workload: Workload) -> list[nn.Module]:
-    """Return the denoiser's blocks, in the order in which they are declared."""
+    """Return the denoiser's blocks, in the order in which they are declared; of several models the first's."""
     return [block for _, block in find_blocks(workload.model)]
+
+
+def all_blocks_of(workload: Workload) -> list[nn.Module]:
+    """Return the blocks of all denoisers."""
+    models = [workload.model] if workload.pipeline is None else find_denoisers(workload.pipeline)[0].values()
+    return [block for model in models for _, block in find_blocks(model)]
 
 
 def device_of(workload: Workload) -> torch.device:

@@ -24,10 +24,10 @@ POLICIES = ["none", "reuse:interval=2,target=last_block", "reuse:interval=5,targ
         (Target("speedup", 1.9), "For 1.9x by block-rows: reuse:interval=2"),
         (Target("steps_computed", 2), "For 2 computed steps: reuse:interval=5"),
         (Target("psnr", 1.0), "For 1 dB: reuse:interval=5"),
-        (Target("psnr", 99.0), "For 99 dB: none"),
-        (Target("speedup", 7), "No policy here reaches 7x by block-rows; nearest is reuse:interval=5"),
-        (Target("time", 1e3), "For 1000 s a sample: none"),
-        (Target("front"), "Not beaten in cost and PSNR: none, reuse:interval=2"),
+        (Target("psnr", 99.0), "Nothing here that saves steps reaches 99 dB; nearest is "),
+        (Target("speedup", 7), "Nothing here that saves steps reaches 7x by block-rows; nearest is "),
+        (Target("time", 1e3), "For 1000 s a sample: reuse:interval=2"),
+        (Target("front"), "Not beaten in cost and PSNR: reuse:interval=2"),
     ],
     ids=str,
 )
@@ -43,14 +43,17 @@ def test_a_target_names_the_policy_that_reaches_it_best(target: Target | None, s
     assert "foreseer" in found._repr_html_() or POLICIES[1] in found._repr_html_()
 
 
-@given(num_steps=st.integers(6, 100), wanted=st.integers(1, 100))
+@given(num_steps=st.integers(1, 100), wanted=st.integers(1, 100))
 def test_what_is_compared_towards_a_number_of_steps_costs_no_more(num_steps: int, wanted: int) -> None:
     """Law: the usual policies are there, and computed as even schedules they stay at that number, if it leaves room for a warm-up."""
     names = usual_policies(Target("steps_computed", wanted), num_steps)
     schedules = [parse_policy(name) for name in names]
-    assert schedules[0].options["steps"] <= num_steps
-    for spec in schedules[1:]:
+    assert schedules
+    for spec in schedules:
+        if spec.name == "agreement":
+            assert spec.options["steps"] <= num_steps
+            continue
         first, interval = spec.options.get("warmup_steps", 1), spec.options["interval"]
         computed = first + -(-(num_steps - first) // interval) if spec.name != "reuse" else -(-num_steps // interval)
-        assert computed <= max(wanted, 5) + interval, "the warm-up reaches the last step, and may take an interval"
+        assert computed <= wanted
     assert STEPS == 10

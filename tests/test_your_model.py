@@ -14,13 +14,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from saved_pipelines import SAVED, save
+from saved_pipelines import SAVED, TINY, save
 from typer.testing import CliRunner
 
 import foreseer
 from foreseer.__main__ import app
 from foreseer.bench import compare
-from foreseer.bench.pipelines import PipelineWorkload, load_pipeline, pictures_of
+from foreseer.bench.pictures import pictures_of
+from foreseer.bench.pipelines import PipelineWorkload, load_pipeline
 from foreseer.bench.prompts import Prompts, prompts_from
 from foreseer.bench.settings import read_settings
 from foreseer.bench.source import Source
@@ -49,6 +50,10 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
         def pair():
             return of("sd3"), lambda pipe, condition, generator: pipe(**condition, generator=generator)
+
+        def own():
+            from toy_family import ToyFamily
+            return ToyFamily()
 
         def three():
             return 3
@@ -107,6 +112,53 @@ def _weight(workload: PipelineWorkload) -> dict[str, Any]:
 
 def _generator(index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence((0, index)).generate_state(1)[0]))
+
+
+@pytest.mark.parametrize(("kind", "call"), [("WanPipeline:2.2", {}), ("FluxImg2ImgPipeline", {"strength": 0.5})])
+def test_steps_are_those_that_were_asked_for(kind: str, call: dict[str, Any], tmp_path: Path) -> None:
+    """Law: with two denoisers, each of which takes a part of the steps, and with image to image, which makes fewer: what computes
+    everything costs 1, and what computes half is held against half of the steps."""
+    tiny = TINY[kind]
+
+    def draw(pipe: Any, condition: Any, generator: torch.Generator) -> Any:
+        return tiny.call(pipe, steps=condition["num_inference_steps"], seed=generator.initial_seed() % 1000, **call)
+
+    policies = ["none", "taylorseer:interval=2,warmup_steps=2,max_order=1,target=last_block"]
+    found = compare((tiny.build(), draw), prompts=["a fox"], steps=12, policies=policies, out=tmp_path, show=False)
+    figures = {row.lane.name: (row.steps, row.cost) for row in found.rows}
+    assert figures["none"] == (12, 1.0)
+    steps, cost = figures[policies[1]]
+    assert steps < 12
+    assert cost == pytest.approx(steps / 12)
+    assert f"full, {round(steps)} steps" in figures
+
+
+def test_what_a_pipeline_makes_of_wrong_values_is_one_sentence(folders: Path, tmp_path: Path) -> None:
+    """Law: whatever the pipeline raises."""
+    words = ["compare", *typed(folders, "sd3")[:4], "--call", "height=15,width=16,num_inference_steps=2", "--out", str(tmp_path)]
+    found = CliRunner().invoke(app, words)
+    assert found.exit_code == 2
+    assert "cannot draw sample 0 (a fox): ValueError: `height` and `width` have to be divisible by" in " ".join(found.output.split())
+
+
+def test_prompts_of_different_sizes(folders: Path, tmp_path: Path) -> None:
+    """Law: each is compared with its own; pixels of output_type=pt are those of the default."""
+    (tmp_path / "sizes.jsonl").write_text('{"prompt": "a", "width": 16}\n{"prompt": "b", "width": 24}\n')
+    mine = ["--pipeline", str(folders / "flux"), "--prompts", str(tmp_path / "sizes.jsonl")]
+    figures = []
+    for kind in ("", ",output_type=pt"):
+        out = tmp_path / f"out{len(figures)}"
+        run("compare", *mine, "--call", f"height=16,max_sequence_length=16,num_inference_steps=4{kind}", "--policies", POLICIES[1], "--out", out)
+        figures.append({row["name"]: row["psnr_per_sample"] for row in json.loads((out / "results.json").read_text())["rows"]})
+    assert figures[0] == figures[1]
+
+
+def test_nothing_is_deleted_before_all_is_right(tmp_path: Path) -> None:
+    """Law: --restart with a wrong pipeline leaves a folder as it is, and never takes what is not ours."""
+    (tmp_path / "reports").mkdir()
+    assert CliRunner().invoke(app, ["compare", "--pipeline", "./nowhere", "--restart", "--out", str(tmp_path)]).exit_code == 2
+    run("compare", "--restart", "--policies", "none", "--samples", 1, "--steps", 2, "--out", tmp_path)
+    assert (tmp_path / "reports").is_dir()
 
 
 @pytest.mark.parametrize("name", ["sd3", "flux", "wan"])
@@ -171,8 +223,9 @@ def test_a_comparison_draws_nothing_twice(folders: Path, tmp_path: Path, monkeyp
     assert len(calls) == lanes + 3 + 2  # a look at the model each time, and the two that were interrupted
     for row in whole.rows:
         assert found.row(row.lane.name).lane.values("psnr") == row.lane.values("psnr")
-    with pytest.raises(OptionError, match=r"holds results of other settings: .*Write another --out, or --restart"):
-        compare(pipe, policies=policies, out=tmp_path / "parts", **{**asked, "prompts": ["a dog"]})
+    for other in ({"prompts": ["a dog", "a cat"]}, {"call": {**asked["call"], "guidance_scale": 2.0}}):
+        with pytest.raises(OptionError, match=r"holds results of other settings: .*Write another --out, or --restart"):
+            compare(pipe, policies=policies, out=tmp_path / "parts", **{**asked, **other})
     assert compare(pipe, policies=["none"], out=tmp_path / "parts", **asked, restart=True).results.conditions == tuple(PROMPTS)
     assert len(list((tmp_path / "parts" / "reports").iterdir())) == 1
 
@@ -192,7 +245,9 @@ def test_a_lane_that_fails_is_told_and_the_others_go_on(folders: Path, tmp_path:
     call = Source(pipeline="x", call=SAVED["ltx"][1]).call
     spec = foreseer.policy(OutOfMemory)
     found = compare(pipe, prompts=PROMPTS, policies=[spec, POLICIES[1]], call=call, steps=STEPS, out=tmp_path, show=False)
-    assert [(lane.name, lane.error) for lane in found.failed] == [(str(spec), "OutOfMemoryError: CUDA out of memory")]
+    (failed,) = found.failed
+    assert failed.name == str(spec)
+    assert "OutOfMemoryError: CUDA out of memory" in failed.error
     assert [row.lane.name for row in found.rows if row.lane.kind == "policy"] == [POLICIES[1]]
     assert "CUDA out of memory" in found.page.read_text()
 
@@ -208,6 +263,10 @@ def test_a_lane_that_fails_is_told_and_the_others_go_on(folders: Path, tmp_path:
         ("flux", None, "", "FluxPipeline needs prompts; write --prompts FILE"),
         ("flux", PROMPTS, "num_inference_steps=0", "num_inference_steps=0 is out of range"),
         ("flux", [{"prompt": "a", "seed": -1}], "", "seed=-1 is out of range"),
+        ("flux", PROMPTS, "seed=3", "seed=3 is each prompt's own"),
+        ("flux", PROMPTS, "num_images_per_prompt=2", "num_images_per_prompt=2 is ours to say"),
+        ("flux", [{"prompt": "a", "num_inference_steps": 3}], "", "num_inference_steps=3 is ours to say; write it with --call"),
+        ("mine.py:own", PROMPTS, "", "is a workload, which has conditions of its own; leave prompts out"),
         ("mine.py:nobody", PROMPTS, "", "there is no function 'nobody'; it has of, fox, pair"),
         ("mine.py:foxx", PROMPTS, "", "did you mean 'fox'"),
         ("other.py:fox", PROMPTS, "", "there is no file"),
@@ -251,7 +310,10 @@ def test_prompts_of_samples(entries: list[dict[str, Any]], indices: list[int], s
     assert ([together] if len(indices) == 1 else together) == [entry["prompt"] for entry in own]
     states = [generator.initial_seed() for generator in prompts.generators(indices, seed=seed)]
     assert states == [prompts.generators([i], seed=seed)[0].initial_seed() for i in indices]
-    assert all(state == entry["seed"] for state, entry in zip(states, own, strict=True) if "seed" in entry)
+    first = [index < len(entries) for index in indices]
+    assert all((state == entry["seed"]) == once for state, entry, once in zip(states, own, first, strict=True) if "seed" in entry)
+    drawn = {(index % len(entries), index): state for index, state in zip(indices, states, strict=True)}
+    assert all(drawn[a] != drawn[b] for a in drawn for b in drawn if a[0] == b[0] and a != b), "again is from other noise"
 
 
 def test_prompts_with_pictures_and_numbers(tmp_path: Path) -> None:
