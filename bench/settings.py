@@ -38,6 +38,7 @@ from attrs.validators import optional
 from foreseer.bench.fields import check_guidance, nearest, refuse_unknown, whole
 from foreseer.bench.measures import check_measures, names
 from foreseer.bench.peers import PEERS, PeerSpec
+from foreseer.bench.prompts import Prompts
 from foreseer.bench.source import Drawing, Source, named, source_from
 from foreseer.errors import OptionError, PluginError
 from foreseer.presets import find_preset
@@ -173,7 +174,10 @@ def _settings(content: Mapping[str, Any], folder: Path) -> BenchSettings:
         if not all(isinstance(row.get(key), str) for key in ("method", "source")):
             raise OptionError(f"published: {row!r} has no method or no source; write method = '...', source = '...' and the numbers")
     given = {key: value for key, value in content.items() if key not in ("lanes", "peers", "published", *sources)}
-    return BenchSettings(workload=Source(**source), **given, lanes=_once(lanes), peers=_once(peers), published=tuple(published))
+    drawing = Source(**source)
+    if drawing.pipeline is not None:  # each prompt once, and one at a time
+        given = {"batch": 1, **({"samples": len(drawing.prompts)} if isinstance(drawing.prompts, Prompts) else {}), **given}
+    return BenchSettings(workload=drawing, **given, lanes=_once(lanes), peers=_once(peers), published=tuple(published))
 
 
 def _beside(folder: Path, text: str) -> str:

@@ -20,6 +20,7 @@ from foreseer.adapters.identity import identity_of
 from foreseer.bench.families import PipelineFamily
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler, split
+from foreseer.bench.source import named
 from foreseer.bench.workload import Workload, blocks_of, dtype_of, how_many
 from foreseer.document import plain
 from foreseer.errors import OptionError, UnsupportedModelError
@@ -279,6 +280,8 @@ def _conditions(family: Workload, indices: Sequence[int], guidance: float | None
     arguments = getattr(family, "arguments", None)
     given: Mapping[str, Any] = arguments(indices, guidance) if callable(arguments) else arguments or {}
     labels = family.words(indices)
-    content = json.dumps([list(indices), labels, {key: value for key, value in given.items() if not isinstance(value, Tensor)}], default=str, sort_keys=True)
+    content = json.dumps(
+        [list(indices), labels, named(family), {key: value for key, value in given.items() if not isinstance(value, Tensor)}], default=str, sort_keys=True
+    )
     tensors = b"".join(value.detach().float().cpu().numpy().tobytes() for _, value in sorted(given.items()) if isinstance(value, Tensor))
     return labels, content.encode() + tensors
