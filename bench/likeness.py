@@ -36,16 +36,18 @@ class Drawn:
 
 def look_at(workload: Workload, judge: DigitJudge, latents: Tensor) -> Drawn:
     """Decode latents and show the pictures to the classifier."""
-    images = workload.decode(latents)
+    images, latents = workload.decode(latents), latents.float().cpu()
+    if images.shape == latents.shape and torch.equal(images, latents):
+        latents = images
     shape = images.shape[:2] if images.ndim == 5 else images.shape[:1]
     digits = workload.digits(images.flatten(0, 1) if images.ndim == 5 else images) if isinstance(workload, OfDigits) else None
     if digits is None:
-        return Drawn(latents.float().cpu(), images, torch.zeros(*shape, 0), torch.full(shape, -1))
+        return Drawn(latents, images, torch.zeros(*shape, 0), torch.full(shape, -1))
     finite = torch.isfinite(digits).flatten(1).all(1)
     with torch.no_grad():
         features = judge.features(digits)
         seen = judge.classes(digits).masked_fill(~finite, -1)
-    return Drawn(latents.float().cpu(), images, features.view(*shape, -1), seen.view(shape))
+    return Drawn(latents, images, features.view(*shape, -1), seen.view(shape))
 
 
 def figures_of(own: Drawn, full: Drawn, labels: Tensor) -> dict[str, tuple[float, ...]]:

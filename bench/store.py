@@ -77,7 +77,10 @@ class Store:
     def keep(self, lane: Key, number: int, drawn: Drawn) -> None:
         """Write what a lane drew of a batch."""
         content = io.BytesIO()
-        np.savez(content, **attrs.asdict(drawn))
+        parts = attrs.asdict(drawn)
+        if drawn.latents is drawn.images:  # large pictures are kept once
+            del parts["latents"]
+        np.savez(content, **parts)
         write_whole(self.samples(lane, number), content.getvalue())
 
     def drawn(self, lane: Key, number: int) -> Drawn:
@@ -89,7 +92,8 @@ class Store:
         path = self.samples(lane, number)
         try:
             with np.load(io.BytesIO(path.read_bytes())) as found:
-                return Drawn(**{name: torch.from_numpy(found[name]) for name in attrs.fields_dict(Drawn)})
+                parts = {name: torch.from_numpy(found[name]) for name in attrs.fields_dict(Drawn) if name != "latents" or name in found}
+                return Drawn(**{"latents": parts["images"], **parts})
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             advice = "delete it, and the same command draws it again"
             raise OptionError(f"{str(path)!r} is damaged: {error}; {advice}") from error
