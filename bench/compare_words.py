@@ -41,11 +41,13 @@ def usual_policies(target: Target | None, num_steps: int) -> tuple[str, ...]:
     if target is None or target.kind not in ("speedup", "steps_computed"):
         return ("agreement:tolerance=0.2", "agreement:tolerance=0.4", _line(3, num_steps), _line(5, num_steps), "reuse:target=residual,interval=3")
     wanted = int(target.value if target.kind == "steps_computed" else num_steps / target.value)
-    even = [_line(k, num_steps, target=what) for what in ("residual", "last_block") for k in _intervals(num_steps, wanted)[:1]]
-    later = [_line(k, num_steps) for k in _intervals(num_steps, wanted)[1:2]]
+    even = [_line(k, num_steps) for k in _intervals(num_steps, wanted)[:2]]
+    if 2 <= wanted < num_steps:
+        spread = "+".join(str(round(k * (num_steps - 1) / (wanted - 1))) for k in range(wanted))
+        even.insert(0, f"planned:schedule={spread}/{num_steps},target=residual,predictor=(taylor:max_order=1)")
     steps = min(max(wanted, WARM + 2), num_steps)
     agreement = [f"agreement:steps={steps}"] * (num_steps >= WARM + 2)
-    return (*agreement, *even, *later, f"reuse:target=residual,interval={-(-num_steps // max(wanted, 1))}")
+    return (*agreement, *even, f"reuse:target=residual,interval={-(-num_steps // max(wanted, 1))}")
 
 
 def _intervals(num_steps: int, most: int) -> list[int]:
@@ -55,11 +57,11 @@ def _intervals(num_steps: int, most: int) -> list[int]:
     return [k for k in range(1, num_steps) if 1 + (num_steps - 1) % k + (num_steps - 1) // k <= most]
 
 
-def _line(interval: int, num_steps: int, *, target: str = "residual") -> str:
+def _line(interval: int, num_steps: int) -> str:
     """An even schedule of which the last step is computed: on two of three bundled models that is worth more
     than a longer warm-up.
     """
-    return f"taylorseer:interval={interval},warmup_steps={1 + (num_steps - 1) % interval},max_order=1,target={target}"
+    return f"taylorseer:interval={interval},warmup_steps={1 + (num_steps - 1) % interval},max_order=1,target=residual"
 
 
 def aim(result: Result) -> list[str]:

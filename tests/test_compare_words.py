@@ -53,6 +53,9 @@ def test_what_is_compared_towards_a_number_of_steps_costs_no_more(num_steps: int
         if spec.name == "agreement":
             assert spec.options["steps"] <= num_steps
             continue
+        if spec.name == "planned":
+            assert len(spec.options["schedule"].partition("/")[0].split("+")) == wanted
+            continue
         first, interval = spec.options.get("warmup_steps", 1), spec.options["interval"]
         computed = first + -(-(num_steps - first) // interval) if spec.name != "reuse" else -(-num_steps // interval)
         assert computed <= wanted
