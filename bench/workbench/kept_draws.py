@@ -81,7 +81,7 @@ class KeptDraws:
         try:
             self._document.resume(self.folder / "settings.json", self._settings)
         except OptionError as error:
-            raise OptionError(str(error).replace(", or --restart to begin anew", "")) from error
+            raise OptionError(str(error).replace("write another --out, or --restart to begin anew", self._document.again)) from error
 
 
 def _plain(draw: Draw) -> Draw:
