@@ -20,7 +20,7 @@ from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler, Sampling, as_many, split
 from foreseer.bench.machine import machine
 from foreseer.bench.per_sample import Figures
-from foreseer.bench.workload import Workload, how_many
+from foreseer.bench.workload import Workload, device_of, how_many
 from foreseer.document import plain, structured
 from foreseer.errors import ForeseerError, OptionError
 from foreseer.presets import Measured, Preset
@@ -237,7 +237,6 @@ def planned_preset(
     name: str,
     samples: int | None = None,
     batch: int | None = None,
-    device: str = "cpu",
     tell: Tell = lambda what, done, total: None,
 ) -> Preset:
     """Measure the chosen schedule of a plan, and make a preset of it that needs no other file.
@@ -249,7 +248,6 @@ def planned_preset(
         samples: How many of the recorded samples to measure on, and how many of another seed; no more than were
             recorded. None for 8; of a pipeline with prompts, each prompt once.
         batch: How many are drawn together; None for all, of a pipeline with prompts one.
-        device: Where the family is, for the record.
         tell: Told how far it is.
 
     Raises:
@@ -285,6 +283,6 @@ def planned_preset(
             "predictor": plan.predictor,
             "computed_steps": len(plan.budget().steps),
         },
-        machine=machine(device),
+        machine=machine(str(device_of(family))),
         date=datetime.datetime.now(datetime.UTC).date().isoformat(),
     )
