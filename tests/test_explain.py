@@ -23,10 +23,11 @@ from foreseer.bench.workload import HERE, noise_of
 from foreseer.errors import OptionError
 from foreseer.policies.drafting import Whole
 from foreseer.registry import policy
-from foreseer.workbench.explain import ExplainSettings, explain, stricter_than
+from foreseer.workbench.explain import ExplainSettings, explain
 from foreseer.workbench.explained import Explained, Likeness, Replaced, StepAccount
 from foreseer.workbench.gauge import NotFiniteError
 from foreseer.workbench.shadowing import Watch, draw_watched
+from foreseer.workbench.stricter import stricter_than
 
 POLICY = "taylorseer:interval=3,max_order=0,target=last_block"
 
@@ -117,6 +118,28 @@ def test_the_one_step_that_was_forecast_is_found_and_blamed() -> None:
     assert "The forecast of step 6 did the damage, of the one run of forecasts: with its output computed and all else as it was, exact" in said
     assert "No gate looked at it: it was forecast no. 1 in a row, behind step 5" in said
     assert "no option among steps, budget, tolerance, threshold and interval" in said
+
+
+@pytest.mark.parametrize(
+    ("given", "changes", "says"),
+    [
+        ("taylorseer:interval=2,max_order=0", {}, "It cannot be made stricter: interval=2 is as strict as it goes without computing every step"),
+        ("taylorseer:interval=3,max_order=0", {"stricter": 0}, "No stricter setting was drawn; write --stricter 6"),
+    ],
+)
+def test_why_nothing_stricter_was_tried_is_said(given: str, changes: dict[str, Any], says: str) -> None:
+    found = explained(given, **changes)
+    assert found.stricter == ()
+    assert says in str(found)
+    assert "has no option" not in str(found)
+
+
+def test_how_many_runs_were_tried_is_said_where_it_is_not_all() -> None:
+    found = explained("taylorseer:interval=2,max_order=0,warmup_steps=1", replaced=2, stricter=0)
+    assert len(found.runs) == 2
+    said = str(found)
+    assert " runs of forecasts (2 were tried)" in said
+    assert ",:" not in said
 
 
 def test_of_a_sample_that_is_not_finite_the_run_is_blamed_without_which_it_is() -> None:

@@ -77,43 +77,6 @@ def test_the_first_trial_is_the_policys_defaults() -> None:
     assert "warmup_steps=2" in point.policy
 
 
-def test_a_stopped_search_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Law: interrupted in the middle of any trial and started again, the points are those of a search without a stop."""
-    whole = tune(settings())
-    file = tmp_path / "sub" / "study.db"
-    draws = 0
-    draw = ToyFamily.draw
-
-    def stopping(self: ToyFamily, *args: Any, **kwargs: Any) -> Any:
-        nonlocal draws
-        draws += 1
-        if draws in (1, 4, 10, 15, 25):
-            raise KeyboardInterrupt
-        return draw(self, *args, **kwargs)
-
-    monkeypatch.setattr(ToyFamily, "draw", stopping)
-    stops = 0
-    while True:
-        try:
-            parts = tune(settings(study=file))
-            break
-        except KeyboardInterrupt:
-            stops += 1
-    assert stops == 5
-    assert without_times(parts) == without_times(whole)
-    assert parts.preset == whole.preset
-
-
-def test_more_trials_are_added_to_those_that_are_there(tmp_path: Path) -> None:
-    """Law: a study that is done is read, and one that is asked for more goes on from there."""
-    file = tmp_path / "study.db"
-    few = tune(settings(study=file, trials=4))
-    told: list[str] = []
-    assert without_times(tune(settings(study=file, trials=4), tell=lambda what, *_: told.append(what))) == without_times(few)
-    assert told == ["on held-out samples"]  # no sample is drawn of a trial, nor of full computation
-    assert without_times(tune(settings(study=file))) == without_times(tune(settings()))
-
-
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -17,6 +17,7 @@ from foreseer.bench.charts import front
 from foreseer.bench.harness import Tell, run_benchmark
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.source import Drawing, Source, loaded
+from foreseer.bench.workload import how_many
 from foreseer.columns import Column
 from foreseer.errors import OptionError
 from foreseer.psnr import likeness_of
@@ -130,8 +131,8 @@ def measure(
     out: Path,
     *,
     workload: str | Drawing = "dit",
-    samples: int = 32,
-    batch: int = 16,
+    samples: int | None = None,
+    batch: int | None = None,
     seed: int = 1,
     tell: Tell = lambda what, done, total: None,
 ) -> list[Measured]:
@@ -142,8 +143,8 @@ def measure(
         scores: What to run.
         out: Folder of the benchmark's results; the same call goes on with what is there.
         workload: With the recorded model; a text is the name of one.
-        samples: How many samples.
-        batch: How many of them are drawn together.
+        samples: How many samples. None for 32; of a pipeline with prompts, each prompt once.
+        batch: How many of them are drawn together. None for 16; of a pipeline with prompts, one.
         seed: Of the noises; another than the recorded one, so that the samples are others.
         tell: Told how far it is.
 
@@ -158,13 +159,15 @@ def measure(
     model = identity_of(ready.model)
     if signature.model and model != signature.model:
         raise OptionError(f"workload={ready.name!r} is {model}, and the trace was recorded on {signature.model}; write the one that was recorded")
+    samples, together = how_many(ready, samples=samples, batch=batch, usual=(32, 16))
+    del ready  # the benchmark loads its own
     specs = [_spec_of(score) for score in scores]
     settings = BenchSettings(
         workload=drawing,
         about="What a replay promised, measured on other samples.",
         steps=trace.num_steps,
         samples=samples,
-        batch=(batch,),
+        batch=(together,),
         seed=seed,
         guidance=signature.guidance,
         repeats=0,

@@ -20,21 +20,19 @@ from foreseer.bench.lanes import Sampler, Sampling
 from foreseer.bench.source import Drawing, Source, loaded, source_from
 from foreseer.bench.source import named as facts_of
 from foreseer.document import Document, structured
-from foreseer.errors import OptionError
 from foreseer.psnr import psnr
-from foreseer.registry import PolicySpec, signature_of
+from foreseer.registry import PolicySpec
 from foreseer.registry import policy as named
 from foreseer.workbench.explained import Caught, Explained, Likeness, Replaced, StepAccount
 from foreseer.workbench.gauge import NotFiniteError
 from foreseer.workbench.kept_draws import Draw, KeptDraws
 from foreseer.workbench.shadowing import Shadow, Watch, draw_watched, relative
+from foreseer.workbench.stricter import stricter_than, why_none
 
 __all__ = ["ExplainSettings", "explain"]
 
 FILE = Document(format="foreseer explain 1", made_by="`foreseer explain`", again="write another --out", sealed=False)
 FATES = ("computed", "rejected", "accepted", "forecast")
-LADDER = 0.7
-"""By what a tolerance is multiplied from one stricter setting to the next."""
 
 optional: Any = attrs.validators.optional
 
@@ -150,7 +148,8 @@ class _Explaining:
         )
         blamed = explained.worst
         if blamed is not None:
-            explained = attrs.evolve(explained, stricter=tuple(self._stricter(blamed, images)))
+            stricter = tuple(self._stricter(blamed, images))
+            explained = attrs.evolve(explained, stricter=stricter, no_stricter="" if stricter else why_none(self._spec, most=self._settings.stricter))
         self._tell("done", self._total, self._total)
         return explained
 
@@ -248,44 +247,3 @@ def _runs(steps: tuple[StepAccount, ...]) -> list[tuple[int, ...]]:
         if step.forecast:
             runs.setdefault(step.behind, []).append(step.step)
     return [tuple(run) for run in runs.values()]
-
-
-def stricter_than(spec: PolicySpec, worst: StepAccount, *, most: int) -> list[PolicySpec]:
-    """Return stricter settings of a policy, from the nearest on.
-
-    The option that is changed is the first that the policy has of ``steps`` and ``budget``, where they are
-    given, ``tolerance``, ``threshold`` and ``interval``. Where a gate judged the step, the first setting has
-    a threshold right below what it saw.
-
-    Args:
-        spec: The policy; of a preset its own.
-        worst: The step that is to be computed.
-        most: How many settings at most.
-    """
-    known = {name: parameter.default for name, parameter in signature_of(spec.factory).parameters.items()}
-    values = {**known, **spec.options}
-    given = [name for name in ("steps", "budget", "tolerance", "threshold", "interval") if _is_number(values.get(name))]
-    if not given:
-        return []
-    name, value = given[0], values[given[0]]
-    tried: list[Any] = []
-    if name == "interval":
-        tried = list(range(value - 1, 1, -1))
-    elif name in ("steps", "budget"):
-        tried = [math.ceil(value * (1 + (1 / LADDER - 1) * part / 2)) for part in range(1, most + 1)]
-    else:
-        first = value * LADDER
-        if math.isfinite(worst.error) and worst.threshold > 0 and worst.error > 0:
-            first = value * worst.error / worst.threshold * 0.999
-        tried = [float(f"{first * LADDER**power:.4g}") for power in range(most)]
-    found = []
-    for setting in list(dict.fromkeys(tried))[:most]:
-        try:
-            found.append(PolicySpec(spec.name, spec.factory, {**spec.options, name: setting}))
-        except OptionError:  # beyond what the option may be
-            break
-    return found
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0

@@ -126,15 +126,14 @@ class Explained:
 
     Attributes:
         policy: As one would write it on the command line.
-        workload, sample: What was drawn.
-        asked: What the sample is asked to be, in words.
+        workload, sample, asked: What was drawn, and what it is asked to be, in words.
         num_steps: Steps of the sampling.
         likeness: What the policy came to.
         steps: ``(T,)`` what became of each step.
         runs: What runs of forecasts did, in the order of the steps.
         replaced: What single forecasts of the worst run did, likewise; empty where that is of one step.
-        stricter: The settings that were tried, in order; the last is the one that catches the worst step, if
-            any does.
+        stricter: The settings that were tried, in order, up to the first that catches the worst step.
+        no_stricter: Why none was tried, as a sentence; empty where one was, or where no step is blamed.
         images: ``(C, H, W)`` each, or ``(F, C, H, W)`` of a video, in about [-1, 1]: ``"full"``,
             ``"policy"``, ``"replaced"`` (the worst run) and ``"stricter"``, as far as they were drawn.
         warnings: What the report of the run warned of.
@@ -152,6 +151,7 @@ class Explained:
     stricter: tuple[Caught, ...]
     images: Mapping[str, Tensor] = attrs.field(repr=False)
     warnings: tuple[str, ...] = ()
+    no_stricter: str = ""
 
     @property
     def worst_run(self) -> Replaced | None:
@@ -205,7 +205,7 @@ class Explained:
     def _damage(self, run: Replaced) -> str:
         behind, tried = {step.behind for step in self.steps if step.forecast}, len(self.runs)
         among = "the one run of forecasts" if len(behind) == 1 else f"the {len(behind)} runs of forecasts"
-        among += f", of which {tried} were tried," if tried < len(behind) else ""
+        among += f" ({tried} were tried)" if tried < len(behind) else ""
         outputs = "output" if len(run.steps) == 1 else "outputs"
         given = f"{outputs} computed and all else as it was, {run.likeness.words}{self._gained(run)}"
         if self.gain(run) < MOST:
@@ -237,7 +237,7 @@ class Explained:
             does = f"forecasts step {worst.step} from step {found.behind}, {_percent(found.off)} off" if found.off else f"computes step {worst.step}"
             return f"{found.policy} {does}: {_short(found.likeness.computed)} steps, {found.likeness.words}."
         if not self.stricter:
-            return "It has no option among steps, budget, tolerance, threshold and interval that could be stricter; `foreseer tune` searches the others."
+            return self.no_stricter
         tried = self.stricter[-1]
         return f"None of {len(self.stricter)} stricter settings catches it; the last, {tried.policy}, is {_percent(tried.off)} off there."
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,6 @@ from typing import Any
 import attrs
 from torch import Tensor
 
-from foreseer.bench.store import file_names
 from foreseer.document import Document, plain
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable_folder, write_whole
@@ -50,25 +51,29 @@ class KeptDraws:
 
     def __init__(self, folder: Path | None, settings: Mapping[str, Any], document: Document) -> None:
         self.folder, self.made = folder, 0
-        self._settings, self._document, self._names = settings, document, list[str]()
+        self._settings, self._document = settings, document
         if folder is not None:
             refuse_unwritable_folder(folder)
             if (folder / "settings.json").exists():
                 self._begin()
 
     def draw(self, name: str, make: Callable[[], Draw]) -> Draw:
-        """Return the draw of that name: what is there, or what ``make`` draws, which is then kept."""
+        """Return the draw of that name: what is there, or what ``make`` draws, which is then kept.
+
+        Raises:
+            OptionError: Its file is damaged, or holds a draw of another name.
+            FileError: It cannot be written.
+        """
         if self.folder is None:
             self.made += 1
             return _plain(make())
-        self._names.append(name)
-        path = self.folder / "draws" / f"{file_names(dict.fromkeys(self._names))[name]}.safetensors"
+        path = self.folder / "draws" / _file_name(name)
         if path.exists():
-            return _read(path)
+            return _read(path, name)
         found = _plain(make())
         self.made += 1
         self._begin()
-        _write(path, found)
+        _write(path, name, found)
         return found
 
     def _begin(self) -> None:
@@ -76,26 +81,36 @@ class KeptDraws:
         try:
             self._document.resume(self.folder / "settings.json", self._settings)
         except OptionError as error:
-            raise OptionError(str(error).replace(", or --restart to begin anew", "")) from error
+            raise OptionError(str(error).replace("write another --out, or --restart to begin anew", self._document.again)) from error
 
 
 def _plain(draw: Draw) -> Draw:
     return attrs.evolve(draw, facts=plain(draw.facts))  # the same whether it is read or was just made
 
 
-def _write(path: Path, draw: Draw) -> None:
+def _file_name(name: str) -> str:
+    """Return a file name that no other name has, on any system: its beginning, for readers, and a hash of it."""
+    plain_name = re.sub(r"[^A-Za-z0-9.=_-]+", "_", name).strip("._")[:60]
+    return f"{plain_name}-{hashlib.sha256(name.encode()).hexdigest()[:32]}.safetensors"
+
+
+def _write(path: Path, name: str, draw: Draw) -> None:
     from safetensors.torch import save
 
     tensors = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in draw.tensors.items()}
-    write_whole(path, save(tensors, {"facts": json.dumps(draw.facts)}))
+    write_whole(path, save(tensors, {"name": name, "facts": json.dumps(draw.facts)}))
 
 
-def _read(path: Path) -> Draw:
+def _read(path: Path, name: str) -> Draw:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            facts = json.loads(file.metadata()["facts"])
-            return Draw(tensors={name: file.get_tensor(name) for name in file.keys()}, facts=facts)  # noqa: SIM118  (it is no mapping)
+            said = file.metadata()
+            facts, kept = json.loads(said["facts"]), said["name"]
+            found = Draw(tensors={key: file.get_tensor(key) for key in file.keys()}, facts=facts)  # noqa: SIM118  (it is no mapping)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         raise OptionError(f"{str(path)!r} is damaged: {error}; delete it, and the same command draws it again") from error
+    if kept != name:
+        raise OptionError(f"{str(path)!r} holds {kept!r}, and {name!r} was asked for; delete it, and the same command draws it again")
+    return found

@@ -5,11 +5,13 @@ what was found on others.
 from __future__ import annotations
 
 import datetime
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import attrs
 
+from foreseer.adapters.identity import identity_of
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import machine, versions
@@ -17,11 +19,12 @@ from foreseer.bench.per_sample import Figures
 from foreseer.bench.source import loaded, named
 from foreseer.bench.target import Target
 from foreseer.bench.workload import device_of, dtype_of
-from foreseer.document import structured
+from foreseer.document import Document
 from foreseer.errors import OptionError
 from foreseer.presets import Measured, Preset, Promise
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.workbench.gauge import Gauge, NotFiniteError, Reading
+from foreseer.workbench.kept_draws import KeptDraws
 from foreseer.workbench.promise import Claim, Test, in_order, run_tests
 from foreseer.workbench.search import Search, search_of
 from foreseer.workbench.study import Point, Study
@@ -30,6 +33,8 @@ from foreseer.workbench.tune_settings import TuneSettings
 __all__ = ["Target", "TuneSettings", "Tuned", "tune"]
 
 TESTED_AFTER = "settings were tested after so many trials"
+FULL_TIME = "seconds of full computation for a sample"
+DRAWS = Document(format="foreseer tune draws 1", made_by="`foreseer tune`", again="delete that folder, or write another --study", sealed=False)
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -44,7 +49,7 @@ class Tuned:
             does, and for a front.
         tests: With a promise: the tests of settings, in their order.
         preset: The chosen one, measured on held-out samples too.
-        time: Seconds of full computation for a sample; NaN where none was drawn in this call.
+        time: Seconds of full computation for a sample; NaN where none was drawn.
     """
 
     settings: TuneSettings
@@ -79,7 +84,8 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
     """Search, and check what was found.
 
     Unless the target is a time, cost is the ratio of block-rows or the computed steps, which are the same on
-    every machine; wall-clock time is kept, and decides nothing. Full computation is drawn once.
+    every machine; wall-clock time is kept, and decides nothing. Full computation is drawn once. With a
+    study's file every batch is kept in a folder beside it, and a call that repeats a finished one draws nothing.
 
     Args:
         settings: What to do.
@@ -89,7 +95,8 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
         PluginError, OptionError: See `TuneSettings`, `foreseer.workbench.search.space_of` and
             `foreseer.workbench.study.Study`.
         NotFiniteError: Samples of full computation are not finite.
-        KeyboardInterrupt: What was finished is in the study's file, where there is one; the same call goes on.
+        KeyboardInterrupt: The batches that were drawn are kept beside the study's file, where there is one; the
+            same call goes on.
     """
     return _Tuning(settings, tell).run()
 
@@ -101,7 +108,6 @@ class _Tuning:
         self.settings = settings
         self.search = search_of(settings.specs(), settings.ranges)
         self.sampler = Sampler.of(loaded(settings.workload), seed=settings.seed, num_steps=settings.steps, guidance=settings.guidance)
-        self.chosen_on, self.tested_on, self.held_out = map(self._gauge, settings.parts())
         self.study = Study(
             self._kept(),
             self.search,
@@ -111,11 +117,15 @@ class _Tuning:
             file=settings.study,
             prune=not settings.whole,
         )
+        file = settings.study
+        self.draws = KeptDraws(None if file is None else file.with_name(f"{file.name}.draws"), self._drawn_with(), DRAWS)
+        self.chosen_on, self.tested_on, self.held_out = map(self._gauge, settings.parts())
         self.done, self.total, self._tell = 0, 0, tell
 
     def _gauge(self, part: list[int]) -> Gauge:
         among = None if self.settings.claim is None else sum(map(len, self.settings.parts()))
-        return Gauge(self.sampler, first=min(part, default=0) if among is None else 0, samples=part, batch=self.settings.together, among=among)
+        first = min(part, default=0) if among is None else 0
+        return Gauge(self.sampler, first=first, samples=part, batch=self.settings.together, among=among, kept=self.draws)
 
     def run(self) -> Tuned:
         settings, claim = self.settings, self.settings.claim
@@ -126,7 +136,7 @@ class _Tuning:
                 f"trials={settings.trials} is out of range: after {spent} trials settings were tested, and trials that come later could choose by the same "
                 f"samples; write --trials {spent}, or begin with another --study and another --seed"
             )
-        self.total = settings.samples * (settings.trials + 1) + 2 * len(self.held_out.indices)
+        self.total = settings.samples * (settings.trials + 1) + self.checks
         self.done = settings.samples * (begun + 1) if begun else 0
         if begun < settings.trials:
             for batch in range(len(self.chosen_on.batches)):  # what fails here is no trial's fault
@@ -141,7 +151,22 @@ class _Tuning:
         chosen: Point | Test | None = min(held, key=lambda test: test.figures.ratio, default=None) if claim else settings.goal.best(points)
         preset = None if chosen is None else self._preset(chosen.policy, points, tests)
         found = chosen.figures if isinstance(chosen, Test) else chosen
-        return Tuned(settings=settings, search=self.search, points=points, chosen=found, tests=tests, preset=preset, time=self.chosen_on.time)
+        self._told("done", self.total)
+        return Tuned(settings=settings, search=self.search, points=points, chosen=found, tests=tests, preset=preset, time=self._full_time())
+
+    @property
+    def checks(self) -> int:
+        """How many samples the check draws: those that it was chosen by with fewer plain steps; those held out
+        in full and with the setting besides.
+        """
+        return 0 if self.settings.goal.kind == "front" else self.settings.samples + 3 * len(self.held_out.indices)
+
+    def _full_time(self) -> float:
+        """Seconds of full computation for a sample, also where an earlier call drew it."""
+        if not math.isnan(self.chosen_on.time):
+            self.study.keep(FULL_TIME, self.chosen_on.time)
+        kept = self.study.kept(FULL_TIME)
+        return math.nan if kept is None else float(kept)
 
     def _told(self, what: str, done: int) -> None:
         self.done = done
@@ -157,7 +182,7 @@ class _Tuning:
             self._told(f"trial {begun // self.settings.samples}, {reading.figures.samples} of {self.settings.samples} samples", begun + reading.figures.samples)
 
     def _test(self, claim: Claim, points: tuple[Point, ...]) -> list[Test]:
-        """Test settings; what was drawn of a test is kept beside the trials."""
+        """Test settings."""
         count = len(self.tested_on.indices)
         self.study.keep(TESTED_AFTER, len(points))
         whole = {point.policy: point for point in reversed(points) if point.whole}
@@ -166,14 +191,8 @@ class _Tuning:
         self.total += count * len(sequence)
 
         def draw(policy: str) -> Iterator[Figures]:
-            name = f"tested {policy}"
-            figures = structured(Figures, self.study.kept(name) or {})
-            if figures.samples:
-                yield figures
-            before = figures
-            for reading in self.tested_on.follow(parse_policy(policy), skip=figures.samples):
-                figures = before + reading.figures
-                self.study.keep(name, figures)
+            for reading in self.tested_on.follow(parse_policy(policy)):
+                figures = reading.figures
                 done = begun + count * sequence.index(policy) + figures.samples
                 self._told(f"test {sequence.index(policy) + 1} of {len(sequence)} or fewer, {figures.samples} of {count} samples", done)
                 yield figures
@@ -193,16 +212,32 @@ class _Tuning:
             **named(settings.workload),
         } | {name: getattr(settings, name) for name in of_settings}
         if settings.claim is not None:
-            found["held_out"] = len(self.held_out.indices)  # decides which samples the others are
-        if settings.goal.kind == "time":
-            found |= {name: said for name, said in machine(str(device_of(self.sampler.workload))).items() if name in ("processor", "GPU")}
-        return found
+            found["held_out"] = len(settings.parts()[2])  # decides which samples the others are
+        return found | self._machine()
+
+    def _machine(self) -> dict[str, Any]:
+        """What times depend on, where they decide."""
+        said = machine(str(device_of(self.sampler.workload))) if self.settings.goal.kind == "time" else {}
+        return {name: value for name, value in said.items() if name in ("processor", "GPU")}
+
+    def _drawn_with(self) -> dict[str, Any]:
+        """What draws depend on, besides their samples and what drives the model."""
+        workload, sampler = self.sampler.workload, self.sampler
+        return {
+            **named(self.settings.workload),
+            "model": identity_of(workload.model),
+            "scheduler": "" if workload.pipeline is None else identity_of(workload.pipeline.scheduler),
+            "steps": sampler.num_steps,
+            "guidance": sampler.guidance,
+            "seed": sampler.seed,
+            **self._machine(),
+        }
 
     def _preset(self, policy: str, points: tuple[Point, ...], tests: tuple[Test, ...]) -> Preset:
         """Measure the chosen setting on the samples it was chosen by and on others."""
         settings, spec = self.settings, parse_policy(policy)
-        self._told("on held-out samples", self.done)
-        tuned, held_out = self.chosen_on.beside_fewer(spec), self.held_out.beside_fewer(spec)
+        tuned = self._beside_fewer(self.chosen_on, spec, "the chosen setting", self.total - self.checks, drawn=0)
+        held_out = self._beside_fewer(self.held_out, spec, "on held-out samples", self.total - self.checks + settings.samples, drawn=2)
         signature = self.chosen_on.signature(tuned.run, dtype=dtype_of(self.sampler.workload), versions=versions())
         timed = settings.goal.kind == "time"
         return Preset(
@@ -216,6 +251,17 @@ class _Tuning:
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             promise=None if settings.claim is None else self._promise(settings.claim, policy, tests, held_out.figures),
         )
+
+    def _beside_fewer(self, gauge: Gauge, spec: PolicySpec, what: str, begun: int, *, drawn: int) -> Reading:
+        """Measure a setting; ``drawn`` is how often that draws each sample before fewer plain steps."""
+        count = len(gauge.indices)
+        self._told(what, begun)
+
+        def tell(followed: int, fewer: int) -> None:
+            part = f"{fewer} of {count} samples with as many plain steps" if fewer else f"{followed} of {count} samples"
+            self._told(f"{what}, {part}", begun + drawn * followed + fewer)
+
+        return gauge.beside_fewer(spec, tell=tell)
 
     def _promise(self, claim: Claim, policy: str, tests: tuple[Test, ...], checked: Figures) -> Promise | None:
         """Return what the tests showed; None where held-out samples contradict it."""

@@ -37,7 +37,10 @@ def plan(
     objective: Annotated[str, typer.Option(help="How errors of single steps add up: gaps, sum or squares.")] = "gaps",
     over: Annotated[str, typer.Option(help="Over the samples: mean or worst.")] = "mean",
     preset: Annotated[Path | None, typer.Option(help="Run the chosen schedule with the model, and write it as a preset.")] = None,
-    samples: Annotated[int, typer.Option(help="For --preset, how many recorded samples, and how many others, to measure on.")] = 8,
+    samples: Annotated[
+        int | None, typer.Option(help="For --preset: recorded samples, and others, to measure on. Default: 8; of a pipeline each prompt once.")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(help="For --preset: samples that are drawn together. Default: all; of a pipeline one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Find the best schedules of a recorded model for every number of computed steps, and write them."""
@@ -49,6 +52,11 @@ def plan(
         raise OptionError(f"block_rows={block_rows} is out of range; write a share in (0, 1]")
     if (preset is None) != (not {"workload", "pipeline"} & set(source.keywords)):
         raise OptionError("a preset is measured with the model: write both --preset FILE.json and --workload NAME or --pipeline, or neither")
+    for name, value in {"samples": samples, "batch": batch}.items():
+        if value is not None and value < 1:
+            raise OptionError(f"{name}={value} is out of range; write a whole number >= 1")
+        if value is not None and preset is None:
+            raise OptionError(f"{name}={value} is for a preset, which is measured; write --preset FILE.json with it, or leave it out")
     if out.suffix != ".json":
         raise OptionError(f"out={str(out)!r} is no name of a plan; write one that ends in .json")
     from foreseer.workbench.planner import plan as find
@@ -67,7 +75,7 @@ def plan(
 
         loaded = source(dtype=source.keywords.get("dtype") or found.signature.dtype or None).load()
         with progress() as tell:
-            made = planned_preset(found, loaded, name=preset.stem, samples=samples, tell=tell)
+            made = planned_preset(found, loaded, name=preset.stem, samples=samples, batch=batch, tell=tell)
         typer.echo(f"wrote {made.save(preset)}: {made.held_out}", err=as_json)
     if as_json:
         typer.echo(json.dumps(plain(found), indent=1))

@@ -44,8 +44,8 @@ def replay(
     closed_loop: Annotated[
         list[str] | None, typer.Option(metavar="N|NAME...", help="Run the N best with the model, or those of these names, on other samples.")
     ] = None,
-    samples: Annotated[int, typer.Option(help="Closed loop: how many samples.")] = 32,
-    batch: Annotated[int, typer.Option(help="Closed loop: samples that are drawn together.")] = 16,
+    samples: Annotated[int | None, typer.Option(help="Closed loop: how many samples. Default: 32; of a pipeline each prompt once.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Closed loop: samples that are drawn together. Default: 16; of a pipeline one.")] = None,
     seed: Annotated[int, typer.Option(help="Closed loop: seed of the noises; another than the recorded one.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

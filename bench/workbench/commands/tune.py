@@ -67,7 +67,7 @@ def tune(
             found = tuner.tune(made, tell=tell)
     except KeyboardInterrupt:
         kept = (
-            f"the finished trials are in {study}; go on with: {shlex.join(['foreseer', *sys.argv[1:]])}"
+            f"what was drawn is kept at {study}; go on with: {shlex.join(['foreseer', *sys.argv[1:]])}"
             if study
             else "nothing was kept; --study FILE keeps trials"
         )

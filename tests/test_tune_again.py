@@ -1,0 +1,117 @@
+"""The laws of a `foreseer tune` that is repeated, stopped or gone on with: no batch is drawn twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from toy_family import ToyFamily
+
+from foreseer.bench.target import Target
+from foreseer.bench.workload import HERE
+from foreseer.errors import OptionError
+from foreseer.workbench.study import Point
+from foreseer.workbench.tune import Tuned, TuneSettings, tune
+
+DRAW = ToyFamily.draw
+POLICY = "taylorseer:target=last_block"
+RANGES = ("interval=1..5", "max_order=0..2", "warmup_steps=1..3")
+
+
+@pytest.fixture(autouse=True)
+def toy(monkeypatch: pytest.MonkeyPatch) -> ToyFamily:
+    family = ToyFamily()
+    monkeypatch.setitem(HERE, "toy", lambda device, dtype: family)
+    return family
+
+
+def settings(**changes: Any) -> TuneSettings:
+    given: dict[str, Any] = {"policies": POLICY, "workload": "toy", "target": Target("speedup", 2), "ranges": RANGES, "samples": 3, "batch": 2, "trials": 12}
+    return TuneSettings(**{**given, **changes})
+
+
+def without_times(found: Tuned) -> list[Point]:
+    return [attrs.evolve(point, seconds=()) for point in found.points]
+
+
+def drawing(monkeypatch: pytest.MonkeyPatch, stops: Sequence[int] = ()) -> list[tuple[Any, ...]]:
+    """Note what is drawn from now on. Ctrl-C comes once before each draw of these numbers."""
+    draw, drawn, left = DRAW, list[tuple[Any, ...]](), set(stops)
+
+    def noted(self: ToyFamily, indices: Sequence[int], *, num_steps: int, **how: Any) -> Any:
+        if len(drawn) in left:
+            left.remove(len(drawn))
+            raise KeyboardInterrupt
+        found = draw(self, indices, num_steps=num_steps, **how)
+        drawn.append((tuple(indices), num_steps, self._attached))
+        return found
+
+    monkeypatch.setattr(ToyFamily, "draw", noted)
+    return drawn
+
+
+def test_a_stopped_search_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: interrupted anywhere, in trials and in the check, and started again, it finds what a search without a stop does, and draws no batch twice."""
+    drawn = drawing(monkeypatch)
+    whole = tune(settings())
+    once, file = list(drawn), tmp_path / "sub" / "study.db"
+    stops = (0, 3, 9, 14, 24, len(once) - 5, len(once) - 1)
+    drawn = drawing(monkeypatch, stops)
+    stopped = 0
+    while True:
+        try:
+            parts = tune(settings(study=file))
+            break
+        except KeyboardInterrupt:
+            stopped += 1
+    assert stopped == len(stops)
+    assert drawn == once
+    assert without_times(parts) == without_times(whole)
+    assert parts.preset == whole.preset
+
+
+def test_more_trials_are_added_to_those_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: a study that is done is read, draws nothing again and says the same; one that is asked for more goes on from there."""
+    file = tmp_path / "study.db"
+    few = tune(settings(study=file, trials=4))
+    drawn = drawing(monkeypatch)
+    again = tune(settings(study=file, trials=4))
+    assert drawn == []
+    assert (again.points, again.preset, again.time) == (few.points, few.preset, few.time)
+    assert without_times(tune(settings(study=file))) == without_times(tune(settings()))
+
+
+def test_what_is_chosen_is_not_drawn_again_on_the_samples_it_was_chosen_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: without a file, too, no batch is drawn twice, but for trials of policies that are equal."""
+    drawn = drawing(monkeypatch)
+    found = tune(settings(whole=True))
+    assert found.preset is not None
+    assert found.preset.tuned.psnr_mean == pytest.approx(found.chosen.mean if found.chosen else None)
+    bare = [draw for draw in drawn if not draw[2]]
+    assert len(bare) == len(set(bare))
+    policies = len({point.policy for point in found.points})
+    assert len(drawn) - len(bare) == 2 * policies + 2  # two batches of each, and of the chosen one two that were held out
+
+
+def test_progress_tells_every_batch_and_ends_at_what_it_expected() -> None:
+    """Law: what is done never falls and never passes what there is; the check of the chosen setting counts, batch by batch."""
+    told: list[tuple[str, int, int]] = []
+    tune(settings(whole=True), tell=lambda *said: told.append(said))
+    done = [said[1] for said in told]
+    assert done == sorted(done)
+    assert {said[2] for said in told} == {done[-1]} == {3 * 13 + 3 + 9}
+    checked = [(what, at - 39) for what, at, _ in told if "held-out" in what or "chosen" in what]
+    assert [at for _, at in checked] == [0, 0, 0, 2, 3, 3, 7, 9, 11, 12]
+    assert checked[-1][0] == "on held-out samples, 3 of 3 samples with as many plain steps"
+
+
+def test_draws_of_another_model_beside_a_study_are_refused(tmp_path: Path, toy: ToyFamily) -> None:
+    """Law: also where the study itself was deleted."""
+    file = tmp_path / "study.db"
+    tune(settings(study=file, trials=1))
+    file.unlink()
+    with pytest.raises(OptionError, match=r"study\.db\.draws' was begun with other settings: steps was 10, is 8; delete that folder, or write another"):
+        tune(settings(study=file, trials=1, steps=8))
