@@ -51,7 +51,7 @@ SHARES = {
     "test_installed::test_an_example_passes_its_own_tests": 3,
     "test_pauses::test_a_stream_that_comes_back_or_begins_late_is_as_one_that_begins_then": 4,
     "test_pauses::test_no_forecast_reaches_further_back_than_the_policy_says": 4,
-    "test_report_views::test_timeline_draws_every_report": 3,
+    "test_report_pictures::test_timeline_draws_every_report": 3,
     "test_soak::test_120_runs_of_one_long_lived_attachment_hold_no_more_than_the_first_few": 3,
     "test_zoo_flow::test_policies_accelerate_both": 2,
 }  # fmt: skip

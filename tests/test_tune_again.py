@@ -12,7 +12,8 @@ from toy_family import ToyFamily
 
 from foreseer.bench.target import Target
 from foreseer.bench.workload import HERE
-from foreseer.errors import OptionError
+from foreseer.errors import FileError, OptionError
+from foreseer.workbench import kept_draws
 from foreseer.workbench.study import Point
 from foreseer.workbench.tune import Tuned, TuneSettings, tune
 
@@ -115,3 +116,32 @@ def test_draws_of_another_model_beside_a_study_are_refused(tmp_path: Path, toy: 
     file.unlink()
     with pytest.raises(OptionError, match=r"study\.db\.draws' was begun with other settings: steps was 10, is 8; delete that folder, or write another"):
         tune(settings(study=file, trials=1, steps=8))
+
+
+@pytest.mark.parametrize("promised", [False, True])
+def test_a_draw_that_cannot_be_read_or_written_is_no_fault_of_a_policy(promised: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: it is told; no trial and no test fails of it, and the same command goes on once that is mended."""
+    file, batch = tmp_path / "study.db", 1 if promised else 2
+    promise = {"target": None, "promise": "psnr>=10 for 60% of samples", "tested": 6} if promised else {}
+    given = settings(study=file, trials=2, batch=batch, **promise)
+    whole, write, kept = tune(attrs.evolve(given, study=None)), kept_draws.write_whole, list[Path]()
+
+    def full_disk(path: Path, *content: Any) -> Any:
+        if len(kept) >= (14 if promised else 3):
+            raise FileError(f"{path} cannot be written: no space left on device")
+        kept.append(path)
+        return write(path, *content)
+
+    monkeypatch.setattr(kept_draws, "write_whole", full_disk)
+    with pytest.raises(FileError, match="no space left"):
+        tune(given)
+    monkeypatch.setattr(kept_draws, "write_whole", write)
+    kept[-1].write_bytes(b"{")
+    with pytest.raises(OptionError, match=r"is damaged: .*; delete it, and the same command draws it again"):
+        tune(given)
+    kept[-1].unlink()
+    found = tune(given)
+    assert without_times(found) == without_times(whole)
+    assert not found.failed
+    assert [test.error for test in found.tests] == [""] * len(whole.tests)
+    assert found.preset == whole.preset

@@ -16,7 +16,11 @@ from foreseer.document import Document, plain
 from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable_folder, write_whole
 
-__all__ = ["Draw", "KeptDraws"]
+__all__ = ["DamagedDrawError", "Draw", "KeptDraws"]
+
+
+class DamagedDrawError(OptionError):
+    """The file of a draw is damaged, or holds a draw of another name; the message says what to do."""
 
 
 @attrs.frozen(eq=False, kw_only=True)
@@ -61,7 +65,7 @@ class KeptDraws:
         """Return the draw of that name: what is there, or what ``make`` draws, which is then kept.
 
         Raises:
-            OptionError: Its file is damaged, or holds a draw of another name.
+            DamagedDrawError: Its file is damaged, or holds a draw of another name.
             FileError: It cannot be written.
         """
         if self.folder is None:
@@ -110,7 +114,7 @@ def _read(path: Path, name: str) -> Draw:
             facts, kept = json.loads(said["facts"]), said["name"]
             found = Draw(tensors={key: file.get_tensor(key) for key in file.keys()}, facts=facts)  # noqa: SIM118  (it is no mapping)
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise OptionError(f"{str(path)!r} is damaged: {error}; delete it, and the same command draws it again") from error
+        raise DamagedDrawError(f"{str(path)!r} is damaged: {error}; delete it, and the same command draws it again") from error
     if kept != name:
-        raise OptionError(f"{str(path)!r} holds {kept!r}, and {name!r} was asked for; delete it, and the same command draws it again")
+        raise DamagedDrawError(f"{str(path)!r} holds {kept!r}, and {name!r} was asked for; delete it, and the same command draws it again")
     return found

@@ -20,7 +20,8 @@ import numpy as np
 
 from foreseer.bench.per_sample import Figures
 from foreseer.bench.target import Target
-from foreseer.errors import OptionError
+from foreseer.errors import FileError, OptionError
+from foreseer.workbench.kept_draws import DamagedDrawError
 
 __all__ = ["Claim", "Test", "in_order", "run_tests"]
 
@@ -182,7 +183,8 @@ def run_tests(
         policies: In an order that was fixed without the samples of the tests.
         samples: How many each test draws.
         draw: Gives the figures of the samples so far, several times. A test that can no longer succeed asks
-            for no more. What it raises of `Exception` is a failure.
+            for no more. What it raises of `Exception` is a failure, but for files that cannot be read or
+            written.
     """
     allowed, tests = claim.misses(samples), list[Test]()
     for policy in policies:
@@ -191,6 +193,8 @@ def run_tests(
             for figures in draw(policy):
                 if figures.samples - figures.reaching(claim.psnr) > allowed:
                     break
+        except (FileError, DamagedDrawError):  # no fault of the policy
+            raise
         except Exception as raised:
             error = f"{type(raised).__name__}: {' '.join(str(raised).split())[:300]}"
         reached = figures.reaching(claim.psnr)

@@ -18,6 +18,7 @@ from foreseer.document import plain, refuse_other_settings, structured
 from foreseer.errors import FileError, ForeseerError, OptionError
 from foreseer.files import make_folder
 from foreseer.registry import PolicySpec
+from foreseer.workbench.kept_draws import DamagedDrawError
 from foreseer.workbench.search import Search
 
 __all__ = ["Point", "Study"]
@@ -125,8 +126,8 @@ class Study:
 
     def step(self, measure: Callable[[PolicySpec], Iterator[Figures]]) -> Point:
         """Ask for a point, have it measured, and remember what it came to. ``measure`` gives the figures of the
-        samples so far, several times. What it raises of `Exception` is the trial's error; an interruption
-        leaves no trace.
+        samples so far, several times. What it raises of `Exception` is the trial's error; an interruption, and
+        what cannot be read or written of its draws, leaves no trace.
         """
         states = self._optuna.trial.TrialState
         done = self.points
@@ -182,6 +183,8 @@ class Study:
                 if self._prune and (why := self._target.hopeless(point, samples=self._samples, finished=finished)):
                     return attrs.evolve(point, pruned=why)
             raise ForeseerError(f"{spec} was not measured on {self._samples} samples")
+        except (FileError, DamagedDrawError):  # no fault of the policy
+            raise
         except Exception as error:
             said = ",".join(f"{key}={value}" for key, value in {**space.spec.options, **options}.items())
             return Point(number=number, policy=f"{space.spec.name}:{said}", error=f"{type(error).__name__}: {_line(error)}")
