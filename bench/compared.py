@@ -102,12 +102,10 @@ class Samples(Mapping[str, list[Tensor]]):
     """
 
     def __init__(self, names: Sequence[str] = (), read: Callable[[str], list[Tensor]] = lambda name: []) -> None:
-        self._names, self._read = tuple(names), read
+        self._names, self._read = {name: name for name in names}, read
 
     def __getitem__(self, name: str) -> list[Tensor]:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._read(name)
+        return self._read(self._names[name])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._names)
