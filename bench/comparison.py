@@ -13,7 +13,6 @@ from contextlib import nullcontext
 import attrs
 import torch
 
-from foreseer.adapters.identity import identity_of
 from foreseer.bench.album import PICTURES
 from foreseer.bench.compare_words import aim, print_table, remarks, usual_policies, verdict
 from foreseer.bench.compared import MEASURED, CompareSettings, Result, Samples, whole_lanes, write_table
@@ -24,7 +23,7 @@ from foreseer.bench.report_page import write_page
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.source import loaded
 from foreseer.bench.store import file_names
-from foreseer.bench.workload import Workload, device_of, dtype_of, how_many
+from foreseer.bench.workload import Workload, device_of, dtype_of, how_many, identities_of, prompts_of
 from foreseer.console import progress
 from foreseer.files import make_folder, refuse_unwritable, write_whole
 from foreseer.registry import build_observers
@@ -82,14 +81,15 @@ def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: 
     with progress() if show else nullcontext(_silent) as tell:
         observers = build_observers(settings.observers)
         # with a pipeline of the user's a sample takes long, and what is small beside it are first calls
-        how = {"restart": settings.restart, "warm_up": not hasattr(workload, "prompts")}
+        how = {"restart": settings.restart, "warm_up": prompts_of(workload) is None}
         ours = (settings.out / "results.json").exists()  # of an earlier comparison, before this one begins
         harness = Harness(bench, settings.out / MEASURED, workload=workload, tell=tell, observers=observers, **how)
         for name in ("timelines", "reports", PICTURES) if settings.restart and ours else ():
             shutil.rmtree(settings.out / name, ignore_errors=True)
+        who = identities_of(workload)
         here = Signature(
-            model=identity_of(workload.model),
-            scheduler="" if workload.pipeline is None else identity_of(workload.pipeline.scheduler),
+            model=who["model"],
+            scheduler=who["scheduler"],
             num_steps=harness.results.num_steps,
             guidance=harness.results.guidance,
             dtype=dtype_of(workload),

@@ -12,6 +12,7 @@ CUDA's allocator, where 1 % is let pass.
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
@@ -128,7 +129,7 @@ def _changes(old: LaneResult, new: LaneResult, paired: bool, speedups: tuple[flo
     found = []
     readers: list[tuple[str, Callable[[LaneResult], Sequence[float]], bool | None]] = [("steps", lambda lane: lane.steps, False)]
     shared = [name for name in figures if old.has(name) and new.has(name)]
-    readers += [(name, lambda lane, name=name: lane.values(name), figures[name].higher_is_better) for name in shared]  # type: ignore[misc]
+    readers += [(name, operator.methodcaller("values", name), figures[name].higher_is_better) for name in shared]
     for figure, read, higher in readers:
         one, other = (dict(zip(lane.indices, read(lane), strict=True)) for lane in (old, new))
         common = sorted(one.keys() & other.keys()) if paired else []

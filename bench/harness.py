@@ -28,6 +28,7 @@ from foreseer.bench.settings import BenchSettings
 from foreseer.bench.source import loaded
 from foreseer.bench.store import Key, Store
 from foreseer.bench.workload import Workload, blocks_of, device_of
+from foreseer.errors import in_one_line
 from foreseer.files import refuse_unwritable_folder
 from foreseer.registry import PolicySpec, signature_of
 from foreseer.report import Report
@@ -287,7 +288,6 @@ class Harness:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError):
         return f"{error.name} is not installed: pip install 'foreseer[peers]'"
-    return f"{type(error).__name__}: {text[:300]}"
+    return in_one_line(error)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from foreseer.bench.figures import COUNTS, FIGURES, Figure
 from foreseer.bench.layout import layout
-from foreseer.errors import ForeseerError, OptionError, PluginError, in_words
+from foreseer.errors import ForeseerError, OptionError, PluginError, in_one_line, in_words
 from foreseer.listing import MEASURES, load_factory
 from foreseer.psnr import DATA_RANGE, pair_of, psnr
 from foreseer.registry import check_options
@@ -137,7 +137,7 @@ class Measures:
             except Exception as error:  # a column is lost, not the lane
                 if name == "psnr":  # but all that is said of a lane rests on this one
                     raise
-                failed[name] = " ".join(in_words(error).split())[:300]
+                failed[name] = in_one_line(error)
         return found, failed
 
 
@@ -156,7 +156,7 @@ def load_measures(names: Iterable[str], *, own: Mapping[str, Measure] | None = N
         try:
             named[name] = load_measure(name)
         except (ImportError, OSError) as error:
-            missing[name] = " ".join(str(error).split()) or in_words(error)
+            missing[name] = " ".join(str(error).split()) or in_one_line(error)
     return Measures(named=named, missing=missing)
 
 

@@ -20,7 +20,7 @@ from foreseer.bench.peers import PeerError, PeerSpec, Request
 from foreseer.bench.results import Counted, LaneResult, Unit
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.source import loaded
-from foreseer.bench.workload import Workload, all_blocks_of, device_of, dtype_of, labels_of
+from foreseer.bench.workload import Workload, all_blocks_of, device_of, dtype_of, labels_of, prompts_of
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.report import Report
 from foreseer.zoo.judge import DigitJudge
@@ -89,7 +89,7 @@ class Measuring:
         counting = self._counting(sampler, lane, indices, calls, None if number or draws else costs)
         # What counts blocks takes time from what is timed. Who knows what a pipeline of the user's makes of its
         # steps: image to image leaves some out.
-        plain = draws and lane.kind != "peer" and (lane.kind not in ("full", "fewer") or not hasattr(workload, "prompts"))
+        plain = draws and lane.kind != "peer" and (lane.kind not in ("full", "fewer") or prompts_of(workload) is None)
         driven = self._driven(sampler, lane, indices) if plain else counting
         run = sampler.run(indices, lane.num_steps, driven=driven)
         self._check(workload, lane)

@@ -26,12 +26,11 @@ from torch import Tensor, nn
 from foreseer.adapters import attach
 from foreseer.adapters.attachment import Attachment
 from foreseer.adapters.denoisers import find_denoisers
-from foreseer.adapters.identity import identity_of
 from foreseer.bench.fields import DTYPES, nearest
 from foreseer.bench.pictures import in_range, pictures_of
 from foreseer.bench.prompts import Prompts
-from foreseer.bench.workload import Workload
-from foreseer.errors import ForeseerError, OptionError
+from foreseer.bench.workload import Workload, identities_of
+from foreseer.errors import ForeseerError, OptionError, in_one_line
 from foreseer.registry import PolicySpec
 
 __all__ = ["PipelineWorkload", "is_workload", "load_pipeline", "workload_of"]
@@ -90,15 +89,13 @@ class PipelineWorkload:
             raise
         except Exception as error:
             asked = ", ".join(f"{index} ({textwrap.shorten(word, 40)})" for index, word in zip(indices, self.words(indices), strict=True))
-            raise OptionError(f"{self.name} cannot draw sample {asked}: {_line(error)}; see the arguments of its call and prompts") from error
+            raise OptionError(f"{self.name} cannot draw sample {asked}: {in_one_line(error)}; see the arguments of its call and prompts") from error
 
     def to_dict(self) -> dict[str, Any]:
         """Return what results depend on, as plain data."""
-        model = identity_of(self.model)
-        scheduler = identity_of(self.pipeline.scheduler)
         call = {name: value if isinstance(value, (int, float, str, bool)) else _hash(value) for name, value in self.arguments.items()}
         prompts = f"{len(self.prompts)}, {self.prompts.digest()}"
-        return {"family": self.name, "model": model, "scheduler": scheduler, "prompts": prompts} | ({"call": call} if call else {})
+        return {"family": self.name, **identities_of(self), "prompts": prompts} | ({"call": call} if call else {})
 
     def decode(self, latents: Tensor) -> Tensor:
         """See `Workload`. Of latents the first three channels are shown, or one, a third as strong; of tokens a
@@ -216,7 +213,7 @@ def _pretrained(where: str, chosen: Mapping[str, Any]) -> Any:
             warnings.simplefilter("ignore", FutureWarning)  # torch_dtype has a new name, which earlier diffusers do not know
             found = DiffusionPipeline.from_pretrained(where, **kind)
     except Exception as error:  # whatever the hub, safetensors, transformers and diffusers make of it
-        raise OptionError(f"pipeline={where!r} cannot be loaded: {_line(error)}; write a folder, a name on the hub, or file.py:function") from error
+        raise OptionError(f"pipeline={where!r} cannot be loaded: {in_one_line(error)}; write a folder, a name on the hub, or file.py:function") from error
     return found
 
 
@@ -230,7 +227,7 @@ def _built(where: str, place: str, function: str, chosen: Mapping[str, Any]) -> 
     try:
         found = build(**{name: value for name, value in chosen.items() if name in takes})
     except Exception as error:
-        raise OptionError(f"pipeline={where!r} failed: {_line(error)}") from error
+        raise OptionError(f"pipeline={where!r} failed: {in_one_line(error)}") from error
     rest = [value for name, value in chosen.items() if value is not None and name not in takes]
     one = found[0] if isinstance(found, tuple) and found else found
     if rest and not hasattr(one, "to"):
@@ -262,13 +259,9 @@ def _module(where: str, place: str) -> Any:
     except OptionError:
         raise
     except Exception as error:
-        raise OptionError(f"pipeline={where!r} cannot be imported: {_line(error)}; write file.py:function or module:function") from error
+        raise OptionError(f"pipeline={where!r} cannot be imported: {in_one_line(error)}; write file.py:function or module:function") from error
 
 
 def _hash(value: Any) -> str:
     content = value.detach().float().cpu().numpy().tobytes() if isinstance(value, Tensor) else repr(value).encode()
     return hashlib.sha256(content).hexdigest()[:16]
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -13,7 +13,7 @@ import numpy as np
 from foreseer.bench.per_sample import Figures, at_least, at_most, mean_of, pareto
 from foreseer.errors import OptionError
 
-__all__ = ["Target", "seconds_of"]
+__all__ = ["Target", "Wanted", "seconds_of"]
 
 SLACK = 1e-9
 """A cost of exactly 1/3 reaches 3x, whatever the last digit of the division."""
@@ -62,36 +62,6 @@ class Target:
             raise OptionError(f"{self.kind}={number!r} is out of range; write a number above {low:g}")
         if self.share is not None and (self.kind != "psnr" or not 0.0 < self.share <= 1.0):
             raise OptionError(f"share={self.share!r} is out of range; write a number above 0 and up to 1, of a psnr")
-
-    @classmethod
-    def of(
-        cls,
-        *,
-        speedup: float | None = None,
-        steps_computed: float | None = None,
-        psnr: float | None = None,
-        time: float | str | None = None,
-        front: bool = False,
-    ) -> Target | None:
-        """Return the target that one of these options gives; None where none does.
-
-        Args:
-            speedup: See `Target`, as of the others.
-            steps_computed: A number of steps.
-            psnr: dB.
-            time: Seconds, or a text with a unit, as `seconds_of` reads it.
-            front: Whether to look for a front.
-
-        Raises:
-            OptionError: Several are given, or one is out of range.
-        """
-        seconds = seconds_of(time) if isinstance(time, str) else time
-        given: dict[Any, float | None] = {"speedup": speedup, "steps_computed": steps_computed, "psnr": psnr, "time": seconds}
-        found = [cls(kind, value) for kind, value in given.items() if value is not None] + [cls("front")] * front
-        if len(found) > 1:
-            named = " and ".join(f"--{target.kind.replace('_', '-')}" for target in found)
-            raise OptionError(f"{named} were given; write one of them")
-        return found[0] if found else None
 
     def __str__(self) -> str:
         if self.kind == "psnr" and self.share is not None:
@@ -210,6 +180,40 @@ class Target:
     def _dearer(self, begun: Figures, other: Figures, samples: int) -> bool:
         own, others = np.array(self.costs(begun)), np.array(self.costs(other)[: begun.samples])
         return at_least(own - others * (1.0 + MARGIN), samples) > 0.0
+
+
+@attrs.frozen(kw_only=True)
+class Wanted:
+    """The options that give a target, at most one of them.
+
+    Attributes:
+        speedup: Closest to full computation at this speed-up by block-rows, such as 3.
+        steps_computed: Closest to full computation with so many computed steps, on average.
+        time: Closest to full computation in this time a sample, such as 4s, on this machine.
+        psnr: Cheapest at this mean PSNR to full computation, in dB.
+        front: All that no other beats in cost and PSNR.
+    """
+
+    speedup: float | None = None
+    steps_computed: float | None = None
+    time: str | None = None
+    psnr: float | None = None
+    front: bool = False
+
+    @property
+    def target(self) -> Target | None:
+        """The target; None where none is given.
+
+        Raises:
+            OptionError: Several are given, or one is out of range.
+        """
+        seconds = None if self.time is None else seconds_of(self.time)
+        given: dict[Any, float | None] = {"speedup": self.speedup, "steps_computed": self.steps_computed, "psnr": self.psnr, "time": seconds}
+        found = [Target(kind, value) for kind, value in given.items() if value is not None] + [Target("front")] * self.front
+        if len(found) > 1:
+            named = " and ".join(f"--{target.kind.replace('_', '-')}" for target in found)
+            raise OptionError(f"{named} were given; write one of them")
+        return found[0] if found else None
 
 
 def seconds_of(text: str) -> float:

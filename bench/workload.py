@@ -7,7 +7,7 @@ machine. The zoo brings three workloads, `foreseer.bench.families`; others are e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, runtime_checkable
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from foreseer.adapters.attachment import Attachment
 from foreseer.adapters.blocks import find_blocks
 from foreseer.adapters.denoisers import find_denoisers
+from foreseer.adapters.identity import identity_of
 from foreseer.bench.fields import DTYPES
 from foreseer.errors import OptionError
 from foreseer.listing import WORKLOADS, list_plugins, load_factory
@@ -133,6 +134,14 @@ def all_blocks_of(workload: Workload) -> list[nn.Module]:
     return [block for model in models for _, block in find_blocks(model)]
 
 
+def identities_of(workload: Workload) -> dict[str, str]:
+    """Return the identities of the denoiser and of the scheduler: ``model`` and ``scheduler``, which is empty
+    in a loop of the caller's own.
+    """
+    scheduler = "" if workload.pipeline is None else identity_of(workload.pipeline.scheduler)
+    return {"model": identity_of(workload.model), "scheduler": scheduler}
+
+
 def device_of(workload: Workload) -> torch.device:
     """Return where a workload computes; a pipeline that is offloaded says so itself."""
     place = getattr(workload.pipeline, "_execution_device", None)
@@ -144,11 +153,19 @@ def dtype_of(workload: Workload) -> str:
     return str(next(workload.model.parameters()).dtype).removeprefix("torch.")
 
 
+def prompts_of(workload: object) -> Sized | None:
+    """Return the prompts of a pipeline of the user's, a `foreseer.bench.prompts.Prompts`; None of another
+    workload. Where there are prompts a sample may take minutes, and only the pipeline knows what a step is.
+    """
+    found: Sized | None = getattr(workload, "prompts", None)
+    return found
+
+
 def how_many(workload: Workload, *, samples: int | None, batch: int | None, usual: tuple[int, int]) -> tuple[int, int]:
     """Return how many samples to draw and how many of them together, where nothing was said: as usual, or of a
     pipeline with prompts each prompt once, and one at a time.
     """
-    prompts = getattr(workload, "prompts", None)
+    prompts = prompts_of(workload)
     of_its_own = usual if prompts is None else (len(prompts), 1)
     return samples or of_its_own[0], batch or of_its_own[1]
 

@@ -20,6 +20,8 @@ from foreseer.files import write_whole
 __all__ = ["Document", "changes", "plain", "refuse_other_settings", "structured"]
 
 T = TypeVar("T")
+ANEW = "write another --out, or --restart to begin anew"
+"""What to do where settings differ, if nothing else is said."""
 
 
 @attrs.frozen(kw_only=True)
@@ -79,15 +81,16 @@ class Document:
             self.check_seal(path, content.pop("sha256", None), _digest(content))
         return content
 
-    def resume(self, path: Path, settings: Mapping[str, Any]) -> None:
-        """Write settings to begin with, or hold them to those that something was begun with.
+    def resume(self, path: Path, settings: Mapping[str, Any], *, advice: str = ANEW) -> None:
+        """Write settings to begin with, or hold them to those that something was begun with; ``advice`` says
+        what to do where they differ.
 
         Raises:
             OptionError: As `read` and `refuse_other_settings`.
             FileError: They cannot be written.
         """
         if path.exists():
-            refuse_other_settings(repr(str(path.parent)), self.read(path), settings)
+            refuse_other_settings(repr(str(path.parent)), self.read(path), settings, advice=advice)
         else:
             self.save(path, settings)
 
@@ -143,7 +146,7 @@ def refuse_other_settings(
     was: Mapping[str, Any],
     now: Mapping[str, Any],
     *,
-    advice: str = "write another --out, or --restart to begin anew",
+    advice: str = ANEW,
 ) -> None:
     """Refuse to go on with ``what`` was begun with other settings; one that a side lacks is None there.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 __all__ = ["AnswerError", "ContractError", "FileError", "ForeseerError", "MissingPackageError"]
 __all__ += ["OptionError", "OverBudgetError", "PluginError", "PolicyConflictError", "UnsupportedModelError"]
-__all__ += ["in_words"]
+__all__ += ["in_one_line", "in_words"]
 
 
 def in_words(error: BaseException) -> str:
@@ -13,6 +13,11 @@ def in_words(error: BaseException) -> str:
         return f"{type(error).__name__}: {error}"
     except Exception:
         return type(error).__name__
+
+
+def in_one_line(error: BaseException) -> str:
+    """As `in_words`, in one line of at most 300 characters: what others raise may be pages long."""
+    return " ".join(in_words(error).split())[:300]
 
 
 class ForeseerError(Exception):

@@ -107,6 +107,7 @@ def figure(report: Facts) -> Figure:
     try:
         import matplotlib.style
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
         from matplotlib.legend_handler import HandlerTuple
     except ImportError as error:
         raise MissingPackageError("drawing a timeline needs matplotlib: pip install 'foreseer[plots]'") from error
@@ -121,8 +122,9 @@ def figure(report: Facts) -> Figure:
     # A style of the user's own (dark, LaTeX) is set aside: it would change what was chosen here to be
     # legible.
     with matplotlib.style.context(["default", STYLE]):
-        drawn = Figure(figsize=(width, cells_height + errors_height + 0.95 + 0.17 * title.count("\n")), dpi=DPI, layout="constrained")
-        drawn.get_layout_engine().set(h_pad=0.04, hspace=0.02)  # type: ignore[union-attr, call-arg]
+        drawn = Figure(
+            figsize=(width, cells_height + errors_height + 0.95 + 0.17 * title.count("\n")), dpi=DPI, layout=ConstrainedLayoutEngine(h_pad=0.04, hspace=0.02)
+        )
         ratios = [cells_height, errors_height] if shown else [1]
         axes = drawn.subplots(len(ratios), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
         handles = _draw_cells(report, axes[0], point=72 * (width - 1) / steps, errors=shown)

@@ -128,6 +128,18 @@ def reference_cases():
 
 
 @pytest.fixture
+def toy(monkeypatch):
+    """The workload `toy`, by that name, which draws in milliseconds."""
+    from toy_family import ToyFamily
+
+    from foreseer.bench.workload import HERE
+
+    family = ToyFamily()
+    monkeypatch.setitem(HERE, "toy", lambda device, dtype: family)
+    return family
+
+
+@pytest.fixture
 def tiny_dit():
     """A random DiT of four blocks, with adaLN gates that are not zero."""
     sizes = {"num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 4, "sample_size": 4, "patch_size": 1}

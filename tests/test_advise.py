@@ -17,23 +17,18 @@ from toy_family import ToyFamily
 from typer.testing import CliRunner
 
 from foreseer.__main__ import app
-from foreseer.bench.workload import HERE
 from foreseer.errors import OptionError
 from foreseer.psnr import psnr
 from foreseer.workbench.advise import AdviseSettings, advise
 from foreseer.workbench.advised import Advice, Kind, Lane, difference
 from foreseer.workbench.solvers import Character, character_of, siblings, solved_by
 
-pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning")  # of diffusers' schedulers
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),  # of diffusers' schedulers
+    pytest.mark.usefixtures("toy"),
+]
 
 OWN_LOOP = Character(scheduler="", order=None, distilled="", guided="", stochastic=False)
-
-
-@pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> ToyFamily:
-    family = ToyFamily()
-    monkeypatch.setitem(HERE, "toy", lambda device, dtype: family)
-    return family
 
 
 def advised(**changes: Any) -> Advice:

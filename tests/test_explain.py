@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from foreseer.__main__ import app
 from foreseer.adapters import attach
 from foreseer.bench.lanes import Sampler
-from foreseer.bench.workload import HERE, noise_of
+from foreseer.bench.workload import noise_of
 from foreseer.errors import OptionError
 from foreseer.policies.drafting import Whole
 from foreseer.registry import policy
@@ -29,14 +29,9 @@ from foreseer.workbench.gauge import NotFiniteError
 from foreseer.workbench.shadowing import Watch, draw_watched
 from foreseer.workbench.stricter import stricter_than
 
+pytestmark = pytest.mark.usefixtures("toy")
+
 POLICY = "taylorseer:interval=3,max_order=0,target=last_block"
-
-
-@pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> ToyFamily:
-    family = ToyFamily()
-    monkeypatch.setitem(HERE, "toy", lambda device, dtype: family)
-    return family
 
 
 def explained(given: str = POLICY, **changes: Any) -> Explained:

@@ -20,12 +20,13 @@ from typer.testing import CliRunner
 from foreseer.__main__ import app
 from foreseer.adapters import attach
 from foreseer.bench.per_sample import Figures
-from foreseer.bench.workload import HERE
 from foreseer.errors import OptionError
 from foreseer.presets import Preset, Promise
 from foreseer.registry import policy
 from foreseer.workbench.promise import Claim, in_order, run_tests
 from foreseer.workbench.tune import TuneSettings, tune
+
+pytestmark = pytest.mark.usefixtures("toy")
 
 CLAIM = Claim(35.0, 0.9, 0.9)
 
@@ -143,13 +144,6 @@ def test_every_wrong_promise_is_told(changes: dict[str, Any], says: str) -> None
     """Law: before anything is drawn, with what to write."""
     with pytest.raises(OptionError, match=says):
         TuneSettings(**{"policies": "reuse", "promise": "psnr>=35 for 95% of samples", **changes})
-
-
-@pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> ToyFamily:
-    family = ToyFamily()
-    monkeypatch.setitem(HERE, "toy", lambda device, dtype: family)
-    return family
 
 
 def settings(**changes: Any) -> TuneSettings:

@@ -16,8 +16,7 @@ import foreseer.bench.target
 from foreseer.bench.lanes import Sampler
 from foreseer.bench.per_sample import Figures
 from foreseer.bench.source import Source
-from foreseer.bench.target import Target, seconds_of
-from foreseer.bench.workload import HERE
+from foreseer.bench.target import Target, Wanted, seconds_of
 from foreseer.errors import OptionError
 from foreseer.registry import parse_policy
 from foreseer.workbench.gauge import Gauge
@@ -96,13 +95,6 @@ def test_bounds_are_seldom_wrong() -> None:
                 break
     assert given_up > 150
     assert wrong <= 0.03 * 600
-
-
-@pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> ToyFamily:
-    family = ToyFamily()
-    monkeypatch.setitem(HERE, "toy", lambda device, dtype: family)
-    return family
 
 
 RANGES = ("interval=1..5", "max_order=0..2", "warmup_steps=1..3")
@@ -186,8 +178,8 @@ def test_a_time_is_read(text: str) -> None:
 def test_every_wrong_target_is_told(options: dict[str, Any], says: str) -> None:
     """Law: with the option and what to write."""
     with pytest.raises(OptionError, match=says):
-        Target.of(**options)
-    assert Target.of() is None
+        assert Wanted(**options).target is None
+    assert Wanted().target is None
 
 
 def test_examples_in_the_docstrings() -> None:

@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from toy_family import ToyFamily
+from toy_tuning import POLICY, RANGES, settings, without_times
 from typer.testing import CliRunner
 
 from foreseer.__main__ import app
 from foreseer.bench.per_sample import pareto
 from foreseer.bench.target import Target
-from foreseer.bench.workload import HERE
 from foreseer.errors import OptionError
 from foreseer.options import Range
 from foreseer.presets import Preset
@@ -29,31 +29,13 @@ from foreseer.registry import parse_policy, policy
 from foreseer.workbench.gauge import NotFiniteError
 from foreseer.workbench.search import Dimension, parse_range, space_of
 from foreseer.workbench.study import Point
-from foreseer.workbench.tune import Tuned, TuneSettings, tune
+from foreseer.workbench.tune import Tuned, tune
+
+pytestmark = pytest.mark.usefixtures("toy")
 
 
 def span(name: str, low: float, high: float, *, whole: bool = False, log: bool = False) -> Dimension:
     return Dimension(name, Range(int if whole else float, low, high), log)
-
-
-POLICY = "taylorseer:target=last_block"
-RANGES = ("interval=1..5", "max_order=0..2", "warmup_steps=1..3")
-
-
-@pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> ToyFamily:
-    family = ToyFamily()
-    monkeypatch.setitem(HERE, "toy", lambda device, dtype: family)
-    return family
-
-
-def settings(**changes: Any) -> TuneSettings:
-    given: dict[str, Any] = {"policies": POLICY, "workload": "toy", "target": Target("speedup", 2), "ranges": RANGES, "samples": 3, "batch": 2, "trials": 12}
-    return TuneSettings(**{**given, **changes})
-
-
-def without_times(found: Tuned) -> list[Point]:
-    return [attrs.evolve(point, seconds=()) for point in found.points]
 
 
 def measured(found: Tuned) -> dict[str, Any]:

@@ -9,33 +9,15 @@ from typing import Any
 import attrs
 import pytest
 from toy_family import ToyFamily
+from toy_tuning import settings, without_times
 
-from foreseer.bench.target import Target
-from foreseer.bench.workload import HERE
 from foreseer.errors import FileError, OptionError
 from foreseer.workbench import kept_draws
-from foreseer.workbench.study import Point
-from foreseer.workbench.tune import Tuned, TuneSettings, tune
+from foreseer.workbench.tune import tune
+
+pytestmark = pytest.mark.usefixtures("toy")
 
 DRAW = ToyFamily.draw
-POLICY = "taylorseer:target=last_block"
-RANGES = ("interval=1..5", "max_order=0..2", "warmup_steps=1..3")
-
-
-@pytest.fixture(autouse=True)
-def toy(monkeypatch: pytest.MonkeyPatch) -> ToyFamily:
-    family = ToyFamily()
-    monkeypatch.setitem(HERE, "toy", lambda device, dtype: family)
-    return family
-
-
-def settings(**changes: Any) -> TuneSettings:
-    given: dict[str, Any] = {"policies": POLICY, "workload": "toy", "target": Target("speedup", 2), "ranges": RANGES, "samples": 3, "batch": 2, "trials": 12}
-    return TuneSettings(**{**given, **changes})
-
-
-def without_times(found: Tuned) -> list[Point]:
-    return [attrs.evolve(point, seconds=()) for point in found.points]
 
 
 def drawing(monkeypatch: pytest.MonkeyPatch, stops: Sequence[int] = ()) -> list[tuple[Any, ...]]:

@@ -15,14 +15,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from foreseer.adapters.identity import identity_of
-from foreseer.bench.fields import number, whole
+from foreseer.bench.fields import check_guidance, number, whole
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler, Sampling, fewer_name, split
 from foreseer.bench.source import Drawing, Source, loaded, named, source_from
-from foreseer.bench.workload import Workload, how_many
+from foreseer.bench.workload import Workload, how_many, identities_of
 from foreseer.document import Document, structured
-from foreseer.errors import ForeseerError, OptionError, in_words
+from foreseer.errors import ForeseerError, OptionError, in_one_line
 from foreseer.psnr import psnr
 from foreseer.registry import PolicySpec, policy
 from foreseer.workbench.advised import Advice, Kind, Lane
@@ -81,7 +80,7 @@ class AdviseSettings:
     samples: int = attrs.field(default=8, validator=whole(2))
     batch: int | None = attrs.field(default=None, validator=optional(whole(1)))
     steps: int | None = attrs.field(default=None, validator=optional(whole(2, 1000)))
-    guidance: float | None = attrs.field(default=None, validator=optional(number(0.0, 100.0, hint="1 means no guidance")))
+    guidance: float | None = attrs.field(default=None, validator=optional(check_guidance))
     seed: int = attrs.field(default=0, validator=whole(0))
     counts: tuple[int, ...] = attrs.field(default=(), converter=_counts)
     psnr: float = attrs.field(default=30.0, validator=number(0.0, 100.0))
@@ -132,8 +131,7 @@ class _Advising:
         self._lanes: list[Lane] = []
         self._notes: list[str] = []
         self._references: dict[str, Tensor] = {}
-        facts = named(settings.workload) | {"model": identity_of(workload.model), "guidance": self._sampler.guidance, "batch": self._batch}
-        facts["scheduler"] = "" if workload.pipeline is None else identity_of(workload.pipeline.scheduler)
+        facts = named(settings.workload) | identities_of(workload) | {"guidance": self._sampler.guidance, "batch": self._batch}
         facts |= {name: getattr(settings, name) for name in ("samples", "seed", "no_limit")}
         self._draws = KeptDraws(settings.out, facts, FILE)
         each = 2 + len(self._solvers) + 2 * (not settings.no_bound)
@@ -193,7 +191,7 @@ class _Advising:
                     self._sampler.draw([0], 2)
                 found[name] = solver
             except Exception as error:  # whatever the pipeline or the scheduler raises: it does not fit
-                self._notes.append(f"{name} does not fit here: {' '.join(in_words(error).split())}.")
+                self._notes.append(f"{name} does not fit here: {in_one_line(error)}.")
         return found
 
     def _bound(self, total: int) -> None:
@@ -262,7 +260,7 @@ class _Advising:
         except Exception as error:  # whatever a policy, a solver or a full memory raises: the other lanes go on
             if kind in ("full", "limit", "fewer"):
                 raise
-            self._notes.append(f"{name} cannot be drawn: {' '.join(in_words(error).split())}.")
+            self._notes.append(f"{name} cannot be drawn: {in_one_line(error)}.")
             return
         if "images" in found.tensors:
             self._references[kind] = found.tensors["images"]

@@ -76,9 +76,9 @@ def difference(lane: Lane, other: Lane, *, to_limit: bool = False) -> Gain:
 COLUMNS: tuple[Column[Lane], ...] = (
     Column("steps", "Steps that are computed.", lambda lane: lane.computed, lambda lane: _short(lane.computed)),
     Column("cost", "Block-rows over those of full computation.", lambda lane: lane.cost, ".2f"),
-    Column("PSNR", "To what is drawn now, mean over the samples, dB.", lambda lane: lane.mean, lambda lane: _dB(lane.psnr, "mean")),
-    Column("worst", "The same of the worst sample.", lambda lane: likeness_of(lane.psnr).worst, lambda lane: _dB(lane.psnr, "worst")),
-    Column("to limit", "PSNR to many more steps, dB.", lambda lane: lane.limit_mean, lambda lane: _dB(lane.to_limit, "mean")),
+    Column("PSNR", "To what is drawn now, mean over the samples, dB.", lambda lane: lane.mean, lambda lane: _decibels(lane.psnr, "mean")),
+    Column("worst", "The same of the worst sample.", lambda lane: likeness_of(lane.psnr).worst, lambda lane: _decibels(lane.psnr, "worst")),
+    Column("to limit", "PSNR to many more steps, dB.", lambda lane: lane.limit_mean, lambda lane: _decibels(lane.to_limit, "mean")),
 )
 
 
@@ -222,7 +222,7 @@ def _nearer(lane: Lane, other: Lane) -> bool:
     return over.clear and over.mean > 0
 
 
-def _dB(values: Sequence[float], which: str) -> str:  # noqa: N802  (the unit is written so)
+def _decibels(values: Sequence[float], which: str) -> str:
     if not values:
         return ""
     return "same" if np.isposinf(values).all() else f"{getattr(likeness_of(values), which):.1f}"

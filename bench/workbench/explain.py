@@ -4,6 +4,7 @@ forecast pass, and which stricter setting would have computed the step.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Collection, Iterator
 from pathlib import Path
@@ -13,16 +14,14 @@ import attrs
 import torch
 from torch import Tensor
 
-from foreseer.adapters.identity import identity_of
-from foreseer.bench.fields import number, whole
+from foreseer.bench.fields import check_guidance, whole
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler, Sampling
-from foreseer.bench.source import Drawing, Source, loaded, source_from
-from foreseer.bench.source import named as facts_of
+from foreseer.bench.source import Drawing, Source, loaded, named, source_from
+from foreseer.bench.workload import identities_of
 from foreseer.document import Document, structured
 from foreseer.psnr import psnr
-from foreseer.registry import PolicySpec
-from foreseer.registry import policy as named
+from foreseer.registry import PolicySpec, policy
 from foreseer.workbench.explained import Caught, Explained, Likeness, Replaced, StepAccount
 from foreseer.workbench.gauge import NotFiniteError
 from foreseer.workbench.kept_draws import Draw, KeptDraws
@@ -64,7 +63,7 @@ class ExplainSettings:
     sample: int = attrs.field(default=0, validator=whole(0))
     workload: Drawing = attrs.field(factory=Source, converter=source_from)
     steps: int | None = attrs.field(default=None, validator=optional(whole(2, 1000)))
-    guidance: float | None = attrs.field(default=None, validator=optional(number(0.0, 100.0, hint="1 means no guidance")))
+    guidance: float | None = attrs.field(default=None, validator=optional(check_guidance))
     seed: int = attrs.field(default=0, validator=whole(0))
     replaced: int | None = attrs.field(default=12, validator=optional(whole(1)))
     stricter: int = attrs.field(default=6, validator=whole(0))
@@ -89,7 +88,7 @@ def explain(settings: ExplainSettings, *, tell: Tell = lambda what, done, total:
             other draws.
         KeyboardInterrupt: What was drawn is kept, where there is a folder; the same call goes on.
     """
-    spec = named(settings.policy)
+    spec = policy(settings.policy)
     sampler = Sampler.of(loaded(settings.workload), seed=settings.seed, num_steps=settings.steps, guidance=settings.guidance)
     return _Explaining(settings, spec, sampler, tell).run()
 
@@ -97,17 +96,11 @@ def explain(settings: ExplainSettings, *, tell: Tell = lambda what, done, total:
 class _Explaining:
     def __init__(self, settings: ExplainSettings, spec: PolicySpec, sampler: Sampler, tell: Tell) -> None:
         self._settings, self._spec, self._sampler, self._tell = settings, spec, sampler, tell
-        workload = sampler.workload
         self._draws = KeptDraws(
             settings.out,
-            facts_of(settings.workload)
-            | {
-                "policy": str(spec),
-                "model": identity_of(workload.model),
-                "scheduler": "" if workload.pipeline is None else identity_of(workload.pipeline.scheduler),
-                "steps": sampler.num_steps,
-                "guidance": sampler.guidance,
-            }
+            named(settings.workload)
+            | identities_of(sampler.workload)
+            | {"policy": str(spec), "steps": sampler.num_steps, "guidance": sampler.guidance}
             | {name: getattr(settings, name) for name in ("sample", "seed")},
             FILE,
         )
@@ -171,7 +164,7 @@ class _Explaining:
     def _stricter(self, worst: StepAccount, images: dict[str, Tensor]) -> Iterator[Caught]:
         """Draw stricter settings until one catches the worst step."""
         for spec in stricter_than(self._spec, worst, most=self._settings.stricter):
-            draw = self._begin(f"{spec}, step {worst.step} looked at", lambda spec=spec: self._draw_policy(spec, (worst.step,)))
+            draw = self._begin(f"{spec}, step {worst.step} looked at", functools.partial(self._draw_policy, spec, (worst.step,)))
             then = next(step for step in (structured(StepAccount, step) for step in draw.facts["steps"]) if step.step == worst.step)
             behind = then.behind if then.forecast else -1
             caught = then.off <= worst.off / 2

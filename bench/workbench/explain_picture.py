@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
+from foreseer.bench.report_pictures import AMPLIFY, difference_of, pixels_of
 from foreseer.errors import MissingPackageError, OptionError
 from foreseer.files import write_whole
 from foreseer.timeline import FATES as TIMELINE
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["draw", "figure", "png"]
 
-AMPLIFY = 4.0
-"""How many times as strong differences are shown."""
 COLORS = dict(zip(("computed", "rejected", "accepted", "forecast"), (color for _, color in TIMELINE), strict=True))
 """As in the timeline of a report, but that a forecast that nobody looked at is to be seen on white."""
 COLORS["forecast"] = "#b9c0c6"
@@ -93,12 +91,12 @@ def figure(found: Explained) -> Figure:
 def _draw_images(found: Explained, figure: Any) -> None:
     worst, caught = found.worst_run, found.caught
     full, own = _frame(found, "full"), _frame(found, "policy")
-    shown: list[tuple[str, NDArray[np.float32] | None]] = [("full computation", _colours(full)), (f"with the policy\n{found.likeness.words}", _colours(own))]
-    shown.append((f"difference, x{AMPLIFY:g}", _colours(np.clip(AMPLIFY * (own - full), -1, 1))))
+    shown = [("full computation", pixels_of(full)), (f"with the policy\n{found.likeness.words}", pixels_of(own))]
+    shown.append((f"difference, x{AMPLIFY:g}", difference_of(own, full)))
     if worst is not None and "replaced" in found.images:
-        shown.append((f"{worst.words} computed\n{worst.likeness.words}", _colours(_frame(found, "replaced"))))
+        shown.append((f"{worst.words} computed\n{worst.likeness.words}", pixels_of(_frame(found, "replaced"))))
     if caught is not None and "stricter" in found.images:
-        shown.append((f"{_changed(found.policy, caught.policy)}\n{caught.likeness.words}", _colours(_frame(found, "stricter"))))
+        shown.append((f"{_changed(found.policy, caught.policy)}\n{caught.likeness.words}", pixels_of(_frame(found, "stricter"))))
     for axes, (title, image) in zip(np.atleast_1d(figure.subplots(1, len(shown))), shown, strict=True):
         axes.set_title(title, fontsize=8, parse_math=False)
         axes.imshow(image, interpolation="nearest")
@@ -111,17 +109,7 @@ def _frame(found: Explained, name: str) -> NDArray[np.float32]:
     if image.ndim == 4:
         apart = (found.images["policy"].float() - found.images["full"].float()).nan_to_num().flatten(1).norm(dim=1)
         image = image[int(apart.argmax())]
-    return np.asarray(_finite(image).numpy(), dtype=np.float32)
-
-
-def _finite(image: Tensor) -> Tensor:
-    return image.float().nan_to_num()
-
-
-def _colours(image: NDArray[np.float32]) -> NDArray[np.float32]:
-    pixels = np.clip((np.moveaxis(image, 0, -1) + 1) / 2, 0, 1)
-    coloured = pixels[..., :3] if pixels.shape[-1] >= 3 else np.repeat(pixels[..., :1], 3, axis=-1)
-    return coloured.astype(np.float32)
+    return np.asarray(image.float().numpy(), dtype=np.float32)
 
 
 def _changed(was: str, now: str) -> str:

@@ -5,6 +5,7 @@ and a plan as a preset, measured so.
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -155,7 +156,7 @@ class Gauge:
         """
         figures, broken, rows, of, lead = Figures(), 0, 0.0, 0.0, None
         for number in range(len(self.batches)):
-            found = structured(_Batch, self._found(str(spec), number, lambda number=number: self._follow(spec, number)))  # type: ignore[misc]
+            found = structured(_Batch, self._found(str(spec), number, functools.partial(self._follow, spec, number)))
             figures, broken, rows, of, lead = figures + found.figures, broken + found.broken, rows + found.rows, of + found.of, lead or found.run
             yield Reading(figures=figures, run=lead, broken=broken, measured=self._measured(figures, rows / of, broken))
 
@@ -187,7 +188,7 @@ class Gauge:
             tell(reading.figures.samples, 0)
         count, psnrs, followed = as_many(reading.figures.computed), list[float](), reading.figures.samples
         for number in range(len(self.batches)):
-            psnrs += structured(_Fewer, self._found(f"{count} plain steps", number, lambda number=number: self._fewer(count, number))).psnrs  # type: ignore[misc]
+            psnrs += structured(_Fewer, self._found(f"{count} plain steps", number, functools.partial(self._fewer, count, number))).psnrs
             tell(followed, len(psnrs))
         return attrs.evolve(reading, measured=attrs.evolve(reading.measured, fewer_psnr_mean=likeness_of(np.array(psnrs)).mean))
 
@@ -264,7 +265,11 @@ def planned_preset(
         tell(what, begun, 4 * samples)
         sampler = Sampler.of(family, seed=own, num_steps=plan.num_steps, guidance=plan.signature.guidance)
         gauge = Gauge(sampler, samples=samples, batch=together)
-        reading = gauge.beside_fewer(spec, tell=lambda followed, fewer, what=what, begun=begun: tell(what, begun + followed + fewer, 4 * samples))  # type: ignore[misc]
+
+        def told(followed: int, fewer: int, what: str = what, begun: int = begun) -> None:
+            tell(what, begun + followed + fewer, 4 * samples)
+
+        reading = gauge.beside_fewer(spec, tell=told)
         differing = plan.signature.conflicts(reading.run)
         if differing:
             raise OptionError(f"the plan was made for another model: {'; '.join(differing)}; record and plan anew")

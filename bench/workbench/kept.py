@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import json
 import os
 import re
@@ -43,10 +44,8 @@ def cache_folder(given: str | os.PathLike[str] | None) -> Path:
         MissingPackageError: It is neither given nor set, and platformdirs is missing; or safetensors is, which
             writes and reads what is kept there.
     """
-    try:
-        import safetensors  # noqa: F401  (what is kept is written and read by it)
-    except ImportError as error:
-        raise MissingPackageError("to keep recordings needs safetensors: pip install 'foreseer[diffusers]'") from error
+    if importlib.util.find_spec("safetensors") is None:
+        raise MissingPackageError("to keep recordings needs safetensors: pip install 'foreseer[diffusers]'")
     if found := given or os.environ.get(CACHE):
         return Path(found).expanduser()
     try:

@@ -82,10 +82,7 @@ class KeptDraws:
 
     def _begin(self) -> None:
         assert self.folder is not None
-        try:
-            self._document.resume(self.folder / "settings.json", self._settings)
-        except OptionError as error:
-            raise OptionError(str(error).replace("write another --out, or --restart to begin anew", self._document.again)) from error
+        self._document.resume(self.folder / "settings.json", self._settings, advice=self._document.again)
 
 
 def _plain(draw: Draw) -> Draw:

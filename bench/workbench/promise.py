@@ -20,7 +20,7 @@ import numpy as np
 
 from foreseer.bench.per_sample import Figures
 from foreseer.bench.target import Target
-from foreseer.errors import FileError, OptionError
+from foreseer.errors import FileError, OptionError, in_one_line
 from foreseer.workbench.kept_draws import DamagedDrawError
 
 __all__ = ["Claim", "Test", "in_order", "run_tests"]
@@ -196,7 +196,7 @@ def run_tests(
         except (FileError, DamagedDrawError):  # no fault of the policy
             raise
         except Exception as raised:
-            error = f"{type(raised).__name__}: {' '.join(str(raised).split())[:300]}"
+            error = in_one_line(raised)
         reached = figures.reaching(claim.psnr)
         held = not error and figures.samples == samples and claim.holds(reached, samples)
         tests.append(Test(policy=policy, figures=figures, reached=reached, held=held, error=error))

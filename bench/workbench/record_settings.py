@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 import attrs
 
-from foreseer.bench.fields import number, refuse_device, whole
+from foreseer.bench.fields import check_guidance, refuse_device, whole
 from foreseer.errors import OptionError
 from foreseer.policies.drafting import Target, site_at
 from foreseer.types import OUTPUT, Site
@@ -82,7 +82,6 @@ def sites_from(asked: str | Sequence[Asked]) -> Recordable:
 
 
 optional: Any = attrs.validators.optional
-_guidance = number(0.0, 100.0, hint="1 means no guidance")
 
 MOST_STEPS = 1000
 """What the schedulers of the bundled families were trained with."""
@@ -123,7 +122,7 @@ class RecordSettings:
 
     samples: int | None = attrs.field(default=None, validator=optional(whole(1)))
     steps: int | None = attrs.field(default=None, validator=optional(whole(1, MOST_STEPS)))
-    guidance: float | None = attrs.field(default=None, validator=optional(_guidance))
+    guidance: float | None = attrs.field(default=None, validator=optional(check_guidance))
     seed: int = attrs.field(default=0, validator=whole(0))
     batch: int | None = attrs.field(default=None, validator=optional(whole(1)))
     sites: Recordable = attrs.field(default="default", converter=sites_from)

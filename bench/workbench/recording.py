@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.adapters.identity import identity_of
 from foreseer.bench.families import PipelineFamily
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler, split
 from foreseer.bench.source import named
-from foreseer.bench.workload import Workload, blocks_of, dtype_of, how_many
+from foreseer.bench.workload import Workload, blocks_of, dtype_of, how_many, identities_of
 from foreseer.document import plain
 from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.files import refuse_unwritable, refuse_unwritable_folder
@@ -188,8 +187,7 @@ class _Recording:
         asked: dict[str, Any] = plain(settings)
         return asked | {
             "family": family.name,
-            "model": identity_of(family.model),
-            "scheduler": "" if family.pipeline is None else identity_of(family.pipeline.scheduler),
+            **identities_of(family),
             "dtype": dtype_of(family),
             "conditions": self._hash(),
         }

@@ -15,7 +15,7 @@ import numpy as np
 from foreseer.bench.per_sample import Figures
 from foreseer.bench.target import Target
 from foreseer.document import plain, refuse_other_settings, structured
-from foreseer.errors import FileError, ForeseerError, OptionError
+from foreseer.errors import FileError, ForeseerError, OptionError, in_one_line
 from foreseer.files import make_folder
 from foreseer.registry import PolicySpec
 from foreseer.workbench.kept_draws import DamagedDrawError
@@ -97,7 +97,7 @@ class Study:
         try:
             storage = None if file is None else optuna.storages.RDBStorage(f"sqlite:///{file}")
         except Exception as error:  # whatever SQLAlchemy and optuna make of a folder, a file of another version, or one without permission
-            raise OptionError(f"study={str(file)!r} cannot be used: {type(error).__name__}: {_line(error)}; write another file name") from error
+            raise OptionError(f"study={str(file)!r} cannot be used: {in_one_line(error)}; write another file name") from error
         if existed and storage is not None:
             self._study = optuna.load_study(study_name=NAME, storage=storage)
             old = self._study.user_attrs.get("settings", {})
@@ -164,7 +164,7 @@ class Study:
         try:
             yield
         except self._optuna.exceptions.StorageInternalError as error:
-            raise FileError(f"study={str(self._file)!r} cannot be written: {_line(error.__cause__ or error)}") from error
+            raise FileError(f"study={str(self._file)!r} cannot be written: {in_one_line(error.__cause__ or error)}") from error
 
     def _measured(self, trial: Any, number: int, done: list[Point], measure: Callable[[PolicySpec], Iterator[Figures]]) -> Point:
         space, options = self._search.suggest(trial)
@@ -187,7 +187,7 @@ class Study:
             raise
         except Exception as error:
             said = ",".join(f"{key}={value}" for key, value in {**space.spec.options, **options}.items())
-            return Point(number=number, policy=f"{space.spec.name}:{said}", error=f"{type(error).__name__}: {_line(error)}")
+            return Point(number=number, policy=f"{space.spec.name}:{said}", error=in_one_line(error))
 
 
 def _ours(file: Path) -> bool:
@@ -213,7 +213,3 @@ def _point(number: int, kept: Mapping[str, Any]) -> Point:
 
 def _seed(seed: int, number: int) -> int:
     return int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]

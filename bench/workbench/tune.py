@@ -11,14 +11,13 @@ from typing import Any
 
 import attrs
 
-from foreseer.adapters.identity import identity_of
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import machine, versions
 from foreseer.bench.per_sample import Figures
 from foreseer.bench.source import loaded, named
 from foreseer.bench.target import Target
-from foreseer.bench.workload import device_of, dtype_of
+from foreseer.bench.workload import device_of, dtype_of, identities_of, prompts_of
 from foreseer.document import Document
 from foreseer.errors import OptionError
 from foreseer.presets import Measured, Preset, Promise
@@ -222,11 +221,10 @@ class _Tuning:
 
     def _drawn_with(self) -> dict[str, Any]:
         """What draws depend on, besides their samples and what drives the model."""
-        workload, sampler = self.sampler.workload, self.sampler
+        sampler = self.sampler
         return {
             **named(self.settings.workload),
-            "model": identity_of(workload.model),
-            "scheduler": "" if workload.pipeline is None else identity_of(workload.pipeline.scheduler),
+            **identities_of(sampler.workload),
             "steps": sampler.num_steps,
             "guidance": sampler.guidance,
             "seed": sampler.seed,
@@ -270,7 +268,7 @@ class _Tuning:
             return None
         guidance = "" if self.sampler.guidance is None else f", guidance {self.sampler.guidance:g}"
         where = f"the model, scheduler, {self.sampler.num_steps} steps{guidance} and {dtype_of(self.sampler.workload)} of this preset"
-        prompts = getattr(self.sampler.workload, "prompts", None)
+        prompts = prompts_of(self.sampler.workload)
         # a prompt that is drawn several times tells of its noises, and not of other prompts
         alike = "samples like those (exchangeable with them)"
         if prompts is not None and len(prompts) < sum(map(len, self.settings.parts())):

@@ -9,9 +9,10 @@ from typing import Any
 import attrs
 import numpy as np
 
-from foreseer.bench.fields import number, whole
+from foreseer.bench.fields import check_guidance, whole
 from foreseer.bench.source import Drawing, Source, source_from
 from foreseer.bench.target import Target
+from foreseer.bench.workload import prompts_of
 from foreseer.errors import ForeseerError, OptionError
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.workbench.promise import Claim
@@ -76,7 +77,7 @@ class TuneSettings:
     held_out: int | None = attrs.field(default=None, validator=optional(whole(1)))
     batch: int | None = attrs.field(default=None, validator=optional(whole(1)))
     steps: int | None = attrs.field(default=None, validator=optional(whole(1, 1000)))
-    guidance: float | None = attrs.field(default=None, validator=optional(number(0.0, 100.0, hint="1 means no guidance")))
+    guidance: float | None = attrs.field(default=None, validator=optional(check_guidance))
     seed: int = attrs.field(default=0, validator=whole(0))
     trials: int = attrs.field(default=30, validator=whole(1, 100_000))
     whole: bool = False
@@ -110,7 +111,11 @@ class TuneSettings:
     @property
     def goal(self) -> Target:
         """What the trials look for: the target, or what the promise comes to."""
-        return self.target or self.claim.target  # type: ignore[union-attr]
+        claim = self.claim
+        if claim is not None:
+            return claim.target
+        assert self.target is not None  # one of the two was given
+        return self.target
 
     @property
     def tests(self) -> int:
@@ -122,7 +127,7 @@ class TuneSettings:
     def together(self) -> int:
         """How many samples are drawn together."""
         yours = isinstance(self.workload, Source) and self.workload.pipeline is not None
-        alone = yours or self.promise is not None or getattr(self.workload, "prompts", None) is not None
+        alone = yours or self.promise is not None or prompts_of(self.workload) is not None
         return self.batch or (1 if alone else TOGETHER)
 
     def parts(self) -> tuple[list[int], list[int], list[int]]:

@@ -18,7 +18,7 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from typing import IO, Any
+from typing import Any
 
 import attrs
 
@@ -99,17 +99,17 @@ def _end_all() -> None:
 
 
 def _send(server: subprocess.Popen[str], asked: dict[str, Any]) -> None:
-    pipe: IO[str] = server.stdin  # type: ignore[assignment]
+    assert server.stdin is not None
     try:
-        pipe.write(json.dumps(asked) + "\n")
-        pipe.flush()
+        server.stdin.write(json.dumps(asked) + "\n")
+        server.stdin.flush()
     except BrokenPipeError:
         pass  # told by the missing answer
 
 
 def _receive(server: subprocess.Popen[str]) -> Done:
-    pipe: IO[str] = server.stdout  # type: ignore[assignment]
-    line = pipe.readline()
+    assert server.stdout is not None
+    line = server.stdout.readline()
     if line:
         return Done(**json.loads(line))
     return Done(server.wait() or 1, [], "the process in which it was tried ended")

@@ -21,6 +21,7 @@ SPEC = "NAME[:OPTION=VALUE,...]"
 
 
 @takes("foreseer.bench.source:Source", extra="bench", into="source")
+@takes("foreseer.bench.target:Wanted", extra="bench", into="wanted")
 @takes(
     "foreseer.bench.compared:CompareSettings",
     extra="bench",
@@ -31,14 +32,11 @@ SPEC = "NAME[:OPTION=VALUE,...]"
 def compare(
     source: Settings,
     settings: Settings,
+    wanted: Settings,
     headroom: Annotated[
         bool,
         typer.Option("--headroom", help="Also record them, and measure the best schedules in hindsight."),
     ] = False,
-    speedup: Annotated[float | None, typer.Option(help="Say which policy is closest at this speed-up by block-rows, such as 3.")] = None,
-    steps_computed: Annotated[float | None, typer.Option(help="Say which is closest with so many computed steps, on average.")] = None,
-    time: Annotated[str | None, typer.Option(help="Say which is closest in this time a sample, such as 4s, on this machine.")] = None,
-    psnr: Annotated[float | None, typer.Option(help="Say which is cheapest at this mean PSNR to full computation, in dB.")] = None,
     headroom_target: Annotated[
         str,
         typer.Option(help="What those schedules forecast: last_block, residual, residual_after_first or output."),
@@ -55,10 +53,8 @@ def compare(
     if headroom_target not in get_args(Whole):
         raise OptionError(f"headroom_target={headroom_target!r} is unknown; write one of {', '.join(get_args(Whole))}")
     from foreseer.bench.comparison import run_comparison
-    from foreseer.bench.target import Target
 
-    target = Target.of(speedup=speedup, steps_computed=steps_computed, time=time, psnr=psnr)
-    found = run_comparison(settings(workload=source(), target=target), afterwards=_headroom(headroom_target) if headroom else None)
+    found = run_comparison(settings(workload=source(), target=wanted().target), afterwards=_headroom(headroom_target) if headroom else None)
     if found.interrupted:
         raise KeyboardInterrupt  # what was finished is written; the exit status says that it is not all
     if found.failed:

@@ -28,6 +28,7 @@ SHOWN = 8
 
 
 @takes("foreseer.bench.source:Source", extra="workbench", into="source")
+@takes("foreseer.bench.target:Wanted", extra="workbench", into="wanted")
 @takes(
     "foreseer.workbench.tune_settings:TuneSettings",
     extra="workbench",
@@ -38,15 +39,11 @@ SHOWN = 8
 def tune(
     source: Settings,
     settings: Settings,
+    wanted: Settings,
     policies: Annotated[
         list[str] | None,
         typer.Argument(metavar="NAME[:OPTION=VALUE,...]...", help="Policies; options written here are held. None: six built-in ones."),
     ] = None,
-    speedup: Annotated[float | None, typer.Option(help="Closest to full computation at this speed-up by block-rows, such as 3.")] = None,
-    steps_computed: Annotated[float | None, typer.Option(help="Closest to full computation with so many computed steps, on average.")] = None,
-    time: Annotated[str | None, typer.Option(help="Closest to full computation in this time a sample, such as 4s, on this machine.")] = None,
-    psnr: Annotated[float | None, typer.Option(help="Cheapest at this mean PSNR to full computation, in dB.")] = None,
-    front: Annotated[bool, typer.Option("--front", help="All points that no other beats in cost and PSNR.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the result as a preset.")] = None,
 ) -> None:
     """Find the policy and options that reach a target or keep a promise."""
@@ -58,7 +55,8 @@ def tune(
     for path in (study, out):
         if path is not None:
             refuse_unwritable(path)
-    target = tuner.Target.of(speedup=speedup, steps_computed=steps_computed, psnr=psnr, time=time, front=front)
+    target = wanted().target
+    front = target is not None and target.kind == "front"
     if front and out is not None:
         raise OptionError(f"out={str(out)!r} is for one policy, and a front is many; leave it out, and tune for a point of it with --speedup or --psnr")
     made = settings(workload=source(), policies=policies or (), target=target, name=None if out is None else out.stem)
