@@ -274,6 +274,42 @@ def test_ddim_with_the_true_noise_returns_the_clean_image(count):
     torch.testing.assert_close(out, clean, rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("count", [1, 5, 50])
+def test_ddim_with_the_true_velocity_turns_by_the_angle_between_noise_levels(count):
+    clean, noise = torch.randn(2, 2, 1, 8, 8, dtype=torch.float64)
+    schedule = dit.alphas_cumprod()
+
+    def true_velocity(x, t, c):
+        a = schedule[t].view(-1, 1, 1, 1)
+        return a.sqrt() * torch.cat([noise, noise]) - (1 - a).sqrt() * torch.cat([clean, clean])
+
+    start = schedule[999].sqrt() * clean + (1 - schedule[999]).sqrt() * noise
+    out = ddim_sample(Toy(true_velocity), start, torch.tensor([1, 2]), ddim_timesteps(count), prediction="v_prediction")
+    torch.testing.assert_close(out, clean, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("guidance", [0.0, 1.0, 3.0])
+def test_noise_and_velocity_of_one_model_draw_the_same(guidance):
+    schedule = dit.alphas_cumprod()
+
+    def velocity(x, t, c):
+        return torch.sin(x) * (1 + c.view(-1, 1, 1, 1)) / 10 + t.view(-1, 1, 1, 1) / 2000
+
+    def same_as_noise(x, t, c):
+        a = schedule[t].view(-1, 1, 1, 1)
+        return (1 - a).sqrt() * x + a.sqrt() * velocity(x, t, c)
+
+    noise, labels, steps = torch.randn(3, 1, 8, 8, dtype=torch.float64), torch.tensor([0, 5, 9]), ddim_timesteps(12)
+    one = ddim_sample(Toy(velocity), noise, labels, steps, guidance=guidance, prediction="v_prediction")
+    other = ddim_sample(Toy(same_as_noise), noise, labels, steps, guidance=guidance)
+    torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-7)
+
+
+def test_an_unknown_prediction_is_an_error():
+    with pytest.raises(OptionError, match=r"prediction='v'.*'epsilon', 'v_prediction'"):
+        ddim_sample(Toy(lambda x, t, c: x), torch.zeros(1, 1, 8, 8), torch.tensor([3]), [999], prediction="v")
+
+
 @pytest.mark.parametrize("guidance", [0.0, 1.0, 1.5, 4.0])
 def test_guidance_extrapolates_from_unconditional_to_conditional(guidance):
     model = Toy(lambda x, t, c: torch.where(c == dit.NULL_CLASS, 0.25, 0.75).double().view(-1, 1, 1, 1).expand_as(x))
