@@ -165,7 +165,7 @@ class Result:
         """
         lines = {line.lane.name: line for line in lines_of(self.results, self.batch) if len(line.lane.units) == self.batches}
         others = (line for line in lines.values() if line.lane.kind != "fewer")
-        names = [name for line in others for name in (line.lane.name, line.fewer) if name in lines]
+        names = [name for line in others for name in (line.lane.name, line.fewer, line.solver) if name in lines]
         return tuple(lines[name] for name in dict.fromkeys(names))
 
     @property

@@ -1,12 +1,12 @@
-"""The zoo's three workloads: `dit` (guidance by concatenation), `flux` (distilled guidance), `wan` (video,
-two calls).
+"""The zoo's workloads: `dit` and `fashion` (guidance by concatenation), `flux` (distilled guidance), `wan`
+(video, two calls).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import torch
@@ -18,18 +18,24 @@ from foreseer.adapters.attachment import Attachment
 from foreseer.bench.workload import Workload, generator_of, labels_of, noise_of
 from foreseer.registry import PolicySpec
 from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
+from foreseer.zoo.stepping import sample_with
 
-__all__ = ["DiTFamily", "PipelineFamily", "load_dit", "load_flux", "load_wan"]
+__all__ = ["DiTFamily", "PipelineFamily", "load_dit", "load_fashion", "load_flux", "load_wan"]
 
-SAMPLE = (1, 8, 8)
+Prediction = Literal["epsilon", "v_prediction"]
 
 
-@attrs.frozen(eq=False, kw_only=True)
+@attrs.define(eq=False, kw_only=True)
 class DiTFamily:
     """A class-conditional DiT under DDIM, in a loop of our own; sample i is of class i modulo 10. Latents are
     images.
 
-    Attributes: as of `Workload`.
+    Attributes:
+        prediction: What the model predicts.
+        classes: What each class is, for readers.
+        of_digits: Whether the digit classifier knows the samples.
+        scheduler: Stands for the DDIM of our own; another one in its place takes the steps.
+        (others): As of `Workload`.
     """
 
     model: nn.Module
@@ -37,36 +43,62 @@ class DiTFamily:
     num_steps: int = 50
     guidance: float = 1.5
     pipeline: Any = None
+    prediction: Prediction = "epsilon"
+    classes: Sequence[str] = attrs.field(factory=lambda: [str(digit) for digit in range(10)], repr=False)
+    of_digits: bool = True
+    scheduler: Any = attrs.field(repr=False)
+    _own: Any = attrs.field(init=False, repr=False)
+
+    @scheduler.default
+    def _ddim(self) -> Any:
+        from diffusers import DDIMScheduler
+
+        return DDIMScheduler(beta_start=1e-4, beta_end=0.02, beta_schedule="linear", prediction_type=self.prediction, timestep_spacing="linspace")
+
+    def __attrs_post_init__(self) -> None:
+        self._own = self.scheduler
 
     def draw(self, indices: Sequence[int], *, seed: int, num_steps: int, guidance: float | None) -> Tensor:
         """See `Workload`."""
         weight = next(self.model.parameters())
-        noise = noise_of(indices, seed=seed, shape=SAMPLE).to(weight.device, weight.dtype)
+        noise = noise_of(indices, seed=seed, shape=self._shape).to(weight.device, weight.dtype)
+        labels, weigh = labels_of(indices).to(weight.device), self.guidance if guidance is None else guidance
         # diffusers' own caches want to be told which call of a step this is; guidance by concatenation makes
         # one
         named: Any = self.model.cache_context("cond_uncond") if getattr(self.model, "is_cache_enabled", False) else nullcontext()  # type: ignore[operator]
         with named:
-            return ddim_sample(
-                self.model, noise, labels_of(indices).to(weight.device), ddim_timesteps(num_steps), guidance=self.guidance if guidance is None else guidance
-            )
+            if self.scheduler is not self._own:
+                return sample_with(self.scheduler, self.model, noise, labels, num_steps=num_steps, guidance=weigh)
+            return ddim_sample(self.model, noise, labels, ddim_timesteps(num_steps), guidance=weigh, prediction=self.prediction)
 
     def decode(self, latents: Tensor) -> Tensor:
         """See `Workload`."""
         return latents.float().cpu()
 
-    def digits(self, frames: Tensor) -> Tensor:
+    def digits(self, frames: Tensor) -> Tensor | None:
         """See `Workload`."""
-        return frames
+        return frames if self.of_digits else None
 
     def words(self, indices: Sequence[int]) -> list[str]:
         """See `Workload`."""
-        return numerals(indices)
+        return [self.classes[label] for label in labels_of(indices).tolist()]
+
+    @property
+    def _shape(self) -> tuple[int, int, int]:
+        config: Any = self.model.config
+        return config.in_channels, config.sample_size, config.sample_size
+
+    def _timesteps(self, num_steps: int) -> list[int]:
+        if self.scheduler is self._own:
+            return ddim_timesteps(num_steps)
+        self.scheduler.set_timesteps(num_steps)
+        return list(self.scheduler.timesteps.tolist())
 
     @contextmanager
     def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> Iterator[Attachment]:
         """See `Workload`."""
         # rows r and r + B, with and without the class, are one sample
-        with attach(self.model, spec, observers=observers) as attached, attached.run(timesteps=ddim_timesteps(num_steps), groups=samples):
+        with attach(self.model, spec, observers=observers) as attached, attached.run(timesteps=self._timesteps(num_steps), groups=samples):
             yield attached
 
 
@@ -152,6 +184,14 @@ def load_dit(device: str, dtype: torch.dtype) -> Workload:
     from foreseer.zoo import load_dit
 
     return DiTFamily(model=load_dit(device=device, dtype=dtype))
+
+
+def load_fashion(device: str, dtype: torch.dtype) -> Workload:
+    """Load the bundled DiT of clothing."""
+    from foreseer.zoo import load_fashion
+    from foreseer.zoo.fashion import CLASSES
+
+    return DiTFamily(model=load_fashion(device=device, dtype=dtype), name="fashion", prediction="v_prediction", classes=CLASSES, of_digits=False)
 
 
 def load_flux(device: str, dtype: torch.dtype) -> Workload:

@@ -35,6 +35,13 @@ FIGURES: dict[str, Figure] = {
         "100 dB, and with 0 if it is broken, that is not finite.",
         ".1f",
     ),
+    "truth": Figure(
+        "truth",
+        "dB",
+        True,
+        "PSNR to the converged solution of the same sample, drawn with very many steps. Counted as the PSNR to full computation is.",
+        ".1f",
+    ),
     "ssim": Figure("SSIM", "", True, "Structural similarity to the same sample of full computation; of videos the mean over frames."),
     "layout": Figure("layout", "", True, "Correlation of 8x8 cells' means with full computation's. Below 0.8 and 20 dB a sample changed its composition."),
     "feature_distance": Figure(

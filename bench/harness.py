@@ -18,13 +18,13 @@ import attrs
 import torch
 from torch import Tensor
 
-from foreseer.bench.lanes import FULL, LaneOf, as_many, fewer_name, mixed, split
+from foreseer.bench.lanes import FULL, LaneOf, Solved, as_many, fewer_name, mixed, split
 from foreseer.bench.likeness import Drawn
 from foreseer.bench.machine import git_state, machine, threads, versions
 from foreseer.bench.measuring import Measuring, judge
-from foreseer.bench.peers import PeerSpec
 from foreseer.bench.results import LaneResult, Results, Unit
 from foreseer.bench.settings import BenchSettings
+from foreseer.bench.solvers import Solver
 from foreseer.bench.source import loaded
 from foreseer.bench.store import Key, Store
 from foreseer.bench.workload import Workload, blocks_of, device_of
@@ -114,6 +114,8 @@ class Harness:
                 published=settings.published,
             )
         )
+        if (reference := self._measuring.reference) is not None:
+            reference.agreements |= {int(index): value for index, value in self.results.reference.get("agreement", {}).items()}
         # packages that were not there before may be there now
         measures = self._measuring.measures
         known = {**self.results.measures, **measures.figures}
@@ -170,26 +172,30 @@ class Harness:
 
     def _plan(self, batch: int) -> list[LaneResult]:
         lanes = [self._lane(FULL, "full", batch)]
-        specs: list[PolicySpec | PeerSpec] = [*self._settings.lanes, *self._settings.peers]
-        for spec in specs:
+        for given in (*self._settings.lanes, *self._settings.peers):
+            spec = given.policy if isinstance(given, Solved) else given
             parameters = signature_of(spec.factory).parameters.values()
             chosen = {parameter.name: parameter.default for parameter in parameters} | dict(spec.options)
             options = {k: getattr(v, "__name__", str(v)) if callable(v) else v for k, v in chosen.items()}
             kind = "policy" if isinstance(spec, PolicySpec) else "peer"
-            lanes.append(self._lane(str(spec), kind, batch, method=spec.name, options=options))
-            self._measuring.given[str(spec)] = spec
+            on = {"solver": str(given.solver), "num_steps": given.num_steps} if isinstance(given, Solved) else {}
+            lanes.append(self._lane(str(given), kind, batch, method=spec.name, options=options, **on))
+            self._measuring.given[str(given)] = given
         return lanes
 
     def _lane(self, name: str, kind: Any, batch: int, **more: Any) -> LaneResult:
-        return LaneResult(name=name, kind=kind, batch=batch, num_steps=self.results.num_steps, **more)
+        return LaneResult(**{"name": name, "kind": kind, "batch": batch, "num_steps": self.results.num_steps, **more})
 
     def _fewer(self, batch: int, *, first: bool = False) -> list[LaneResult]:
-        """Plain sampling at each lane's number of computed steps, or of those of the first batch alone."""
+        """Plain sampling at each lane's number of computed steps, or of those of the first batch alone, by each
+        solver that can take as many.
+        """
         here = [lane for lane in self._lanes.values() if lane.batch == batch and lane.units]
         done = [lane for lane in here if lane.kind in ("policy", "peer")]
-        counts = sorted({as_many(lane.units[0].steps if first else lane.steps) for lane in done})
-        found = [LaneResult(name=fewer_name(n), kind="fewer", batch=batch, num_steps=n) for n in counts]
-        return [lane for lane in found if lane.num_steps < self.results.num_steps]
+        counts = sorted({as_many(lane.units[0].steps if first else lane.steps) for lane in done} | {*self._settings.counts})
+        able: list[tuple[Solver | None, int]] = [(None, n) for n in counts if n < self.results.num_steps]
+        able += [(solver, n) for solver in self._settings.solvers for n in counts if solver.fits(n)]
+        return [self._lane(fewer_name(n, solver), "fewer", batch, num_steps=n, solver=str(solver or "")) for solver, n in able]
 
     def _add(self, lanes: Sequence[LaneResult]) -> list[Key]:
         self._lanes |= {lane.key: lane for lane in lanes if lane.key not in self._lanes}
@@ -282,7 +288,9 @@ class Harness:
         return self._measuring.difficulty()
 
     def _save(self, *, finished: bool = False) -> Results:
-        self.results = attrs.evolve(self.results, lanes=tuple(self._lanes.values()), finished=finished)
+        reference = self._measuring.reference
+        known = self.results.reference if reference is None else reference.to_dict()
+        self.results = attrs.evolve(self.results, lanes=tuple(self._lanes.values()), finished=finished, reference=known)
         self.results.save(self.store.folder)
         return self.results
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -17,11 +17,13 @@ from torch import Tensor
 
 from foreseer.adapters.attachment import Attachment
 from foreseer.bench.clock import Took, timed
+from foreseer.bench.solvers import Solver, scheduler_for, solved_by
 from foreseer.bench.workload import Workload, device_of
+from foreseer.errors import OptionError
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
 
-__all__ = ["FULL", "LaneOf", "Sampler", "Sampling", "as_many", "fewer_name", "keep_freed_memory", "mixed", "pairs_of", "split"]
+__all__ = ["FULL", "LaneOf", "Sampler", "Sampling", "Solved", "as_many", "fewer_name", "keep_freed_memory", "mixed", "pairs_of", "split"]
 
 FULL = "full"
 """Name of the lane that every other is compared with."""
@@ -35,9 +37,27 @@ def as_many(steps: float | Sequence[float]) -> int:
     return max(1, math.floor(float(np.mean(steps)) + 0.5))
 
 
-def fewer_name(num_steps: int) -> str:
-    """Return the name of the lane of plain sampling with so many steps."""
-    return f"full, {num_steps} step{'s' * (num_steps != 1)}"
+def fewer_name(num_steps: int, solver: Solver | None = None) -> str:
+    """Return the name of the lane of plain sampling with so many steps, or evaluations of a solver."""
+    return f"{solver or 'full'}, {num_steps} step{'s' * (num_steps != 1)}"
+
+
+@attrs.frozen
+class Solved:
+    """A policy on another solver.
+
+    Attributes:
+        policy: What decides.
+        solver: What takes the steps.
+        num_steps: How often the solver evaluates the model where nothing is forecast.
+    """
+
+    policy: PolicySpec
+    solver: Solver
+    num_steps: int
+
+    def __str__(self) -> str:
+        return f"{self.policy} on {fewer_name(self.num_steps, self.solver)}"
 
 
 @attrs.frozen(eq=False)
@@ -105,12 +125,16 @@ class Sampler:
         seed: Of the noises.
         num_steps: Denoising steps.
         guidance: Weight of the guidance; None for what the pipeline does by itself.
+        solver: What takes the steps; None for the workload's own. Steps are then evaluations of the model.
+        scheduler: That solver's.
     """
 
     workload: Workload
     seed: int
     num_steps: int
     guidance: float | None
+    solver: Solver | None = None
+    scheduler: Any = attrs.field(default=None, repr=False)
 
     @classmethod
     def of(cls, workload: Workload, *, seed: int, num_steps: int | None, guidance: float | None) -> Sampler:
@@ -122,10 +146,18 @@ class Sampler:
             guidance=workload.guidance if guidance is None else guidance,
         )
 
+    def on(self, solver: Solver, num_steps: int) -> Sampler:
+        """Return a sampler of the same noises on another solver. Raises `OptionError` where it does not fit."""
+        if not solver.fits(num_steps):
+            raise OptionError(f"solver={str(solver)!r} cannot evaluate the model {num_steps} times; {solver.advice(num_steps)}")
+        return attrs.evolve(self, solver=solver, scheduler=scheduler_for(self.workload, solver), num_steps=num_steps)
+
     def draw(self, indices: Sequence[int], num_steps: int | None = None) -> Tensor:
         """Draw samples with whatever is attached; None takes all steps."""
         count = self.num_steps if num_steps is None else num_steps
-        return self.workload.draw(indices, seed=self.seed, num_steps=count, guidance=self.guidance)
+        steps = count if self.solver is None else self.solver.steps(count)
+        with solved_by(self.workload, self.scheduler):
+            return self.workload.draw(indices, seed=self.seed, num_steps=steps, guidance=self.guidance)
 
     def run(
         self,
@@ -143,15 +175,17 @@ class Sampler:
         count = self.num_steps if num_steps is None else num_steps
         return Sampling(latents=latents, took=took, reports={} if attached is None else attached.reports, num_steps=count)
 
+    @contextmanager
     def policy(
         self,
         spec: PolicySpec,
         indices: Sequence[int],
         observers: Sequence[object] = (),
-    ) -> AbstractContextManager[Attachment]:
+    ) -> Iterator[Attachment]:
         """Attach a policy for one run of these samples."""
-        how = {"num_steps": self.num_steps, "samples": len(indices)}
-        return self.workload.attached(spec, observers=observers, **how)
+        steps = self.num_steps if self.solver is None else self.solver.steps(self.num_steps)
+        with solved_by(self.workload, self.scheduler), self.workload.attached(spec, observers=observers, num_steps=steps, samples=len(indices)) as attached:
+            yield attached
 
 
 def split(order: Sequence[int], batch: int) -> list[tuple[int, ...]]:

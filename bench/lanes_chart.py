@@ -65,9 +65,13 @@ def _axes(figures: Mapping[str, Figure]) -> Iterable[Axis]:
                 yield Axis(f"{name}_{which.split()[0]}", title, not figure.higher_is_better, read)
 
 
+DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+"""Of the lines of plain sampling, a solver each."""
+
 UP = (
     *_axes(FIGURES),
     Axis("gain", "PSNR over fewer steps, as many (dB)", False, lambda line: line.gain),
+    Axis("truth_gain", "PSNR to truth over the best solver, as many steps (dB)", False, lambda line: line.truth_gain),
     Axis("frechet", "Frechet distance to the data", True, lambda line: line.frechet),
 )
 """How good its samples are."""
@@ -162,10 +166,12 @@ def _lanes(
             "y": [finite(up) for _, up in best],
         }
     ]
-    fewer = sorted((line for line in lines if line.lane.kind == "fewer"), key=lambda line: line.lane.num_steps)
-    if fewer:
-        joined = {"mode": "lines+markers", "line": {"color": GREY}}
-        traces.append(trace("fewer steps", fewer, {"size": 7, "symbol": "circle", "color": GREY}, **joined))
+    plain: dict[str, list[Line]] = {}
+    for line in (line for line in lines if line.lane.kind == "fewer"):
+        plain.setdefault(line.lane.solver, []).append(line)
+    for place, (solver, own) in enumerate(plain.items()):
+        joined = {"mode": "lines+markers", "line": {"color": GREY, "dash": DASHES[min(place, len(DASHES) - 1)], "width": 1 if solver else 2}}
+        traces.append(trace(solver or "fewer steps", own, {"size": 7, "symbol": "circle", "color": GREY}, **joined))
     star = {"size": 15, "symbol": "star", "color": GREY}
     traces.append(trace("full", (line for line in lines if line.lane.kind == "full"), star))
     sweeps: dict[tuple[bool, str, str], list[Line]] = {}

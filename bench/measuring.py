@@ -13,14 +13,17 @@ from torch import Tensor
 
 from foreseer.adapters.attachment import Attachment
 from foreseer.bench.counting import BlockCalls, count_blocks, count_cost
-from foreseer.bench.lanes import LaneOf, Sampler, Sampling, keep_freed_memory, pairs_of, split
+from foreseer.bench.lanes import LaneOf, Sampler, Sampling, Solved, keep_freed_memory, pairs_of, split
 from foreseer.bench.likeness import Drawn, figures_of, look_at
 from foreseer.bench.measures import load_measures
 from foreseer.bench.peers import PeerError, PeerSpec, Request
+from foreseer.bench.reference import Reference
 from foreseer.bench.results import Counted, LaneResult, Unit
 from foreseer.bench.settings import BenchSettings
+from foreseer.bench.solvers import Solver
 from foreseer.bench.source import loaded
 from foreseer.bench.workload import Workload, all_blocks_of, device_of, dtype_of, labels_of, prompts_of
+from foreseer.psnr import psnr
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.report import Report
 from foreseer.zoo.judge import DigitJudge
@@ -46,6 +49,7 @@ class Measuring:
         sampler: Draws for all lanes but peers.
         given: What drives a lane, by its name; the bare model where there is nothing.
         measures: What samples are measured by.
+        reference: The converged reference; None for none.
     """
 
     def __init__(self, settings: BenchSettings, workload: Workload, observers: Sequence[object]) -> None:
@@ -53,8 +57,9 @@ class Measuring:
         self._settings, self._observers = settings, tuple(observers)
         steps, guidance = settings.steps, settings.guidance
         self.sampler = Sampler.of(workload, seed=settings.seed, num_steps=steps, guidance=guidance)
-        self.given: dict[str, PolicySpec | PeerSpec | LaneOf] = {}
+        self.given: dict[str, PolicySpec | Solved | PeerSpec | LaneOf] = {}
         self.measures = load_measures(settings.measures)
+        self.reference = self._reference()
         self._memory: dict[object, Any] = {}
         with count_blocks(all_blocks_of(workload)) as calls:
             self._found = self.sampler.draw([0], 2)
@@ -82,7 +87,7 @@ class Measuring:
         draws, indices = self._settings.timed == "draws", batches[number]
         # A peer gets a model of its own: one that is disabled again can leave a model that computes the same
         # and cannot be given to the next.
-        sampler = attrs.evolve(self.sampler, workload=self._load()) if lane.kind == "peer" else self.sampler
+        sampler = attrs.evolve(self.sampler, workload=self._load()) if lane.kind == "peer" else self._sampler(lane)
         workload = sampler.workload
         calls: list[BlockCalls] = []
         costs: list[Counted] = []
@@ -111,6 +116,8 @@ class Measuring:
                 steps = (calls[0].steps / self._calls_per_step,) * len(indices)
         beside = full[1] if full else drawn
         taken, failed = self.take(indices, drawn.images, beside.images)
+        if self.reference is not None:
+            taken["truth"] = tuple(psnr(drawn.images, self.reference.images(indices)).tolist())
         unit = Unit(
             number=number,
             indices=tuple(indices),
@@ -138,7 +145,8 @@ class Measuring:
 
     def warm_up(self, lane: LaneResult) -> None:
         """Draw one sample. A policy that cannot drive this model fails here, before anything long has begun."""
-        self.sampler.run([0], lane.num_steps, driven=self._driven(self.sampler, lane, [0], watched=False))
+        sampler = self._sampler(lane)
+        sampler.run([0], lane.num_steps, driven=self._driven(sampler, lane, [0], watched=False))
 
     def difficulty(self) -> list[float]:
         """Return of each sample the relative error of its latent under `PROBE`, which is the same in every
@@ -194,7 +202,7 @@ class Measuring:
     ) -> Iterator[Attachment | None]:
         """Let a lane's policy or peer drive a model for one draw."""
         given = self.given.get(lane.name)
-        spec = given.of(indices) if isinstance(given, LaneOf) else given
+        spec = given.of(indices) if isinstance(given, LaneOf) else given.policy if isinstance(given, Solved) else given
         if isinstance(spec, PolicySpec):
             with sampler.policy(spec, indices, self._observers if watched else ()) as attached:
                 if spec.preset is not None:  # a run does not know these two
@@ -221,6 +229,14 @@ class Measuring:
             if not torch.equal(attrs.evolve(self.sampler, workload=model).draw([0], 2), self._found):
                 self.sampler = attrs.evolve(self.sampler, workload=self._load())
                 raise PeerError(f"it left {whose} changed after it was disabled: the output on one input is another")
+
+    def _sampler(self, lane: LaneResult) -> Sampler:
+        """Return what draws a lane: the workload's own solver, or another."""
+        return self.sampler.on(Solver.read(lane.solver), lane.num_steps) if lane.solver else self.sampler
+
+    def _reference(self) -> Reference | None:
+        chosen = self._settings
+        return None if chosen.reference is None else Reference(self.sampler, chosen.workload, chosen.reference, chosen.reference_steps)
 
     def _load(self) -> Workload:
         return loaded(self._settings.workload)

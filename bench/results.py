@@ -98,11 +98,13 @@ class LaneResult:
 
     Attributes:
         name: Unique among the lanes of one batch size.
-        kind: ``"full"``, ``"policy"``, ``"peer"``, or ``"fewer"``: the bare model with fewer steps.
+        kind: ``"full"``, ``"policy"``, ``"peer"``, or ``"fewer"``: the bare model with fewer steps, of the
+            workload's own solver or of another.
             ``"static"`` and ``"hindsight"``: schedules that were planned on these samples, see
             `foreseer.workbench.headroom`.
         batch: Samples that were drawn together.
-        num_steps: Denoising steps of the loop.
+        num_steps: Denoising steps of the loop; on another solver, evaluations of the model.
+        solver: Which other solver took the steps; empty for the workload's own.
         method: Name of the policy or peer; empty for the bare model.
         options: Its options: all of them, defaults included, so that lanes can be compared without the
             version that made them.
@@ -120,6 +122,7 @@ class LaneResult:
     kind: Literal["full", "policy", "peer", "fewer", "static", "hindsight"]
     batch: int
     num_steps: int
+    solver: str = ""
     method: str = ""
     options: Mapping[str, Any] = attrs.field(factory=dict)
     units: tuple[Unit, ...] = ()
@@ -189,6 +192,7 @@ class Results:
         finished: Whether everything that was asked for is there.
         measures: What is to be known of the measures that were asked for, by name.
         missing: Of those that could not be had, why, in one line each.
+        reference: The converged reference, see `foreseer.bench.reference.Reference.to_dict`; empty for none.
     """
 
     schema: str = SCHEMA
@@ -209,6 +213,7 @@ class Results:
     finished: bool = False
     measures: Mapping[str, Figure] = attrs.field(factory=dict)
     missing: Mapping[str, str] = attrs.field(factory=dict)
+    reference: Mapping[str, Any] = attrs.field(factory=dict)
 
     @property
     def figures(self) -> dict[str, Figure]:

@@ -48,7 +48,7 @@ def sentence_of(results: Results, line: Line) -> str:
     they = "is" if line.broken == 1 else "are"
     broken = f", with {line.broken} that {they} broken (not finite) at 0 dB" if line.broken else ""
     reached = f"{mean:.1f} dB in the mean and {worst:.1f} dB in the worst sample of {len(lane.indices)}"
-    sentence = f"{head} and reaches {reached}{broken}."
+    sentence = f"{head} and reaches {reached}{broken}.{_of_truth(results, line)}"
     parts = []
     if lane.kind in ("policy", "peer") and line.cost < 1:
         over, at = _over_fewer(results, line)
@@ -57,6 +57,19 @@ def sentence_of(results: Results, line: Line) -> str:
         if lane.kind == "policy" and (over := _over_peers(results, lane)) is not None:
             parts.append(_held_against(over, f"the best peer at that cost, {_ends(over)}"))
     return f"{sentence} It is {', and '.join(parts)}." if parts else sentence
+
+
+def _of_truth(results: Results, line: Line) -> str:
+    """Say how near a lane is to the converged solution, and whether a solver is nearer with as many
+    evaluations.
+    """
+    mean, worst = line.means.get("truth", math.nan), line.worst.get("truth", math.nan)
+    if not math.isfinite(mean):
+        return ""
+    reached = f" To the converged solution it has {mean:.1f} dB, {worst:.1f} in the worst sample"
+    nearest = next((lane for lane in _rivals(results, line.lane, "fewer") if lane.name == line.solver), None)
+    over = None if nearest is None else gain(results, line.lane, nearest, figure="truth")
+    return f"{reached}." if over is None else f"{reached}: {_held_against(over, over.over[0])}."
 
 
 def summaries(results: Results, batch: int) -> list[Summary]:

@@ -11,6 +11,11 @@
     [[lanes]]
     preset = "dit_digits_3x"         # or the file of one, beside this file
 
+    [[lanes]]                        # the same policies on other solvers
+    policy = "cg_taylor:threshold=0.06"
+    solver = ["dpmpp_2m", "unipc:spacing=karras"]
+    steps = [20, 25]
+
     [[peers]]
     peer = "dbcache"
     options = { first_blocks = 1 }
@@ -21,7 +26,9 @@
     source = "arXiv 2503.06923"
     speedup = 3.57
 
-Full computation is always there, and for each lane plain sampling with as many steps as it computed.
+Full computation is always there, and for each lane plain sampling with as many steps as it computed, by the
+workload's own solver and by those of ``solvers = ["dpmpp_2m", ...]``. ``reference = "dpmpp_2m:spacing=own"``
+adds the PSNR to the converged solution.
 """
 
 from __future__ import annotations
@@ -36,9 +43,11 @@ import attrs
 from attrs.validators import optional
 
 from foreseer.bench.fields import check_guidance, nearest, refuse_unknown, whole
+from foreseer.bench.lanes import Solved
 from foreseer.bench.measures import check_measures, names
 from foreseer.bench.peers import PEERS, PeerSpec
 from foreseer.bench.prompts import Prompts
+from foreseer.bench.solvers import Solver
 from foreseer.bench.source import Drawing, Source, named, source_from
 from foreseer.errors import OptionError, PluginError
 from foreseer.presets import find_preset
@@ -54,6 +63,22 @@ def _batches(value: Any) -> Any:
 def _check_batches(settings: object, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
     if not value or len(set(value)) < len(value) or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in value):
         raise OptionError(f"batch={list(value)!r} is out of range; write a whole number >= 1, or a list of different ones")
+
+
+def _solver(value: Any) -> Solver | None:
+    return Solver.read(value) if isinstance(value, str) and value else value or None
+
+
+def _solvers(value: Any) -> tuple[Solver, ...]:
+    given = [value] if isinstance(value, (str, Solver)) else list(value)
+    return tuple(dict.fromkeys(Solver.read(one) if isinstance(one, str) else one for one in given))
+
+
+def _counts(value: Any) -> tuple[int, ...]:
+    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    if wrong := [one for one in given if not isinstance(one, int) or isinstance(one, bool) or not 1 <= one <= 1000]:
+        raise OptionError(f"counts={wrong[0]!r} is no number of evaluations; write whole numbers from 1 to 1000, such as counts = [8, 14, 20]")
+    return tuple(sorted(set(given)))
 
 
 def _check_text(settings: object, attribute: attrs.Attribute[Any], value: Any) -> None:
@@ -83,6 +108,13 @@ class BenchSettings:
         seed: Of the noise. Sample i begins with the same noise in every lane.
         guidance: Weight of the guidance; None for the workload's own.
         threads: Threads of the CPU.
+        solvers: Other solvers to draw plainly with, as `foreseer.bench.solvers` writes them: beside each lane
+            with as many evaluations as it computes, and at ``counts``. With them "fewer steps" is the best of
+            them and of the workload's own at that number of evaluations.
+        counts: Numbers of evaluations at which every solver, the workload's own among them, is drawn besides.
+        reference: Solver of the converged reference, which is drawn once with ``reference_steps`` and kept;
+            empty for none. Then every lane has a PSNR to it.
+        reference_steps: Steps of the reference; half as many prove that it has converged.
         repeats: How often each lane is timed, each time next to full computation, spread over its batches; 0
             times nothing.
         timed: ``"pairs"``: runs of their own, each next to full computation, as ``repeats`` says.
@@ -94,7 +126,7 @@ class BenchSettings:
         measures: Quality measures beside PSNR and SSIM: names of the group ``foreseer.measures``, with options
             as policies have them. They change no other number, so that the same results may be gone on with
             under others.
-        lanes: Policies with their options.
+        lanes: Policies with their options, also on other solvers.
         peers: Other libraries' caches, see `foreseer.bench.peers`.
         published: What papers printed: for each row ``method``, ``source`` and any numbers.
 
@@ -114,7 +146,11 @@ class BenchSettings:
     timed: str = attrs.field(default="pairs", validator=_one_of("pairs", "draws"))
     together: str = attrs.field(default="as drawn", validator=_one_of("as drawn", "mixed"))
     measures: tuple[str, ...] = attrs.field(default=(), converter=names, validator=check_measures)
-    lanes: tuple[PolicySpec, ...] = ()
+    solvers: tuple[Solver, ...] = attrs.field(default=(), converter=_solvers)
+    counts: tuple[int, ...] = attrs.field(default=(), converter=_counts)
+    reference: Solver | None = attrs.field(default=None, converter=_solver)
+    reference_steps: int = attrs.field(default=400, validator=whole(2, 100_000))
+    lanes: tuple[PolicySpec | Solved, ...] = ()
     peers: tuple[PeerSpec, ...] = ()
     published: tuple[Mapping[str, Any], ...] = ()
 
@@ -128,11 +164,19 @@ class BenchSettings:
         influence on a number is left out.
         """
         # results of before there was a choice of these say nothing of it
-        unsaid = {"timed": "pairs", "together": "as drawn"}.items()
+        unsaid: list[tuple[str, Any]] = [("timed", "pairs"), ("together", "as drawn"), ("solvers", ()), ("counts", ()), ("reference", None)]
+        unsaid += [("reference_steps", self.reference_steps)] if self.reference is None else []
         fields = ((name, getattr(self, name)) for name in attrs.fields_dict(BenchSettings))
         own = {n: value for n, value in fields if n not in ("about", "published", "measures", "workload") and (n, value) not in unsaid}
         plain = named(self.workload) | own
-        if presets := {str(lane): lane.preset.name for lane in self.lanes if lane.preset is not None}:
+        if self.solvers:
+            plain["solvers"] = list(map(str, self.solvers))
+        if self.reference is not None:
+            plain["reference"] = str(self.reference)
+        if self.counts:
+            plain["counts"] = list(self.counts)
+        alone = (lane.policy if isinstance(lane, Solved) else lane for lane in self.lanes)
+        if presets := {str(lane): lane.preset.name for lane in alone if lane.preset is not None}:
             plain["presets"] = presets
         specs = {"lanes": [str(lane) for lane in self.lanes], "peers": [str(peer) for peer in self.peers]}
         return plain | {"batch": list(self.batch)} | specs
@@ -193,8 +237,21 @@ def _tables(content: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
     return found
 
 
-def _lanes(table: Mapping[str, Any], folder: Path) -> list[PolicySpec]:
-    refuse_unknown(table, ("policy", "grid", "preset"), "key of a lane")
+def _lanes(table: Mapping[str, Any], folder: Path) -> list[PolicySpec | Solved]:
+    refuse_unknown(table, ("policy", "grid", "preset", "solver", "steps"), "key of a lane")
+    on = {key: table[key] if isinstance(table[key], list) else [table[key]] for key in ("solver", "steps") if key in table}
+    if not on:
+        return list(_policies(table, folder))
+    if len(on) < 2:
+        raise OptionError(f"lanes: {dict(table)!r} has {next(iter(on))} alone; write solver = 'dpmpp_2m' and steps = 25 together, each one or a list")
+    alone = _policies({key: value for key, value in table.items() if key not in on}, folder)
+    solvers = [Solver.read(str(text)) for text in on["solver"]]
+    if wrong := [count for count in on["steps"] if not isinstance(count, int) or isinstance(count, bool) or count < 2]:
+        raise OptionError(f"steps={wrong[0]!r} of a lane is out of range; write a whole number >= 2, or a list of them")
+    return [Solved(spec, solver, count) for spec in alone for solver in solvers for count in on["steps"]]
+
+
+def _policies(table: Mapping[str, Any], folder: Path) -> list[PolicySpec]:
     if "preset" in table:
         if len(table) > 1:
             raise OptionError(f"lanes: {dict(table)!r} has a preset, which brings its policy and options; write preset = {table['preset']!r} alone")

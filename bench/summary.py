@@ -27,6 +27,7 @@ __all__ = [
     "gain_at_equal_cost",
     "lines_of",
     "mean_of",
+    "nearest_plain",
     "paired_psnr",
     "standard_errors",
     "sweep_of",
@@ -52,9 +53,11 @@ def counted(figure: str, values: Sequence[float], *, figures: Mapping[str, Figur
     return counted_psnr(values) if decibels else np.asarray(values, dtype=np.float64)
 
 
-def paired_psnr(*lanes: LaneResult) -> NDArray[np.float64]:
-    """Return ``(lanes, n)`` PSNRs in dB, as they are counted, of the n samples that all lanes have."""
-    found = [dict(zip(lane.indices, counted("psnr", lane.values("psnr")), strict=True)) for lane in lanes]
+def paired_psnr(*lanes: LaneResult, figure: str = "psnr") -> NDArray[np.float64]:
+    """Return ``(lanes, n)`` PSNRs in dB, as they are counted, of the n samples that all lanes have; ``"truth"``:
+    to the converged reference.
+    """
+    found = [dict(zip(lane.indices, counted(figure, lane.values(figure)), strict=True)) for lane in lanes]
     common = sorted(set(found[0]).intersection(*found[1:]))
     return np.array([[values[i] for i in common] for values in found], dtype=np.float64)
 
@@ -94,8 +97,12 @@ class Line:
         warnings: What the runs warned of, each once.
         broken: How many samples are not finite; their PSNR counts as 0 dB.
         frechet: Distance to the data; NaN where there is none.
-        fewer: Name of the lane of plain sampling with as many steps; empty where there is none.
+        fewer: Name of the lane of plain sampling with as many steps that is nearest to full computation, of all
+            solvers that were drawn; empty where there is none.
         gain: Mean PSNR less that of ``fewer``, dB; NaN where there is none.
+        solver: Name of the lane of plain sampling with as many steps that is nearest to the converged reference;
+            empty where there is none.
+        truth_gain: Mean PSNR to the reference less that of ``solver``, dB; NaN where there is none.
     """
 
     lane: LaneResult
@@ -113,6 +120,8 @@ class Line:
     broken: int = 0
     fewer: str = ""
     gain: float = math.nan
+    solver: str = ""
+    truth_gain: float = math.nan
 
 
 def lines_of(results: Results, batch: int) -> list[Line]:
@@ -120,12 +129,20 @@ def lines_of(results: Results, batch: int) -> list[Line]:
     steps by their number.
     """
     lanes = [lane for lane in results.lanes if lane.batch == batch]
-    fewer = {lane.num_steps: lane for lane in lanes if lane.kind == "fewer" and lane.units}
-    ordered = [lane for lane in lanes if lane.kind != "fewer"] + [fewer[count] for count in sorted(fewer)]
+    fewer = [lane for lane in lanes if lane.kind == "fewer" and lane.units]
+    ordered = [lane for lane in lanes if lane.kind != "fewer"] + sorted(fewer, key=lambda lane: lane.num_steps)
     return [_line(results, lane, fewer) for lane in ordered]
 
 
-def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> Line:
+def nearest_plain(lanes: Sequence[LaneResult], count: int, figure: str = "psnr") -> LaneResult | None:
+    """Return the lane of plain sampling with so many steps whose mean figure is best, of whatever solver; None
+    where there is none.
+    """
+    able = [lane for lane in lanes if lane.kind == "fewer" and lane.num_steps == count and lane.has(figure)]
+    return max(able, key=lambda lane: mean_of(lane, figure), default=None)
+
+
+def _line(results: Results, lane: LaneResult, fewer: Sequence[LaneResult]) -> Line:
     counted, full = lane.counted, results.full(lane.batch).counted
     every = results.figures
     figures = [figure for figure in every if lane.has(figure) or figure in results.measures]
@@ -133,8 +150,11 @@ def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> L
     means = {figure: math.inf if figure in same else mean_of(lane, figure, figures=every) for figure in figures}
     worst = {figure: math.inf if figure in same else worst_of(lane, figure, figures=every) for figure in figures}
     steps = float(np.mean(lane.steps)) if lane.steps else math.nan
-    beside = fewer.get(as_many(steps)) if lane.kind not in ("full", "fewer") and lane.steps else None
+    beside, nearest = (
+        nearest_plain(fewer, as_many(steps), figure) if lane.kind not in ("full", "fewer") and lane.steps else None for figure in ("psnr", "truth")
+    )
     over = gain(results, lane, beside) if beside else None
+    nearer = gain(results, lane, nearest, figure="truth") if nearest else None
     quartiles = np.percentile(lane.ratios, [25, 75]) if lane.ratios else [math.nan, math.nan]
     return Line(
         lane=lane,
@@ -152,6 +172,8 @@ def _line(results: Results, lane: LaneResult, fewer: dict[int, LaneResult]) -> L
         frechet=math.nan if lane.frechet is None else lane.frechet,
         fewer=beside.name if beside else "",
         gain=over.mean if over else math.nan,
+        solver=nearest.name if nearest else "",
+        truth_gain=nearer.mean if nearer else math.nan,
     )
 
 
@@ -200,40 +222,41 @@ class Gain:
         return abs(self.mean) > NOTHING and abs(self.mean) > standard_errors(self.samples) * self.error
 
 
-def gain(results: Results, lane: LaneResult, other: LaneResult) -> Gain | None:
+def gain(results: Results, lane: LaneResult, other: LaneResult, *, figure: str = "psnr") -> Gain | None:
     """Return the gain of a lane over another; None where they have no finished sample in common."""
-    return _gain(results, lane, [(other, 1.0)])
+    return _gain(results, lane, [(other, 1.0)], figure)
 
 
-def gain_at_equal_cost(results: Results, lane: LaneResult, others: Sequence[LaneResult]) -> Gain | None:
+def gain_at_equal_cost(results: Results, lane: LaneResult, others: Sequence[LaneResult], *, figure: str = "psnr") -> Gain | None:
     """Return the gain of a lane over what others reach at its block-rows.
 
-    Of others that cost the same the best counts. Between two costs each sample's PSNR is interpolated
-    linearly; None outside of them: nothing is extrapolated.
+    Of others that cost the same the best counts, by the ``figure``: ``"psnr"`` or ``"truth"``. Between two
+    costs each sample's PSNR is interpolated linearly; None outside of them: nothing is extrapolated.
     """
     cost = results.cost(lane)
     best: dict[float, LaneResult] = {}
     for other in others:
         at = round(results.cost(other), 6)
-        if math.isfinite(at) and (at not in best or mean_of(other, "psnr") > mean_of(best[at], "psnr")):
+        if math.isfinite(at) and (at not in best or mean_of(other, figure) > mean_of(best[at], figure)):
             best[at] = other
     below, above = (max((c for c in best if c <= cost), default=None), min((c for c in best if c >= cost), default=None))
     if below is None or above is None:
         return None
     share = 0.0 if above == below else (cost - below) / (above - below)
-    return _gain(results, lane, [(best[below], 1 - share), (best[above], share)] if share else [(best[below], 1.0)])
+    return _gain(results, lane, [(best[below], 1 - share), (best[above], share)] if share else [(best[below], 1.0)], figure)
 
 
 def sweep_of(lane: LaneResult) -> str:
     """Return what a lane is one setting of: its method, of a peer with the calibrator or mode that makes
-    another method of it.
+    another method of it, and the solver that it is on.
     """
     kinds = ("calibrator", "mode") if lane.kind == "peer" else ()
-    return ", ".join([lane.method, *(str(lane.options[key]) for key in kinds if lane.options.get(key, "none") not in ("none", "default"))])
+    method = f"{lane.method} on {lane.solver}, {lane.num_steps} steps" if lane.method and lane.solver else lane.method
+    return ", ".join([method, *(str(lane.options[key]) for key in kinds if lane.options.get(key, "none") not in ("none", "default"))])
 
 
-def _gain(results: Results, lane: LaneResult, others: Sequence[tuple[LaneResult, float]]) -> Gain | None:
-    ours, *theirs = paired_psnr(lane, *(other for other, _ in others))
+def _gain(results: Results, lane: LaneResult, others: Sequence[tuple[LaneResult, float]], figure: str) -> Gain | None:
+    ours, *theirs = paired_psnr(lane, *(other for other, _ in others), figure=figure)
     beside = sum((weight * values for values, (_, weight) in zip(theirs, others, strict=True)), np.zeros(len(ours)))
     if not len(ours):
         return None

@@ -12,6 +12,7 @@ from rich.text import Text
 from foreseer.bench.clock import UNMEASURABLE
 from foreseer.bench.diff import Change, Diff
 from foreseer.bench.figures import FIGURES, Figure
+from foreseer.bench.reference import told
 from foreseer.bench.results import Results
 from foreseer.bench.sentences import summaries
 from foreseer.bench.summary import Line, lines_of
@@ -121,14 +122,23 @@ _BEFORE: tuple[Column[Line], ...] = (
 )
 _GAIN: Column[Line] = Column(
     "gain",
-    "PSNR less that of plain sampling with as many steps, dB.",
+    "PSNR less that of plain sampling with as many steps, of the best solver that was drawn, dB.",
     lambda line: line.gain,
+    "+.1f",
+    signed=True,
+)
+_TRUTH_GAIN: Column[Line] = Column(
+    "truth gain",
+    "PSNR to the converged solution less that of the best solver with as many evaluations, dB.",
+    lambda line: line.truth_gain,
     "+.1f",
     signed=True,
 )
 _FIGURES = (
     _figure("PSNR", "psnr", FIGURES["psnr"]),
     [_GAIN, _GAIN],
+    _figure("truth", "truth", FIGURES["truth"]),
+    [_TRUTH_GAIN, _TRUTH_GAIN],
     _figure("SSIM", "ssim", FIGURES["ssim"], wide=True),
     _figure("layout", "layout", FIGURES["layout"], wide=True),
     _figure("feature dist.", "feature_distance", FIGURES["feature_distance"], wide=True),
@@ -182,6 +192,8 @@ def print_results(results: Results) -> None:
             out.print(f"{summary.method}: {summary.sentence}")
     for lane in (lane for lane in results.lanes if lane.error):
         out.print(Text.assemble((f"{lane.name} (batch {lane.batch}): ", "bold"), (lane.error, "red")))
+    if proof := told(results.reference):
+        out.print(f"\n{proof}")
     if results.published:
         out.print("\nWhat was published, of other models: nothing of it compares with the tables above but its order")
         out.print(listed("published", PUBLISHED, results.published, method_of))

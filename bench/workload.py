@@ -95,8 +95,10 @@ class OfDigits(Protocol):
     and a Frechet distance besides.
     """
 
-    def digits(self, frames: Tensor) -> Tensor:
-        """Return what the digit classifier is to see of ``(N, C, H, W)`` images or frames: ``(N, 1, 8, 8)``."""
+    def digits(self, frames: Tensor) -> Tensor | None:
+        """Return what the digit classifier is to see of ``(N, C, H, W)`` images or frames: ``(N, 1, 8, 8)``;
+        None where they are no digits.
+        """
 
 
 HERE: dict[str, Callable[[str, torch.dtype], Workload]] = {}

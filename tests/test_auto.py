@@ -18,6 +18,7 @@ import foreseer
 from foreseer import OUTPUT, OptionError, Run, Session, Site, Storage
 from foreseer.adapters import ArrayBackbone
 from foreseer.adapters.rows import latents_in_words
+from foreseer.bench.cache_folder import cache_folder
 from foreseer.errors import FileError, MissingPackageError
 from foreseer.files import write_whole
 from foreseer.schedule_plan import SchedulePlan
@@ -26,7 +27,6 @@ from foreseer.workbench import Trace
 from foreseer.workbench import auto as module
 from foreseer.workbench.auto import Auto
 from foreseer.workbench.few import plan_from_few
-from foreseer.workbench.kept import cache_folder
 
 STEPS, DEPTH = 9, 3
 

@@ -10,9 +10,9 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from foreseer.bench.kept_draws import Draw, KeptDraws
 from foreseer.document import Document
 from foreseer.errors import OptionError
-from foreseer.workbench.kept_draws import Draw, KeptDraws
 
 FILE = Document(format="test 1", made_by="a test", again="write another folder", sealed=False)
 NAMES = st.text(st.characters(codec="utf-8"), max_size=300)

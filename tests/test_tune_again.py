@@ -11,8 +11,8 @@ import pytest
 from toy_family import ToyFamily
 from toy_tuning import settings, without_times
 
+from foreseer.bench import kept_draws
 from foreseer.errors import FileError, OptionError
-from foreseer.workbench import kept_draws
 from foreseer.workbench.tune import tune
 
 pytestmark = pytest.mark.usefixtures("toy")

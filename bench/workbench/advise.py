@@ -17,6 +17,7 @@ from torch import Tensor
 
 from foreseer.bench.fields import check_guidance, number, whole
 from foreseer.bench.harness import Tell
+from foreseer.bench.kept_draws import Draw, KeptDraws
 from foreseer.bench.lanes import Sampler, Sampling, fewer_name, split
 from foreseer.bench.source import Drawing, Source, loaded, named, source_from
 from foreseer.bench.workload import Workload, how_many, identities_of
@@ -27,7 +28,6 @@ from foreseer.registry import PolicySpec, policy
 from foreseer.workbench.advised import Advice, Kind, Lane
 from foreseer.workbench.gauge import NotFiniteError
 from foreseer.workbench.headroom import headroom_lanes
-from foreseer.workbench.kept_draws import Draw, KeptDraws
 from foreseer.workbench.recording import record
 from foreseer.workbench.solvers import FEW_STEPS, character_of, siblings, solved_by
 from foreseer.workbench.trace import Trace

@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from foreseer.bench.cache_folder import cache_folder
 from foreseer.errors import FileError, OptionError
 from foreseer.files import refuse_unwritable_folder
 from foreseer.hookspecs import hookimpl
@@ -22,7 +23,7 @@ from foreseer.registry import policy
 from foreseer.schedule_plan import SchedulePlan, Target
 from foreseer.types import OUTPUT, Drafts, History, Needs, Plan, Run, Site, Step
 from foreseer.workbench.few import psnr_between
-from foreseer.workbench.kept import Kept, Planned, cache_folder
+from foreseer.workbench.kept import Kept, Planned
 
 __all__ = ["Auto", "auto"]
 

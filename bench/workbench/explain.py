@@ -16,6 +16,7 @@ from torch import Tensor
 
 from foreseer.bench.fields import check_guidance, whole
 from foreseer.bench.harness import Tell
+from foreseer.bench.kept_draws import Draw, KeptDraws
 from foreseer.bench.lanes import Sampler, Sampling
 from foreseer.bench.source import Drawing, Source, loaded, named, source_from
 from foreseer.bench.workload import identities_of
@@ -24,7 +25,6 @@ from foreseer.psnr import psnr
 from foreseer.registry import PolicySpec, policy
 from foreseer.workbench.explained import Caught, Explained, Likeness, Replaced, StepAccount
 from foreseer.workbench.gauge import NotFiniteError
-from foreseer.workbench.kept_draws import Draw, KeptDraws
 from foreseer.workbench.shadowing import Shadow, Watch, draw_watched, relative
 from foreseer.workbench.stricter import stricter_than, why_none
 

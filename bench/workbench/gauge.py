@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from foreseer.bench.harness import Tell
+from foreseer.bench.kept_draws import Draw, KeptDraws
 from foreseer.bench.lanes import Sampler, Sampling, as_many, split
 from foreseer.bench.machine import machine
 from foreseer.bench.per_sample import Figures
@@ -30,7 +31,6 @@ from foreseer.registry import PolicySpec, parse_policy
 from foreseer.schedule_plan import SchedulePlan
 from foreseer.signature import Signature
 from foreseer.types import Run
-from foreseer.workbench.kept_draws import Draw, KeptDraws
 
 __all__ = ["HELD_OUT_SEED", "Gauge", "NotFiniteError", "Reading", "planned_preset"]
 

@@ -6,9 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.util
 import json
-import os
 import re
 import uuid
 from collections import Counter
@@ -18,7 +16,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from foreseer.errors import FileError, MissingPackageError, OptionError
+from foreseer.errors import FileError, OptionError
 from foreseer.schedule_plan import SchedulePlan
 from foreseer.signature import Signature
 from foreseer.types import OUTPUT, Run
@@ -26,35 +24,12 @@ from foreseer.workbench.few import plan_from_few
 from foreseer.workbench.parts import joined, unlike
 from foreseer.workbench.trace import Trace
 
-__all__ = ["CACHE", "Kept", "cache_folder"]
+__all__ = ["Kept"]
 
-CACHE = "FORESEER_CACHE"
-"""Environment variable: the folder to keep things in, where no option says so."""
 FORM = 1
 """Of what is kept; another one is kept elsewhere."""
 PLAN = "plan.json"
 DIGITS = 16
-
-
-def cache_folder(given: str | os.PathLike[str] | None) -> Path:
-    """Return the folder in which things are kept from one process to the next: the one that is given, else
-    that of the variable `CACHE`, else the user's own. Makes nothing.
-
-    Raises:
-        MissingPackageError: It is neither given nor set, and platformdirs is missing; or safetensors is, which
-            writes and reads what is kept there.
-    """
-    if importlib.util.find_spec("safetensors") is None:
-        raise MissingPackageError("to keep recordings needs safetensors: pip install 'foreseer[diffusers]'")
-    if found := given or os.environ.get(CACHE):
-        return Path(found).expanduser()
-    try:
-        from platformdirs import user_cache_path
-    except ImportError as error:
-        raise MissingPackageError(
-            f"to find your cache folder needs platformdirs: pip install 'foreseer[diffusers]', or write cache=FOLDER, or set {CACHE}"
-        ) from error
-    return user_cache_path("foreseer")
 
 
 @attrs.frozen

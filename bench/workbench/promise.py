@@ -18,10 +18,10 @@ from typing import TypeVar
 import attrs
 import numpy as np
 
+from foreseer.bench.kept_draws import DamagedDrawError
 from foreseer.bench.per_sample import Figures
 from foreseer.bench.target import Target
 from foreseer.errors import FileError, OptionError, in_one_line
-from foreseer.workbench.kept_draws import DamagedDrawError
 
 __all__ = ["Claim", "Test", "in_order", "run_tests"]
 

@@ -12,13 +12,13 @@ from typing import Any
 import attrs
 import numpy as np
 
+from foreseer.bench.kept_draws import DamagedDrawError
 from foreseer.bench.per_sample import Figures
 from foreseer.bench.target import Target
 from foreseer.document import plain, refuse_other_settings, structured
 from foreseer.errors import FileError, ForeseerError, OptionError, in_one_line
 from foreseer.files import make_folder
 from foreseer.registry import PolicySpec
-from foreseer.workbench.kept_draws import DamagedDrawError
 from foreseer.workbench.search import Search
 
 __all__ = ["Point", "Study"]

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from foreseer.bench.harness import Tell
+from foreseer.bench.kept_draws import KeptDraws
 from foreseer.bench.lanes import Sampler
 from foreseer.bench.machine import machine, versions
 from foreseer.bench.per_sample import Figures
@@ -23,7 +24,6 @@ from foreseer.errors import OptionError
 from foreseer.presets import Measured, Preset, Promise
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.workbench.gauge import Gauge, NotFiniteError, Reading
-from foreseer.workbench.kept_draws import KeptDraws
 from foreseer.workbench.promise import Claim, Test, in_order, run_tests
 from foreseer.workbench.search import Search, search_of
 from foreseer.workbench.study import Point, Study

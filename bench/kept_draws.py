@@ -61,6 +61,10 @@ class KeptDraws:
             if (folder / "settings.json").exists():
                 self._begin()
 
+    def has(self, name: str) -> bool:
+        """Whether there is a draw of that name in the folder."""
+        return self.folder is not None and self._path(name).exists()
+
     def draw(self, name: str, make: Callable[[], Draw]) -> Draw:
         """Return the draw of that name: what is there, or what ``make`` draws, which is then kept.
 
@@ -71,7 +75,7 @@ class KeptDraws:
         if self.folder is None:
             self.made += 1
             return _plain(make())
-        path = self.folder / "draws" / _file_name(name)
+        path = self._path(name)
         if path.exists():
             return _read(path, name)
         found = _plain(make())
@@ -79,6 +83,10 @@ class KeptDraws:
         self._begin()
         _write(path, name, found)
         return found
+
+    def _path(self, name: str) -> Path:
+        assert self.folder is not None
+        return self.folder / "draws" / _file_name(name)
 
     def _begin(self) -> None:
         assert self.folder is not None

@@ -1,0 +1,289 @@
+"""Solvers: which numerical method steps a workload's noise away, and through which noise levels.
+
+    dpmpp_2m                          DPM-Solver++ of second order, steps uniform in log-SNR
+    unipc:spacing=karras              UniPC, Karras's spacing
+    heun:spacing=own                  Heun's method through the noise levels of the workload's own scheduler
+    dpmpp_2m:timesteps=999,900,700    through these
+
+The steps are diffusers' own. The noise levels are chosen here, in one way for all, and given to the scheduler
+together with the timesteps that belong to them: diffusers' multistep solvers choose levels in between and
+round the timestep, so that the model is told another level than it sees.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from foreseer.bench.fields import nearest, refuse_unknown
+from foreseer.bench.workload import Workload
+from foreseer.errors import OptionError
+from foreseer.spelling import read_spec
+
+__all__ = ["KINDS", "SPACINGS", "Solver", "own_scheduler", "scheduler_for", "solved_by"]
+
+_MULTISTEP, _UNIPC = ("DPMSolverMultistepScheduler",) * 2, ("UniPCMultistepScheduler",) * 2
+KINDS: dict[str, tuple[tuple[str, str], Mapping[str, Any]]] = {
+    "euler": (_MULTISTEP, {"solver_order": 1}),
+    "dpmpp_2m": (_MULTISTEP, {"solver_order": 2}),
+    "dpmpp_3m": (_MULTISTEP, {"solver_order": 3}),
+    "unipc": (_UNIPC, {"solver_order": 2}),
+    "unipc_3": (_UNIPC, {"solver_order": 3}),
+    "heun": (("HeunDiscreteScheduler", "FlowMatchHeunDiscreteScheduler"), {}),
+}
+"""Solvers by name: diffusers' classes for variance-preserving noise and for flow matching, and their options.
+
+``euler`` is DDIM (arXiv 2010.02502) where noise is variance preserving; ``dpmpp_*`` are DPM-Solver++ multistep
+(arXiv 2211.01095) of second and third order, ``unipc`` is UniPC (arXiv 2302.04867) of second, ``unipc_3`` of
+third order, ``heun`` Heun's method (arXiv 2206.00364), which evaluates the model twice in each step but the
+last.
+"""
+
+SPACINGS = ("log_snr", "karras", "uniform", "own")
+"""Noise levels, from the highest to the lowest of a run: ``log_snr``: uniform in the half logarithm of the
+signal-to-noise ratio. ``karras``: uniform in the seventh root of noise over signal (arXiv 2206.00364, eq. 5).
+``uniform``: in the timestep, shifted by ``shift`` where it is given. ``own``: those of the workload's scheduler.
+"""
+
+NOISIEST = 1.0 - 1e-6
+"""The highest noise level of a flow that a multistep solver can begin at: at 1 its log-SNR is infinite."""
+CLIPPED = 0.999
+"""Between this level and `NOISIEST` a flow takes one step, whatever the spacing: its log-SNR has no
+beginning.
+"""
+
+
+def _timesteps(value: Any) -> tuple[float, ...]:
+    return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+@attrs.frozen(kw_only=True)
+class Solver:
+    """A solver and its noise levels.
+
+    Attributes:
+        kind: One of `KINDS`.
+        spacing: One of `SPACINGS`.
+        shift: Of flow matching under uniform spacing: levels s become shift * s / (1 + (shift - 1) * s), so that
+            more of them are noisy; 1 leaves them.
+        timesteps: The timesteps to evaluate the model at, falling, in place of a spacing; of a flow 1000 times
+            the noise level. Empty for none.
+
+    Raises:
+        OptionError: A value is unknown, out of range, or does not go with the others.
+    """
+
+    kind: str
+    spacing: str = "log_snr"
+    shift: float = 1.0
+    timesteps: tuple[float, ...] = attrs.field(default=(), converter=_timesteps)
+
+    def __attrs_post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise OptionError(f"solver={self.kind!r} is unknown; {nearest(str(self.kind), KINDS)}write one of {', '.join(KINDS)}")
+        if self.spacing not in SPACINGS:
+            raise OptionError(f"spacing={self.spacing!r} is unknown; {nearest(str(self.spacing), SPACINGS)}write one of {', '.join(SPACINGS)}")
+        if isinstance(self.shift, bool) or not isinstance(self.shift, (int, float)) or not 0.0 < self.shift <= 100.0:
+            raise OptionError(f"shift={self.shift!r} is out of range; write a number in (0, 100], 1 for none")
+        if self.shift != 1.0 and self.spacing != "uniform":
+            raise OptionError(f"shift={self.shift:g} belongs to uniform spacing; write spacing=uniform,shift={self.shift:g}")
+        numbers = all(isinstance(t, (int, float)) and not isinstance(t, bool) and t >= 0 for t in self.timesteps)
+        if not numbers or any(b >= a for a, b in zip(self.timesteps, self.timesteps[1:], strict=False)):
+            raise OptionError(f"timesteps={list(self.timesteps)!r} do not fall; write numbers >= 0, noisiest first, such as timesteps=999,700,300,0")
+
+    @classmethod
+    def read(cls, text: str) -> Solver:
+        """Read one as it is written on the command line. Raises `OptionError` and `PluginError`."""
+        kind, options = read_spec(text)
+        refuse_unknown(options, [name for name in attrs.fields_dict(cls) if name != "kind"], f"option of solver {kind!r}")
+        return cls(kind=kind, **options)
+
+    def __str__(self) -> str:
+        fields = [field for field in attrs.fields(Solver)[1:] if (value := getattr(self, field.name)) != field.default and value]
+        chosen = [f"{field.name}={_written(getattr(self, field.name))}" for field in fields]
+        return f"{self.kind}:{','.join(chosen)}" if chosen else self.kind
+
+    def fits(self, evaluations: int) -> bool:
+        """Whether it can evaluate the model so many times: Heun's method an odd number of times only."""
+        return (self.kind != "heun" or evaluations % 2 == 1) and (not self.timesteps or self.steps(evaluations) == len(self.timesteps))
+
+    def advice(self, evaluations: int) -> str:
+        """Say what to write in place of a number that does not fit."""
+        return f"write {len(self.timesteps)}" if self.timesteps else f"write {evaluations - 1} or {evaluations + 1}"
+
+    def steps(self, evaluations: int) -> int:
+        """Return with how many steps it evaluates the model so many times."""
+        return (evaluations + 1) // 2 if self.kind == "heun" else evaluations
+
+    def instead_of(self, own: Any) -> Any:
+        """Return a scheduler of diffusers to stand in the place of another, which is not changed.
+
+        Raises:
+            OptionError: The noise is neither variance preserving nor that of flow matching, or the other adds
+                noise in each step.
+        """
+        import diffusers
+
+        flow = _is_flow(own)
+        if not flow and getattr(own, "alphas_cumprod", None) is None:
+            raise OptionError(f"solver={str(self)!r} cannot stand in the place of {type(own).__name__}, whose noise levels are not known; leave the solver out")
+        (preserving, matching), options = KINDS[self.kind]
+        base: Any = getattr(diffusers, matching if flow else preserving)
+        if flow:
+            given = {"num_train_timesteps": own.config.get("num_train_timesteps", 1000)}
+            if self.kind != "heun":
+                # without use_flow_sigmas, for which pipelines look before they say their noise levels
+                given |= {"prediction_type": "flow_prediction"}
+        else:
+            names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type", "rescale_betas_zero_snr")
+            known = inspect.signature(base.__init__).parameters
+            given = {name: own.config[name] for name in names if name in own.config and name in known}
+        if self.kind != "heun":
+            given["final_sigmas_type"] = "zero"
+        found = base(**given, **options)
+        found.__class__ = _spaced(base, copy.deepcopy(own), self, flow=flow)  # some set timesteps while they are built
+        return found
+
+    def levels(self, own: NDArray[np.float64], *, table: NDArray[np.float64] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the ``(n,)`` timesteps and noise levels of n steps, noisiest first.
+
+        Args:
+            own: ``(n,)`` timesteps of the scheduler in whose place this stands.
+            table: ``(T,)`` noise over signal at each timestep of variance-preserving noise: levels are those of
+                whole timesteps. None of a flow, whose timestep is 1000 times its level: the share of noise.
+        """
+        count = len(own)
+        if self.timesteps and len(self.timesteps) != count:
+            raise OptionError(
+                f"timesteps={_written(self.timesteps)} are {len(self.timesteps)}, and {count} steps were asked for; ask for {len(self.timesteps)}"
+            )
+        if table is None:
+            return self._of_flow(np.asarray(self.timesteps or own) / 1000.0)
+        given = np.asarray(self.timesteps) if self.timesteps else own if self.spacing == "own" else self._of_table(np.log(table), count)
+        whole = np.clip(np.round(given), 0, len(table) - 1).astype(np.int64)
+        for place in range(count - 1, -1, -1):  # each whole timestep once
+            whole[place] = max(whole[place], whole[place + 1] + 1 if place + 1 < count else 0)
+        if whole[0] >= len(table):
+            raise OptionError(f"{count} steps are more than the {len(table)} timesteps of this model; ask for fewer")
+        return whole.astype(np.float64), table[whole]
+
+    def _of_table(self, logs: NDArray[np.float64], count: int) -> NDArray[np.float64]:
+        every = np.arange(len(logs), dtype=np.float64)
+        if self.spacing == "uniform":
+            return np.linspace(every[-1], 0.0, count)
+        return np.interp(_between(logs[-1], logs[0], count, karras=self.spacing == "karras"), logs, every)
+
+    def _of_flow(self, own: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        if self.timesteps or self.spacing == "own":
+            levels = own
+        elif self.spacing == "uniform":
+            even = np.linspace(1.0, 1.0 / len(own), len(own))
+            levels = self.shift * even / (1.0 + (self.shift - 1.0) * even)
+        else:
+            first, last = (math.log(level / (1.0 - level)) for level in (min(own[0], CLIPPED), min(own[-1], CLIPPED)))
+            levels = 1.0 / (1.0 + np.exp(-_between(first, last, len(own), karras=self.spacing == "karras")))
+            levels[0] = own[0]
+        return 1000.0 * levels, np.minimum(levels, NOISIEST)
+
+
+def _between(first: float, last: float, count: int, *, karras: bool) -> NDArray[np.float64]:
+    """Return ``(count,)`` logarithms of noise over signal."""
+    if not karras:
+        return np.linspace(first, last, count)
+    roots = np.linspace(math.exp(first / 7.0), math.exp(last / 7.0), count)
+    return 7.0 * np.log(roots)
+
+
+def _spaced(base: Any, own: Any, solver: Solver, *, flow: bool) -> Any:
+    """Return a class of scheduler that steps as another and through the noise levels that a solver says."""
+
+    class Spaced(base):  # type: ignore[misc]
+        def set_timesteps(
+            self,
+            num_inference_steps: int | None = None,
+            device: Any = None,
+            sigmas: Sequence[float] | None = None,
+            mu: float | None = None,
+            timesteps: Sequence[float] | None = None,
+        ) -> None:
+            asked = {"num_inference_steps": num_inference_steps, "sigmas": sigmas, "mu": mu, "timesteps": timesteps}
+            own.set_timesteps(device=device, **{name: value for name, value in asked.items() if value is not None})
+            found = np.asarray(own.timesteps.tolist(), dtype=np.float64)
+            if flow:  # as they are where the scheduler rounds its timesteps
+                found = np.asarray(own.sigmas.tolist(), dtype=np.float64)[: len(found)] * 1000.0
+            if getattr(own, "order", 1) == 2:  # it evaluates the model twice in each step
+                found = np.unique(found)[::-1]
+            table = None if flow else np.sqrt(1.0 / np.asarray(own.alphas_cumprod.tolist()) - 1.0)
+            steps, levels = solver.levels(found, table=table)
+            super().set_timesteps(num_inference_steps=len(steps), device=device)
+            if solver.kind == "heun":
+                steps, levels = _twice(steps), _twice(levels)
+            self.timesteps = torch.tensor(steps, dtype=torch.float32 if flow else torch.int64, device=device)
+            self.sigmas = torch.tensor(np.append(levels, 0.0), dtype=torch.float32)
+
+        def _sigma_to_alpha_sigma_t(self, sigma: Any) -> Any:
+            return (1 - sigma, sigma) if flow else super()._sigma_to_alpha_sigma_t(sigma)
+
+    Spaced.__name__ = Spaced.__qualname__ = base.__name__
+    return Spaced
+
+
+def _twice(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the evaluations of Heun's method: each level but the first at the end of a step and at the
+    beginning of the next.
+    """
+    return np.concatenate([values[:1], np.repeat(values[1:], 2)])
+
+
+def _is_flow(scheduler: Any) -> bool:
+    config = scheduler.config
+    return type(scheduler).__name__.startswith("FlowMatch") or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
+
+
+def _written(value: Any) -> str:
+    return ",".join(f"{part:g}" for part in value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def own_scheduler(workload: Workload) -> Any:
+    """Return the scheduler that a workload steps with: its pipeline's, or in a loop of the caller's own that of
+    the attribute ``scheduler``; None where there is none.
+    """
+    return getattr(workload if workload.pipeline is None else workload.pipeline, "scheduler", None)
+
+
+def scheduler_for(workload: Workload, solver: Solver) -> Any:
+    """Return a solver's scheduler for a workload.
+
+    Raises:
+        OptionError: The workload has no scheduler, or one that it cannot stand for.
+    """
+    own = own_scheduler(workload)
+    if own is None:
+        raise OptionError(
+            f"solver={str(solver)!r} has no place in {workload.name!r}, which steps in a loop of its own; give it an attribute scheduler, which it steps with"
+        )
+    return solver.instead_of(own)
+
+
+@contextmanager
+def solved_by(workload: Workload, scheduler: Any) -> Iterator[None]:
+    """Let another scheduler stand in the workload's; None lets its own."""
+    holder: Any = workload if workload.pipeline is None else workload.pipeline
+    own = getattr(holder, "scheduler", None)
+    if scheduler is None:
+        yield
+        return
+    holder.scheduler = scheduler
+    try:
+        yield
+    finally:
+        holder.scheduler = own
