@@ -29,6 +29,9 @@ def compare(
     batch: int | None = None,
     seed: int = 0,
     measures: Sequence[str] = (),
+    solvers: Sequence[str] = (),
+    reference: str | None = None,
+    reference_steps: int = 400,
     out: str | Path | None = None,
     restart: bool = False,
     show: bool = True,
@@ -47,6 +50,9 @@ def compare(
         batch: Samples that are drawn together; None for 1.
         seed: Of the noises.
         measures: Quality measures beside PSNR and SSIM, as on the command line: ``["lpips"]``.
+        solvers: Other solvers to draw plainly with, as `foreseer.bench.solvers` writes them: ``["dpmpp_2m"]``.
+        reference: Solver of a converged reference, to which every row has a PSNR then, too; None for none.
+        reference_steps: Steps of the reference.
         out: Folder for the page and the numbers, with which the same call goes on; None for a new one among
             temporary files.
         restart: Throw away what is in it.
@@ -70,6 +76,18 @@ def compare(
     chosen: dict[str, Any] = {} if policies is None else {"policies": policies}
     folder = Path(tempfile.mkdtemp(prefix="foreseer-")) if out is None else Path(out)
     settings = CompareSettings(
-        workload=workload, target=target, steps=steps, samples=samples, batch=batch, seed=seed, measures=tuple(measures), out=folder, restart=restart, **chosen
+        workload=workload,
+        target=target,
+        steps=steps,
+        samples=samples,
+        batch=batch,
+        seed=seed,
+        measures=tuple(measures),
+        out=folder,
+        restart=restart,
+        **chosen,
+        solvers=tuple(solvers),
+        reference=reference,
+        reference_steps=reference_steps,
     )
     return run_comparison(settings, show=show)

@@ -17,6 +17,7 @@ from foreseer.bench.figures import FIGURES
 from foreseer.bench.measures import check_measures, names
 from foreseer.bench.notebook import summary_html
 from foreseer.bench.results import LaneResult, Results
+from foreseer.bench.solvers import Solver, solver_from, solvers_from
 from foreseer.bench.source import Drawing, Source, named, source_from
 from foreseer.bench.summary import Line, lines_of
 from foreseer.bench.target import Target
@@ -61,6 +62,11 @@ class CompareSettings:
         seed: Seed of the initial noise. Sample i begins with the same noise whatever ``batch`` is.
         batch: Samples that are drawn together; None for 1 of a pipeline of yours, or 32.
         guidance: Weight of the guidance; None for the workload's own.
+        solvers: Other solvers to draw plainly with, beside each policy with as many evaluations as it computes,
+            such as dpmpp_2m or unipc:spacing=uniform; see `foreseer.bench.solvers`. Several may follow.
+        reference: Solver of a converged reference, which is drawn once with many steps and kept; then every row
+            has a PSNR to it, too. None for none.
+        reference_steps: Steps of the reference; half as many prove that it has converged.
         observers: Observers of every policy's runs; several may follow. As on the command line
             (``"csvtrace:path=trace.csv"``), or plugins. Built once; timed with the runs.
         measures: Quality measures beside PSNR and SSIM, by the names that ``foreseer measures`` lists, with
@@ -82,6 +88,9 @@ class CompareSettings:
     seed: int = attrs.field(default=0, validator=whole(0))
     batch: int | None = attrs.field(default=None, validator=optional(whole(1)))
     guidance: float | None = attrs.field(default=None, validator=optional(check_guidance))
+    solvers: tuple[Solver, ...] = attrs.field(default=(), converter=solvers_from)
+    reference: Solver | None = attrs.field(default=None, converter=solver_from)
+    reference_steps: int = attrs.field(default=400, validator=whole(2, 100_000))
     observers: tuple[Any, ...] = attrs.field(default=(), converter=tuple)
     measures: tuple[str, ...] = attrs.field(default=(), converter=names, validator=check_measures)
     out: Path = attrs.field(default=Path("compare"), converter=Path, validator=check_folder)
@@ -179,10 +188,11 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data: what ``results.json`` holds."""
-        left_out = ("policies", "target", "workload", "observers", "out", "restart")
+        left_out = ("policies", "target", "workload", "observers", "out", "restart", "solvers", "reference", "reference_steps")
         chosen = attrs.asdict(self.settings, filter=lambda field, _: field.name not in left_out)
         return {
             "settings": {"policies": [str(p) for p in self.settings.policies], **named(self.settings.workload), **chosen}
+            | {name: value for name, value in self.results.settings.items() if name in ("solvers", "reference", "reference_steps")}
             | ({} if self.settings.target is None else {"target": str(self.settings.target)}),
             "samples": self.count,
             "batches": self.batches,
@@ -237,10 +247,12 @@ def figures(line: Line) -> dict[str, Any]:
         "bytes_held": line.bytes_held,
         "gain_over_fewer_steps_db": line.gain,
     }
-    for name in (name for name in line.means if name not in FIGURES):
+    for name in (name for name in line.means if name == "truth" or name not in FIGURES):
         values |= {f"{name}_mean": line.means[name], f"{name}_worst": line.worst[name]}
+    if "truth" in line.means:
+        values["gain_over_best_solver_db"] = line.truth_gain
     head = {"name": lane.name, "kind": lane.kind, "samples": len(psnr), "num_steps": lane.num_steps}
-    return head | {name: _finite(value) for name, value in values.items()} | {"fewer_steps": line.fewer or None}
+    return head | {name: _finite(value) for name, value in values.items()} | {"fewer_steps": line.fewer or None, "best_solver": line.solver or None}
 
 
 def _finite(value: Any) -> Any:

@@ -76,7 +76,7 @@ def run_comparison(settings: CompareSettings, *, show: bool = True, afterwards: 
         threads=torch.get_num_threads(),
         timed="draws",
         lanes=tuple(specs),
-        **{name: chosen[name] for name in ("workload", "samples", "steps", "seed", "guidance", "measures")},
+        **{name: chosen[name] for name in ("workload", "samples", "steps", "seed", "guidance", "measures", "solvers", "reference", "reference_steps")},
     )
     with progress() if show else nullcontext(_silent) as tell:
         observers = build_observers(settings.observers)

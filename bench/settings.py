@@ -47,7 +47,7 @@ from foreseer.bench.lanes import Solved
 from foreseer.bench.measures import check_measures, names
 from foreseer.bench.peers import PEERS, PeerSpec
 from foreseer.bench.prompts import Prompts
-from foreseer.bench.solvers import Solver
+from foreseer.bench.solvers import Solver, solver_from, solvers_from
 from foreseer.bench.source import Drawing, Source, named, source_from
 from foreseer.errors import OptionError, PluginError
 from foreseer.presets import find_preset
@@ -63,15 +63,6 @@ def _batches(value: Any) -> Any:
 def _check_batches(settings: object, attribute: attrs.Attribute[Any], value: tuple[Any, ...]) -> None:
     if not value or len(set(value)) < len(value) or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for v in value):
         raise OptionError(f"batch={list(value)!r} is out of range; write a whole number >= 1, or a list of different ones")
-
-
-def _solver(value: Any) -> Solver | None:
-    return Solver.read(value) if isinstance(value, str) and value else value or None
-
-
-def _solvers(value: Any) -> tuple[Solver, ...]:
-    given = [value] if isinstance(value, (str, Solver)) else list(value)
-    return tuple(dict.fromkeys(Solver.read(one) if isinstance(one, str) else one for one in given))
 
 
 def _counts(value: Any) -> tuple[int, ...]:
@@ -146,9 +137,9 @@ class BenchSettings:
     timed: str = attrs.field(default="pairs", validator=_one_of("pairs", "draws"))
     together: str = attrs.field(default="as drawn", validator=_one_of("as drawn", "mixed"))
     measures: tuple[str, ...] = attrs.field(default=(), converter=names, validator=check_measures)
-    solvers: tuple[Solver, ...] = attrs.field(default=(), converter=_solvers)
+    solvers: tuple[Solver, ...] = attrs.field(default=(), converter=solvers_from)
     counts: tuple[int, ...] = attrs.field(default=(), converter=_counts)
-    reference: Solver | None = attrs.field(default=None, converter=_solver)
+    reference: Solver | None = attrs.field(default=None, converter=solver_from)
     reference_steps: int = attrs.field(default=400, validator=whole(2, 100_000))
     lanes: tuple[PolicySpec | Solved, ...] = ()
     peers: tuple[PeerSpec, ...] = ()

@@ -29,7 +29,7 @@ from foreseer.bench.workload import Workload
 from foreseer.errors import OptionError
 from foreseer.spelling import read_spec
 
-__all__ = ["KINDS", "SPACINGS", "Solver", "own_scheduler", "scheduler_for", "solved_by"]
+__all__ = ["KINDS", "SPACINGS", "Solver", "own_scheduler", "scheduler_for", "solved_by", "solver_from", "solvers_from"]
 
 _MULTISTEP, _UNIPC = ("DPMSolverMultistepScheduler",) * 2, ("UniPCMultistepScheduler",) * 2
 KINDS: dict[str, tuple[tuple[str, str], Mapping[str, Any]]] = {
@@ -64,6 +64,17 @@ beginning.
 
 def _timesteps(value: Any) -> tuple[float, ...]:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
+
+
+def solver_from(value: str | Solver | None) -> Solver | None:
+    """Return a solver from its text; None and an empty text are none. Raises `OptionError` and `PluginError`."""
+    return Solver.read(value) if isinstance(value, str) and value else value or None
+
+
+def solvers_from(value: str | Solver | Sequence[str | Solver]) -> tuple[Solver, ...]:
+    """Return solvers, each once, from one or several or their texts. Raises `OptionError` and `PluginError`."""
+    given = [value] if isinstance(value, (str, Solver)) else list(value)
+    return tuple(dict.fromkeys(Solver.read(one) if isinstance(one, str) else one for one in given))
 
 
 @attrs.frozen(kw_only=True)
