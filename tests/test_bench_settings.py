@@ -82,8 +82,8 @@ def test_shipped_settings_can_be_read(example_plugins: object, path: Path) -> No
     found = read_settings(path)
     assert found.about
     assert found.lanes
-    assert found.workload.name in ("dit", "flux", "wan")
-    assert found.peers or found.published
+    assert found.workload.name in ("dit", "fashion", "flux", "wan")
+    assert found.peers or found.published or found.solvers
 
 
 @pytest.mark.usefixtures("example_plugins")
