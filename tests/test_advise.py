@@ -17,11 +17,12 @@ from toy_family import ToyFamily
 from typer.testing import CliRunner
 
 from foreseer.__main__ import app
+from foreseer.bench.solvers import solved_by
 from foreseer.errors import OptionError
 from foreseer.psnr import psnr
 from foreseer.workbench.advise import AdviseSettings, advise
 from foreseer.workbench.advised import Advice, Kind, Lane, difference
-from foreseer.workbench.solvers import Character, character_of, siblings, solved_by
+from foreseer.workbench.character import Character, character_of, siblings
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy keyword:DeprecationWarning"),  # of diffusers' schedulers

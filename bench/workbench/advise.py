@@ -19,6 +19,7 @@ from foreseer.bench.fields import check_guidance, number, whole
 from foreseer.bench.harness import Tell
 from foreseer.bench.kept_draws import Draw, KeptDraws
 from foreseer.bench.lanes import Sampler, Sampling, fewer_name, split
+from foreseer.bench.solvers import solved_by
 from foreseer.bench.source import Drawing, Source, loaded, named, source_from
 from foreseer.bench.workload import Workload, how_many, identities_of
 from foreseer.document import Document, structured
@@ -26,10 +27,10 @@ from foreseer.errors import ForeseerError, OptionError, in_one_line
 from foreseer.psnr import psnr
 from foreseer.registry import PolicySpec, policy
 from foreseer.workbench.advised import Advice, Kind, Lane
+from foreseer.workbench.character import FEW_STEPS, character_of, siblings
 from foreseer.workbench.gauge import NotFiniteError
 from foreseer.workbench.headroom import headroom_lanes
 from foreseer.workbench.recording import record
-from foreseer.workbench.solvers import FEW_STEPS, character_of, siblings, solved_by
 from foreseer.workbench.trace import Trace
 
 __all__ = ["AdviseSettings", "advise"]

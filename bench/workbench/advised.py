@@ -13,7 +13,7 @@ from foreseer.bench.summary import Gain
 from foreseer.columns import Column
 from foreseer.document import plain
 from foreseer.psnr import counted_psnr, likeness_of
-from foreseer.workbench.solvers import Character
+from foreseer.workbench.character import Character
 
 __all__ = ["COLUMNS", "Advice", "Lane", "difference"]
 

@@ -1,23 +1,27 @@
-"""What scheduler and configuration say of a pipeline, and which other solvers fit in the scheduler's place."""
+"""What scheduler, configuration and names say of a workload, and which better solvers fit in the place of its
+scheduler.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
 
+from foreseer.bench.solvers import Solver
 from foreseer.bench.workload import Workload
+from foreseer.errors import OptionError
 
-__all__ = ["FEW_STEPS", "Character", "character_of", "siblings", "solved_by"]
+__all__ = ["FEW_STEPS", "Character", "character_of", "siblings"]
 
 FEW_STEPS = 12
 """Samplings of at most so many steps are of few steps: each changes as much as several others do."""
 
-BETTER = ("UniPCMultistepScheduler", "DPMSolverMultistepScheduler")
-"""Multistep solvers of second order, of which one or both fit wherever a first-order solver stands."""
+BETTER = ("unipc", "dpmpp_2m")
+"""Multistep solvers of second order, which fit wherever a first-order solver stands."""
 
 DISTILLED_NAME = re.compile(r"turbo|schnell|lightning|lcm|hyper-?sd|\bdmd|distill", re.IGNORECASE)
 DISTILLED_SCHEDULER = re.compile(r"LCM|TCD|FlowMap|Piflow", re.IGNORECASE)
@@ -90,52 +94,25 @@ def _order(name: str, config: Mapping[str, Any]) -> int | None:
 
 
 def siblings(scheduler: Any) -> dict[str, Any]:
-    """Return better solvers of the same noise levels and predictions, by the name of their class: none where
-    the scheduler has no sibling, adds noise, or is of second order itself.
+    """Return better solvers through the same noise levels, by the name of diffusers' class: none where the
+    scheduler has none, adds noise, or is of second order itself.
 
     Args:
         scheduler: A scheduler of diffusers; None for none.
     """
     if scheduler is None:
         return {}
-    import diffusers
-
     name, config = type(scheduler).__name__, _config(scheduler)
-    if (_order(name, config) or 1) > 1 or STOCHASTIC_SCHEDULER.search(name) or config.get("stochastic_sampling"):
+    better = (_order(name, config) or 1) > 1
+    if better or STOCHASTIC_SCHEDULER.search(name) or config.get("stochastic_sampling") or config.get("invert_sigmas"):
         return {}
-    found = {}
-    for better in BETTER:
-        kind = getattr(diffusers, better, None)
-        with contextlib.suppress(TypeError, ValueError, NotImplementedError):  # a version without these options
-            if kind is None:
-                continue
-            if name == "FlowMatchEulerDiscreteScheduler":
-                if not config.get("invert_sigmas"):
-                    found[better] = kind(**_flow(config))
-            elif kind in getattr(scheduler, "compatibles", []):
-                found[better] = kind.from_config(scheduler.config, solver_order=2)
-    return found
-
-
-def _flow(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Options under which a solver steps along the noise levels of a flow-matching scheduler."""
-    given = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "flow_shift": config.get("shift", 1.0)}
-    kept = ("num_train_timesteps", "use_dynamic_shifting", "time_shift_type", "shift_terminal")
-    return given | {key: config[key] for key in kept if config.get(key)}
-
-
-@contextlib.contextmanager
-def solved_by(workload: Workload, scheduler: Any) -> Iterator[None]:
-    """Let another scheduler stand in the pipeline's; None lets its own."""
-    if scheduler is None:
-        yield
-        return
-    own = workload.pipeline.scheduler
-    workload.pipeline.scheduler = scheduler
-    try:
-        yield
-    finally:
-        workload.pipeline.scheduler = own
+    # a flow's own levels may end with a leap to almost none, over which nothing is extrapolated
+    shifted = name.startswith("FlowMatch") and not config.get("use_dynamic_shifting")
+    levels: dict[str, Any] = {"spacing": "uniform", "shift": config.get("shift", 1.0)} if shifted else {"spacing": "own"}
+    with contextlib.suppress(OptionError):  # its noise levels are not known
+        found = [Solver(kind=kind, **levels).instead_of(scheduler) for kind in BETTER]
+        return {type(solver).__name__: solver for solver in found}
+    return {}
 
 
 def _config(holder: Any) -> Mapping[str, Any]:
