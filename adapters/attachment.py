@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
-from torch import Tensor, nn
+from torch import nn
 
 from foreseer.adapters._detach import ALL
 from foreseer.adapters.bystanders import Bystanders
@@ -26,7 +26,7 @@ from foreseer.adapters.loops import PipelineLoop
 from foreseer.adapters.refusals import mark, refuse, refuse_cache, refuse_unreachable, unmark
 from foreseer.adapters.streams import Streams
 from foreseer.adapters.wires import Wires
-from foreseer.declared import floats
+from foreseer.declared import Numbers, Schedule
 from foreseer.errors import ContractError
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
@@ -147,40 +147,37 @@ class Attachment:
     def run(
         self,
         *,
-        timesteps: Sequence[float] | Tensor | None = None,
+        timesteps: Numbers = None,
         num_steps: int | None = None,
-        sigmas: Sequence[float] | Tensor | None = None,
+        sigmas: Numbers = None,
+        log_snr: Numbers = None,
         groups: Sequence[int] | int | None = None,
         stream: str = "",
     ) -> Iterator[Attachment]:
         """One sampling run of a model without a pipeline: calls of the model inside are its steps.
 
-        A step is one call. Where calls with other texts take turns (guidance in two calls), or several bring
-        the same timestep, they are streams of their own; of what else a loop may call in turns nothing is
-        known: say it by `generation`.
+        A step is one call. Calls with other texts in turns (guidance in two calls), or several of one
+        timestep, are streams of their own; what else a loop calls in turns it says by `generation`.
 
         Args:
             timesteps: ``(T,)`` one per step, in the order of the steps.
             num_steps: Number of steps, where the timesteps are not known. Policies that need it say so.
-            sigmas: ``(T,)`` noise levels, for policies that want them.
+            sigmas: ``(T,)`` noise levels, as the loop counts them, for policies that want them.
+            log_snr: ``(T,)`` log(alpha / sigma) where the model is given alpha x + sigma noise, likewise.
             groups: Which rows are one sample: ``(R,)`` labels, or the number of samples, B, if row r belongs
                 to sample r mod B (guidance by concatenation). None: every row is a sample.
             stream: A name for the report, where several runs make up one sampling.
 
         Raises:
-            ContractError: A run is under way already, or the model was compiled or wrapped since it was
-                attached.
-            OptionError: Timesteps, number of steps and noise levels are out of range, or contradict one
-                another.
+            ContractError: A run is under way, or the model was compiled or wrapped since it was attached.
+            OptionError: What is said of the steps is out of range, or contradicts itself.
         """
-        times = floats(timesteps)
-        with self._sampling(Generation(timesteps=times, num_steps=num_steps, sigmas=floats(sigmas), groups=groups, stream=stream, steps_by_itself=True)):
+        schedule = Schedule(timesteps=timesteps, num_steps=num_steps, sigmas=sigmas, log_snr=log_snr)
+        with self._sampling(Generation(schedule=schedule, groups=groups, stream=stream, steps_by_itself=True)):
             yield self
 
     @contextlib.contextmanager
-    def generation(
-        self, *, timesteps: Sequence[float] | Tensor | None = None, num_steps: int | None = None, sigmas: Sequence[float] | Tensor | None = None
-    ) -> Iterator[Generation]:
+    def generation(self, *, timesteps: Numbers = None, num_steps: int | None = None, sigmas: Numbers = None, log_snr: Numbers = None) -> Iterator[Generation]:
         """One sampling of a model by a loop that knows what its calls are: several kinds of call a step, each
         a stream with a history of its own.
 
@@ -195,12 +192,13 @@ class Attachment:
         Args:
             timesteps: ``(T,)`` one per step, in the order of the steps.
             num_steps: Number of steps, where the timesteps are not known.
-            sigmas: ``(T,)`` noise levels, for policies that want them.
+            sigmas: ``(T,)`` as of `run`.
+            log_snr: ``(T,)`` likewise.
 
         Raises:
             ContractError, OptionError: As `run`.
         """
-        with self._sampling(Generation(timesteps=floats(timesteps), num_steps=num_steps, sigmas=floats(sigmas))) as generation:
+        with self._sampling(Generation(schedule=Schedule(timesteps=timesteps, num_steps=num_steps, sigmas=sigmas, log_snr=log_snr))) as generation:
             yield generation
 
     @contextlib.contextmanager

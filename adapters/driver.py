@@ -182,7 +182,7 @@ class Driver:
         """Begin the session of a call that is the first of its kind in this run."""
         backbone = self._streams.backbone(key, self._votes[key.name])
         rows, start = backbone.rows(call), place.step
-        sigmas, times, steps = generation.sigmas, generation.times(), generation.num_steps
+        schedule = generation.schedule()
         model, first = (identity_of(wires.model) for wires in (self._wires[key.name], next(iter(self._wires.values()))))
         if self._streams.spec.preset is not None and model != first:
             model = ""  # a preset says which the first of a pipeline's denoisers is
@@ -190,9 +190,10 @@ class Driver:
             depth=backbone.depth,
             rows=rows,
             groups=self._groups(rows, generation, call),
-            num_steps=len(times) if times is not None else steps,
-            timesteps=times,
-            sigmas=sigmas,
+            num_steps=schedule.num_steps,
+            timesteps=schedule.timesteps,
+            sigmas=schedule.sigmas,
+            log_snr=schedule.log_snr,
             sites=backbone.sites,
             places=backbone.places,
             stream=place.stream,

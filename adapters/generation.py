@@ -18,7 +18,7 @@ from torch import nn
 
 from foreseer.adapters.arguments import named_arguments, signature_of_call
 from foreseer.adapters.telling import Text, Time
-from foreseer.declared import refuse_schedule
+from foreseer.declared import Schedule
 from foreseer.errors import ContractError, OptionError
 
 __all__ = ["MOST_CALLS", "Generation", "Place"]
@@ -115,14 +115,11 @@ class Generation:
 
     Args:
         number: Counts the generations of an attachment.
-        timesteps: ``(T,)`` one per step; None where they are not known.
-        num_steps: Number of steps, T; None likewise.
-        sigmas: ``(T,)`` noise levels, or None.
+        schedule: What is known of its steps, or says it when it is asked for, at a stream's first call.
         groups: As in `foreseer.Attachment.run`; of calls that do not say their own.
         stream: What to call a stream that nothing else names.
         steps_by_itself: A call begins a step where its stream was called in this step already, or its
             timestep is another. Else `step` does.
-        times: Says the timesteps when they are asked for; None takes ``timesteps``.
 
     Attributes:
         index: Of the step under way; -1 before the first.
@@ -136,37 +133,24 @@ class Generation:
         self,
         *,
         number: int = 0,
-        timesteps: tuple[float, ...] | None = None,
-        num_steps: int | None = None,
-        sigmas: tuple[float, ...] | None = None,
+        schedule: Schedule | Callable[[], Schedule],
         groups: Sequence[int] | int | None = None,
         stream: str = "",
         steps_by_itself: bool = False,
-        times: Callable[[], tuple[float, ...] | None] | None = None,
     ) -> None:
-        refuse_schedule(num_steps, timesteps, sigmas)
         _refuse_name(stream)
-        if timesteps is not None and num_steps not in (None, len(timesteps)):
-            raise OptionError(f"num_steps={num_steps} but timesteps has {len(timesteps)} entries; give one of them")
-        self.timesteps, self.num_steps, self.sigmas = timesteps, len(timesteps) if timesteps is not None else num_steps, sigmas
-        self.times = times or (lambda: self.timesteps)
-        self.alone, self.by_copies = steps_by_itself, times is not None
+        given = schedule if isinstance(schedule, Schedule) else Schedule()
+        self._per_step = _repeats(given.timesteps) if steps_by_itself else 1
+        known = given.every(self._per_step)
+        self._ahead = known.timesteps or ()
+        self.schedule = (lambda: known) if isinstance(schedule, Schedule) else schedule
+        self.alone, self.by_copies = steps_by_itself, not isinstance(schedule, Schedule)
         self.number, self.index, self.groups = number, -1, groups
         self._stream, self._itself, self._given = stream, steps_by_itself, ""
         self._calls: dict[int, _Calls] = {}
         self._time: Time | None = None
         self._looked: set[int] = set()
         self.site: object = None
-        self._per_step = _repeats(timesteps) if steps_by_itself else 1
-        if self._per_step > 1 and timesteps is not None:  # the calls of a step were listed one by one
-            self.timesteps = timesteps[:: self._per_step]
-            self.num_steps = len(self.timesteps)
-            if sigmas is not None and len(sigmas) >= len(timesteps):
-                self.sigmas = sigmas[:: self._per_step]
-        if self.sigmas is not None and self.num_steps is not None and len(self.sigmas) - self.num_steps not in (0, 1):
-            raise OptionError(
-                f"sigmas has {len(self.sigmas)} entries and the run has {self.num_steps} steps; give one for each step, and one behind them or none"
-            )
 
     def step(self) -> None:
         """Begin the next step. Call it once before the step's calls of the model, however many those are."""
@@ -247,7 +231,7 @@ class Generation:
             return bool(known and calls.in_step) and order.index(known[0]) <= order.index(calls.in_step[-1])
         if time.is_another(self._time):
             return True
-        ahead = (self.timesteps or ())[self.index : self.index + 2]
+        ahead = self._ahead[self.index : self.index + 2]
         if time.values == self._time.values and not (len(ahead) == 2 and time.rounds(*ahead)):
             return False
         number = calls.numbers.get((known[0], kind, True)) if known else None

@@ -9,7 +9,6 @@ absent in DDIM). A generation ends with the next one, and with the pipeline's ca
 
 from __future__ import annotations
 
-import math
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -20,6 +19,8 @@ from torch import Tensor
 
 from foreseer.adapters.generation import Generation
 from foreseer.adapters.methods import Participation, take_part
+from foreseer.adapters.noise import schedule_of, times_of
+from foreseer.declared import Schedule
 from foreseer.errors import ContractError, UnsupportedModelError
 
 __all__ = ["PipelineLoop"]
@@ -206,7 +207,7 @@ class PipelineLoop:
         self._number += 1
         self._stepped, self._walked, self._guided = True, None, []
         ours = self._site() is not None
-        self.generation = Generation(number=self._number, times=self.timesteps) if ours else None
+        self.generation = Generation(number=self._number, schedule=self.schedule) if ours else None
 
     def _end(self) -> None:
         self._thread = None
@@ -245,20 +246,17 @@ class PipelineLoop:
         prepared = getattr(self._guider, "_count_prepared", 0)
         return self._guided[prepared - 1] if 1 <= prepared <= len(self._guided) else ""
 
-    def timesteps(self) -> tuple[float, ...] | None:
-        """The timesteps of the evaluations of this generation; fewer than scheduled where it begins later
-        (img2img) or leaves out the last.
+    def schedule(self) -> Schedule:
+        """The timesteps and noise levels of the evaluations of this generation; fewer than scheduled where it
+        begins later (img2img) or leaves out the last.
         """
-        scheduled = getattr(self._scheduler, "timesteps", None)
-        if scheduled is None or not hasattr(scheduled, "tolist"):
-            return None
-        times = [float(t) for t in scheduled.flatten().tolist()]
-        if not all(map(math.isfinite, times)):
-            return None
+        times = times_of(self._scheduler)
+        if times is None:
+            return Schedule()
         begin = getattr(self._scheduler, "_begin_index", None) or 0
         count = len(times) - begin
         running = getattr(self._pipeline, "_num_timesteps", None)
         if isinstance(running, int) and 0 < running < count:
             count = running
-        times = times[len(times) - count :]
-        return tuple(times[: self._walked] if self._walked and self._walked < count else times)
+        first, walked = len(times) - count, self._walked
+        return schedule_of(self._scheduler, slice(first, first + walked if walked and walked < count else len(times)))

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from foreseer.adapters import attach
 from foreseer.adapters.attachment import Attachment
+from foreseer.adapters.noise import schedule_of
 from foreseer.bench.workload import Workload, generator_of, labels_of, noise_of
+from foreseer.declared import Schedule
 from foreseer.registry import PolicySpec
 from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
 from foreseer.zoo.stepping import sample_with
@@ -88,17 +90,19 @@ class DiTFamily:
         config: Any = self.model.config
         return config.in_channels, config.sample_size, config.sample_size
 
-    def _timesteps(self, num_steps: int) -> list[int]:
+    def _schedule(self, num_steps: int) -> Schedule:
         if self.scheduler is self._own:
-            return ddim_timesteps(num_steps)
+            return schedule_of(self.scheduler, timesteps=ddim_timesteps(num_steps))
         self.scheduler.set_timesteps(num_steps)
-        return list(self.scheduler.timesteps.tolist())
+        return schedule_of(self.scheduler)
 
     @contextmanager
     def attached(self, spec: PolicySpec, *, num_steps: int, samples: int, observers: Sequence[object] = ()) -> Iterator[Attachment]:
         """See `Workload`."""
         # rows r and r + B, with and without the class, are one sample
-        with attach(self.model, spec, observers=observers) as attached, attached.run(timesteps=self._timesteps(num_steps), groups=samples):
+        told = self._schedule(num_steps)
+        levels = {"timesteps": told.timesteps, "sigmas": told.sigmas, "log_snr": told.log_snr}
+        with attach(self.model, spec, observers=observers) as attached, attached.run(**levels, groups=samples):
             yield attached
 
 

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from foreseer.adapters.noise import is_flow
 from foreseer.bench.fields import nearest, refuse_unknown
 from foreseer.bench.workload import Workload
 from foreseer.errors import OptionError
@@ -144,7 +145,7 @@ class Solver:
         """
         import diffusers
 
-        flow = _is_flow(own)
+        flow = is_flow(own)
         if not flow and getattr(own, "alphas_cumprod", None) is None:
             raise OptionError(f"solver={str(self)!r} cannot stand in the place of {type(own).__name__}, whose noise levels are not known; leave the solver out")
         (preserving, matching), options = KINDS[self.kind]
@@ -253,11 +254,6 @@ def _twice(values: NDArray[np.float64]) -> NDArray[np.float64]:
     beginning of the next.
     """
     return np.concatenate([values[:1], np.repeat(values[1:], 2)])
-
-
-def _is_flow(scheduler: Any) -> bool:
-    config = scheduler.config
-    return type(scheduler).__name__.startswith("FlowMatch") or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
 
 
 def _written(value: Any) -> str:

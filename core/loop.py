@@ -10,7 +10,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from foreseer.backbone import Backbone, places_of
-from foreseer.declared import floats, groups_of, refuse_schedule
+from foreseer.declared import Numbers, Schedule, groups_of
 from foreseer.errors import OptionError
 from foreseer.registry import PolicySpec, build_observers
 from foreseer.registry import policy as named
@@ -30,7 +30,8 @@ def sample(
     inputs: Callable[[Any, float], Any],
     update: Callable[[Any, Any, int], Any],
     groups: Sequence[int] | int | None = None,
-    sigmas: Sequence[float] | Tensor | None = None,
+    sigmas: Numbers = None,
+    log_snr: Numbers = None,
     observers: Sequence[object] = (),
     on_error: Literal["raise", "compute"] = "raise",
 ) -> tuple[Any, Report]:
@@ -46,7 +47,8 @@ def sample(
         update: ``(x, output, index) -> x``: the sampler's step.
         groups: ``(R,)`` sample of each row, or the number of samples, B, if row r belongs to sample r mod B;
             None where every row is one.
-        sigmas: ``(T,)`` noise levels, for policies that want them.
+        sigmas: ``(T,)`` noise levels, as the loop counts them, for policies that want them.
+        log_snr: ``(T,)`` log(alpha / sigma) where the model is given alpha x + sigma noise, likewise.
         observers: Plugins that watch, or names of installed ones (``"csvtrace:path=trace.csv"``).
         on_error: See `foreseer.Session`.
 
@@ -60,18 +62,18 @@ def sample(
     """
     given = timesteps.tolist() if isinstance(timesteps, Tensor) else timesteps
     given = tuple(given) if isinstance(given, Iterable) else given
-    times = floats(given)
-    refuse_schedule(None, times, floats(sigmas))
-    if not times:
+    schedule = Schedule(timesteps=given, sigmas=sigmas, log_snr=log_snr)
+    if not schedule.timesteps:
         raise OptionError(f"timesteps={timesteps!r} has no step; write one number for each denoiser evaluation")
     rows = backbone.rows(inputs(x, given[0]))
     run = Run(
         depth=backbone.depth,
         rows=rows,
         groups=groups_of(groups, rows),
-        num_steps=len(times),
-        timesteps=times,
-        sigmas=floats(sigmas),
+        num_steps=schedule.num_steps,
+        timesteps=schedule.timesteps,
+        sigmas=schedule.sigmas,
+        log_snr=schedule.log_snr,
         sites=backbone.sites,
         places=places_of(backbone),
     )

@@ -54,7 +54,10 @@ class Run:
         groups: ``(R,)`` sample of each row. Rows of one sample (concatenated guidance) share one fate.
         num_steps: Evaluations that the run will make, T; None where the caller did not say.
         timesteps: ``(T,)`` as given to the model, or None.
-        sigmas: ``(T,)`` noise levels, or None.
+        sigmas: ``(T,)`` noise levels as the scheduler or loop counts them, or None: the share of noise in
+            flow matching, sigma / alpha in others.
+        log_snr: ``(T,)`` lambda = log(alpha / sigma), half the log-SNR of an evaluation's input alpha x +
+            sigma n; -inf where that is noise alone. None where nobody said.
         sites: Every site that the host can record and forecast, in execution order. Residuals between them
             are not listed.
         places: The places in front of block 0 that can be looked at here, of `foreseer.types.PLACES`. With
@@ -63,8 +66,7 @@ class Run:
         model: Class of the model and hash of its configuration; empty where the host does not say.
         scheduler: Which scheduler steps it, likewise; empty for a loop of the caller's own.
         start: Steps of the sampling that were over when this run began: 0, but for a stream that is first
-            called later, or that begins anew. ``num_steps``, ``timesteps`` and ``sigmas`` are those from
-            there on.
+            called later, or that begins anew. Number of steps, timesteps and noise levels are from there on.
         latent: Shape of one row of what the model is given to denoise, and its dtype, as ``"16x128x128
             bfloat16"``; empty where the host does not say.
     """
@@ -82,18 +84,16 @@ class Run:
     start: int = 0
     places: tuple[Site, ...] = ()
     latent: str = ""
+    log_snr: tuple[float, ...] | None = None
 
     def __attrs_post_init__(self) -> None:
         refuse_shape(self.depth, self.rows, self.groups, self.start)
-        refuse_schedule(self.num_steps, self.timesteps, self.sigmas)
+        refuse_schedule(self.num_steps, self.timesteps, self.sigmas, self.log_snr)
 
     def step(self, index: int, timestep: float | None = None, sigma: float | None = None) -> Step:
         """Return one of its steps, with its timestep and noise level where they are known and not given."""
-        if timestep is None and self.timesteps is not None and index < len(self.timesteps):
-            timestep = self.timesteps[index]
-        if sigma is None and self.sigmas is not None and index < len(self.sigmas):
-            sigma = self.sigmas[index]
-        return Step(index, timestep, sigma)
+        time, level = (values[index] if values is not None and index < len(values) else None for values in (self.timesteps, self.sigmas))
+        return Step(index, time if timestep is None else timestep, level if sigma is None else sigma)
 
     def over(self, step: Step) -> str:
         """Say that a step lies behind those that the run declared; empty where it does not."""
@@ -108,13 +108,13 @@ class Run:
         if not self.start:
             return self
         steps = None if self.num_steps is None else self.start + self.num_steps
-        return attrs.evolve(self, start=0, num_steps=steps, timesteps=None, sigmas=None)
+        return attrs.evolve(self, start=0, num_steps=steps, timesteps=None, sigmas=None, log_snr=None)
 
     def starting_at(self, step: int) -> Run:
         """Return the run that is left from one of its steps on."""
         left = None if self.num_steps is None else max(self.num_steps - step, 1)
-        times, sigmas = (None if values is None else values[step:] for values in (self.timesteps, self.sigmas))
-        return attrs.evolve(self, num_steps=left, timesteps=times, sigmas=sigmas, start=self.start + step)
+        times, sigmas, log_snr = (None if values is None else values[step:] for values in (self.timesteps, self.sigmas, self.log_snr))
+        return attrs.evolve(self, num_steps=left, timesteps=times, sigmas=sigmas, log_snr=log_snr, start=self.start + step)
 
 
 @attrs.frozen

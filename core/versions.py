@@ -29,7 +29,7 @@ from importlib.metadata import EntryPoint
 
 __all__ = ["CONTRACT", "contracts_stated", "why_incompatible"]
 
-CONTRACT = "1.3"
+CONTRACT = "1.4"
 """Version of the contract that this foreseer keeps, ``major.minor``."""
 
 GROUP = "foreseer.contract"

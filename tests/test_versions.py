@@ -49,15 +49,15 @@ def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
         sys.modules.pop(module, None)
 
 
-@pytest.mark.parametrize("stated", ["1.0", "1.1", "1.2", "1.3"])
+@pytest.mark.parametrize("stated", ["1.0", "1.1", "1.2", "1.3", "1.4"])
 def test_what_was_built_for_this_contract_or_an_earlier_minor_runs(stated: str) -> None:
-    assert foreseer.CONTRACT == "1.3"
+    assert foreseer.CONTRACT == "1.4"
     assert why_incompatible(stated) == ""
 
 
 @pytest.mark.parametrize(
     ("stated", "remedy"),
-    [("1.4", "upgrade foreseer"), ("9.0", "upgrade foreseer"), ("0.9", "look for a newer version of it"), ("1", "is no version"), ("one", "is no version")],
+    [("1.5", "upgrade foreseer"), ("9.0", "upgrade foreseer"), ("0.9", "look for a newer version of it"), ("1", "is no version"), ("one", "is no version")],
 )
 def test_what_cannot_run_is_told_with_both_versions(stated: str, remedy: str) -> None:
     reason = why_incompatible(stated)
@@ -99,7 +99,7 @@ def test_each_ailing_package_is_listed_as_what_it_is_and_hurts_nobody(install: A
 
 def test_a_package_for_a_newer_contract_is_not_even_imported(install: Any) -> None:
     install("newer")
-    with pytest.raises(PluginError, match=r"'clairvoyant' of tomorrows 3\.1 cannot run: it was built for contract 9\.1 .* has contract 1\.3: upgrade foreseer"):
+    with pytest.raises(PluginError, match=r"'clairvoyant' of tomorrows 3\.1 cannot run: it was built for contract 9\.1 .* has contract 1\.4: upgrade foreseer"):
         foreseer.policy("clairvoyant")
     assert "tomorrows" not in sys.modules
 
@@ -114,7 +114,7 @@ def test_an_unknown_hook_names_both_contracts_and_whom_to_tell(install: Any) -> 
     install("unknown_hook")
     host = ArrayBackbone(lambda site, k: np.ones((2, 3)), depth=2)
     with pytest.raises(
-        PluginError, match=r"(?s)before_block.*has contract 1\.3; blockwatch 2\.2 says that it was built for contract 1\.0\. Please tell its authors"
+        PluginError, match=r"(?s)before_block.*has contract 1\.4; blockwatch 2\.2 says that it was built for contract 1\.0\. Please tell its authors"
     ):
         foreseer.sample(host, None, range(3), policy="blockwatch", inputs=lambda x, k: k, update=lambda x, output, index: None)
 

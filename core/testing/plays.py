@@ -65,9 +65,18 @@ class Play:
         return [*told, *(tuple("nan" if v != v else v for v in out.double().flatten().tolist()) for out in self.outputs.values())]
 
 
+def noise_at(timesteps: Sequence[float]) -> dict[str, Any]:
+    """The noise levels of a run, as flow matching has them: a thousandth of its timesteps is noise. The first
+    is noise alone as a rule, whose ``log_snr`` is -inf.
+    """
+    shares = tuple(t / 1000 for t in timesteps)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return {"sigmas": shares, "log_snr": tuple((np.log1p(-np.array(shares)) - np.log(shares)).tolist())}
+
+
 def run_of(world: World, *, num_steps: int = STEPS, groups: Sequence[int] | None = None, sigmas: bool = False) -> Run:
-    """The shape of a run in a world: timesteps fall from 1000 in equal steps. Without ``sigmas`` there are
-    none, as with every adapter; with, they are a thousandth of the timesteps.
+    """The shape of a run in a world: timesteps fall from 1000 in equal steps. With ``sigmas`` there are noise
+    levels, those of flow matching.
     """
     rows = len(world.labels)
     timesteps = tuple(1000.0 * (1 - k / num_steps) for k in range(num_steps))
@@ -77,7 +86,7 @@ def run_of(world: World, *, num_steps: int = STEPS, groups: Sequence[int] | None
         groups=tuple(range(rows)) if groups is None else tuple(groups),
         num_steps=num_steps,
         timesteps=timesteps,
-        sigmas=tuple(t / 1000 for t in timesteps) if sigmas else None,
+        **(noise_at(timesteps) if sigmas else {}),
         sites=world.sites,
         places=world.places,
     )
@@ -140,9 +149,9 @@ def play(
         world = attrs.evolve(world, depth=depth)
     if number != STEPS and not as_given and shape.num_steps == STEPS:
         longer = run_of(world, num_steps=number)
-        shape = attrs.evolve(shape, num_steps=number, timesteps=longer.timesteps, sigmas=None)
+        shape = attrs.evolve(shape, num_steps=number, timesteps=longer.timesteps, sigmas=None, log_snr=None)
     if sigmas and not as_given and shape.sigmas is None and shape.timesteps is not None:
-        shape = attrs.evolve(shape, sigmas=tuple(t / 1000 for t in shape.timesteps))
+        shape = attrs.evolve(shape, **noise_at(shape.timesteps))
     shape = attrs.evolve(shape, depth=world.depth, sites=world.sites, places=world.places)
     session = Session(world, PolicySpec(str(subject.spec), spied), shape, vote=vote)
     done = Play(spies[-1], session, world)

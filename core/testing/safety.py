@@ -14,7 +14,7 @@ from torch import Tensor
 
 from foreseer.errors import ContractError, OptionError
 from foreseer.testing.check import broken, law, only, plans, policies, verifies
-from foreseer.testing.plays import STEPS, Play, accept_all, play, run_of, some_rejected
+from foreseer.testing.plays import STEPS, Play, accept_all, noise_at, play, run_of, some_rejected
 from foreseer.testing.spy import Tamper, altered
 from foreseer.testing.subject import Subject
 from foreseer.testing.worlds import Feature, World, constant, exponential, mixed, noise
@@ -166,7 +166,7 @@ GRIDS: tuple[tuple[str, dict[str, Any], Sequence[int]], ...] = (
     ("nothing known of the schedule", {"num_steps": None, "timesteps": None}, range(STEPS)),
     ("a number of steps and no timesteps", {"timesteps": None}, range(STEPS)),
     ("noise levels", {"sigmas": _falling(STEPS, 14.6)}, range(STEPS)),
-    ("timesteps and noise levels from 1 to 0", {"timesteps": _falling(STEPS, 1.0), "sigmas": _falling(STEPS, 1.0)}, range(STEPS)),
+    ("timesteps and noise levels from 1 to 0", {"timesteps": _falling(STEPS, 1.0), **noise_at(_falling(STEPS))}, range(STEPS)),
     *((f"{number} step{'s' * (number > 1)}", _of(number), range(number)) for number in (1, 2, 3, 7, 25)),
     ("timesteps that come twice", {"timesteps": tuple(1000.0 * (1 - (k // 2) / 12) for k in range(STEPS))}, range(STEPS)),
     ("rising timesteps", {"timesteps": tuple(k / STEPS for k in range(STEPS))}, range(STEPS)),
