@@ -10,7 +10,7 @@ import numpy as np
 from foreseer.bench.compared import Result
 from foreseer.bench.per_sample import Figures
 from foreseer.bench.summary import Line
-from foreseer.bench.tables import left_out, print_lanes
+from foreseer.bench.tables import footnotes, print_lanes
 from foreseer.bench.target import Target
 from foreseer.console import console
 from foreseer.psnr import counted_psnr
@@ -138,7 +138,7 @@ def print_table(result: Result) -> None:
     """Print the table to stdout, what its reader must know, and where the page is."""
     out = console()
     print_lanes(out, result.results, result.batch)
-    for sentence in [*left_out(result.results), *aim(result), verdict(result), *remarks(result)]:
+    for sentence in [*footnotes(result.results), *aim(result), verdict(result), *remarks(result)]:
         out.print(sentence)
     for row in result.rows:
         alike: dict[str, list[str]] = {}  # but for their numbers

@@ -22,7 +22,7 @@ from foreseer.registry import PolicySpec
 from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
 from foreseer.zoo.stepping import sample_with
 
-__all__ = ["DiTFamily", "PipelineFamily", "load_dit", "load_flux", "load_wan"]
+__all__ = ["DiTFamily", "PipelineFamily", "load_dit", "load_fashion", "load_flux", "load_wan"]
 
 Prediction = Literal["epsilon", "v_prediction"]
 
@@ -188,6 +188,14 @@ def load_dit(device: str, dtype: torch.dtype) -> Workload:
     from foreseer.zoo import load_dit
 
     return DiTFamily(model=load_dit(device=device, dtype=dtype))
+
+
+def load_fashion(device: str, dtype: torch.dtype) -> Workload:
+    """Load the bundled DiT of clothing."""
+    from foreseer.zoo import load_fashion
+    from foreseer.zoo.fashion import CLASSES
+
+    return DiTFamily(model=load_fashion(device=device, dtype=dtype), name="fashion", prediction="v_prediction", classes=CLASSES, of_digits=False)
 
 
 def load_flux(device: str, dtype: torch.dtype) -> Workload:

@@ -289,8 +289,8 @@ class Harness:
 
     def _save(self, *, finished: bool = False) -> Results:
         reference = self._measuring.reference
-        known = self.results.reference if reference is None else reference.to_dict()
-        self.results = attrs.evolve(self.results, lanes=tuple(self._lanes.values()), finished=finished, reference=known)
+        known: dict[str, Any] = {"finished": finished, "reference": reference.to_dict() if reference else {}}
+        self.results = attrs.evolve(self.results, lanes=tuple(self._lanes.values()), **known)
         self.results.save(self.store.folder)
         return self.results
 

@@ -19,7 +19,7 @@ from foreseer.bench.report_pictures import AMPLIFY, FATES, fates_of, timeline
 from foreseer.bench.results import Results
 from foreseer.bench.sentences import Summary, summaries
 from foreseer.bench.summary import Line, lines_of
-from foreseer.bench.tables import PUBLISHED, columns_of, few_samples, left_out, method_of
+from foreseer.bench.tables import PUBLISHED, columns_of, few_samples, footnotes, method_of
 from foreseer.bench.views import Verdicts
 from foreseer.columns import Column
 from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES
@@ -59,7 +59,7 @@ def write_page(results: Results, folder: Path, *, path: Path | None = None, note
         Text("Every lane draws the same samples from the same noise; its figures compare each with what full computation drew."),
         *([] if results.finished else [Text("The benchmark is not finished; the same command goes on.", "loud")]),
         *([Facts(failed, "warn")] if failed else []),
-        *map(Text, [*left_out(results), *notes]),
+        *map(Text, [*footnotes(results), *notes]),
     ]
     published = "Of other models: nothing of it compares with the numbers above but its order."
     return write(

@@ -197,7 +197,7 @@ def _settings(content: Mapping[str, Any], folder: Path) -> BenchSettings:
     sources = attrs.fields_dict(Source)
     refuse_unknown(content, [*attrs.fields_dict(BenchSettings), *sources], "key of the settings")
     if not any(isinstance(content.get(key), str) for key in ("workload", "pipeline")):
-        raise OptionError("workload is missing; write workload = 'dit', 'flux' or 'wan', or pipeline = 'FOLDER' or 'file.py:function'")
+        raise OptionError("workload is missing; write workload = 'dit', 'fashion', 'flux' or 'wan', or pipeline = 'FOLDER' or 'file.py:function'")
     source = {key: value for key, value in content.items() if key in sources}
     for key in ("pipeline", "prompts"):
         if isinstance(source.get(key), str):

@@ -35,8 +35,8 @@ class Source:
     """Which model is driven, and what it is asked for.
 
     Attributes:
-        workload: A bundled model, dit, flux or wan, or one that a package brings; dit where no pipeline is
-            named.
+        workload: A bundled model, dit, fashion, flux or wan, or one that a package brings; dit where no pipeline
+            is named.
         pipeline: A diffusers pipeline of yours instead: its folder, its name on the hub, or the function that
             builds it, as file.py:function or module:function. The function returns a pipeline; or a pair, of
             it and of ``call(pipe, condition, generator)``, which draws; or a

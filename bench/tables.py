@@ -27,7 +27,7 @@ __all__ = [
     "broken_text",
     "columns_of",
     "few_samples",
-    "left_out",
+    "footnotes",
     "method_of",
     "number_text",
     "print_diff",
@@ -192,13 +192,11 @@ def print_results(results: Results) -> None:
             out.print(f"{summary.method}: {summary.sentence}")
     for lane in (lane for lane in results.lanes if lane.error):
         out.print(Text.assemble((f"{lane.name} (batch {lane.batch}): ", "bold"), (lane.error, "red")))
-    if proof := told(results.reference):
-        out.print(f"\n{proof}")
     if results.published:
         out.print("\nWhat was published, of other models: nothing of it compares with the tables above but its order")
         out.print(listed("published", PUBLISHED, results.published, method_of))
     lost = [f"{lane.name} (batch {lane.batch}): {said}" for lane in results.lanes for unit in lane.units for said in unit.said[len(unit.warnings) :]]
-    for said in [*dict.fromkeys(lost), *left_out(results)]:
+    for said in [*dict.fromkeys(lost), *footnotes(results)]:
         out.print(f"\n{said}")
     if not results.finished:
         out.print("\nThe benchmark is not finished: the same command goes on.")
@@ -217,9 +215,10 @@ def print_lanes(out: Console, results: Results, batch: int) -> None:
         out.print(few_samples(done))
 
 
-def left_out(results: Results) -> list[str]:
-    """Say which measures have no column, and how to get them."""
-    return [f"Measure {name!r} was left out: {why}" for name, why in results.missing.items()]
+def footnotes(results: Results) -> list[str]:
+    """Say what the converged reference is, and which measures have no column and how to get them."""
+    proof = told(results.reference)
+    return [proof] * bool(proof) + [f"Measure {name!r} was left out: {why}" for name, why in results.missing.items()]
 
 
 def few_samples(done: int) -> str:
