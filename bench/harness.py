@@ -288,8 +288,7 @@ class Harness:
         return self._measuring.difficulty()
 
     def _save(self, *, finished: bool = False) -> Results:
-        reference = self._measuring.reference
-        known: dict[str, Any] = {"finished": finished, "reference": reference.to_dict() if reference else {}}
+        known: dict[str, Any] = {"finished": finished, "reference": found.to_dict() if (found := self._measuring.reference) else {}}
         self.results = attrs.evolve(self.results, lanes=tuple(self._lanes.values()), **known)
         self.results.save(self.store.folder)
         return self.results
