@@ -6,8 +6,7 @@
     dpmpp_2m:timesteps=999,900,700    through these
 
 The steps are diffusers' own. The noise levels are chosen here, in one way for all, and given to the scheduler
-together with the timesteps that belong to them: diffusers' multistep solvers choose levels in between and
-round the timestep, so that the model is told another level than it sees.
+together with the timesteps that belong to them.
 """
 
 from __future__ import annotations
