@@ -67,9 +67,9 @@ def _of_truth(results: Results, line: Line) -> str:
     if not math.isfinite(mean):
         return ""
     reached = f" To the converged solution it has {mean:.1f} dB, {worst:.1f} in the worst sample"
-    nearest = next((lane for lane in _rivals(results, line.lane, "fewer") if lane.name == line.solver), None)
-    over = None if nearest is None else gain(results, line.lane, nearest, figure="truth")
-    return f"{reached}." if over is None else f"{reached}: {_held_against(over, over.over[0])}."
+    saves = line.lane.kind in ("policy", "peer") and line.cost < 1
+    over, at = _over_fewer(results, line, figure="truth") if saves else (None, "")
+    return f"{reached}." if over is None else f"{reached}: {_held_against(over, f'the best solver at {at}, {_ends(over)}')}."
 
 
 def summaries(results: Results, batch: int) -> list[Summary]:
@@ -95,13 +95,14 @@ def _rivals(results: Results, lane: LaneResult, kind: str) -> list[LaneResult]:
     return [other for other in others if other.units and not other.error and other is not lane]
 
 
-def _over_fewer(results: Results, line: Line) -> tuple[Gain | None, str]:
-    """Hold a lane against fewer steps: at its block-rows, or else at as many steps, rounded."""
+def _over_fewer(results: Results, line: Line, *, figure: str = "psnr") -> tuple[Gain | None, str]:
+    """Hold a lane against fewer steps, of the best solver: at its block-rows, or else at as many steps, rounded."""
     fewer = _rivals(results, line.lane, "fewer")
-    if (found := gain_at_equal_cost(results, line.lane, fewer)) is not None:
+    if (found := gain_at_equal_cost(results, line.lane, fewer, figure=figure)) is not None:
         return found, "equal block-rows"
-    as_many = next((other for other in fewer if other.name == line.fewer), None)
-    return None if as_many is None else gain(results, line.lane, as_many), "as many steps"
+    name = line.fewer if figure == "psnr" else line.solver
+    as_many = next((other for other in fewer if other.name == name), None)
+    return None if as_many is None else gain(results, line.lane, as_many, figure=figure), "as many steps"
 
 
 def _over_peers(results: Results, lane: LaneResult) -> Gain | None:
