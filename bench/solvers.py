@@ -231,8 +231,7 @@ def _spaced(base: Any, own: Any, solver: Solver, *, flow: bool) -> Any:
             found = np.asarray(own.timesteps.tolist(), dtype=np.float64)
             if flow:  # as they are where the scheduler rounds its timesteps
                 found = np.asarray(own.sigmas.tolist(), dtype=np.float64)[: len(found)] * 1000.0
-            if getattr(own, "order", 1) == 2:  # it evaluates the model twice in each step
-                found = np.unique(found)[::-1]
+            found = np.unique(found)[::-1]  # some evaluate the model twice at a level
             table = None if flow else np.sqrt(1.0 / np.asarray(own.alphas_cumprod.tolist()) - 1.0)
             steps, levels = solver.levels(found, table=table)
             super().set_timesteps(num_inference_steps=len(steps), device=device)
