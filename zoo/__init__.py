@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from foreseer.zoo.judge import DigitClassifier
 
-__all__ = ["ZOO", "load_classifier", "load_dit", "load_flux", "load_wan", "presets"]
+__all__ = ["ZOO", "load_classifier", "load_dit", "load_fashion", "load_flux", "load_wan", "presets"]
 
 ZOO = Path(__file__).parent
 """Where the weights lie."""
@@ -40,6 +40,18 @@ def load_classifier(*, device: str | torch.device = "cpu") -> DigitClassifier:
     from foreseer.zoo.judge import DigitClassifier
 
     return load(lambda config: DigitClassifier(**config), ZOO / "digits_classifier").to(device)
+
+
+def load_fashion(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> DiTTransformer2DModel:
+    """Load the class-conditional DiT on Fashion-MNIST, in eval mode.
+
+    It predicts the velocity of ``(B, 1, 28, 28)`` images in [-1, 1] for the classes 0..9 of
+    `foreseer.zoo.fashion.CLASSES`; class 10 stands for "no class". Sample with
+    ``ddim_sample(..., prediction="v_prediction")``. See ``zoo/dit_fashion/card.md``.
+    """
+    from foreseer.zoo.dit import build, stored_as
+
+    return _moved(load(build, ZOO / "dit_fashion", stored_as=stored_as), device, dtype)
 
 
 def load_flux(*, device: str | torch.device = "cpu", dtype: torch.dtype = torch.float32) -> FluxPipeline:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from foreseer.errors import OptionError
 from foreseer.zoo.digits import load_digits
 
-__all__ = ["CONFIG", "FRECHET_MINIMUM_SAMPLES", "FRECHET_NOTE", "DigitClassifier", "DigitJudge"]
+__all__ = ["CONFIG", "FRECHET_MINIMUM_SAMPLES", "FRECHET_NOTE", "Classifier", "DigitClassifier", "DigitJudge"]
 __all__ += ["accuracy", "frechet_distance"]
 
 FRECHET_NOTE = (
@@ -69,12 +69,31 @@ def accuracy(logits: Tensor, labels: Tensor) -> float:
 CONFIG: dict[str, Any] = {"width": 32, "feature_size": 64}
 
 
-class DigitClassifier(nn.Module):
-    """Three convolutions and two linear layers, of which the first has ``feature_size``, D, outputs."""
+class Classifier(nn.Module):
+    """A body from images to features ``(B, D)``, and a linear head of one output for each class."""
+
+    def __init__(self, body: nn.Module, head: nn.Linear) -> None:
+        super().__init__()
+        self.body, self.head = body, head
+
+    def features(self, images: Tensor) -> Tensor:
+        """Return the ``(B, D)`` penultimate layer for ``(B, 1, H, W)`` images in [-1, 1]."""
+        out: Tensor = self.body(images)
+        return out
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the ``(B, classes)`` logits for ``(B, 1, H, W)`` float images in [-1, 1]."""
+        out: Tensor = self.head(self.features(images))
+        return out
+
+
+class DigitClassifier(Classifier):
+    """Three convolutions and two linear layers, of which the first has ``feature_size``, D, outputs. Reads
+    8x8 pixels.
+    """
 
     def __init__(self, *, width: int = CONFIG["width"], feature_size: int = CONFIG["feature_size"]) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
+        body = nn.Sequential(
             nn.Conv2d(1, width, 3, padding=1),
             nn.SiLU(),
             nn.Conv2d(width, 2 * width, 3, padding=1),
@@ -86,35 +105,30 @@ class DigitClassifier(nn.Module):
             nn.Linear(2 * width * 16, feature_size),
             nn.SiLU(),
         )
-        self.head = nn.Linear(feature_size, 10)
+        super().__init__(body, nn.Linear(feature_size, 10))
 
     def features(self, images: Tensor) -> Tensor:
         """Return the ``(B, D)`` penultimate layer for ``(B, 1, 8, 8)`` images in [-1, 1]."""
         if images.ndim != 4 or images.shape[1:] != (1, 8, 8):
             raise OptionError(f"images has shape {tuple(images.shape)}; the classifier takes (B, 1, 8, 8) in [-1, 1]; resize or reshape them first")
-        out: Tensor = self.body(images)
-        return out
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the ``(B, 10)`` logits for ``(B, 1, 8, 8)`` float images in [-1, 1]."""
-        out: Tensor = self.head(self.features(images))
-        return out
+        return super().features(images)
 
 
 class DigitJudge:
-    """Judges samples of digits, clipped to [-1, 1]: accuracy, and the features of the Frechet distance.
+    """Judges samples, clipped to [-1, 1]: accuracy, and the features of the Frechet distance.
 
     Args:
-        classifier: The judge's eyes; None loads the one that ships with foreseer.
+        classifier: The judge's eyes, which may read images of another size; None loads the one of digits that
+            ships with foreseer.
         reference: ``(M, 1, 8, 8)`` images in [-1, 1] to measure the distance to; None takes all 1,797 digits.
     """
 
     note = FRECHET_NOTE
 
-    def __init__(self, classifier: DigitClassifier | None = None, *, reference: Tensor | None = None) -> None:
+    def __init__(self, classifier: Classifier | None = None, *, reference: Tensor | None = None) -> None:
         from foreseer.zoo import load_classifier
 
-        self.classifier = load_classifier() if classifier is None else classifier.eval()
+        self.classifier: Classifier = load_classifier() if classifier is None else classifier.eval()
         if reference is None:
             train_images, _, held_out_images, _ = load_digits()
             reference = torch.cat([train_images, held_out_images])
@@ -123,7 +137,7 @@ class DigitJudge:
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """Return the ``(B, D)`` features of ``(B, 1, 8, 8)`` images, on the classifier's device."""
-        return self.classifier.features(self._seen(images))
+        return torch.cat([self.classifier.features(part) for part in torch.split(self._seen(images), 2000)])
 
     @torch.no_grad()
     def accuracy(self, samples: Tensor, labels: Tensor) -> float:

@@ -20,10 +20,10 @@ from typing import Any
 
 import attrs
 
-from foreseer.zoo.recipes import classifier, dit, flux, wan
+from foreseer.zoo.recipes import classifier, dit, fashion, flux, wan
 from foreseer.zoo.recipes.card import write
 
-RECIPES: dict[str, Any] = {"classifier": classifier, "dit": dit, "flux": flux, "wan": wan}
+RECIPES: dict[str, Any] = {"classifier": classifier, "dit": dit, "fashion": fashion, "flux": flux, "wan": wan}
 """What differs: `STAGES` and `SAMPLING` are the defaults, ``train`` trains and ``card`` measures."""
 HERE = "python -m foreseer.zoo.recipes"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ def write(name: str, folder: Path, figures: Mapping[str, Any], **more: Any) -> N
     made = Environment(loader=loader, undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True)
     train, held = map(len, load_digits()[::2])
     known: dict[str, Any] = {"train_images": train, "held_out_images": held}
-    known |= {"frechet_note": FRECHET_NOTE, "bytes": (folder / "weights.safetensors").stat().st_size}
+    known |= {"kind": "digit", "frechet_note": FRECHET_NOTE, "bytes": (folder / "weights.safetensors").stat().st_size}
     text = made.get_template(f"{name}.md").render({"nearest": None, **known, **figures, **more})
     (folder / "card.md").write_text(text)
 
@@ -81,14 +81,14 @@ def draw(pipe: Any, sampling: Sampling, **call: Any) -> Tensor:
 
 def nearest(images: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``(N,)`` L2 distances of images to the nearest of ``(M, ...)`` others, and which it is."""
-    found = torch.cdist(images.flatten(1), others.flatten(1)).min(1)
-    return found.values, found.indices
+    found = [torch.cdist(part, others.flatten(1)).min(1) for part in torch.split(images.flatten(1), 500)]
+    return torch.cat([each.values for each in found]), torch.cat([each.indices for each in found])
 
 
 def memorisation(samples: Tensor, train: Tensor, held: Tensor) -> dict[str, float]:
-    """Measure whether ``(N, 1, 8, 8)`` samples are copies of training images.
+    """Measure whether ``(N, 1, H, W)`` samples are copies of training images.
 
-    ``train_share`` is the share of samples whose nearest digit is a training image: of images that have
+    ``train_share`` is the share of samples whose nearest real image is a training image: of images that have
     nothing to do with the split about ``len(train) / (len(train) + len(held))``; of copies 1.
     """
     of_samples, of_held = nearest(samples, train)[0], nearest(held, train)[0]
@@ -107,13 +107,13 @@ def memorisation(samples: Tensor, train: Tensor, held: Tensor) -> dict[str, floa
     }
 
 
-def weakest(judge: DigitJudge, samples: Tensor) -> str:
-    """Say which classes of ``(10, per_class, 1, 8, 8)`` samples the classifier reads worst."""
-    accuracy = [judge.accuracy(own, torch.full((len(own),), digit)) for digit, own in enumerate(samples)]
+def weakest(judge: DigitJudge, samples: Iterable[Tensor], names: Sequence[str]) -> str:
+    """Say by its name which class the classifier reads worst, of ``(N, 1, H, W)`` samples of each."""
+    accuracy = [judge.accuracy(own, torch.full((len(own),), label)) for label, own in enumerate(samples)]
     worst = min(accuracy)
     if worst == 1:
         return "so it is in every class"
-    classes = ", ".join(str(digit) for digit, right in enumerate(accuracy) if right == worst)
+    classes = ", ".join(name for name, right in zip(names, accuracy, strict=True) if right == worst)
     return f"lowest for {classes}: {worst:.0%}"
 
 

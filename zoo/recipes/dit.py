@@ -7,6 +7,8 @@ learning rate is higher and decays to zero, since the run is short.
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from foreseer.zoo import dit
-from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
+from foreseer.zoo.ddim import Prediction, ddim_sample, ddim_timesteps
 from foreseer.zoo.digits import load_digits
 from foreseer.zoo.judge import DigitJudge, frechet_distance
 from foreseer.zoo.recipes.card import Sampling, memorisation, nearest, parameters, told, weakest
@@ -34,9 +36,11 @@ SHOWN = 8  # samples of each class in the picture
 DRAWS = 20  # random subsets that the Frechet distance with fewer samples is averaged over
 
 
-def start() -> DiTTransformer2DModel:
-    """Return an untrained model: every block is the identity, and its output zero."""
-    model = dit.build()
+def start(config: dict[str, Any] | None = None) -> DiTTransformer2DModel:
+    """Return an untrained model, by default of `dit.CONFIG`: every block is the identity, and its output
+    zero.
+    """
+    model = dit.build(config)
     dit.share_conditioning(model)
     zero(model.proj_out_1, model.proj_out_2, *(block.norm1.linear for block in model.transformer_blocks))
     for block in model.transformer_blocks:
@@ -51,61 +55,102 @@ def noise_batch(
     generator: torch.Generator,
     *,
     drop_labels: float = 0.1,
+    prediction: Prediction = "epsilon",
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw timesteps and noise. Returns ``noisy, timesteps, labels, noise``."""
+    """Draw timesteps and noise. Returns ``noisy, timesteps, labels, target``: the target is what a model of
+    this prediction learns.
+    """
     schedule = dit.alphas_cumprod()
     timesteps = torch.randint(0, len(schedule), (len(images),), generator=generator)
     noise = torch.randn(images.shape, generator=generator)
     a = schedule[timesteps].float().view(-1, 1, 1, 1)
     labels = without_some(labels, generator, share=drop_labels)
-    return a.sqrt() * images + (1 - a).sqrt() * noise, timesteps, labels, noise
+    target = noise if prediction == "epsilon" else a.sqrt() * noise - (1 - a).sqrt() * images
+    return a.sqrt() * images + (1 - a).sqrt() * noise, timesteps, labels, target
 
 
-def noise_loss(model: DiTTransformer2DModel, *batch: Any, drop_labels: float = 0.1) -> Tensor:
-    """Mean squared error of the predicted noise on images, labels and a generator's draws."""
-    noisy, timesteps, classes, noise = noise_batch(*batch, drop_labels=drop_labels)
-    return F.mse_loss(model(noisy, timesteps, class_labels=classes).sample, noise)
+def noise_loss(model: DiTTransformer2DModel, *batch: Any, **options: Any) -> Tensor:
+    """Mean squared error of the prediction on images, labels and a generator's draws; the options are those
+    of `noise_batch`.
+    """
+    noisy, timesteps, classes, target = noise_batch(*batch, **options)
+    return F.mse_loss(model(noisy, timesteps, class_labels=classes).sample, target)
 
 
 def train(out: Path, settings: Settings) -> None:
     """Train into a folder, or go on there."""
     images, labels, *held = load_digits()
+    learn((images, labels), held, settings, out)
+
+
+def learn(
+    data: tuple[Tensor, Tensor],
+    held: Sequence[Tensor],
+    settings: Settings,
+    out: Path,
+    *,
+    config: dict[str, Any] | None = None,
+    prediction: Prediction = "epsilon",
+) -> None:
+    """Train a model of this configuration (None: `dit.CONFIG`) and prediction on images and labels, into a
+    folder, or go on there. The log's third column is the error on the held images and labels.
+    """
     torch.manual_seed(settings.seed)
+    config = dit.CONFIG if config is None else config
 
     def held_out(model: DiTTransformer2DModel) -> float:
         generator, total = torch.Generator().manual_seed(1), 0.0
         for batch in zip(*(torch.split(part, 99) for part in held), strict=True):
-            total += noise_loss(model, *batch, generator, drop_labels=0.0).item() * len(batch[0])
+            total += noise_loss(model, *batch, generator, drop_labels=0.0, prediction=prediction).item() * len(batch[0])
         return total / len(held[0])
 
     def keep(model: DiTTransformer2DModel) -> None:
-        save(model, out, config=dit.CONFIG, stored_as=dit.stored_as)
+        save(model, out, config=config, stored_as=dit.stored_as)
 
-    fit(start(), noise_loss, held_out, data=(images, labels), settings=settings, out=out, save=keep)
+    loss = functools.partial(noise_loss, prediction=prediction)
+    fit(start(config), loss, held_out, data=data, settings=settings, out=out, save=keep)
 
 
-def draw_all(model: torch.nn.Module, sampling: Sampling) -> Tensor:
-    """Draw ``(10, per_class, 1, 8, 8)`` samples with DDIM, clipped to [-1, 1]."""
-    noise = torch.randn(len(sampling.labels), 1, 8, 8, generator=torch.Generator().manual_seed(sampling.seed))
+def draw_all(model: Any, sampling: Sampling, *, prediction: Prediction = "epsilon") -> Tensor:
+    """Draw ``(10, per_class, 1, H, W)`` samples with DDIM, clipped to [-1, 1]."""
+    shape = len(sampling.labels), 1, model.config.sample_size, model.config.sample_size
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(sampling.seed))
     batches = zip(torch.split(noise, 50), torch.split(sampling.labels, 50), strict=True)
     timesteps = ddim_timesteps(sampling.steps)
-    parts = [ddim_sample(model, *batch, timesteps, guidance=sampling.guidance) for batch in batches]
-    return torch.cat(parts).clamp(-1, 1).view(-1, sampling.per_class, 1, 8, 8)
+    parts = [ddim_sample(model, *batch, timesteps, guidance=sampling.guidance, prediction=prediction) for batch in batches]
+    return torch.cat(parts).clamp(-1, 1).view(-1, sampling.per_class, *shape[1:])
 
 
 def card(folder: Path, sampling: Sampling) -> dict[str, Any]:
     """Measure and draw."""
-    model = load(dit.build, folder, stored_as=dit.stored_as)
-    samples = draw_all(model, sampling)
     train, _, held, _ = load_digits()
+    names = [str(digit) for digit in range(10)]
+    return judged(folder, sampling, DigitJudge(reference=train), train, held, names=names)
+
+
+def judged(
+    folder: Path,
+    sampling: Sampling,
+    judge: DigitJudge,
+    train: Tensor,
+    held: Tensor,
+    *,
+    names: Sequence[str],
+    prediction: Prediction = "epsilon",
+) -> dict[str, Any]:
+    """Draw samples of the model in a folder, and measure them in the eyes of a judge, and beside the images
+    that were trained on and held out. The curve and the samples are drawn into the folder, under the names of
+    the classes.
+    """
+    model = load(dit.build, folder, stored_as=dit.stored_as)
+    samples = draw_all(model, sampling, prediction=prediction)
     flat, log = samples.flatten(0, 1), folder / "training_log.csv"
-    judge = DigitJudge(reference=train)
     seen, real = judge.features(flat), judge.features(held)
     generator, fewer = torch.Generator().manual_seed(0), min(len(held), len(flat))
     subsets = [seen[torch.randperm(len(flat), generator=generator)[:fewer]] for _ in range(DRAWS)]
     fewer_to_train = np.mean([frechet_distance(one, judge.reference) for one in subsets]).item()
-    draw_curves({"error of the noise": log}, folder / "curve.png")
-    draw_pictures(samples, train, folder / "samples.png")
+    draw_curves({"error of the noise" if prediction == "epsilon" else "error of the velocity": log}, folder / "curve.png")
+    draw_pictures(samples, train, names, folder / "samples.png")
     return {
         "config": dict(model.config),
         "parameters": parameters(model),
@@ -115,7 +160,7 @@ def card(folder: Path, sampling: Sampling) -> dict[str, Any]:
         "fewer": fewer,
         "draws": DRAWS,
         "accuracy": judge.accuracy(flat, sampling.labels),
-        "weakest": weakest(judge, samples),
+        "weakest": weakest(judge, samples, names),
         "frechet": {
             "samples_to_train": frechet_distance(seen, judge.reference),
             "samples_to_held_out": frechet_distance(seen, real),
@@ -126,13 +171,12 @@ def card(folder: Path, sampling: Sampling) -> dict[str, Any]:
     }
 
 
-def draw_pictures(samples: Tensor, train: Tensor, path: Path) -> None:
+def draw_pictures(samples: Tensor, train: Tensor, names: Sequence[str], path: Path) -> None:
     """Draw some samples of each class, and the one nearest to a training image over that image."""
     distances, indices = (found.view(samples.shape[:2]) for found in nearest(samples.flatten(0, 1), train))
     closest = torch.arange(len(samples)), distances.argmin(1)
     pairs = torch.stack([samples[closest], train[indices[closest]]])[:, :, 0]
-    digits = [str(digit) for digit in range(len(samples))]
-    names = [f"nearest of {samples.shape[1]}\nto a training\nimage", "that training\nimage"]
-    above = Block(samples[:, :SHOWN, 0].transpose(0, 1), ["samples"], digits)
+    rows = [f"nearest of {samples.shape[1]}\nto a training\nimage", "that training\nimage"]
+    above = Block(samples[:, :SHOWN, 0].transpose(0, 1), ["samples"], names)
     far = [f"{distance:.1f}" for distance in distances[closest].tolist()]
-    draw_sheet([above, Block(pairs, names, far, "L2 distances above")], path)
+    draw_sheet([above, Block(pairs, rows, far, "L2 distances above")], path)

@@ -134,7 +134,8 @@ def card(folder: Path, sampling: Sampling) -> dict[str, Any]:
     titles = ("teacher: flow matching", "student: guidance")
     draw_curves(dict(zip(titles, logs, strict=True)), folder / "curve.png")
     shown = found[sampling.guidance][:, :SHOWN, 0].transpose(0, 1)
-    above = Block(shown, [f"guidance {sampling.guidance:g}"], [str(digit) for digit in range(len(DIGITS))])
+    digits = [str(digit) for digit in range(len(DIGITS))]
+    above = Block(shown, [f"guidance {sampling.guidance:g}"], digits)
     compared, names = torch.stack([found[s][:, 0, 0] for s in SCALES]), [f"guidance {s:g}" for s in SCALES]
     below = Block(compared, names, below="the same noise, four guidance scales")
     draw_sheet([above, below], folder / "samples.png")
@@ -148,7 +149,7 @@ def card(folder: Path, sampling: Sampling) -> dict[str, Any]:
         "tokens": (tokens := (SIDE // 2) ** 2),
         "shift": math.exp(calculate_shift(tokens, *(model.config["scheduler"][name] for name in SHIFTS))),
         "samples": len(main),
-        "weakest": weakest(judge, by_class),
+        "weakest": weakest(judge, by_class, digits),
         "guidance": {s: judged(flat[s], sampling.labels) | {"spread": spread(found[s])} for s in scales},
         "held_out": judged(shrink(upscale(held)), held_labels),
         "nearest": memorisation(main, train, held),
