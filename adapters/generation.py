@@ -143,7 +143,7 @@ class Generation:
         self._per_step = _repeats(given.timesteps) if steps_by_itself else 1
         known = given.every(self._per_step)
         self._ahead = known.timesteps or ()
-        self.schedule = (lambda: known) if isinstance(schedule, Schedule) else schedule
+        self.schedule: Callable[[], Schedule] = (lambda: known) if isinstance(schedule, Schedule) else schedule
         self.alone, self.by_copies = steps_by_itself, not isinstance(schedule, Schedule)
         self.number, self.index, self.groups = number, -1, groups
         self._stream, self._itself, self._given = stream, steps_by_itself, ""

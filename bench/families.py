@@ -101,9 +101,9 @@ class DiTFamily:
         """See `Workload`."""
         # rows r and r + B, with and without the class, are one sample
         told = self._schedule(num_steps)
-        levels = {"timesteps": told.timesteps, "sigmas": told.sigmas, "log_snr": told.log_snr}
-        with attach(self.model, spec, observers=observers) as attached, attached.run(**levels, groups=samples):
-            yield attached
+        with attach(self.model, spec, observers=observers) as attached:
+            with attached.run(timesteps=told.timesteps, sigmas=told.sigmas, log_snr=told.log_snr, groups=samples):
+                yield attached
 
 
 @attrs.frozen(eq=False, kw_only=True)

@@ -26,6 +26,7 @@ def test_built_in(policy, check):
 
 @parametrize_policies(
     [
+        "taylor:axis=log_snr,max_order=2",
         "taylorseer:target=output",
         "taylorseer:target=last_block",
         "taylorseer:target=residual",

@@ -205,7 +205,7 @@ def check_step_grid(subject: Subject) -> str:
         except (OptionError, ContractError) as error:
             if not any("in setup of" in note for note in getattr(error, "__notes__", ())):
                 broken(f"with {what}: {error}", "Refuse a run in setup, before anything was computed, or run through it")
-            if run.num_steps is None and not any(word in str(error) for word in ("num_steps", "timesteps", "sigmas")):
+            if run.num_steps is None and not any(word in str(error) for word in ("num_steps", "timesteps", "sigmas", "log_snr")):
                 broken(f"with {what}, setup says: {error}", "Say what to give: num_steps= or timesteps=")
             refused.append(what)
             continue
