@@ -29,7 +29,7 @@ def plan(
     source: Settings,
     settings: Settings,
     out: Annotated[Path, typer.Option(help="The plan's file.")] = Path("plan.json"),
-    predictor: Annotated[str, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="What forecasts; it must be linear.")] = "taylor:max_order=1",
+    predictor: Annotated[str, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="What forecasts; it must be linear.")] = "corrector:max_order=1",
     budget: Annotated[int | None, typer.Option(help="Computed steps of the schedule that the plan names. Default: about a quarter of the steps.")] = None,
     block_rows: Annotated[float | None, typer.Option(help="Instead: the most block-rows, as a share of full computation.")] = None,
     target_error: Annotated[float | None, typer.Option(help="Instead: the most predicted error, relative to the final latent's norm.")] = None,
