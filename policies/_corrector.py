@@ -17,8 +17,9 @@ from foreseer.policies.predictors import LinearPredictor
 __all__ = ["Corrector", "corrector", "corrector_weights"]
 
 SPREAD = 2
-"""Forecast steps over which a debt is spread. Where a sampler's steps grow, the one behind a computed step counts
-for more than those that are made up for, and all of it there overshoots (``docs/policies/corrector.md``).
+"""Forecast steps over which a debt is spread. Where a sampler's steps grow, the one behind a computed step
+counts for more than those that are made up for, and all of it there overshoots
+(``docs/policies/corrector.md``).
 """
 
 
