@@ -2,6 +2,7 @@
 
 from foreseer.policies._agreement import AgreementSchedule, agreement
 from foreseer.policies._cg_taylor import FirstBlockGate, cg_taylor
+from foreseer.policies._corrector import Corrector, corrector, corrector_weights
 from foreseer.policies._planned import GatedSchedule, Schedule, planned
 from foreseer.policies._speca import DraftGate, speca
 from foreseer.policies._speca_released import LaggedGate, speca_released
@@ -14,6 +15,7 @@ from foreseer.policies.timetable import Timetable
 __all__ = [
     "AgreementSchedule",
     "BlockWise",
+    "Corrector",
     "DraftCounter",
     "DraftGate",
     "Everything",
@@ -27,6 +29,8 @@ __all__ = [
     "Timetable",
     "agreement",
     "cg_taylor",
+    "corrector",
+    "corrector_weights",
     "draft_needs",
     "none",
     "planned",

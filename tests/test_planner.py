@@ -124,7 +124,7 @@ def test_what_is_added_is_planned_from_its_own_errors_and_a_run_does_what_was_pr
     residual, alone = Site(1, since=-1), trace_of(features)
     both = trace_of(features + entering)
     trace = attrs.evolve(both, grams={**both.grams, ("", residual): alone.gram(LAST)})
-    found = plan(trace, target="residual", budget=5, objective="sum")
+    found = plan(trace, predictor="taylor:max_order=1", target="residual", budget=5, objective="sum")
     assert (found.target, found.site) == ("residual", "1.block since -1")
     assert found.budgets == plan(alone, budget=5, objective="sum").budgets
     assert plan(trace, budget=5).budgets == plan(both, budget=5).budgets

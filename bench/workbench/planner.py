@@ -123,7 +123,7 @@ def _walk_back(end: tuple[np.intp, ...], came_from: Sequence[NDArray[np.uint16]]
 def plan(
     trace: Trace,
     *,
-    predictor: str = "taylor:max_order=1",
+    predictor: str = "corrector:max_order=1",
     budget: int | None = None,
     target: Target = "modules",
     objective: Objective = "gaps",
@@ -266,8 +266,10 @@ def _of_gaps(errors: ForecastErrors, steps: tuple[int, ...], objective: Objectiv
     return np.asarray(np.add.reduceat(values ** (2 if objective == "squares" else 1), firsts, axis=1) ** (2 if objective == "gaps" else 1))
 
 
-def predicted_errors(trace: Trace, predictor: str = "taylor:max_order=1", target: Target = "modules") -> ForecastErrors:
+def predicted_errors(trace: Trace, predictor: str = "corrector:max_order=1", target: Target = "modules") -> ForecastErrors:
     """Return the error of every forecast from every choice of newest anchors, weighted by the sensitivities.
+
+    Of a predictor that makes up for earlier errors, `foreseer.policies.Corrector`, the errors before that.
 
     Raises:
         OptionError: The predictor is not linear, or unknown; or the target is a residual that was not
@@ -280,7 +282,8 @@ def predicted_errors(trace: Trace, predictor: str = "taylor:max_order=1", target
             raise OptionError(f"target={target!r} ends at {site.end}, and sensitivities were measured at {measured}; record with --target {target}")
     elif site.since is not None and site.end in trace.sites:
         site = site.end
-    weights = LinearWeights(predictor, predictor_from(predictor, max_order=1), run_of(trace), site)
+    made = predictor_from(predictor, max_order=1)
+    weights = LinearWeights(predictor, getattr(made, "uncorrected", made), run_of(trace), site)
     notes = []
     width = weights.anchors
     if width > MOST_ANCHORS:

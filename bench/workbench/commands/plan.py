@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
-PREDICTOR = "taylor:max_order=1"
+PREDICTOR = "corrector:max_order=1"
 
 
 @takes("foreseer.bench.source:Source", extra="workbench", into="source")
