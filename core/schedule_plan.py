@@ -14,7 +14,7 @@ from foreseer.errors import OptionError
 from foreseer.psnr import BEST_PSNR
 from foreseer.signature import Signature
 
-__all__ = ["FILE", "Budget", "Grid", "SchedulePlan", "stretched"]
+__all__ = ["FILE", "Budget", "SchedulePlan", "stretched"]
 
 FILE = Document(
     format="foreseer plan 1",
@@ -55,33 +55,6 @@ class Budget:
             raise OptionError(f"steps={list(self.steps)} is no schedule; write rising step indices that begin with 0, such as 0+1+4+9")
 
 
-def _numbers(values: Sequence[float]) -> tuple[float, ...]:
-    return tuple(float(v) for v in values)
-
-
-@attrs.frozen(kw_only=True)
-class Grid:
-    """Steps of a solver, noisiest first.
-
-    Attributes:
-        solver: Which, as on the command line, such as ``"dpmpp_2m"``; empty for a pipeline's own.
-        timesteps: ``(T,)`` as the scheduler has them.
-        sigmas: ``(T,)`` noise levels as diffusers counts ``sigmas``: in flow matching the share of noise, behind
-            every shift; else noise over signal.
-        levels: ``(T,)`` noise over signal in either case.
-    """
-
-    solver: str
-    timesteps: tuple[float, ...] = attrs.field(converter=_numbers, repr=False)
-    sigmas: tuple[float, ...] = attrs.field(converter=_numbers, repr=False)
-    levels: tuple[float, ...] = attrs.field(converter=_numbers, repr=False)
-
-    def at(self, steps: Sequence[int]) -> Grid:
-        """Return the grid of some of its steps."""
-        timesteps, sigmas, levels = (tuple(values[step] for step in steps) for values in (self.timesteps, self.sigmas, self.levels))
-        return Grid(solver=self.solver, timesteps=timesteps, sigmas=sigmas, levels=levels)
-
-
 @attrs.frozen(kw_only=True)
 class SchedulePlan:
     """Static schedules for one model, scheduler and number of steps.
@@ -99,8 +72,6 @@ class SchedulePlan:
             empty for nothing.
         seed: Of the recorded noises; None where it is not known.
         samples: How many samples it was planned for; 0 where that is not known.
-        grid: The fine grid that the steps of a budget are taken from, where those are all that a run visits, and
-            the solver that is to step through them; None where every step is visited.
     """
 
     signature: Signature
@@ -113,7 +84,6 @@ class SchedulePlan:
     note: str = ""
     seed: int | None = None
     samples: int = 0
-    grid: Grid | None = None
 
     def __attrs_post_init__(self) -> None:
         if self.target not in get_args(Target):
@@ -141,17 +111,6 @@ class SchedulePlan:
             have = f"which has {known[0]} to {known[-1]}; write budget={close}" if known else "which is empty; plan again"
             raise OptionError(f"budget={number} is not in this plan, {have}")
         return self.budgets[number]
-
-    def visited(self, number: int | None = None) -> Grid:
-        """Return the K steps that a planned grid visits; None: those of the chosen budget.
-
-        Raises:
-            OptionError: The plan has no such budget, or is one of a schedule, which visits every step.
-        """
-        steps = self.budget(number).steps
-        if self.grid is None:
-            raise OptionError("this plan says which steps are computed, and every step is visited; for a grid write foreseer plan --grid")
-        return self.grid.at(steps)
 
     def cheapest(self, error: float) -> int:
         """Return the smallest budget with at most this predicted error. Else raises `OptionError`."""

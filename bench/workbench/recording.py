@@ -19,7 +19,6 @@ from torch import Tensor
 from foreseer.bench.families import PipelineFamily
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler, split
-from foreseer.bench.solvers import Solver, own_scheduler
 from foreseer.bench.source import named
 from foreseer.bench.workload import Workload, blocks_of, dtype_of, how_many, identities_of
 from foreseer.document import plain
@@ -27,7 +26,6 @@ from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.files import refuse_unwritable, refuse_unwritable_folder
 from foreseer.registry import policy
 from foreseer.types import OUTPUT, Site
-from foreseer.workbench.clean import CLEAN, clean_predictions, grid_of, inner_products
 from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.parts import Parts, joined
 from foreseer.workbench.record_settings import USUAL, RecordSettings, located, recorded_sites
@@ -134,11 +132,7 @@ class _Recording:
         self._tell = tell
         steps, guidance = settings.steps, settings.guidance
         self._sampler = Sampler.of(family, seed=settings.seed, num_steps=steps, guidance=guidance)
-        if settings.solver is not None:
-            self._sampler = self._sampler.on(Solver.read(settings.solver), self._sampler.num_steps)
         self._steps, self._guidance = self._sampler.num_steps, self._sampler.guidance
-        self._scheduler = self._sampler.scheduler or own_scheduler(family)
-        self._clean = not isinstance(settings.sites, str) and CLEAN in settings.sites
         self._out = _file_of(out)
         self._folder = self._out.with_name(self._out.stem + ".features")
         parts = self._out.with_name(self._out.stem + ".unfinished")
@@ -224,12 +218,9 @@ class _Recording:
         self._parts.begin(number)
         if self._store is not None:
             self._store.keep_first(indices[0])
-        asked, clean = self._settings.sites, self._clean
-        of_model = asked if isinstance(asked, str) else tuple(site for site in asked if site != CLEAN) or (OUTPUT,)
-        recorder = TraceRecorder(sites=of_model, keep_on=self._settings.keep_on, store=self._store)
+        recorder = TraceRecorder(sites=self._settings.sites, keep_on=self._settings.keep_on, store=self._store)
         watched = self._sampler.policy(policy("none"), indices, [recorder])
-        with clean_predictions(self._scheduler) if clean else contextlib.nullcontext([]) as predictions:
-            latents = self._sampler.run(indices, driven=watched).latents
+        latents = self._sampler.run(indices, driven=watched).latents
         self._spent += recorder.evaluations
         trace = recorder.trace(
             labels=self._conditions[number][0],
@@ -238,9 +229,6 @@ class _Recording:
             conditions=self._hash(),
             features="" if self._store is None else self._folder.name,
         )
-        if clean:
-            grid = grid_of(self._scheduler, solver=str(self._sampler.solver or ""))
-            trace = attrs.evolve(trace, grams={**trace.grams, ("", CLEAN): inner_products(predictions)}, grid=grid)
         if self._measure:
             if trace.num_steps != self._steps:
                 raise OptionError(
@@ -254,8 +242,7 @@ class _Recording:
 
     def _target(self, sites: Sequence[Site], *, depth: int) -> Site:
         asked = self._settings.target
-        usual = CLEAN if self._clean else Site(-1)
-        target = located(usual if asked is None else asked, depth)
+        target = located(Site(-1) if asked is None else asked, depth)
         if asked is None and target not in sites:
             target = OUTPUT
         if target not in sites:
@@ -269,12 +256,10 @@ class _Recording:
         indices = [index for index in self._batches[number] if index < self._most]
         self._tell(f"sensitivity at step {step}, samples {indices[0]} to {indices[-1]}", self._done, self._total)
         assert trace.target is not None
-        clean = trace.target == CLEAN
-        spec = policy("none") if clean else one_forecast(trace.target, step, self._steps)
-        with clean_predictions(self._scheduler, forecast=step) if clean else contextlib.nullcontext():
-            drawn = self._sampler.run(indices, driven=self._sampler.policy(spec, indices))
+        spec = one_forecast(trace.target, step, self._steps)
+        drawn = self._sampler.run(indices, driven=self._sampler.policy(spec, indices))
         off = np.linalg.norm(_flat(drawn.latents) - final[: len(indices)], axis=1)
-        forecast = clean | (np.array(drawn.steps) <= self._steps - 1)  # else not finite, and not used, in some stream
+        forecast = np.array(drawn.steps) <= self._steps - 1  # else not finite, and not used, in some stream
         moved = np.full(trace.samples, math.nan)
         moved[: len(indices)] = np.where(forecast, off, math.nan)
         spent = sum(len(report.outcomes) for report in drawn.reports.values())
