@@ -4,6 +4,7 @@
     unipc:spacing=karras              UniPC, Karras's spacing
     heun:spacing=own                  Heun's method through the noise levels of the workload's own scheduler
     dpmpp_2m:timesteps=999,900,700    through these
+    dpmpp_2m:timesteps=grid.json      through those that foreseer plan --grid chose for that many steps
 
 The steps are diffusers' own. The noise levels are chosen here, in one way for all, and given to the scheduler
 together with the timesteps that belong to them.
@@ -25,8 +26,11 @@ from numpy.typing import NDArray
 
 from foreseer.adapters.noise import is_flow
 from foreseer.bench.fields import nearest, refuse_unknown
+from foreseer.bench.spacings import between, twice
 from foreseer.bench.workload import Workload
 from foreseer.errors import OptionError
+from foreseer.reading import Written
+from foreseer.schedule_plan import SchedulePlan
 from foreseer.spelling import read_spec
 
 __all__ = ["KINDS", "SPACINGS", "Solver", "own_scheduler", "scheduler_for", "solved_by", "solver_from", "solvers_from"]
@@ -62,7 +66,9 @@ beginning.
 """
 
 
-def _timesteps(value: Any) -> tuple[float, ...]:
+def _timesteps(value: Any) -> tuple[float, ...] | Written:
+    if isinstance(value, str):
+        return value if isinstance(value, Written) else Written(value, SchedulePlan.load(value))
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
@@ -87,7 +93,8 @@ class Solver:
         shift: Of flow matching under uniform spacing: levels s become shift * s / (1 + (shift - 1) * s), so that
             more of them are noisy; 1 leaves them.
         timesteps: The timesteps to evaluate the model at, falling, in place of a spacing; of a flow 1000 times
-            the noise level. Empty for none.
+            the noise level. Or a plan's file, read here and not again: those that it has for each number of
+            steps. Empty for none.
 
     Raises:
         OptionError: A value is unknown, out of range, or does not go with the others.
@@ -96,7 +103,7 @@ class Solver:
     kind: str
     spacing: str = "log_snr"
     shift: float = 1.0
-    timesteps: tuple[float, ...] = attrs.field(default=(), converter=_timesteps)
+    timesteps: tuple[float, ...] | Written = attrs.field(default=(), converter=_timesteps)
 
     def __attrs_post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -107,6 +114,9 @@ class Solver:
             raise OptionError(f"shift={self.shift!r} is out of range; write a number in (0, 100], 1 for none")
         if self.shift != 1.0 and self.spacing != "uniform":
             raise OptionError(f"shift={self.shift:g} belongs to uniform spacing; write spacing=uniform,shift={self.shift:g}")
+        if isinstance(self.timesteps, Written):
+            self.timesteps.value.visited()
+            return
         numbers = all(isinstance(t, (int, float)) and not isinstance(t, bool) and t >= 0 for t in self.timesteps)
         if not numbers or any(b >= a for a, b in zip(self.timesteps, self.timesteps[1:], strict=False)):
             raise OptionError(f"timesteps={list(self.timesteps)!r} do not fall; write numbers >= 0, noisiest first, such as timesteps=999,700,300,0")
@@ -125,11 +135,16 @@ class Solver:
 
     def fits(self, evaluations: int) -> bool:
         """Whether it can evaluate the model so many times: Heun's method an odd number of times only."""
-        return (self.kind != "heun" or evaluations % 2 == 1) and (not self.timesteps or self.steps(evaluations) == len(self.timesteps))
+        return (self.kind != "heun" or evaluations % 2 == 1) and (not self.timesteps or self.steps(evaluations) in self._counts)
 
     def advice(self, evaluations: int) -> str:
         """Say what to write in place of a number that does not fit."""
-        return f"write {len(self.timesteps)}" if self.timesteps else f"write {evaluations - 1} or {evaluations + 1}"
+        return f"write {' or '.join(map(str, self._counts))}" if self.timesteps else f"write {evaluations - 1} or {evaluations + 1}"
+
+    @property
+    def _counts(self) -> tuple[int, ...]:
+        found: tuple[int, ...] = self.timesteps.value.visits if isinstance(self.timesteps, Written) else (len(self.timesteps),)
+        return found
 
     def steps(self, evaluations: int) -> int:
         """Return with how many steps it evaluates the model so many times."""
@@ -173,13 +188,12 @@ class Solver:
                 whole timesteps. None of a flow, whose timestep is 1000 times its level: the share of noise.
         """
         count = len(own)
-        if self.timesteps and len(self.timesteps) != count:
-            raise OptionError(
-                f"timesteps={_written(self.timesteps)} are {len(self.timesteps)}, and {count} steps were asked for; ask for {len(self.timesteps)}"
-            )
+        times = self.timesteps.value.visited_in(count).timesteps if isinstance(self.timesteps, Written) else self.timesteps
+        if times and len(times) != count:
+            raise OptionError(f"timesteps={_written(times)} are {len(times)}, and {count} steps were asked for; ask for {len(times)}")
         if table is None:
-            return self._of_flow(np.asarray(self.timesteps or own) / 1000.0)
-        given = np.asarray(self.timesteps) if self.timesteps else own if self.spacing == "own" else self._of_table(np.log(table), count)
+            return self._of_flow(np.asarray(times or own) / 1000.0)
+        given = np.asarray(times) if times else own if self.spacing == "own" else self._of_table(np.log(table), count)
         whole = np.clip(np.round(given), 0, len(table) - 1).astype(np.int64)
         for place in range(count - 1, -1, -1):  # each whole timestep once
             whole[place] = max(whole[place], whole[place + 1] + 1 if place + 1 < count else 0)
@@ -191,7 +205,7 @@ class Solver:
         every = np.arange(len(logs), dtype=np.float64)
         if self.spacing == "uniform":
             return np.linspace(every[-1], 0.0, count)
-        return np.interp(_between(logs[-1], logs[0], count, karras=self.spacing == "karras"), logs, every)
+        return np.interp(between(logs[-1], logs[0], count, karras=self.spacing == "karras"), logs, every)
 
     def _of_flow(self, own: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         if self.timesteps or self.spacing == "own":
@@ -201,17 +215,9 @@ class Solver:
             levels = self.shift * even / (1.0 + (self.shift - 1.0) * even)
         else:
             first, last = (math.log(level / (1.0 - level)) for level in (min(own[0], CLIPPED), min(own[-1], CLIPPED)))
-            levels = 1.0 / (1.0 + np.exp(-_between(first, last, len(own), karras=self.spacing == "karras")))
+            levels = 1.0 / (1.0 + np.exp(-between(first, last, len(own), karras=self.spacing == "karras")))
             levels[0] = own[0]
         return 1000.0 * levels, np.minimum(levels, NOISIEST)
-
-
-def _between(first: float, last: float, count: int, *, karras: bool) -> NDArray[np.float64]:
-    """Return ``(count,)`` logarithms of noise over signal."""
-    if not karras:
-        return np.linspace(first, last, count)
-    roots = np.linspace(math.exp(first / 7.0), math.exp(last / 7.0), count)
-    return 7.0 * np.log(roots)
 
 
 def _spaced(base: Any, own: Any, solver: Solver, *, flow: bool) -> Any:
@@ -236,7 +242,7 @@ def _spaced(base: Any, own: Any, solver: Solver, *, flow: bool) -> Any:
             steps, levels = solver.levels(found, table=table)
             super().set_timesteps(num_inference_steps=len(steps), device=device)
             if solver.kind == "heun":
-                steps, levels = _twice(steps), _twice(levels)
+                steps, levels = twice(steps), twice(levels)
             self.timesteps = torch.tensor(steps, dtype=torch.float32 if flow else torch.int64, device=device)
             self.sigmas = torch.tensor(np.append(levels, 0.0), dtype=torch.float32)
 
@@ -245,13 +251,6 @@ def _spaced(base: Any, own: Any, solver: Solver, *, flow: bool) -> Any:
 
     Spaced.__name__ = Spaced.__qualname__ = base.__name__
     return Spaced
-
-
-def _twice(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the evaluations of Heun's method: each level but the first at the end of a step and at the
-    beginning of the next.
-    """
-    return np.concatenate([values[:1], np.repeat(values[1:], 2)])
 
 
 def _written(value: Any) -> str:

@@ -14,7 +14,7 @@ from foreseer.errors import OptionError
 from foreseer.psnr import BEST_PSNR
 from foreseer.signature import Signature
 
-__all__ = ["FILE", "Budget", "SchedulePlan", "stretched"]
+__all__ = ["FILE", "Budget", "Grid", "SchedulePlan", "stretched"]
 
 FILE = Document(
     format="foreseer plan 1",
@@ -23,6 +23,7 @@ FILE = Document(
     earlier=lambda content: {**content.pop("plan", {}), **content},
 )
 
+Between = Literal["forecast", "not visited"]
 Target = Literal["modules", "last_block", "residual", "residual_after_first", "output"]
 
 
@@ -55,6 +56,33 @@ class Budget:
             raise OptionError(f"steps={list(self.steps)} is no schedule; write rising step indices that begin with 0, such as 0+1+4+9")
 
 
+def _numbers(values: Sequence[float]) -> tuple[float, ...]:
+    return tuple(float(v) for v in values)
+
+
+@attrs.frozen(kw_only=True)
+class Grid:
+    """Steps of a solver, noisiest first.
+
+    Attributes:
+        solver: Which, as on the command line, such as ``"dpmpp_2m"``; empty for a pipeline's own.
+        timesteps: ``(T,)`` as the scheduler has them.
+        sigmas: ``(T,)`` noise levels as diffusers counts ``sigmas``: in flow matching the share of noise, behind
+            every shift; else noise over signal.
+        levels: ``(T,)`` noise over signal in either case.
+    """
+
+    solver: str
+    timesteps: tuple[float, ...] = attrs.field(converter=_numbers, repr=False)
+    sigmas: tuple[float, ...] = attrs.field(converter=_numbers, repr=False)
+    levels: tuple[float, ...] = attrs.field(converter=_numbers, repr=False)
+
+    def at(self, steps: Sequence[int]) -> Grid:
+        """Return the grid of some of its steps."""
+        timesteps, sigmas, levels = (tuple(values[step] for step in steps) for values in (self.timesteps, self.sigmas, self.levels))
+        return Grid(solver=self.solver, timesteps=timesteps, sigmas=sigmas, levels=levels)
+
+
 @attrs.frozen(kw_only=True)
 class SchedulePlan:
     """Static schedules for one model, scheduler and number of steps.
@@ -72,6 +100,8 @@ class SchedulePlan:
             empty for nothing.
         seed: Of the recorded noises; None where it is not known.
         samples: How many samples it was planned for; 0 where that is not known.
+        grid: The T recorded steps, and the solver that is to step through them; None where they are not known.
+        between: What becomes of the steps that are not computed: they are forecast, or never visited.
     """
 
     signature: Signature
@@ -84,6 +114,8 @@ class SchedulePlan:
     note: str = ""
     seed: int | None = None
     samples: int = 0
+    grid: Grid | None = None
+    between: Between = "forecast"
 
     def __attrs_post_init__(self) -> None:
         if self.target not in get_args(Target):
@@ -111,6 +143,31 @@ class SchedulePlan:
             have = f"which has {known[0]} to {known[-1]}; write budget={close}" if known else "which is empty; plan again"
             raise OptionError(f"budget={number} is not in this plan, {have}")
         return self.budgets[number]
+
+    @property
+    def visits(self) -> tuple[int, ...]:
+        """How many steps a run may have: T where others are forecast, else the number of a budget."""
+        return (self.num_steps,) if self.between == "forecast" else tuple(self.budgets)
+
+    def visited(self, number: int | None = None) -> Grid:
+        """Return the steps that a run visits: all T where the others are forecast, else those of a budget.
+
+        Args:
+            number: The budget's; None for the chosen one.
+
+        Raises:
+            OptionError: There is no such budget, or the steps are not known.
+        """
+        steps = self.budget(number).steps
+        if self.grid is None:
+            raise OptionError("the steps of this plan are not known; record with --solver, and plan again")
+        return self.grid if self.between == "forecast" else self.grid.at(steps)
+
+    def visited_in(self, count: int) -> Grid:
+        """Return the steps of a run that has so many, else raise `OptionError`."""
+        if count not in self.visits:
+            raise OptionError(f"this plan has no run of {count} steps; ask for {' or '.join(map(str, self.visits))}")
+        return self.visited(None if self.between == "forecast" else count)
 
     def cheapest(self, error: float) -> int:
         """Return the smallest budget with at most this predicted error. Else raises `OptionError`."""

@@ -77,7 +77,7 @@ class Parts:
 def unlike(first: Trace, other: Trace) -> str:
     """Say what keeps the samples of two traces from being put side by side; empty where nothing does."""
     differing = first.signature.conflicts(other.signature)
-    for what in ("depth", "copies", "streams", "sites", "target", "final_size", "measured"):
+    for what in ("depth", "copies", "streams", "sites", "target", "final_size", "measured", "grid"):
         mine, theirs = getattr(first, what), getattr(other, what)
         if mine != theirs and (what != "measured" or (mine and theirs)):
             differing.append(f"{what} {mine} before, {theirs} now")

@@ -11,7 +11,7 @@ anchors in about T^(K+2) operations for each of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import attrs
@@ -30,7 +30,7 @@ from foreseer.workbench.predictors import LinearWeights
 from foreseer.workbench.schedules import run_of
 from foreseer.workbench.trace import Trace
 
-__all__ = ["Limits", "best_schedules", "plan", "predicted_errors", "uniform_steps", "until_next"]
+__all__ = ["Limits", "Over", "best_schedules", "check_words", "chosen_samples", "plan", "predicted_errors", "schedules_of", "uniform_steps", "until_next"]
 
 MOST_ANCHORS = 3
 """Of a predictor that looks at more, the newest so many are planned with."""
@@ -158,26 +158,23 @@ def plan(
         OptionError: The predictor is not linear, the limits leave no schedule, the budget is not among them,
             or another value is out of range.
     """
-    for name, value, words in (("objective", objective, get_args(Objective)), ("over", over, get_args(Over)), ("target", target, get_args(Target))):
-        if value not in words:
-            raise OptionError(f"{name}={value!r} is unknown; write one of {', '.join(words)}")
+    check_words(objective=(objective, get_args(Objective)), over=(over, get_args(Over)), target=(target, get_args(Target)))
     limits = limits or Limits()
     if limits.first + limits.last > trace.num_steps:
         raise OptionError(f"first={limits.first} and last={limits.last} are more than the {trace.num_steps} steps there are; write fewer")
     errors = errors or predicted_errors(trace, predictor, target)
-    chosen = _chosen(samples, trace.samples)
-    until = _combined(errors, chosen, objective=objective, over=over, forced=limits.forced(trace.num_steps))
-    found = best_schedules(until, max_gap=limits.max_gap)
-    if not found:
-        raise OptionError(f"limits={limits} leave no schedule of {trace.num_steps} steps; ask for fewer first and last steps, or a larger max_gap")
-    power = 1.0 if objective == "sum" else 0.5
-    budgets = {}
-    for count, (steps, cost) in found.items():
-        even = _of_gaps(errors, chosen, uniform_steps(count, trace.num_steps), objective)
-        evenly = float((even.mean(axis=0) if over == "mean" else even.max(axis=0)).sum() ** power)
-        each = _of_gaps(errors, chosen, steps, objective).sum(axis=1) ** power
-        budgets[count] = Budget(steps=steps, error=cost**power, psnr=_psnr(trace, chosen, each), uniform=evenly)
-    wanted = budget if budget is not None else min(budgets, key=lambda n: (abs(n - trace.num_steps / 4), n))
+    chosen = chosen_samples(samples, trace.samples)
+    budgets, wanted = schedules_of(
+        trace,
+        until_of=lambda sample: _until_of(errors, sample, objective=objective, forced=limits.forced(trace.num_steps)),
+        gaps_of=lambda steps: _of_gaps(errors, steps, objective),
+        even=lambda count: uniform_steps(count, trace.num_steps),
+        samples=chosen,
+        power=1 if objective == "sum" else 2,
+        over=over,
+        limits=limits,
+        budget=budget,
+    )
     return SchedulePlan(
         signature=trace.signature,
         predictor=predictor,
@@ -189,10 +186,55 @@ def plan(
         note="; ".join(errors.notes),
         seed=trace.seed,
         samples=len(chosen),
+        grid=trace.grid,
     )
 
 
-def _chosen(samples: Sequence[int] | None, recorded: int) -> NDArray[np.int64]:
+def check_words(**given: tuple[str, Sequence[str]]) -> None:
+    """Raise `OptionError` for an option's value that is none of its words."""
+    for name, value, words in ((name, value, words) for name, (value, words) in given.items() if value not in words):
+        raise OptionError(f"{name}={value!r} is unknown; write one of {', '.join(words)}")
+
+
+def schedules_of(
+    trace: Trace,
+    *,
+    until_of: Callable[[int], Array],
+    gaps_of: Callable[[tuple[int, ...]], Array],
+    even: Callable[[int], tuple[int, ...]],
+    samples: NDArray[np.int64],
+    power: int,
+    over: Over,
+    limits: Limits,
+    budget: int | None,
+) -> tuple[dict[int, Budget], int]:
+    """Return the best schedule of each number of steps, and the number that is chosen. Raises as `plan`.
+
+    Args:
+        until_of: ``sample -> `` its costs, as `best_schedules` takes them; what limits force is in them.
+        gaps_of: ``steps -> (S, gaps)`` the same costs of a schedule's gaps, of all samples.
+        even: The schedule of so many steps to hold each against.
+        power: Which power of an error its cost is.
+        trace: As of `plan`, like the rest.
+        samples: Likewise.
+        over: Likewise.
+        limits: Likewise.
+        budget: Likewise.
+    """
+    found = best_schedules(_combined(until_of, samples, over=over), max_gap=limits.max_gap)
+    if not found:
+        raise OptionError(f"limits={limits} leave no schedule of {trace.num_steps} steps; ask for fewer first and last steps, or a larger max_gap")
+    budgets = {}
+    for count, (steps, cost) in found.items():
+        evenly = gaps_of(even(count))[samples]
+        beside = float((evenly.mean(axis=0) if over == "mean" else evenly.max(axis=0)).sum() ** (1 / power))
+        each = gaps_of(steps)[samples].sum(axis=1) ** (1 / power)
+        budgets[count] = Budget(steps=steps, error=cost ** (1 / power), psnr=_psnr(trace, samples, each), uniform=beside)
+    return budgets, budget if budget is not None else min(budgets, key=lambda n: (abs(n - trace.num_steps / 4), n))
+
+
+def chosen_samples(samples: Sequence[int] | None, recorded: int) -> NDArray[np.int64]:
+    """Return which samples to plan for; None for all. Raises `OptionError` for those that were not recorded."""
     if samples is None:
         return np.arange(recorded)
     wrong = [s for s in samples if isinstance(s, bool) or not isinstance(s, (int, np.integer)) or not 0 <= s < recorded]
@@ -201,25 +243,28 @@ def _chosen(samples: Sequence[int] | None, recorded: int) -> NDArray[np.int64]:
     return np.asarray(samples, dtype=np.int64)
 
 
-def _combined(errors: ForecastErrors, samples: NDArray[np.int64], *, objective: Objective, over: str, forced: NDArray[np.bool_]) -> Array:
-    total: Array | None = None
-    for sample in samples:  # all at once would take S times the memory
-        costs = errors.dense(errors.weighted[sample] ** (2 if objective == "squares" else 1))
-        costs[..., forced] = np.inf
-        until = until_next(costs) ** (2 if objective == "gaps" else 1)
-        total = until if total is None else np.maximum(total, until) if over == "worst" else total + until
-    assert total is not None
+def _combined(until_of: Callable[[int], Array], samples: NDArray[np.int64], *, over: Over) -> Array:
+    total = until_of(int(samples[0]))
+    for sample in samples[1:]:  # all at once would take S times the memory
+        until = until_of(int(sample))
+        total = np.maximum(total, until) if over == "worst" else total + until
     return total if over == "worst" else total / len(samples)
 
 
-def _of_gaps(errors: ForecastErrors, samples: NDArray[np.int64], steps: tuple[int, ...], objective: Objective) -> Array:
+def _until_of(errors: ForecastErrors, sample: int, *, objective: Objective, forced: NDArray[np.bool_]) -> Array:
+    costs = errors.dense(errors.weighted[sample] ** (2 if objective == "squares" else 1))
+    costs[..., forced] = np.inf
+    return until_next(costs) ** (2 if objective == "gaps" else 1)
+
+
+def _of_gaps(errors: ForecastErrors, steps: tuple[int, ...], objective: Objective) -> Array:
     """``(S, gaps)`` what the gaps with a forecast cost; one gap of 0 where there is none."""
-    values = errors.weighted[samples][:, errors.places(steps)]
+    values = errors.weighted[:, errors.places(steps)]
     forecast = [k for k in range(errors.num_steps) if k not in set(steps)]
     gap = np.searchsorted(np.array(steps), forecast)
     firsts = np.flatnonzero(np.diff(gap, prepend=-1))
     if not len(firsts):
-        return np.zeros((len(samples), 1))
+        return np.zeros((len(values), 1))
     return np.asarray(np.add.reduceat(values ** (2 if objective == "squares" else 1), firsts, axis=1) ** (2 if objective == "gaps" else 1))
 
 

@@ -40,7 +40,7 @@ def recorded_sites(asked: Recordable, *, depth: int) -> tuple[Site, ...]:
     return tuple(dict.fromkeys(located(each, depth) for each in several))
 
 
-ANY = "write last, first, output, residual, residual_after_first, a block's number, or a site such as 11.attn or '11.block since 0'"
+ANY = "write last, first, output, clean, residual, residual_after_first, a block's number, or a site such as 11.attn or '11.block since 0'"
 
 
 def site_from(text: str | Site, *, what: str = "site", advice: str = ANY) -> Asked:
@@ -102,17 +102,21 @@ class RecordSettings:
     Attributes:
         samples: How many samples, from 0 on; None for one for each prompt, or 16.
         steps: Denoising steps, T; None for the workload's own number.
+        solver: What takes the steps, such as ``dpmpp_2m``, see `foreseer.bench.solvers`; None for the workload's
+            own.
         guidance: Weight of the guidance; None for the workload's own.
         seed: Seed of the noises.
         batch: Samples that are drawn together; None for 1 of a pipeline of yours, or 16.
         sites: Sites to record: ``default`` (first and last block, and output), ``blocks``, or a list as in
-            ``0.block,11.attn,last,residual,output``. See `foreseer.workbench.TraceRecorder`.
+            ``0.block,11.attn,last,residual,output``; or ``clean``, a solver's data predictions, for
+            `foreseer plan --grid`. See `foreseer.workbench.TraceRecorder`.
         every: Measure sensitivities at every so many steps, and interpolate in between; None measures none.
             Each measured step takes one more sampling of the samples that are measured. They may fall by more
             than ten times from one step to the next, so that leaving steps out is a risk.
         measured: How many samples are measured, the first ones; None for all. Plans use the mean over them.
-        target: Site whose errors are let through to measure; None for the last block's output, or the
-            denoiser's where it is not recorded. Those of a residual are errors where it ends.
+        target: Site whose errors are let through to measure; None for the data prediction, the last block's
+            output or the denoiser's, the first of them that is recorded. Those of a residual are errors where
+            it ends.
         features: Keep the tensors too, as float32 or float16; None lets go of them.
         keep_on: Where to hold the features of a run under way; None for where they are computed.
 
@@ -122,6 +126,7 @@ class RecordSettings:
 
     samples: int | None = attrs.field(default=None, validator=optional(whole(1)))
     steps: int | None = attrs.field(default=None, validator=optional(whole(1, MOST_STEPS)))
+    solver: str | None = attrs.field(default=None)
     guidance: float | None = attrs.field(default=None, validator=optional(check_guidance))
     seed: int = attrs.field(default=0, validator=whole(0))
     batch: int | None = attrs.field(default=None, validator=optional(whole(1)))

@@ -8,6 +8,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from foreseer.bench.families import PipelineFamily
 from foreseer.bench.harness import Tell
 from foreseer.bench.lanes import Sampler, split
+from foreseer.bench.solvers import Solver, own_scheduler
 from foreseer.bench.source import named
 from foreseer.bench.workload import Workload, blocks_of, dtype_of, how_many, identities_of
 from foreseer.document import plain
@@ -26,6 +28,7 @@ from foreseer.errors import OptionError, UnsupportedModelError
 from foreseer.files import refuse_unwritable, refuse_unwritable_folder
 from foreseer.registry import policy
 from foreseer.types import OUTPUT, Site
+from foreseer.workbench.clean import CLEAN, clean_predictions, grid_of, inner_products
 from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.parts import Parts, joined
 from foreseer.workbench.record_settings import USUAL, RecordSettings, located, recorded_sites
@@ -130,9 +133,12 @@ class _Recording:
         self._samples, together = how_many(family, samples=settings.samples, batch=settings.batch, usual=USUAL)
         self._settings = settings = attrs.evolve(settings, samples=self._samples, batch=together)
         self._tell = tell
-        steps, guidance = settings.steps, settings.guidance
-        self._sampler = Sampler.of(family, seed=settings.seed, num_steps=steps, guidance=guidance)
+        self._sampler = Sampler.of(family, seed=settings.seed, num_steps=settings.steps, guidance=settings.guidance)
+        if settings.solver is not None:
+            self._sampler = self._sampler.on(Solver.read(settings.solver), self._sampler.num_steps)
         self._steps, self._guidance = self._sampler.num_steps, self._sampler.guidance
+        self._scheduler = self._sampler.scheduler or own_scheduler(family)
+        self._clean = not isinstance(settings.sites, str) and CLEAN in settings.sites
         self._out = _file_of(out)
         self._folder = self._out.with_name(self._out.stem + ".features")
         parts = self._out.with_name(self._out.stem + ".unfinished")
@@ -218,9 +224,12 @@ class _Recording:
         self._parts.begin(number)
         if self._store is not None:
             self._store.keep_first(indices[0])
-        recorder = TraceRecorder(sites=self._settings.sites, keep_on=self._settings.keep_on, store=self._store)
+        sites: Any = self._settings.sites
+        of_model = tuple(site for site in sites if site != CLEAN) or (OUTPUT,) if (clean := self._clean) else sites
+        recorder = TraceRecorder(sites=of_model, keep_on=self._settings.keep_on, store=self._store)
         watched = self._sampler.policy(policy("none"), indices, [recorder])
-        latents = self._sampler.run(indices, driven=watched).latents
+        with self._clean_predictions(clean) as predictions:
+            latents = self._sampler.run(indices, driven=watched).latents
         self._spent += recorder.evaluations
         trace = recorder.trace(
             labels=self._conditions[number][0],
@@ -229,6 +238,8 @@ class _Recording:
             conditions=self._hash(),
             features="" if self._store is None else self._folder.name,
         )
+        more = {("", CLEAN): inner_products(predictions)} if clean else {}
+        trace = attrs.evolve(trace, grams={**trace.grams, **more}, grid=grid_of(self._scheduler, solver=str(self._sampler.solver or "")))
         if self._measure:
             if trace.num_steps != self._steps:
                 raise OptionError(
@@ -240,9 +251,12 @@ class _Recording:
         self._parts.keep(number, trace, final)
         return trace, final
 
+    def _clean_predictions(self, clean: bool, *, forecast: int | None = None) -> AbstractContextManager[list[Tensor]]:
+        return clean_predictions(self._scheduler, forecast=forecast) if clean else contextlib.nullcontext([])
+
     def _target(self, sites: Sequence[Site], *, depth: int) -> Site:
         asked = self._settings.target
-        target = located(Site(-1) if asked is None else asked, depth)
+        target = located(asked or (CLEAN if self._clean else Site(-1)), depth)
         if asked is None and target not in sites:
             target = OUTPUT
         if target not in sites:
@@ -256,10 +270,11 @@ class _Recording:
         indices = [index for index in self._batches[number] if index < self._most]
         self._tell(f"sensitivity at step {step}, samples {indices[0]} to {indices[-1]}", self._done, self._total)
         assert trace.target is not None
-        spec = one_forecast(trace.target, step, self._steps)
-        drawn = self._sampler.run(indices, driven=self._sampler.policy(spec, indices))
+        spec = policy("none") if (clean := trace.target == CLEAN) else one_forecast(trace.target, step, self._steps)
+        with self._clean_predictions(clean, forecast=step):
+            drawn = self._sampler.run(indices, driven=self._sampler.policy(spec, indices))
         off = np.linalg.norm(_flat(drawn.latents) - final[: len(indices)], axis=1)
-        forecast = np.array(drawn.steps) <= self._steps - 1  # else not finite, and not used, in some stream
+        forecast = clean | (np.array(drawn.steps) <= self._steps - 1)  # else not finite, and not used, in some stream
         moved = np.full(trace.samples, math.nan)
         moved[: len(indices)] = np.where(forecast, off, math.nan)
         spent = sum(len(report.outcomes) for report in drawn.reports.values())

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from foreseer.document import Document, plain, structured
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
+from foreseer.schedule_plan import Grid
 from foreseer.signature import Signature
 from foreseer.types import Site
 
@@ -35,7 +36,7 @@ def site_named(text: str) -> Site:
     (Site(block=11, part='block'), Site(block=11, part='block', since=-1))
     """
     end, residual, since = text.partition(" since ")
-    block, _, part = ("-1", "", "output") if end == "output" else end.partition(".")
+    block, _, part = ("-1", "", end) if end in ("output", "clean") else end.partition(".")
     return Site(int(block), part, int(since) if residual else None)
 
 
@@ -94,6 +95,7 @@ class Trace:
         final_size: Numbers of one final latent.
         features: Name of the folder beside the file that holds the tensors; empty where they were not kept.
         seed: Of the recorded noises; None where it is not known.
+        grid: The solver that took the steps, and their levels of noise; None where neither is known.
     """
 
     signature: Signature
@@ -110,6 +112,7 @@ class Trace:
     final_size: int = 0
     features: str = ""
     seed: int | None = None
+    grid: Grid | None = None
 
     @property
     def num_steps(self) -> int:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["plan"]
 
+PREDICTOR = "corrector:max_order=1"
+
 
 @takes("foreseer.bench.source:Source", extra="workbench", into="source")
 @takes("foreseer.workbench.planner:Limits", extra="workbench")
@@ -29,7 +31,7 @@ def plan(
     source: Settings,
     settings: Settings,
     out: Annotated[Path, typer.Option(help="The plan's file.")] = Path("plan.json"),
-    predictor: Annotated[str, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="What forecasts; it must be linear.")] = "corrector:max_order=1",
+    predictor: Annotated[str, typer.Option(metavar="NAME[:OPTION=VALUE,...]", help="What forecasts; it must be linear.")] = PREDICTOR,
     budget: Annotated[int | None, typer.Option(help="Computed steps of the schedule that the plan names. Default: about a quarter of the steps.")] = None,
     block_rows: Annotated[float | None, typer.Option(help="Instead: the most block-rows, as a share of full computation.")] = None,
     target_error: Annotated[float | None, typer.Option(help="Instead: the most predicted error, relative to the final latent's norm.")] = None,
@@ -37,6 +39,8 @@ def plan(
     objective: Annotated[str, typer.Option(help="How errors of single steps add up: gaps, sum or squares.")] = "gaps",
     over: Annotated[str, typer.Option(help="Over the samples: mean or worst.")] = "mean",
     preset: Annotated[Path | None, typer.Option(help="Run the chosen schedule with the model, and write it as a preset.")] = None,
+    grid: Annotated[bool, typer.Option("--grid", help="Choose the steps of a solver instead: what is not computed is not visited.")] = False,
+    solver: Annotated[str | None, typer.Option(help="For --grid: euler, dpmpp_2m or unipc. Default: what the trace was recorded with.")] = None,
     samples: Annotated[
         int | None, typer.Option(help="For --preset: recorded samples, and others, to measure on. Default: 8; of a pipeline each prompt once.")
     ] = None,
@@ -57,8 +61,15 @@ def plan(
             raise OptionError(f"{name}={value} is out of range; write a whole number >= 1")
         if value is not None and preset is None:
             raise OptionError(f"{name}={value} is for a preset, which is measured; write --preset FILE.json with it, or leave it out")
+    if grid:
+        _refuse_beside_grid(
+            {"predictor": predictor != PREDICTOR, "block_rows": block_rows is not None, "target": target != "modules", "preset": preset is not None}
+        )
+    elif solver is not None:
+        raise OptionError(f"solver={solver!r} steps through a grid; write --grid with it, or leave it out")
     if out.suffix != ".json":
         raise OptionError(f"out={str(out)!r} is no name of a plan; write one that ends in .json")
+    from foreseer.workbench.grids import plan_grid
     from foreseer.workbench.planner import plan as find
     from foreseer.workbench.trace import Trace
 
@@ -66,8 +77,10 @@ def plan(
     for path in (out, preset):
         if path is not None:
             refuse_unwritable(path)
-    chosen: dict[str, Any] = {"predictor": predictor, "target": target, "objective": objective, "over": over}
-    found = find(Trace.load(trace), limits=limits, **chosen)
+    chosen: dict[str, Any] = {"objective": objective, "over": over, "limits": limits}
+    recorded = Trace.load(trace)
+    forecast: dict[str, Any] = {"predictor": predictor, "target": target}
+    found = plan_grid(recorded, solver=solver, **chosen) if grid else find(recorded, **forecast, **chosen)
     found = _choose(found, budget=budget, block_rows=block_rows, target_error=target_error)
     written = found.save(out)
     if preset is not None:
@@ -81,9 +94,28 @@ def plan(
         typer.echo(json.dumps(plain(found), indent=1))
         return
     console().print(_front(found))
-    for note in (found.note, f"chosen: {found.chosen} of {found.num_steps} steps, {'+'.join(map(str, found.budget().steps))}", f"wrote {written}"):
+    steps = f"chosen: {found.chosen} of {found.num_steps} steps, {'+'.join(map(str, found.budget().steps))}"
+    for note in (found.note, steps, *_visited(found), f"wrote {written}"):
         if note:
             console().print(Text(note), soft_wrap=True)
+
+
+def _refuse_beside_grid(given: dict[str, bool]) -> None:
+    for name in [name for name, said in given.items() if said]:
+        raise OptionError(
+            f"--grid forecasts nothing and visits other steps, and --{name.replace('_', '-')} is for a schedule of forecasts; leave one of them out"
+        )
+
+
+def _visited(found: SchedulePlan) -> tuple[str, ...]:
+    """Say what a pipeline is to be given."""
+    if found.between == "forecast":
+        return ()
+    from foreseer.workbench.grids import solver_of
+
+    visited = found.visited()
+    times, sigmas = (", ".join(f"{value:g}" for value in values) for values in (visited.timesteps, visited.sigmas))
+    return (f"timesteps=[{times}]", f"sigmas=[{sigmas}]", f"solver: {solver_of(found)}")
 
 
 def _choose(found: SchedulePlan, *, budget: int | None, block_rows: float | None, target_error: float | None) -> SchedulePlan:
