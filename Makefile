@@ -10,7 +10,7 @@ QUICK := session plugins parts drafting predictors schedules_of_policies malform
 	beginning_anew told_of_a_step votes naming registry versions taylor_properties planned timetable planner likeness partly_known_parts places psnr \
 	words_of_the_report kit kit_catches_wrong_policies
 
-.PHONY: demo quick mutants test test-all lint types floors docs wheel lowest bench gpu clean
+.PHONY: demo evidence quick mutants test test-all lint types floors docs wheel lowest bench gpu clean
 
 # One environment for everything; made anew when the project's metadata changes.
 $(VENV)/.ready: pyproject.toml constraints.txt
@@ -68,6 +68,13 @@ lowest: $(VENV)/.ready
 # What forecasting costs on a GPU, in the published shapes: under nine minutes, and the same command goes on.
 gpu: $(VENV)/.ready
 	$(BIN)/foreseer bench gpu --out gpu.json
+
+# Every number of docs/evidence.md and the pages behind it, and those pages: under three hours on two cores. Stopped,
+# it goes on; `docs/_build/make_results.py --list` says how long each part takes.
+evidence: $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e plugins_example/foreseer-methods
+	nice $(BIN)/python docs/_build/make_results.py --jobs $(WORKERS)
+	$(BIN)/python docs/_build/evidence.py
 
 bench: $(VENV)/.ready
 	$(BIN)/python -m pytest tests/benchmarks --benchmark-enable --benchmark-only --benchmark-columns=median,iqr,rounds

@@ -21,6 +21,9 @@ def run(
     settings: Annotated[Path, typer.Argument(help="A settings file, such as docs/benchmarks/speca.toml.")],
     out: Annotated[Path, typer.Option(help="Folder of the results; the same command goes on with what is there.")],
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what is there.")] = False,
+    restart_other: Annotated[
+        bool, typer.Option("--restart-other", help="Throw away what is of other settings, versions or another commit, which is refused otherwise.")
+    ] = False,
 ) -> None:
     """Run a benchmark, or go on with one."""
     with needs("bench", "bench"):
@@ -30,7 +33,7 @@ def run(
 
         read = read_settings(settings)
         with progress() as tell:
-            results = run_benchmark(read, out, restart=restart, tell=tell)
+            results = run_benchmark(read, out, restart=restart or ("if other" if restart_other else False), tell=tell)
         print_results(results)
 
 

@@ -26,7 +26,7 @@ from foreseer.bench.results import LaneResult, Results, Unit
 from foreseer.bench.settings import BenchSettings
 from foreseer.bench.solvers import Solver
 from foreseer.bench.source import loaded
-from foreseer.bench.store import Key, Store
+from foreseer.bench.store import Key, Restart, Store
 from foreseer.bench.workload import Workload, blocks_of, device_of
 from foreseer.errors import in_one_line
 from foreseer.files import refuse_unwritable_folder
@@ -44,7 +44,7 @@ def run_benchmark(
     settings: BenchSettings,
     out: Path,
     *,
-    restart: bool = False,
+    restart: Restart = False,
     tell: Tell = lambda what, done, total: None,
 ) -> Results:
     """Run a benchmark, or go on with one.
@@ -71,7 +71,7 @@ class Harness:
         settings: What to measure.
         out: Folder of the results; made with the first thing that is kept in it.
         workload: That of the settings, where it is loaded already.
-        restart: Begin anew whatever is there.
+        restart: Begin anew whatever is there; ``"if other"``: where it is of other settings, versions or commit.
         tell: Told how far it is.
         observers: Plugins that watch the policies' runs.
         warm_up: Whether each lane draws a sample before the first draw that is timed.
@@ -87,7 +87,7 @@ class Harness:
         out: Path,
         *,
         workload: Workload | None = None,
-        restart: bool = False,
+        restart: Restart = False,
         tell: Tell = lambda what, done, total: None,
         observers: Sequence[object] = (),
         warm_up: bool = True,

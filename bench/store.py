@@ -10,6 +10,7 @@ import shutil
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import attrs
 import numpy as np
@@ -22,10 +23,13 @@ from foreseer.document import changes
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 
-__all__ = ["Key", "Store", "file_names"]
+__all__ = ["Key", "Restart", "Store", "file_names"]
 
 Key = tuple[str, int]
 """Of a lane: its name and batch size."""
+
+Restart = bool | Literal["if other"]
+"""Whether results that are there are thrown away: always, or where they are of other settings or versions."""
 
 
 class Store:
@@ -33,15 +37,18 @@ class Store:
 
     Args:
         folder: Made with the first thing that is kept in it; nothing is written for reading.
-        restart: Throw away what is there.
+        restart: Throw away what is there; ``"if other"``: only where `resume` would refuse it.
     """
 
-    def __init__(self, folder: Path, *, restart: bool = False) -> None:
-        self.folder = folder
-        if restart:
-            (folder / FILE).unlink(missing_ok=True)
-            shutil.rmtree(folder / "samples", ignore_errors=True)
+    def __init__(self, folder: Path, *, restart: Restart = False) -> None:
+        self.folder, self._restart = folder, restart
+        if restart is True:
+            self._throw_away()
         self._names: dict[Key, str] = {}
+
+    def _throw_away(self) -> None:
+        (self.folder / FILE).unlink(missing_ok=True)
+        shutil.rmtree(self.folder / "samples", ignore_errors=True)
 
     def resume(self, new: Results) -> Results:
         """Return what is there, if it was begun with the same settings and versions; else ``new``.
@@ -53,6 +60,9 @@ class Store:
             return new
         old = Results.load(self.folder)
         if differing := _differing(old, new):
+            if self._restart == "if other":
+                self._throw_away()
+                return new
             advice = "Write another --out, or --restart to begin anew"
             raise OptionError(f"{str(self.folder)!r} holds results of other settings: {differing}. {advice}")
         return old

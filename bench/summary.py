@@ -178,19 +178,21 @@ def _line(results: Results, lane: LaneResult, fewer: Sequence[LaneResult]) -> Li
 
 
 @functools.cache
-def standard_errors(samples: int) -> float:
+def standard_errors(samples: int, *, comparisons: int = 1) -> float:
     """Return how many of its standard errors a mean of so many differences must exceed to be beyond noise.
 
     Student's t: 3.1 of 64 samples, 4.5 of 8, 9.2 of 4. Infinite for a single one, whose spread nobody knows.
 
     Args:
         samples: How many differences.
+        comparisons: Of how many such means the largest was taken: noise alone passes in any of them as seldom
+            as it does in one (Bonferroni).
     """
     if samples < 2:
         return math.inf
     from scipy.stats import t
 
-    return float(t.isf(LEVEL / 2, samples - 1))
+    return float(t.isf(LEVEL / 2 / comparisons, samples - 1))
 
 
 @attrs.frozen(kw_only=True)
@@ -205,6 +207,7 @@ class Gain:
         error: Standard error of the mean.
         share: Share of the samples that are better.
         samples: How many pairs there are.
+        differences: ``(samples,)`` the differences, dB, in the order of the samples.
     """
 
     lane: str
@@ -215,6 +218,23 @@ class Gain:
     error: float
     share: float
     samples: int
+    differences: tuple[float, ...] = attrs.field(repr=False)
+
+    @classmethod
+    def of(cls, *, lane: str, over: tuple[str, ...], cost: float, ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> Gain:
+        """Return the gain of PSNRs over others of the same samples, ``(samples,)`` dB, as they are counted."""
+        apart = ours - theirs
+        return cls(
+            lane=lane,
+            over=over,
+            cost=cost,
+            mean=float(apart.mean()),
+            worst=float(ours.min() - theirs.min()),
+            error=float(apart.std(ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else math.inf,
+            share=float((apart > 0).mean()),
+            samples=len(apart),
+            differences=tuple(apart.tolist()),
+        )
 
     @property
     def clear(self) -> bool:
@@ -260,14 +280,4 @@ def _gain(results: Results, lane: LaneResult, others: Sequence[tuple[LaneResult,
     beside = sum((weight * values for values, (_, weight) in zip(theirs, others, strict=True)), np.zeros(len(ours)))
     if not len(ours):
         return None
-    differences = ours - beside
-    return Gain(
-        lane=lane.name,
-        over=tuple(other.name for other, _ in others),
-        cost=results.cost(lane),
-        mean=float(differences.mean()),
-        worst=float(ours.min() - beside.min()),
-        error=float(differences.std(ddof=1) / math.sqrt(len(differences))) if len(differences) > 1 else math.inf,
-        share=float((differences > 0).mean()),
-        samples=len(differences),
-    )
+    return Gain.of(lane=lane.name, over=tuple(other.name for other, _ in others), cost=results.cost(lane), ours=ours, theirs=beside)

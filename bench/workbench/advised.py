@@ -60,17 +60,7 @@ class Lane:
 def difference(lane: Lane, other: Lane, *, to_limit: bool = False) -> Gain:
     """Return how much nearer a lane is than another, sample by sample; `Gain.clear` says if beyond noise."""
     ours, theirs = (counted_psnr(one.to_limit if to_limit else one.psnr) for one in (lane, other))
-    apart = ours - theirs
-    return Gain(
-        lane=lane.name,
-        over=(other.name,),
-        cost=lane.cost,
-        mean=float(apart.mean()),
-        worst=float(ours.min() - theirs.min()),
-        error=float(apart.std(ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else math.inf,
-        share=float((apart > 0).mean()),
-        samples=len(apart),
-    )
+    return Gain.of(lane=lane.name, over=(other.name,), cost=lane.cost, ours=ours, theirs=theirs)
 
 
 COLUMNS: tuple[Column[Lane], ...] = (

@@ -32,23 +32,22 @@ def planned_section(results: Path) -> Iterator[str]:
     files = sorted(results.glob("planned_*.json"))
     if not files:
         return
-    yield "## Planned schedules { #planned }"
+    yield "# Planned schedules"
     yield (
-        '[`foreseer plan`](workbench/plan.md) on a few recorded samples, run on others. "Even" spreads as '
+        '[`foreseer plan`](../workbench/plan.md) on a few recorded samples, run on others. "Even" spreads as '
         "many steps from step 0 on, as a fixed interval does. Order 1 throughout; `modules` forecasts every "
         "module's output, the rest the last block's. \"Even to the last step\" spreads the steps so that "
         "the last one is computed too, which a fixed interval leaves to chance. Under a gate more steps may "
-        "be computed than were planned. A prediction may be off by a factor: [what is "
-        "predicted](workbench/plan.md#what-is-predicted)."
+        "be computed than were planned. PSNR is to full computation of the model's own sampler; how near both are to the converged solution is "
+        "not known. [What that hides](../evidence.md). A prediction may be off by a factor: [what is "
+        "predicted](../workbench/plan.md#what-is-predicted)."
     )
     for file in files:
         content = json.loads(file.read_text(encoding="utf-8"))
         family, (first, last), commit = content["family"], content["samples"], content["facts"]["commit"]
         planned = f"**{family}**: planned from {content['recorded']['samples']} samples"
         yield f"{planned}, run on {last - first + 1} others (commit {commit})."
-        trace, made = f"{family}.safetensors", f"--workload {family} {RUN[family]} --out docs/results/{file.name}"
-        recorded = f"foreseer record --workload {family} {RECORDED[family]} --out {trace}"
-        yield f"```sh\n{recorded}\npython docs/_build/planned_results.py {trace} {made}\n```"
+        yield "\n".join(["```sh", *commands_of(family), "```"])
         lanes = content["lanes"]
         names = [name.rpartition(", ") for name in lanes]
         kinds, budgets = (list(dict.fromkeys(name[part] for name in names)) for part in (0, 2))
@@ -57,6 +56,12 @@ def planned_section(results: Path) -> Iterator[str]:
         gains = (gain(lanes, budgets, *against) for against in GAINS)
         front = f"- The front, computed steps and PSNR in the mean: {'; '.join(front_of_kinds(lanes))}."
         yield "\n".join([*filter(None, gains), front])
+
+
+def commands_of(family: str) -> list[str]:
+    """Return the commands that make a family's file."""
+    recorded = f"foreseer record --workload {family} {RECORDED[family]} --restart --out build/{family}.safetensors"
+    return [recorded, f"python docs/_build/planned_results.py build/{family}.safetensors --workload {family} {RUN[family]} --out docs/results/planned_{family}.json"]
 
 
 def cell(lane: dict[str, Any] | None, kind: str) -> str:

@@ -19,7 +19,7 @@ def rows_table(results: Results) -> Iterator[str]:
         "may lie far apart): what deciding per row costs, over what deciding per batch costs."
     )
     batches = list(dict.fromkeys(lane.batch for lane in results.lanes))
-    policies = [lane for lane in results.lanes if lane.kind == "policy" and lane.units]
+    policies = [lane for lane in results.lanes if lane.kind == "policy" and lane.units and "decide" in lane.options]
     rows = []
     for method in dict.fromkeys(lane.method for lane in policies):
         for batch in batches:
@@ -34,7 +34,7 @@ def rows_table(results: Results) -> Iterator[str]:
     free = [lane for lane in policies if lane.options["decide"] == "row" and lane.batch == max(batches)]
     spread = "{:.0f} to {:.0f} ({:.1f} standard deviation)".format
     spreads = [spread(min(lane.steps), max(lane.steps), np.std(lane.steps)) for lane in free]
-    timed = sorted({len(lane.ratios) for lane in results.lanes if lane.kind == "policy"})
+    timed = sorted({len(lane.ratios) for lane in policies})
     yield (
         f"Samples that decided for themselves computed {', '.join(spreads)} of {results.num_steps} steps, by "
         f"threshold. Timed runs of a lane: {', '.join(map(str, timed))}."

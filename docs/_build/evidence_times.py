@@ -60,7 +60,7 @@ def gpu_section(results: Path) -> Iterator[str]:
         "Published shapes with random weights; gates compute their evidence, and their verdicts are forced "
         "to published rates. A forecast step of module parts starts hundreds of kernels from Python, which "
         "takes the host longer than the device: there the gain ends. [How it is "
-        "measured](results/README.md); what was not finished is not listed."
+        "measured](../results/README.md); what was not finished is not listed."
     )
     rows = []
     for lane in (lane for lane in [*first["lanes"], *second.get("lanes", [])] if not lane["skipped"]):

@@ -9,6 +9,7 @@ A marker is a comment alone on its line:
     <!-- help: compare -->                  a command's help
     <!-- checks -->                         the laws of the conformance kit, by group
     <!-- picture: taylorseer -->            the life of a step, see `pictures.py`
+    <!-- front: solvers_dit -->             how near solvers and caches come, see `front_picture.py`
     <!-- include: CHANGELOG.md -->          a page that lies elsewhere in the repository
     <!-- source: docs/examples/x.py -->     a program, and what it prints
     <!-- program: docs/examples/x.py -->    a program that does not end by itself
@@ -27,6 +28,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import front_picture
 import pictures
 from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
@@ -145,4 +147,5 @@ def program(path: str) -> str:
 WRITERS: dict[str, Callable[[str], str]] = {each.__name__: each for each in (options, citation, output, checks, include, source, program)} | {
     "help": command_help,
     "picture": pictures.draw,
+    "front": front_picture.draw,
 }

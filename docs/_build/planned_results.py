@@ -83,6 +83,8 @@ def main() -> None:
     gauge = Gauge(sampler, first=FIRST, samples=given.samples, batch=given.batch)
     asked = ["git", "describe", "--always", "--dirty"]
     commit = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+    known = json.loads(given.out.read_text()) if given.out.exists() else {}
+    same = known and known["facts"]["commit"].removesuffix("-dirty") == commit.removesuffix("-dirty")
     result: dict[str, Any] = {
         "family": given.workload,
         "recorded": {"samples": trace.samples, "measured": list(trace.measured), "steps": trace.num_steps},
@@ -90,7 +92,7 @@ def main() -> None:
         **how,
         "guidance": sampler.guidance,
         "facts": {**facts("cpu"), "commit": commit},
-        "lanes": json.loads(given.out.read_text())["lanes"] if given.out.exists() else {},
+        "lanes": known["lanes"] if same else {},
     }
     for name, policy in lanes_of(trace, given.kinds):
         if result["lanes"].get(name, {}).get("policy") != policy:
