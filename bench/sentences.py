@@ -96,9 +96,9 @@ def _rivals(results: Results, lane: LaneResult, kind: str) -> list[LaneResult]:
 
 
 def _over_fewer(results: Results, line: Line, *, figure: str = "psnr") -> tuple[Gain | None, str]:
-    """Hold a lane against fewer steps, of the best solver: at its block-rows, or else at as many steps,
-    rounded.""" fewer = _rivals(results, line.lane, "fewer") if (found := gain_at_equal_cost(results,
-    line.lane, fewer, figure=figure)) is not None:
+    """Hold a lane against fewer steps of the best solver: at its block-rows, or else at as many steps, rounded."""
+    fewer = _rivals(results, line.lane, "fewer")
+    if (found := gain_at_equal_cost(results, line.lane, fewer, figure=figure)) is not None:
         return found, "equal block-rows"
     name = line.fewer if figure == "psnr" else line.solver
     as_many = next((other for other in fewer if other.name == name), None)
