@@ -96,7 +96,7 @@ def _rivals(results: Results, lane: LaneResult, kind: str) -> list[LaneResult]:
 
 
 def _over_fewer(results: Results, line: Line, *, figure: str = "psnr") -> tuple[Gain | None, str]:
-    """Hold a lane against fewer steps of the best solver: at its block-rows, or else at as many steps, rounded."""
+    """Hold a lane against the best solver: at its block-rows, or else at as many steps, rounded."""
     fewer = _rivals(results, line.lane, "fewer")
     if (found := gain_at_equal_cost(results, line.lane, fewer, figure=figure)) is not None:
         return found, "equal block-rows"

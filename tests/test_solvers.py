@@ -134,7 +134,7 @@ def test_a_solver_is_read_as_it_is_written(kind: str, spacing: str, shift: float
         ("unipc:shift=3", "write spacing=uniform,shift=3"),
         ("unipc:spacing=uniform,shift=0", "write a number in (0, 100]"),
         ("unipc:timesteps=1,2,3", "do not fall"),
-        ("unipc:timesteps=high", "do not fall"),
+        ("unipc:timesteps=high", "cannot be read"),
     ],
 )
 def test_what_is_wrong_is_said(text: str, said: str) -> None:
