@@ -27,6 +27,9 @@ def test_built_in(policy, check):
 @parametrize_policies(
     [
         "taylor:axis=log_snr,max_order=2",
+        "corrector",
+        "corrector:max_order=2",
+        f"planned:schedule={DENSE},predictor=corrector",
         "taylorseer:target=output",
         "taylorseer:target=last_block",
         "taylorseer:target=residual",
@@ -67,7 +70,7 @@ def test_planned(policy, check):
 
 
 def test_all_built_in_policies_are_examined():
-    examined = {"agreement", "auto", "none", "reuse", "taylor", "taylorseer", "planned", "cg_taylor", "speca", "speca_released"}
+    examined = {"agreement", "auto", "corrector", "none", "reuse", "taylor", "taylorseer", "planned", "cg_taylor", "speca", "speca_released"}
     assert {p.name for p in foreseer.list_plugins() if p.distribution == "foreseer"} == examined
 
 

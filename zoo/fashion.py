@@ -55,12 +55,12 @@ def _read(path: Path, *, dimensions: int) -> np.ndarray[Any, np.dtype[np.uint8]]
     if not path.exists():
         raise OptionError(f"{path} does not exist; run `apt-get install dataset-fashion-mnist`, or give the folder where the four files lie")
     begin = 4 + 4 * dimensions
+    wrong = f"{path} is no gzip file of idx, with unsigned bytes in {dimensions} dimensions; copy it again from the package dataset-fashion-mnist"
     try:
         content = gzip.decompress(path.read_bytes())
         if content[:4] != bytes([0, 0, 8, dimensions]):
-            raise ValueError(f"it begins with {content[:4].hex()}")
+            raise OptionError(wrong)
         shape = struct.unpack(f">{dimensions}I", content[4:begin])
         return np.frombuffer(content, np.uint8, offset=begin).reshape(shape).copy()
     except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
-        what = f"{path} is no gzip file of idx, with unsigned bytes in {dimensions} dimensions: {error}"
-        raise OptionError(f"{what}; copy it again from the package dataset-fashion-mnist") from error
+        raise OptionError(wrong) from error
