@@ -29,7 +29,7 @@ def test_built_in(policy, check):
         "taylor:axis=log_snr,max_order=2",
         "corrector",
         "corrector:max_order=2",
-        f"planned:schedule={DENSE},predictor=corrector",
+        f"planned:schedule={DENSE},interpolate=True,predictor=corrector",
         "taylorseer:target=output",
         "taylorseer:target=last_block",
         "taylorseer:target=residual",
