@@ -11,7 +11,7 @@ anchors in about T^(K+2) operations for each of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 import attrs
@@ -32,6 +32,11 @@ from foreseer.workbench.trace import Trace
 
 __all__ = ["Limits", "best_schedules", "plan", "predicted_errors", "uniform_steps", "until_next"]
 
+WARM_UP = 3
+"""Steps at the start that are computed where nothing else is said, of four times as many or more. What is
+forecast before there are two computed steps sends some samples elsewhere, and sensitivities of a few others do
+not tell.
+"""
 MOST_ANCHORS = 3
 """Of a predictor that looks at more, the newest so many are planned with."""
 
@@ -45,7 +50,8 @@ class Limits:
     """What every schedule must do, besides computing step 0.
 
     Attributes:
-        first: Steps that are computed at the start, at least 1.
+        first: Steps that are computed at the start, at least 1. None for 3 in schedules of 12 computed steps or
+            more, and 1 in shorter ones.
         last: Steps that are computed at the end.
         max_gap: Most steps from one computed step to the next, and from the last one to the end of the run;
             None for no limit.
@@ -54,14 +60,22 @@ class Limits:
         OptionError: A value is out of range.
     """
 
-    first: int = attrs.field(default=1, validator=whole(1))
+    first: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
     last: int = attrs.field(default=0, validator=whole(0))
     max_gap: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
 
     def forced(self, num_steps: int) -> NDArray[np.bool_]:
         """Return ``(T,)`` steps that must be computed."""
         index = np.arange(num_steps)
-        return np.asarray((index < self.first) | (index >= num_steps - self.last))
+        return np.asarray((index < (self.first or 1)) | (index >= num_steps - self.last))
+
+    def each(self, num_steps: int) -> Iterator[tuple[Limits, int]]:
+        """Yield limits that say how many steps are computed at the start, and the fewest computed steps of
+        schedules under them; later ones replace earlier ones.
+        """
+        yield attrs.evolve(self, first=self.first or 1), 1
+        if self.first is None and WARM_UP + self.last <= num_steps:
+            yield attrs.evolve(self, first=WARM_UP), 4 * WARM_UP
 
 
 def uniform_steps(count: int, num_steps: int) -> tuple[int, ...]:
@@ -152,7 +166,8 @@ def plan(
         errors: Of `predicted_errors`, of this target, where they are there already.
 
     Returns:
-        A plan; ``error`` of each budget is the objective: it never rises with the number of steps.
+        A plan; ``error`` of each budget is the objective: it never rises with the number of steps, but where
+        ``limits.first`` is None from 11 to 12 steps.
 
     Raises:
         OptionError: The predictor is not linear, the limits leave no schedule, the budget is not among them,
@@ -162,12 +177,14 @@ def plan(
         if value not in words:
             raise OptionError(f"{name}={value!r} is unknown; write one of {', '.join(words)}")
     limits = limits or Limits()
-    if limits.first + limits.last > trace.num_steps:
-        raise OptionError(f"first={limits.first} and last={limits.last} are more than the {trace.num_steps} steps there are; write fewer")
+    if (limits.first or 1) + limits.last > trace.num_steps:
+        raise OptionError(f"first={limits.first or 1} and last={limits.last} are more than the {trace.num_steps} steps there are; write fewer")
     errors = errors or predicted_errors(trace, predictor, target)
     chosen = _chosen(samples, trace.samples)
-    until = _combined(errors, chosen, objective=objective, over=over, forced=limits.forced(trace.num_steps))
-    found = best_schedules(until, max_gap=limits.max_gap)
+    found: dict[int, tuple[tuple[int, ...], float]] = {}
+    for limited, least in limits.each(trace.num_steps):
+        until = _combined(errors, chosen, objective=objective, over=over, forced=limited.forced(trace.num_steps))
+        found |= {count: best for count, best in best_schedules(until, max_gap=limits.max_gap).items() if count >= least}
     if not found:
         raise OptionError(f"limits={limits} leave no schedule of {trace.num_steps} steps; ask for fewer first and last steps, or a larger max_gap")
     power = 1.0 if objective == "sum" else 0.5
