@@ -13,7 +13,7 @@ from foreseer.bench.peers import PeerError
 from foreseer.errors import MissingPackageError
 from foreseer.schedule_plan import Budget, SchedulePlan
 from foreseer.signature import Signature
-from foreseer.workbench.planner import Limits
+from foreseer.workbench.limits import Limits
 
 
 def a_plan(**values):

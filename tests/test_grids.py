@@ -22,7 +22,8 @@ from foreseer.signature import Signature
 from foreseer.types import Site
 from foreseer.workbench.clean import CLEAN, clean_predictions
 from foreseer.workbench.grids import GRID_SOLVERS, even_steps, gap_errors, plan_grid, sigmas_for, solver_of, solver_weights
-from foreseer.workbench.planner import Limits, plan
+from foreseer.workbench.limits import Limits
+from foreseer.workbench.planner import plan
 from foreseer.workbench.recording import record
 from foreseer.workbench.trace import Trace
 

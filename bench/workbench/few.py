@@ -8,7 +8,8 @@ import numpy as np
 from foreseer.psnr import decibels
 from foreseer.schedule_plan import Budget, SchedulePlan
 from foreseer.types import OUTPUT
-from foreseer.workbench.planner import Limits, plan
+from foreseer.workbench.limits import Limits
+from foreseer.workbench.planner import plan
 from foreseer.workbench.trace import Trace
 
 __all__ = ["SPREAD", "plan_from_few", "psnr_between"]

@@ -23,7 +23,8 @@ from foreseer.errors import OptionError
 from foreseer.schedule_plan import Grid, SchedulePlan
 from foreseer.workbench.clean import CLEAN
 from foreseer.workbench.forecast_errors import mean_sensitivity
-from foreseer.workbench.planner import Limits, Over, check_words, chosen_samples, schedules_of
+from foreseer.workbench.limits import Limits
+from foreseer.workbench.planner import Over, check_words, chosen_samples, schedules_of
 from foreseer.workbench.trace import Trace, squared_error
 
 __all__ = ["GRID_SOLVERS", "GapErrors", "even_steps", "gap_errors", "plan_grid", "sigmas_for", "solver_of", "solver_weights"]
@@ -213,13 +214,14 @@ def plan_grid(
         raise OptionError("a grid is planned from data predictions, and this trace has none; record with --solver dpmpp_2m --steps 100 --sites clean")
     recorded = trace.grid.solver.partition(":")[0] or "unipc"
     kind = recorded if solver is None else solver
-    limits = limits or Limits()
+    # steps of a fine grid are no warm-up
+    limits = attrs.evolve(limits or Limits(), first=limits.first if limits and limits.first else 1)
     forced = limits.forced(trace.num_steps)
     errors = gap_errors(trace, trace.grid, kind, recorded=recorded)
     power = 2 if objective == "gaps" else 1
     found, chosen = schedules_of(
         trace,
-        until_of=lambda sample: errors.until(errors.weighted[sample] ** power, forced),
+        until_of=lambda sample, _: errors.until(errors.weighted[sample] ** power, forced),
         gaps_of=lambda steps: errors.of(steps) ** power,
         even=lambda count: even_steps(count, trace.num_steps),
         samples=chosen_samples(samples, trace.samples),

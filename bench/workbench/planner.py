@@ -11,14 +11,13 @@ anchors in about T^(K+2) operations for each of them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
-import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from foreseer.bench.fields import whole
 from foreseer.errors import OptionError
 from foreseer.policies.drafting import site_at
 from foreseer.policies.predictors import predictor_from
@@ -26,11 +25,12 @@ from foreseer.psnr import decibels, likeness_of
 from foreseer.schedule_plan import Budget, SchedulePlan, Target
 from foreseer.types import Site
 from foreseer.workbench.forecast_errors import ForecastErrors, forecast_errors
+from foreseer.workbench.limits import Limits
 from foreseer.workbench.predictors import LinearWeights
 from foreseer.workbench.schedules import run_of
 from foreseer.workbench.trace import Trace
 
-__all__ = ["Limits", "Over", "best_schedules", "check_words", "chosen_samples", "plan", "predicted_errors", "schedules_of", "uniform_steps", "until_next"]
+__all__ = ["Over", "best_schedules", "check_words", "chosen_samples", "plan", "predicted_errors", "schedules_of", "uniform_steps", "until_next"]
 
 MOST_ANCHORS = 3
 """Of a predictor that looks at more, the newest so many are planned with."""
@@ -38,30 +38,6 @@ MOST_ANCHORS = 3
 Objective = Literal["gaps", "sum", "squares"]
 Over = Literal["mean", "worst"]
 Array = NDArray[np.float64]
-
-
-@attrs.frozen(kw_only=True)
-class Limits:
-    """What every schedule must do, besides computing step 0.
-
-    Attributes:
-        first: Steps that are computed at the start, at least 1.
-        last: Steps that are computed at the end.
-        max_gap: Most steps from one computed step to the next, and from the last one to the end of the run;
-            None for no limit.
-
-    Raises:
-        OptionError: A value is out of range.
-    """
-
-    first: int = attrs.field(default=1, validator=whole(1))
-    last: int = attrs.field(default=0, validator=whole(0))
-    max_gap: int | None = attrs.field(default=None, validator=attrs.validators.optional(whole(1)))
-
-    def forced(self, num_steps: int) -> NDArray[np.bool_]:
-        """Return ``(T,)`` steps that must be computed."""
-        index = np.arange(num_steps)
-        return np.asarray((index < self.first) | (index >= num_steps - self.last))
 
 
 def uniform_steps(count: int, num_steps: int) -> tuple[int, ...]:
@@ -152,7 +128,8 @@ def plan(
         errors: Of `predicted_errors`, of this target, where they are there already.
 
     Returns:
-        A plan; ``error`` of each budget is the objective: it never rises with the number of steps.
+        A plan; ``error`` of each budget is the objective: it never rises with the number of steps, but where
+        ``limits.first`` is None from 11 to 12 steps.
 
     Raises:
         OptionError: The predictor is not linear, the limits leave no schedule, the budget is not among them,
@@ -160,13 +137,13 @@ def plan(
     """
     check_words(objective=(objective, get_args(Objective)), over=(over, get_args(Over)), target=(target, get_args(Target)))
     limits = limits or Limits()
-    if limits.first + limits.last > trace.num_steps:
-        raise OptionError(f"first={limits.first} and last={limits.last} are more than the {trace.num_steps} steps there are; write fewer")
+    if (limits.first or 1) + limits.last > trace.num_steps:
+        raise OptionError(f"first={limits.first or 1} and last={limits.last} are more than the {trace.num_steps} steps there are; write fewer")
     errors = errors or predicted_errors(trace, predictor, target)
     chosen = chosen_samples(samples, trace.samples)
     budgets, wanted = schedules_of(
         trace,
-        until_of=lambda sample: _until_of(errors, sample, objective=objective, forced=limits.forced(trace.num_steps)),
+        until_of=lambda sample, limited: _until_of(errors, sample, objective=objective, forced=limited.forced(trace.num_steps)),
         gaps_of=lambda steps: _of_gaps(errors, steps, objective),
         even=lambda count: uniform_steps(count, trace.num_steps),
         samples=chosen,
@@ -199,7 +176,7 @@ def check_words(**given: tuple[str, Sequence[str]]) -> None:
 def schedules_of(
     trace: Trace,
     *,
-    until_of: Callable[[int], Array],
+    until_of: Callable[[int, Limits], Array],
     gaps_of: Callable[[tuple[int, ...]], Array],
     even: Callable[[int], tuple[int, ...]],
     samples: NDArray[np.int64],
@@ -211,7 +188,7 @@ def schedules_of(
     """Return the best schedule of each number of steps, and the number that is chosen. Raises as `plan`.
 
     Args:
-        until_of: ``sample -> `` its costs, as `best_schedules` takes them; what limits force is in them.
+        until_of: ``sample, limits -> `` its costs, as `best_schedules` takes them; what limits force is in them.
         gaps_of: ``steps -> (S, gaps)`` the same costs of a schedule's gaps, of all samples.
         even: The schedule of so many steps to hold each against.
         power: Which power of an error its cost is.
@@ -221,7 +198,10 @@ def schedules_of(
         limits: Likewise.
         budget: Likewise.
     """
-    found = best_schedules(_combined(until_of, samples, over=over), max_gap=limits.max_gap)
+    found: dict[int, tuple[tuple[int, ...], float]] = {}
+    for limited, least in limits.each(trace.num_steps):
+        until = _combined(functools.partial(_under, until_of, limited), samples, over=over)
+        found |= {count: best for count, best in best_schedules(until, max_gap=limits.max_gap).items() if count >= least}
     if not found:
         raise OptionError(f"limits={limits} leave no schedule of {trace.num_steps} steps; ask for fewer first and last steps, or a larger max_gap")
     budgets = {}
@@ -241,6 +221,10 @@ def chosen_samples(samples: Sequence[int] | None, recorded: int) -> NDArray[np.i
     if wrong or not len(samples):
         raise OptionError(f"samples={list(samples)!r} cannot be planned for; write some of 0 to {recorded - 1}, or None for all")
     return np.asarray(samples, dtype=np.int64)
+
+
+def _under(until_of: Callable[[int, Limits], Array], limits: Limits, sample: int) -> Array:
+    return until_of(sample, limits)
 
 
 def _combined(until_of: Callable[[int], Array], samples: NDArray[np.int64], *, over: Over) -> Array:

@@ -25,7 +25,7 @@ PREDICTOR = "corrector:max_order=1"
 
 
 @takes("foreseer.bench.source:Source", extra="workbench", into="source")
-@takes("foreseer.workbench.planner:Limits", extra="workbench")
+@takes("foreseer.workbench.limits:Limits", extra="workbench")
 def plan(
     trace: Annotated[Path, typer.Argument(help="A file that `foreseer record` made.")],
     source: Settings,
