@@ -11,7 +11,9 @@ import pytest
 from bench_results import keep_samples, made
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from foreseer.__main__ import app
 from foreseer.bench.store import Store
 from foreseer.errors import OptionError
 
@@ -34,6 +36,18 @@ def test_only_what_is_of_other_settings_begins_anew(tmp_path: Path) -> None:
         Store(tmp_path).resume(other)
     assert Store(tmp_path, restart="if other").resume(other) is other
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "restart"), [([], False), (["--restart"], True), (["--restart-other"], "if other"), (["--restart-other", "--restart"], True)]
+)
+def test_the_command_hands_on_what_is_to_begin_anew(words: list[str], restart: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("foreseer.bench.harness.run_benchmark", lambda settings, out, *, restart, tell: asked.append(restart))
+    monkeypatch.setattr("foreseer.bench.tables.print_results", lambda results: None)
+    (tmp_path / "one.toml").write_text("workload = 'dit'\n")
+    done = CliRunner().invoke(app, ["bench", "run", str(tmp_path / "one.toml"), "--out", str(tmp_path), *words])
+    assert (done.exit_code, asked) == (0, [restart]), done.output
 
 
 def test_everything_on_the_pages_has_a_command_that_makes_it() -> None:

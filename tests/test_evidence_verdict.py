@@ -71,7 +71,7 @@ def own(count: int) -> float:
 
 
 FEWER = tuple(plain(count, own(count) - (0.0 if solver else 2.0), solver) for count in (5, *verdict.COUNTS, 30) for solver in ("", "dpmpp_2m"))
-few = settings(max_examples=25)
+few = settings(max_examples=15)
 counts, ways = st.sampled_from(verdict.COUNTS), st.sampled_from(("cache", "both"))
 
 
@@ -194,6 +194,18 @@ def test_the_page_says_what_was_chosen(lanes: list[tuple[int, str, float]]) -> N
     page = "\n".join(answer.page({"solvers_dit": found}))
     assert f"At {alone} of {len(judged)} places" in page
     assert "The truth is dpmpp_2m with 400 steps" in page
+
+
+def test_a_claim_is_judged_by_either_distance() -> None:
+    """Law: near to full computation and far from the solution, a method holds its claim by one and fails it by the other."""
+    values = [tuple((own(14) + apart + SPREAD + WOBBLE).tolist()) for apart in (3.0, -3.0)]
+    gate = lane("gate", 0.0, 14, method="cg_taylor")
+    (unit,) = gate.units
+    gate = attrs.evolve(gate, units=(attrs.evolve(unit, figures=dict(zip(("psnr", "truth"), values, strict=True))),))
+    found = results(*FEWER, gate)
+    judged = [answer.judged({"cg_taylor": found}, figure) for figure in ("psnr", "truth")]
+    paper = "Forecasting beats fewer steps at equal cost (all three papers)"
+    assert judged == [{paper: {finding: {"the DiT": ["cg_taylor"]}}} for finding in ("holds", "fails")]
 
 
 def test_results_without_a_reference_say_so() -> None:

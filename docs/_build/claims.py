@@ -50,17 +50,30 @@ class Verdict:
     numbers: dict[str, float]
 
 
-def verdicts(results: Results) -> list[Verdict]:
-    """Return what the results say about each claim, as far as they say anything."""
+def verdicts(results: Results, *, figure: str = "psnr") -> list[Verdict]:
+    """Return what the results say about each claim, as far as they say anything, by the distance to full
+    computation (``figure="psnr"``), which is what papers mean, or to the converged solution (``"truth"``).
+    """
     batches: dict[int, list[LaneResult]] = {}
     for lane in results.lanes:
         batches.setdefault(lane.batch, [])
-        if lane.kind == "policy" and lane.units:
+        if lane.kind == "policy" and lane.has(figure):
             batches[lane.batch].append(lane)
-    return [v for claim in CLAIMS for batch, lanes in batches.items() for v in claim(results, batch, lanes)]
+    return [v for claim in CLAIMS for batch, lanes in batches.items() for v in claim(results, batch, lanes, figure)]
 
 
-def forecasting_beats_reuse(results: Results, batch: int, lanes: Lanes) -> Iterator[Verdict]:
+def caches_beat_fewer_steps(results: Results, batch: int, lanes: Lanes, figure: str) -> Iterator[Verdict]:
+    """Judge whether, at equal block-rows, forecasting comes closer than plain sampling with fewer steps, of the best
+    solver that was drawn.
+    """
+    fewer = [lane for lane in results.lanes if lane.batch == batch and lane.kind == "fewer" and lane.has(figure)]
+    own = [lane for lane in lanes if lane.method in (*FIXED, *VERIFIED, "cg_taylor") and not (lane.method in FIXED and _order(lane) < 1)]
+    found = [gain_at_equal_cost(results, lane, fewer, figure=figure) for lane in own]
+    paper = "Forecasting beats fewer steps at equal cost (all three papers)"
+    yield from _judged("caches_beat_fewer_steps", paper, batch, found, "forecasting over fewer steps, at equal block-rows")
+
+
+def forecasting_beats_reuse(results: Results, batch: int, lanes: Lanes, figure: str) -> Iterator[Verdict]:
     """Judge whether, at equal interval, a Taylor forecast comes closer to full computation than the last
     feature.
     """
@@ -68,12 +81,12 @@ def forecasting_beats_reuse(results: Results, batch: int, lanes: Lanes) -> Itera
     alike = ("interval", "warmup_steps", "target", "predictor")
     forecasts, reuses = ([lane for lane in schedules if (_order(lane) >= 1) == b] for b in (True, False))
     pairs = itertools.product(forecasts, reuses)
-    found = [gain(results, lane, other) for lane, other in pairs if _alike(lane, other, alike)]
+    found = [gain(results, lane, other, figure=figure) for lane, other in pairs if _alike(lane, other, alike)]
     paper = "Forecasting beats reuse at equal interval (TaylorSeer)"
     yield from _judged("forecasting_beats_reuse", paper, batch, found, "forecasting over reuse")
 
 
-def order_one_carries_most(results: Results, batch: int, lanes: Lanes) -> Iterator[Verdict]:
+def order_one_carries_most(results: Results, batch: int, lanes: Lanes, figure: str) -> Iterator[Verdict]:
     """Judge how much of what the best order gains over order 0 is gained by order 1."""
     orders: dict[str, dict[int, LaneResult]] = {}
     for lane in lanes:
@@ -83,8 +96,8 @@ def order_one_carries_most(results: Results, batch: int, lanes: Lanes) -> Iterat
     swept = [found for found in orders.values() if {0, 1} <= set(found) and max(found) > 1]
     shares = []
     for found in swept:
-        best = max(found.values(), key=lambda lane: mean_of(lane, "psnr"))
-        whole, first = gain(results, best, found[0]), gain(results, found[1], found[0])
+        best = max(found.values(), key=lambda lane: mean_of(lane, figure))
+        whole, first = (gain(results, lane, found[0], figure=figure) for lane in (best, found[1]))
         if whole is not None and first is not None and whole.clear and whole.mean > 0:
             shares.append(first.mean / whole.mean)
     if not swept:
@@ -109,18 +122,18 @@ def order_one_carries_most(results: Results, batch: int, lanes: Lanes) -> Iterat
     yield Verdict("order_one_carries_most", paper, batch, finding, f"{said}.", numbers)
 
 
-def first_block_gate_beats_schedule(results: Results, batch: int, lanes: Lanes) -> Iterator[Verdict]:
+def first_block_gate_beats_schedule(results: Results, batch: int, lanes: Lanes, figure: str) -> Iterator[Verdict]:
     """Judge whether, at equal block-rows, CG-Taylor comes closer than a fixed schedule that forecasts the same
     feature.
     """
     fixed = _fixed(lanes, "last_block")
-    found = [gain_at_equal_cost(results, lane, fixed) for lane in lanes if lane.method == "cg_taylor"]
+    found = [gain_at_equal_cost(results, lane, fixed, figure=figure) for lane in lanes if lane.method == "cg_taylor"]
     paper = "A gate at the first block beats the fixed schedule at equal cost (CG-Taylor)"
     what = "the first block's gate over the fixed schedule, at equal block-rows"
     yield from _judged("first_block_gate_beats_schedule", paper, batch, found, what)
 
 
-def verification_beats_schedule(results: Results, batch: int, lanes: Lanes) -> Iterator[Verdict]:
+def verification_beats_schedule(results: Results, batch: int, lanes: Lanes, figure: str) -> Iterator[Verdict]:
     """Judge whether, at equal block-rows, verification counted, SpeCa comes closer than a fixed schedule that
     forecasts the same features to the same order.
     """
@@ -128,14 +141,16 @@ def verification_beats_schedule(results: Results, batch: int, lanes: Lanes) -> I
     found = []
     for lane in (lane for lane in lanes if lane.method in VERIFIED):
         alike = [other for other in fixed if _order(other) == _order(lane)]
-        found.append(gain_at_equal_cost(results, lane, alike))
+        found.append(gain_at_equal_cost(results, lane, alike, figure=figure))
     paper = "Verification beats the fixed schedule at equal cost (SpeCa)"
     what = "verification over the fixed schedule, at equal block-rows"
     yield from _judged("verification_beats_schedule", paper, batch, found, what)
 
 
-def verification_cost(results: Results, batch: int, lanes: Lanes) -> Iterator[Verdict]:
+def verification_cost(results: Results, batch: int, lanes: Lanes, figure: str) -> Iterator[Verdict]:
     """Measure what judging a draft costs, as a share of a full step, by the clock; in block-rows it is 1 / L."""
+    if figure != "psnr":  # a cost has no distance: it is told once
+        return
     taylorseer = (lane for lane in _fixed(lanes, "modules") if lane.method == "taylorseer")
     unseen = [seconds for lane in taylorseer for seconds in _seconds(lane, "unseen")]
     counted, (low, high) = 1 / results.depth, CLAIMED_COST
@@ -154,7 +169,7 @@ def verification_cost(results: Results, batch: int, lanes: Lanes) -> Iterator[Ve
         yield Verdict("verification_cost", paper, batch, finding, sentence, numbers)
 
 
-def rows_beat_batches(results: Results, batch: int, lanes: Lanes) -> Iterator[Verdict]:
+def rows_beat_batches(results: Results, batch: int, lanes: Lanes, figure: str) -> Iterator[Verdict]:
     """Judge whether, at equal block-rows, samples that decide for themselves come closer than batches that
     decide as one, and by how much.
     """
@@ -165,14 +180,15 @@ def rows_beat_batches(results: Results, batch: int, lanes: Lanes) -> Iterator[Ve
     for lane in gated["row"]:
         same = set(lane.options) - {"decide", "threshold"}
         others = [o for o in gated["batch"] if o.method == lane.method and _alike(lane, o, same)]
-        found.append(gain_at_equal_cost(results, lane, others))
+        found.append(gain_at_equal_cost(results, lane, others, figure=figure))
     speca = "SpeCa's sample-adaptive computation, which its code decides per batch"
     paper = f"Samples should be computed as each needs ({speca})"
     what = f"decisions per row over decisions per batch, at equal block-rows and batch {batch}"
     yield from _judged("rows_beat_batches", paper, batch, found, what)
 
 
-CLAIMS: tuple[Callable[[Results, int, Lanes], Iterator[Verdict]], ...] = (
+CLAIMS: tuple[Callable[[Results, int, Lanes, str], Iterator[Verdict]], ...] = (
+    caches_beat_fewer_steps,
     forecasting_beats_reuse,
     order_one_carries_most,
     first_block_gate_beats_schedule,

@@ -88,21 +88,25 @@ def claims_over_all(found: Mapping[str, Results]) -> Iterator[str]:
         "is beyond noise. Verdicts are about the mean; the worst sample stands beside them. Near to full computation of the model's own sampler is what "
         "the papers mean; [near to the solution](../evidence.md) is another question."
     )
-    rows = []
-    for name, results in found.items():
-        every = verdicts(results)
-        costs = [verdict for verdict in every if verdict.claim == "verification_cost"]
-        told = [(verdict, verdict.sentence) for verdict in every if verdict not in costs]
-        if costs:
-            low, *_, high = 2 * sorted(100 * verdict.numbers["share_of_seconds"] for verdict in costs)
-            block = costs[0].numbers["share_of_blocks"]
-            why = ": with so few blocks it cannot hold" if block > CLAIMED_COST[1] else ""
-            said = f"{low:.1f} to {high:.1f} % of a full step by the clock; one block of {results.depth} is"
-            told.append((costs[0], f"{said} {100 * block:.1f} %{why}."))
-        for verdict, sentence in told:
-            rows.append([verdict.paper, f"[{model_of(results.family)}](#{name})", verdict.batch, f"**{verdict.finding}**", sentence])
-    yield table("claim | model | batch | verdict | what was found", rows)
+    rows = [row for name, results in found.items() for figure in ("psnr", "truth") for row in claim_rows(name, results, figure)]
+    yield table("claim | to | model | batch | verdict | what was found", rows)
     yield COLUMNS
+
+
+def claim_rows(name: str, results: Results, figure: str) -> Iterator[list[object]]:
+    """The verdicts of one folder of results, by one distance; those on the cost of verification in one row."""
+    every = verdicts(results, figure=figure)
+    costs = [verdict for verdict in every if verdict.claim == "verification_cost"]
+    told = [(verdict, verdict.sentence) for verdict in every if verdict not in costs]
+    if costs:
+        low, *_, high = 2 * sorted(100 * verdict.numbers["share_of_seconds"] for verdict in costs)
+        block = costs[0].numbers["share_of_blocks"]
+        why = ": with so few blocks it cannot hold" if block > CLAIMED_COST[1] else ""
+        said = f"{low:.1f} to {high:.1f} % of a full step by the clock; one block of {results.depth} is"
+        told.append((costs[0], f"{said} {100 * block:.1f} %{why}."))
+    for verdict, sentence in told:
+        to = "" if verdict in costs else "the solution" if figure == "truth" else "full computation"
+        yield [verdict.paper, to, f"[{model_of(results.family)}](#{name})", verdict.batch, f"**{verdict.finding}**", sentence]
 
 
 if __name__ == "__main__":

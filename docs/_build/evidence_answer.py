@@ -66,11 +66,16 @@ def page(found: Mapping[str, Results]) -> Iterator[str]:
         yield from family(answer)
     yield "## The papers' claims { #claims }"
     yield (
-        "Against full computation of the model's own sampler, as the papers measure. A claim holds where every comparison that the results "
-        "allow is for it beyond noise, fails where some are against it and none for it, is mixed where some are for it, and open where none "
-        "is beyond noise. [The numbers](evidence/claims.md)."
+        "Papers measure how near a method stays to full computation of the model's own sampler; the last column is against the converged solution. A claim holds where every "
+        "comparison that the results allow is for it beyond noise, fails where some are against it and none for it, is mixed where some are for it, and open where none is "
+        "beyond noise. [The numbers](evidence/claims.md)."
     )
-    yield table("claim | verdict", claims(of_papers(found)))
+    yield table("claim | to full computation | to the converged solution", claims(of_papers(found)))
+    if old := [name for name, results in of_papers(found).items() if not results.reference]:
+        yield (
+            f"{_listed([f'[{name}](evidence/claims.md#{name})' for name in old])} {'is' if len(old) == 1 else 'are'} from before other solvers and the converged solution "
+            "were drawn beside: fewer steps are there of the model's own sampler, and the last column is empty."
+        )
     yield "## Behind this page"
     yield LINKS.format(reached=peers_in_short(found))
     yield "`make evidence` makes every number of these pages anew; no number was typed. [How it is measured](bench.md)."
@@ -106,17 +111,17 @@ def lead(said: Sequence[Answer]) -> str:
     rest = [f"{ahead[way]} a cache on {whose} does" for way, whose in (("both", "a better solver"), ("cache", "the model's own sampler")) if ahead[way]]
     other = len(helped) - ahead["both"] - ahead["cache"]
     rest += [f"{other} a cache does on either"] if other else []
-    text += f"; at {' and at '.join(rest)}." if rest else "."
+    text += f"; at {' and at '.join(rest)} ({which(helped)})." if rest else "."
     headline = "Take a better solver before you take a cache." if 2 * len(helped) < len(every) else "Take a better solver, and a cache on it."
     if ahead["cache"] > max(ahead["both"], len(every) - len(helped)):
         headline = "Take a cache on your sampler."
-    return " ".join(filter(None, [f"**{headline}**", text, which(helped), where_enough(said), todays_pictures(said)]))
+    return " ".join(filter(None, [f"**{headline}**", text, where_enough(said), todays_pictures(said)]))
 
 
 def which(helped: Sequence[Choice]) -> str:
-    """Which caches come nearer than every plain solver."""
+    """Which caches come nearer than every plain solver; empty for none."""
     best = sorted({f"`{choice.ways[choice.winners[0]].lane.method}`" for choice in helped})
-    return f"There {'it is' if len(best) == 1 else 'they are'} {_listed(best)}." if best else ""
+    return _listed(best) if best else ""
 
 
 def todays_pictures(said: Sequence[Answer]) -> str:
@@ -124,7 +129,7 @@ def todays_pictures(said: Sequence[Answer]) -> str:
     every = [choice for one in said for choice in choices(one.results, one.batch, figure="psnr") if len(choice.ways) > 1]
     nearer = [choice for choice in every if "solver" not in choice.winners]
     text = f"If you want the pictures that your sampler draws today, and not the solution, a cache is nearer to those at {len(nearer)} of {len(every)} places"
-    return f"{text}: {which(nearer).removeprefix('There ')}" if nearer else f"{text}."
+    return f"{text}: {which(nearer)}." if nearer else f"{text}."
 
 
 def where_enough(said: Sequence[Answer]) -> str:
@@ -252,14 +257,24 @@ def verdict_in_words(answer: Answer) -> str:
 
 
 def claims(found: Mapping[str, Results]) -> Iterator[list[str]]:
-    """Each claim of the papers, and where it has which verdict."""
-    judged: dict[str, dict[str, dict[str, set[int]]]] = {}
-    for results in found.values():
-        for verdict in verdicts(results):
-            models = judged.setdefault(verdict.paper, {}).setdefault(verdict.finding, {})
-            models.setdefault(model_of(results.family), set()).add(verdict.batch)
-    for paper, findings in judged.items():
-        yield [paper, "; ".join(f"**{finding}** on {_listed(list(models))}" for finding, models in findings.items())]
+    """Each claim of the papers, and where it has which verdict, by either distance."""
+    both = [judged(found, figure) for figure in ("psnr", "truth")]
+    for paper in dict.fromkeys(paper for one in both for paper in one):
+        yield [paper, *("; ".join(f"**{finding}** on {_places(places)}" for finding, places in one.get(paper, {}).items()) for one in both)]
+
+
+def judged(found: Mapping[str, Results], figure: str) -> dict[str, dict[str, dict[str, list[str]]]]:
+    """Return claim -> verdict -> model -> the folders of results that say so."""
+    every: dict[str, dict[str, dict[str, list[str]]]] = {}
+    for name, results in found.items():
+        for verdict in verdicts(results, figure=figure):
+            names = every.setdefault(verdict.paper, {}).setdefault(verdict.finding, {}).setdefault(model_of(results.family), [])
+            names += [name] * (name not in names)
+    return every
+
+
+def _places(places: Mapping[str, Sequence[str]]) -> str:
+    return _listed([f"{model} ({', '.join(f'[{name}](evidence/claims.md#{name})' for name in names)})" for model, names in places.items()])
 
 
 def peers_in_short(found: Mapping[str, Results]) -> str:
