@@ -18,6 +18,8 @@ from torch import nn
 import foreseer
 from foreseer.adapters.noise import schedule_of
 from foreseer.bench.families import DiTFamily
+from foreseer.bench.solvers import KINDS as KINDS_OF_SOLVERS
+from foreseer.bench.solvers import Solver
 from foreseer.declared import Schedule
 from foreseer.errors import OptionError
 from foreseer.testing.plays import noise_at, run_of
@@ -141,6 +143,22 @@ def test_the_bundled_dit_says_its_noise_levels() -> None:
         told = attached._generation.schedule()
     scheduler = built("DDIMScheduler", {"beta_start": 1e-4, "beta_end": 0.02})
     np.testing.assert_allclose(told.log_snr, [math.log(a / s) for a, s in (noised(scheduler, torch.tensor(int(t))) for t in told.timesteps or ())], rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", list(KINDS_OF_SOLVERS))
+@pytest.mark.parametrize("flow", [False, True])
+def test_solvers_say_the_levels_that_they_step_through(kind: str, flow: bool) -> None:
+    """Law: the sigmas of a solver in a scheduler's place are its run's, and log-SNR is theirs; it never falls."""
+    own = built("FlowMatchEulerDiscreteScheduler" if flow else "DDIMScheduler", {})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what diffusers' schedulers say while they are built and set up
+        scheduler = Solver(kind=kind).instead_of(own)
+        scheduler.set_timesteps(7)
+    told, sigmas = schedule_of(scheduler), scheduler.sigmas.double().numpy()[: len(scheduler.timesteps)]
+    np.testing.assert_array_equal(told.sigmas, sigmas)
+    with np.errstate(divide="ignore"):
+        np.testing.assert_allclose(told.log_snr, np.log(1 - sigmas) - np.log(sigmas) if flow else -np.log(sigmas))
+    assert not any(later < level for level, later in zip(told.log_snr or (), (told.log_snr or ())[1:], strict=False))
 
 
 LEVELS = st.lists(st.floats(-9, 9), min_size=1, max_size=9)
