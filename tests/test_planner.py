@@ -93,7 +93,7 @@ def test_the_best_schedule_is_that_of_brute_force(steps, order, seed, objective,
 @settings(max_examples=10)
 @given(st.integers(2, 24), st.integers(0, 2), st.integers(0, 99), st.sampled_from(["mean", "worst"]))
 def test_more_steps_are_never_worse_and_never_worse_than_an_even_interval(steps, order, seed, over):
-    found = plan(trace_of(features_of(steps, seed=seed)), predictor=f"taylor:max_order={order}", over=over, limits=Limits(first=1))
+    found = plan(trace_of(features_of(steps, seed=seed)), predictor=f"taylor:max_order={order}", over=over)
     assert sorted(found.budgets) == list(range(1, steps + 1))
     errors = [found.budgets[count].error for count in range(1, steps + 1)]
     slack = 1e-9 * (1 + max(errors))
@@ -207,15 +207,6 @@ def test_a_step_that_must_not_be_forecast_is_computed():
     found = best_schedules(until_next(costs))
     assert 3 in found[2][0]
     assert 1 not in found
-
-
-def test_schedules_of_twelve_steps_or_more_compute_the_first_three_where_nothing_is_said():
-    """Law: each schedule is the best of those with one step computed at the start, or with three from 12 computed steps on."""
-    trace = trace_of(features_of(18))
-    found, one, three = plan(trace), plan(trace, limits=Limits(first=1)), plan(trace, limits=Limits(first=3))
-    assert any(budget.steps[:3] != (0, 1, 2) for count, budget in one.budgets.items() if count >= 12)
-    for count, budget in found.budgets.items():
-        assert budget == (three if count >= 12 else one).budget(count)
 
 
 def test_limits_that_leave_nothing_are_refused():

@@ -214,14 +214,13 @@ def plan_grid(
         raise OptionError("a grid is planned from data predictions, and this trace has none; record with --solver dpmpp_2m --steps 100 --sites clean")
     recorded = trace.grid.solver.partition(":")[0] or "unipc"
     kind = recorded if solver is None else solver
-    # steps of a fine grid are no warm-up
-    limits = attrs.evolve(limits or Limits(), first=limits.first if limits and limits.first else 1)
+    limits = limits or Limits()
     forced = limits.forced(trace.num_steps)
     errors = gap_errors(trace, trace.grid, kind, recorded=recorded)
     power = 2 if objective == "gaps" else 1
     found, chosen = schedules_of(
         trace,
-        until_of=lambda sample, _: errors.until(errors.weighted[sample] ** power, forced),
+        until_of=lambda sample: errors.until(errors.weighted[sample] ** power, forced),
         gaps_of=lambda steps: errors.of(steps) ** power,
         even=lambda count: even_steps(count, trace.num_steps),
         samples=chosen_samples(samples, trace.samples),

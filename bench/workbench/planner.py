@@ -11,7 +11,6 @@ anchors in about T^(K+2) operations for each of them.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
@@ -128,8 +127,7 @@ def plan(
         errors: Of `predicted_errors`, of this target, where they are there already.
 
     Returns:
-        A plan; ``error`` of each budget is the objective: it never rises with the number of steps, but where
-        ``limits.first`` is None from 11 to 12 steps.
+        A plan; ``error`` of each budget is the objective: it never rises with the number of steps.
 
     Raises:
         OptionError: The predictor is not linear, the limits leave no schedule, the budget is not among them,
@@ -137,13 +135,13 @@ def plan(
     """
     check_words(objective=(objective, get_args(Objective)), over=(over, get_args(Over)), target=(target, get_args(Target)))
     limits = limits or Limits()
-    if (limits.first or 1) + limits.last > trace.num_steps:
-        raise OptionError(f"first={limits.first or 1} and last={limits.last} are more than the {trace.num_steps} steps there are; write fewer")
+    if limits.first + limits.last > trace.num_steps:
+        raise OptionError(f"first={limits.first} and last={limits.last} are more than the {trace.num_steps} steps there are; write fewer")
     errors = errors or predicted_errors(trace, predictor, target)
     chosen = chosen_samples(samples, trace.samples)
     budgets, wanted = schedules_of(
         trace,
-        until_of=lambda sample, limited: _until_of(errors, sample, objective=objective, forced=limited.forced(trace.num_steps)),
+        until_of=lambda sample: _until_of(errors, sample, objective=objective, forced=limits.forced(trace.num_steps)),
         gaps_of=lambda steps: _of_gaps(errors, steps, objective),
         even=lambda count: uniform_steps(count, trace.num_steps),
         samples=chosen,
@@ -176,7 +174,7 @@ def check_words(**given: tuple[str, Sequence[str]]) -> None:
 def schedules_of(
     trace: Trace,
     *,
-    until_of: Callable[[int, Limits], Array],
+    until_of: Callable[[int], Array],
     gaps_of: Callable[[tuple[int, ...]], Array],
     even: Callable[[int], tuple[int, ...]],
     samples: NDArray[np.int64],
@@ -188,7 +186,7 @@ def schedules_of(
     """Return the best schedule of each number of steps, and the number that is chosen. Raises as `plan`.
 
     Args:
-        until_of: ``sample, limits -> `` its costs, as `best_schedules` takes them; what limits force is in them.
+        until_of: ``sample -> `` its costs, as `best_schedules` takes them; what limits force is in them.
         gaps_of: ``steps -> (S, gaps)`` the same costs of a schedule's gaps, of all samples.
         even: The schedule of so many steps to hold each against.
         power: Which power of an error its cost is.
@@ -198,10 +196,7 @@ def schedules_of(
         limits: Likewise.
         budget: Likewise.
     """
-    found: dict[int, tuple[tuple[int, ...], float]] = {}
-    for limited, least in limits.each(trace.num_steps):
-        until = _combined(functools.partial(_under, until_of, limited), samples, over=over)
-        found |= {count: best for count, best in best_schedules(until, max_gap=limits.max_gap).items() if count >= least}
+    found = best_schedules(_combined(until_of, samples, over=over), max_gap=limits.max_gap)
     if not found:
         raise OptionError(f"limits={limits} leave no schedule of {trace.num_steps} steps; ask for fewer first and last steps, or a larger max_gap")
     budgets = {}
@@ -221,10 +216,6 @@ def chosen_samples(samples: Sequence[int] | None, recorded: int) -> NDArray[np.i
     if wrong or not len(samples):
         raise OptionError(f"samples={list(samples)!r} cannot be planned for; write some of 0 to {recorded - 1}, or None for all")
     return np.asarray(samples, dtype=np.int64)
-
-
-def _under(until_of: Callable[[int, Limits], Array], limits: Limits, sample: int) -> Array:
-    return until_of(sample, limits)
 
 
 def _combined(until_of: Callable[[int], Array], samples: NDArray[np.int64], *, over: Over) -> Array:
