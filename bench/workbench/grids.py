@@ -3,9 +3,9 @@
 A multistep solver takes the data prediction x(l), over the half logarithm l of signal over noise, for a line
 through the two newest evaluations, and integrates it: what it is off by from one evaluation i to the next j,
 where p was the one before, is a sum of data predictions of the fine grid, the solver's own weights less those of
-the fine steps. Its norm is known exactly from their inner products. Times what an error made there counts at the
-end, as it was measured, it is what the gap does to the result; so that the best grid is a shortest path over the
-states (p, i), as the best schedule is (`foreseer.workbench.planner`).
+the fine steps. Its norm is known exactly from their inner products. An error of the latent counts alike whenever it
+is made, so that the best grid is a shortest path over the states (p, i), as the best schedule is
+(`foreseer.workbench.planner`).
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class GapErrors:
         num_steps: Of the fine grid, T.
         gaps: ``(N, 3)`` the evaluation before, T where there is none; this one; and the next, T for the end of
             the run, where the newest data prediction is the sample.
-        weighted: ``(S, N)`` how far a gap's error moves the final latent, over that latent's norm, both L2.
+        weighted: ``(S, N)`` a gap's error of the latent over the norm of the final one, both L2.
     """
 
     num_steps: int
@@ -169,7 +169,7 @@ def plan_grid(
     """Plan a solver's steps for every number of evaluations.
 
     Args:
-        trace: Recorded with the data predictions (``--sites clean``) on a fine grid; with sensitivities.
+        trace: Recorded with the data predictions (``--sites clean``) on a fine grid.
         solver: What is to step through the grid, one of `GRID_SOLVERS`; None for what the trace was recorded
             with.
         budget: The number of evaluations that is chosen in the plan; None takes about a quarter of the steps.
