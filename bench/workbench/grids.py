@@ -3,8 +3,8 @@
 A multistep solver takes the data prediction x(l), over the half logarithm l of signal over noise, for a line
 through the two newest evaluations, and integrates it: what it is off by from one evaluation i to the next j,
 where p was the one before, is a sum of data predictions of the fine grid, the solver's own weights less those of
-the fine steps. Its norm is known exactly from their inner products. An error of the latent counts alike whenever it
-is made, so that the best grid is a shortest path over the states (p, i), as the best schedule is
+the fine steps. Its norm is known exactly from their inner products. An error of the latent counts alike whenever
+it is made, so that the best grid is a shortest path over the states (p, i), as the best schedule is
 (`foreseer.workbench.planner`).
 """
 
