@@ -30,7 +30,7 @@ def beside_the_page(name: str) -> ModuleType:
         return importlib.import_module(name)
 
 
-verdict, answer, picture, sections = map(beside_the_page, ("verdict", "evidence_answer", "front_picture", "evidence_results"))
+verdict, answer, picture, sections, short = map(beside_the_page, ("verdict", "evidence_answer", "front_picture", "evidence_results", "evidence_short"))
 
 SAMPLES, STEPS, DEPTH = 16, 50, 4
 SPREAD = np.linspace(-3, 3, SAMPLES)
@@ -206,6 +206,21 @@ def test_a_claim_is_judged_by_either_distance() -> None:
     judged = [answer.judged({"cg_taylor": found}, figure) for figure in ("psnr", "truth")]
     paper = "Forecasting beats fewer steps at equal cost (all three papers)"
     assert judged == [{paper: {finding: {"the DiT": ["cg_taylor"]}}} for finding in ("holds", "fails")]
+
+
+def test_a_planned_grid_is_held_against_the_same_solver() -> None:
+    """Law: at as many evaluations, beyond noise, and against no other solver."""
+    grids = [plain(count, own(count) + apart, "dpmpp_2m:timesteps=plan.json") for count, apart in ((6, 2.0), (8, -2.0), (10, 0.0))]
+    said = short.grids({"grid_dit": results(*FEWER, *grids, plain(14, 60.0, "unipc:timesteps=plan.json"))})
+    assert said.endswith("at 1 of 3 places, and farther at 1")
+    assert not short.grids({"grid_dit": results(*FEWER)})
+
+
+def test_the_worst_sample_is_held_against_the_peer_whose_worst_sample_is_best() -> None:
+    peers = [cache("cache", values, 14, kind="peer") for values in (30.0 + SPREAD, 28.0 + 0.5 * SPREAD)]  # worst 27 and 26.5
+    ours = [cache("cache", values, 14) for values in (40.0 + 5 * SPREAD, 33.0 + SPREAD)]  # worst 25 and 30
+    assert "+3.0 dB in the worst sample and +3.0 in the mean (" in short.worst({"worst_dit": results(*peers, *ours)})
+    assert not short.worst({"worst_dit": results(*ours)})
 
 
 def test_results_without_a_reference_say_so() -> None:

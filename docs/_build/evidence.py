@@ -48,6 +48,16 @@ def written(found: Mapping[str, Results]) -> dict[str, Iterable[str]]:
     return {
         "evidence.md": evidence_answer.page(found),
         "evidence/solvers.md": behind("Solvers and caches", "Every lane behind [the answer](../evidence.md).", of_kind(found, "solvers")),
+        "evidence/grids.md": behind(
+            "Planned grids",
+            "The best steps for a number of evaluations, [planned](../workbench/plan.md) on other samples, beside the solvers' own spacings.",
+            of_kind(found, "grid"),
+        ),
+        "evidence/worst.md": behind(
+            "The worst sample",
+            "A planned schedule with and without the corrector, beside the best peer.",
+            of_kind(found, "worst"),
+        ),
         "evidence/claims.md": [*claims_over_all(of_papers(found)), *sections(of_papers(found))],
         "evidence/peers.md": behind(
             "Other libraries' caches",
@@ -70,6 +80,8 @@ def behind(title: str, said: str, found: Mapping[str, Results]) -> Iterator[str]
     yield f"# {title}"
     yield said
     yield COLUMNS
+    if not found:
+        yield "There are no results yet: `make evidence` makes them."
     yield from sections(found)
 
 

@@ -9,21 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 from claims import verdicts
 from evidence_results import commit_of, model_of, of_kind, of_papers
-from front import reached_of
+from evidence_short import links
 from pages import table
 from verdict import COUNTS, WAYS, Choice, Held, choices, enough_steps
 
 from foreseer.bench.reference import told
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.summary import Gain, mean_of, worst_of
-
-LINKS = """- [Solvers and caches](evidence/solvers.md): every lane behind the tables above.
-- [The papers' claims](evidence/claims.md): each with its numbers, and the papers' tables in miniature.
-- [Other libraries' caches](evidence/peers.md): {reached}
-- [The field's methods](evidence/methods.md): the policies of `foreseer-methods` on one footing.
-- [Planned schedules](evidence/planned.md) against even ones.
-- [What forecasting costs](evidence/cost.md): on a CPU, and on a GPU in published shapes."""
-
 
 @attrs.frozen
 class Answer:
@@ -77,7 +69,7 @@ def page(found: Mapping[str, Results]) -> Iterator[str]:
             "were drawn beside: fewer steps are there of the model's own sampler, and the last column is empty."
         )
     yield "## Behind this page"
-    yield LINKS.format(reached=peers_in_short(found))
+    yield links(found)
     yield "`make evidence` makes every number of these pages anew; no number was typed. [How it is measured](bench.md)."
 
 
@@ -275,13 +267,6 @@ def judged(found: Mapping[str, Results], figure: str) -> dict[str, dict[str, dic
 
 def _places(places: Mapping[str, Sequence[str]]) -> str:
     return _listed([f"{model} ({', '.join(f'[{name}](evidence/claims.md#{name})' for name in names)})" for model, names in places.items()])
-
-
-def peers_in_short(found: Mapping[str, Results]) -> str:
-    """At how many points of the peers' fronts a built-in policy is as good."""
-    counts = [reached_of(results) for results in of_kind(found, "peers").values()]
-    every, of = (sum(numbers) for numbers in zip(*counts, strict=True)) if counts else (0, 0)
-    return f"at {every} of {of} points of their fronts a built-in policy that computes no more is at least as close to full computation."
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -31,6 +31,8 @@ TITLES = {
     "speca": "SpeCa's table, in miniature",
     "rows": "Decisions per row and per batch",
     "solvers": "Solvers and caches",
+    "grid": "Planned grids",
+    "worst": "The worst sample",
     "peers": "Peers",
     "methods": "The field's methods",
 }
@@ -92,7 +94,7 @@ def of_kind(found: Mapping[str, Results], kind: str) -> dict[str, Results]:
 
 def of_papers(found: Mapping[str, Results]) -> dict[str, Results]:
     """Return the results of the papers' tables in miniature."""
-    return {name: results for name, results in found.items() if kind_of(name) not in ("solvers", "peers", "methods")}
+    return {name: results for name, results in found.items() if kind_of(name) not in ("solvers", "grid", "worst", "peers", "methods")}
 
 
 def section(folder: Path, name: str, results: Results) -> Iterator[str]:
