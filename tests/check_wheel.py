@@ -11,7 +11,7 @@ import torch  # noqa: E402  (what comes before is the point)
 
 installed = {str(path) for path in files("foreseer")}
 for needed in ("foreseer/py.typed", "foreseer/policies/_speca.py", "foreseer/adapters/_attach.py", "foreseer/zoo/dit_digits/weights.safetensors",
-               "foreseer/zoo/digits_classifier/weights.safetensors", "foreseer/bench/page.html",
+               "foreseer/zoo/digits_classifier/weights.safetensors", "foreseer/zoo/dit_fashion/weights.safetensors", "foreseer/bench/page.html",
                "foreseer/adapters/models.json", "foreseer/testing/__init__.py", "foreseer/scaffold/__init__.py"):  # fmt: skip
     assert needed in installed, f"{needed} is not in the wheel"
 assert "site-packages" in foreseer.__file__, foreseer.__file__

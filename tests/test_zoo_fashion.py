@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreseer import OptionError
-from foreseer.zoo import dit, fashion
+from foreseer.zoo import dit, fashion, load_fashion
+from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
 from foreseer.zoo.recipes import fashion as recipe
 from foreseer.zoo.recipes.__main__ import main
 from foreseer.zoo.recipes.fitting import Settings
@@ -97,6 +98,52 @@ def test_pictures_and_labels_must_be_as_many(tmp_path):
         fashion.load_fashion_images(tmp_path)
 
 
+# -- the model -----------------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_fashion()
+
+
+def test_all_blocks_share_their_conditioning_and_no_tensor(model):
+    assert not model.training
+    first, *others = (block.norm1 for block in model.transformer_blocks)
+    for other in others:
+        assert torch.equal(other.linear.weight, first.linear.weight)
+        assert not torch.equal(other.linear.bias, first.linear.bias)
+        for name, tensor in first.emb.state_dict().items():
+            assert torch.equal(other.emb.state_dict()[name], tensor), name
+    pointers = [parameter.data_ptr() for parameter in model.parameters()]
+    assert len(set(pointers)) == len(pointers)
+
+
+def test_it_takes_the_dtype_that_was_asked_for():
+    assert {parameter.dtype for parameter in load_fashion(dtype=torch.bfloat16).parameters()} == {torch.bfloat16}
+
+
+def test_it_predicts_the_velocity(model):
+    """In pure noise the velocity is the negative image: of each class the mean, whatever the noise."""
+    noise = torch.randn(2, 1, 28, 28, generator=torch.Generator().manual_seed(0)).repeat_interleave(10, 0)
+    classes = torch.arange(10).repeat(2)
+    with torch.no_grad():
+        means = -model(noise, torch.full((20,), 999), class_labels=classes).sample.unflatten(0, (2, 10))
+    corners = means[..., :2, :2]
+    assert corners.mean() < -0.8  # the background is black
+    gaps = torch.cdist(*means.flatten(2))  # from the images of one noise to those of the other
+    assert (gaps.argmin(1) == torch.arange(10)).sum() >= 9
+
+
+def test_a_sample_of_each_class_is_unlike_the_others(model):
+    noise = torch.randn(1, 1, 28, 28, generator=torch.Generator().manual_seed(0)).expand(10, -1, -1, -1)
+    drawn = ddim_sample(model, noise, torch.arange(10), ddim_timesteps(12), guidance=1.5, prediction="v_prediction")
+    assert drawn.isfinite().all()
+    assert drawn.amin() > -2
+    assert drawn.amax() < 2
+    gaps = torch.cdist(drawn.flatten(1), drawn.flatten(1)) + 100 * torch.eye(10)
+    assert gaps.min() > 2  # of 784 pixels; real pictures of one class are about 6 apart
+
+
 # -- the recipe ----------------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -110,6 +157,12 @@ def test_the_target_is_the_velocity_of_the_noise_that_was_added():
     a = dit.alphas_cumprod()[timesteps].float().view(-1, 1, 1, 1)
     torch.testing.assert_close(a.sqrt() * noisy - (1 - a).sqrt() * velocity, images, rtol=0, atol=1e-5)
     torch.testing.assert_close((1 - a).sqrt() * noisy + a.sqrt() * velocity, noise, rtol=0, atol=1e-5)
+
+
+def test_the_model_that_ships_is_the_recipes_and_small():
+    folder = fashion.Path(recipe.__file__).parent.parent / "dit_fashion"
+    assert json.loads((folder / "config.json").read_text()) == fashion.CONFIG
+    assert (folder / "weights.safetensors").stat().st_size < 8_000_000
 
 
 def test_a_run_can_be_resumed_and_its_card_written(tmp_path, monkeypatch, capsys):

@@ -21,7 +21,7 @@ from foreseer.zoo.recipes import dit
 from foreseer.zoo.recipes.card import Sampling, weakest
 from foreseer.zoo.recipes.fitting import Settings, fit
 
-STAGES = {"": Settings(steps=6500, batch=64, lr=1.5e-3, warmup=300, average=0.999, eval_every=250)}
+STAGES = {"": Settings(steps=5750, horizon=6500, batch=64, lr=1.5e-3, warmup=300, average=0.999, eval_every=250)}
 SAMPLING = Sampling(per_class=30, steps=50, guidance=1.5)
 READING = Settings(steps=2500, batch=128, lr=2e-3, average=0.995, beta=0.999, eval_every=2500)
 """How the card's classifier is trained."""
