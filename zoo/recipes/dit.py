@@ -145,10 +145,14 @@ def judged(
     model = load(dit.build, folder, stored_as=dit.stored_as)
     samples = draw_all(model, sampling, prediction=prediction)
     flat, log = samples.flatten(0, 1), folder / "training_log.csv"
-    seen, real = judge.features(flat), judge.features(held)
-    generator, fewer = torch.Generator().manual_seed(0), min(len(held), len(flat))
-    subsets = [seen[torch.randperm(len(flat), generator=generator)[:fewer]] for _ in range(DRAWS)]
-    fewer_to_train = np.mean([frechet_distance(one, judge.reference) for one in subsets]).item()
+    seen, real, generator = judge.features(flat), judge.features(held), torch.Generator().manual_seed(0)
+    fewer = min(len(held), len(flat))
+
+    def from_train(features: Tensor) -> float:
+        # as many of both: the distance of few is too large
+        drawn = [features[torch.randperm(len(features), generator=generator)[:fewer]] for _ in range(DRAWS)]
+        return np.mean([frechet_distance(one, judge.reference) for one in drawn]).item()
+
     draw_curves({"error of the noise" if prediction == "epsilon" else "error of the velocity": log}, folder / "curve.png")
     draw_pictures(samples, train, names, folder / "samples.png")
     return {
@@ -164,8 +168,8 @@ def judged(
         "frechet": {
             "samples_to_train": frechet_distance(seen, judge.reference),
             "samples_to_held_out": frechet_distance(seen, real),
-            "fewer_samples_to_train": fewer_to_train,
-            "held_out_to_train": frechet_distance(real, judge.reference),
+            "fewer_samples_to_train": from_train(seen),
+            "held_out_to_train": from_train(real),
         },
         "nearest": memorisation(flat, train, held),
     }
