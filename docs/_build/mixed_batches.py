@@ -89,15 +89,16 @@ def tell(path: Path) -> None:
     lanes = {name: {key: np.array(values) for key, values in lane.items()} for name, lane in kept.items()}
     for lane in lanes.values():
         lane["psnr"] = counted_psnr(lane["psnr"])
-    samples = len(next(iter(lanes.values()))["psnr"])
-    plain = (labels_of(samples) == PLAIN).numpy()
+    samples = max(len(lane["psnr"]) for lane in lanes.values())
+    every = (labels_of(samples) == PLAIN).numpy()
     patterned = ", ".join(CLASSES[label] for label in PATTERNED)
-    print(f"{samples} samples, batches of {BATCH}: {plain.sum()} {CLASSES[PLAIN]}, {(~plain).sum()} of {patterned}; {STEPS} steps, guidance {GUIDANCE}\n")
-    print("policy | block-rows | computed steps: mean, trousers, patterned, min-max, deviation | PSNR: mean, trousers, patterned, worst")
+    print(f"{samples} samples, batches of {BATCH}: one half {CLASSES[PLAIN]}, the other {patterned}; {STEPS} steps, guidance {GUIDANCE}\n")
+    print("policy | samples | block-rows | computed steps: mean, trousers, patterned, min-max, deviation | PSNR: mean, trousers, patterned, worst")
     for name, lane in lanes.items():
         steps, quality = lane["steps"], lane["psnr"]
+        plain = every[: len(steps)]
         spread = f"{steps.mean():.1f}, {steps[plain].mean():.1f}, {steps[~plain].mean():.1f}, {steps.min():.0f}-{steps.max():.0f}, {steps.std(ddof=1):.2f}"
-        print(f"{name} | {lane['cost'].mean():.3f} | {spread} | {_quality(quality, plain)}")
+        print(f"{name} | {len(steps)} | {lane['cost'].mean():.3f} | {spread} | {_quality(quality, plain)}")
     print("\nper sample less one vote, at equal block-rows | mean, dB (noise within) | better on | trousers, patterned | worst | of mean squared error, dB")
     for gate, (option, values) in GATES.items():
         swept = {
@@ -106,7 +107,12 @@ def tell(path: Path) -> None:
         }
         for value, lane in zip(values, swept["row"], strict=True):
             if (beside := _at_cost(swept["batch"], lane["cost"].mean())) is not None:
-                print(f"{gate} {option}={value} at {lane['cost'].mean():.3f} | {_difference(lane['psnr'], beside, plain)}")
+                print(f"{gate} {option}={value} at {lane['cost'].mean():.3f} | {_difference(lane['psnr'], beside, every)}")
+    print("\ndo those that decide for themselves compute more where one vote left more error? correlation of the steps and the PSNR: -1 if so")
+    for name, lane in lanes.items():
+        if "decide=row" in name:
+            beside, steps = lanes[name.replace("decide=row", "decide=batch")]["psnr"], lane["steps"]
+            print(f"{name}: {np.corrcoef(steps, beside)[0, 1]:+.2f}")
     budgets = [lanes[f"agreement:steps={budget}"] for budget in BUDGETS]
     curves = np.array([lane["psnr"] for lane in budgets])
     print("\nat most, with the errors known, over the same budget for all")
@@ -115,8 +121,8 @@ def tell(path: Path) -> None:
             chosen = _allocate(worth, np.array(BUDGETS), budget)
             best = curves[chosen, np.arange(curves.shape[1])]
             spent = np.array(BUDGETS)[chosen]
-            shares = f"{spent[plain].mean():.1f} trousers, {spent[~plain].mean():.1f} patterned"
-            print(f"{budget} steps, for the {name}: {_difference(best, curves[index], plain)}; {shares}")
+            shares = f"{spent[every[: len(spent)]].mean():.1f} trousers, {spent[~every[: len(spent)]].mean():.1f} patterned"
+            print(f"{budget} steps, for the {name}: {_difference(best, curves[index], every)}; {shares}")
 
 
 def _quality(values: Array, plain: NDArray[np.bool_]) -> str:
@@ -130,6 +136,7 @@ def _errors(values: Array) -> Array:
 
 def _difference(ours: Array, theirs: Array, plain: NDArray[np.bool_]) -> str:
     gap = ours - theirs
+    plain = plain[: len(gap)]
     noise = standard_errors(len(gap)) * gap.std(ddof=1) / len(gap) ** 0.5
     of_errors = decibels(_errors(ours).mean(keepdims=True)) - decibels(_errors(theirs).mean(keepdims=True))
     parts = f"{gap[plain].mean():+.2f}, {gap[~plain].mean():+.2f}"
