@@ -53,6 +53,7 @@ def run_pycon(code, names, where):
     return doctest.DocTestRunner(optionflags=FLAGS).run(example, clear_globs=False)
 
 
+@pytest.mark.filterwarnings("ignore:__array__")  # diffusers hands tensors to numpy
 @pytest.mark.parametrize("page", [page for page in PAGES if fences(page, "python", "pycon")])
 def test_examples_run_as_written(page, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

@@ -29,15 +29,12 @@ Array = NDArray[np.float64]
 
 
 @contextmanager
-def clean_predictions(scheduler: Any, *, forecast: int | None = None) -> Iterator[list[Tensor]]:
+def clean_predictions(scheduler: Any) -> Iterator[list[Tensor]]:
     """Collect the data predictions of a sampling, one for each step, like the latents.
 
     Args:
         scheduler: A multistep solver of diffusers that predicts data: `DPMSolverMultistepScheduler`,
             `UniPCMultistepScheduler`.
-        forecast: A step, at least 1, in which the solver is given instead of the model's data prediction a line
-            through the two before, or the one before where there is one; None for no step. Among what is
-            collected is the model's.
 
     Raises:
         OptionError: It is another scheduler.
@@ -51,9 +48,7 @@ def clean_predictions(scheduler: Any, *, forecast: int | None = None) -> Iterato
     def watched(*args: Any, **options: Any) -> Tensor:
         prediction: Tensor = convert(*args, **options)
         found.append(prediction.detach())
-        if len(found) - 1 != forecast:
-            return prediction
-        return 2 * found[-2] - found[-3] if forecast > 1 else found[-2]
+        return prediction
 
     scheduler.convert_model_output = watched
     try:

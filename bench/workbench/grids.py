@@ -3,9 +3,9 @@
 A multistep solver takes the data prediction x(l), over the half logarithm l of signal over noise, for a line
 through the two newest evaluations, and integrates it: what it is off by from one evaluation i to the next j,
 where p was the one before, is a sum of data predictions of the fine grid, the solver's own weights less those of
-the fine steps. Its norm is known exactly from their inner products. Times what an error made there counts at the
-end, as it was measured, it is what the gap does to the result; so that the best grid is a shortest path over the
-states (p, i), as the best schedule is (`foreseer.workbench.planner`).
+the fine steps. Its norm is known exactly from their inner products. An error of the latent counts alike whenever
+it is made, so that the best grid is a shortest path over the states (p, i), as the best schedule is
+(`foreseer.workbench.planner`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from foreseer.bench.solvers import Solver
 from foreseer.errors import OptionError
 from foreseer.schedule_plan import Grid, SchedulePlan
 from foreseer.workbench.clean import CLEAN
-from foreseer.workbench.forecast_errors import mean_sensitivity
 from foreseer.workbench.planner import Limits, Over, check_words, chosen_samples, schedules_of
 from foreseer.workbench.trace import Trace, squared_error
 
@@ -87,14 +86,12 @@ class GapErrors:
         num_steps: Of the fine grid, T.
         gaps: ``(N, 3)`` the evaluation before, T where there is none; this one; and the next, T for the end of
             the run, where the newest data prediction is the sample.
-        weighted: ``(S, N)`` how far a gap's error moves the final latent, over that latent's norm, both L2.
-        notes: What a reader of a plan should know.
+        weighted: ``(S, N)`` a gap's error of the latent over the norm of the final one, both L2.
     """
 
     num_steps: int
     gaps: Index = attrs.field(repr=False)
     weighted: Array = attrs.field(repr=False)
-    notes: tuple[str, ...] = ()
 
     def until(self, values: Array, forced: NDArray[np.bool_]) -> Array:
         """Lay values of the N gaps out as `foreseer.workbench.planner.best_schedules` takes them; infinite
@@ -136,7 +133,9 @@ def gap_errors(trace: Trace, grid: Grid, kind: str, *, recorded: str) -> GapErro
     for k in range(steps - 1):
         fine[k + 1] = fine[k]
         fine[k + 1, [max(k - 1, 0), k, k + 1]] += of_step[k] * [k > 0, 1, 1]
-    count = _what_counts(trace, fine, half)
+    levels, share = np.array(grid.levels), np.array(grid.sigmas)
+    if np.allclose(levels, share):  # variance preserving
+        share = levels / np.sqrt(1.0 + levels**2)
     norms = np.maximum(trace.final_norm, np.finfo(float).tiny) if trace.final_norm.size else np.ones(trace.samples)
     gaps, errors = [], []
     for now in range(steps):
@@ -150,31 +149,11 @@ def gap_errors(trace: Trace, grid: Grid, kind: str, *, recorded: str) -> GapErro
             both = np.einsum("nk,snk->sn", weights, seen[:, index])
             square = squared_error(gram, index, weights) - 2 * both + (seen @ reached)[:, None]
             gaps.append(np.stack([earlier, index[:, 1], index[:, 2]], axis=-1))
-            errors.append(np.sqrt(np.maximum(square, 0.0)) * count[after - 1])
+            errors.append(np.sqrt(np.maximum(square, 0.0)) * share[after])
         last = squared_error(gram, np.array([now, steps - 1]), np.array([1.0, -1.0]))
         gaps.append(np.stack([earlier, np.full_like(earlier, now), np.full_like(earlier, steps)], axis=-1))
         errors.append(np.repeat(np.sqrt(last)[:, None], len(earlier), axis=1))
-    unknown = "how far an error of a data prediction moves the sample was not recorded: all count alike, by the solver's formula; record with --sensitivity"
-    notes = () if _measured(trace) else (unknown,)
-    return GapErrors(num_steps=steps, gaps=np.concatenate(gaps), weighted=np.concatenate(errors, axis=1) / norms[:, None], notes=notes)
-
-
-def _measured(trace: Trace) -> bool:
-    return trace.target == CLEAN and bool(trace.sensitivity.size)
-
-
-def _what_counts(trace: Trace, fine: Array, half: Array) -> Array:
-    """Return ``(T,)`` how far an error in x / sigma that is made in a step moves the final latent: the measured
-    sensitivity to an error of that step's data prediction, over what it weighs. Where nothing was measured it is
-    the solver's own, which is the same for all steps.
-    """
-    weighs = fine[-1].copy()
-    weighs[-1] = 0.0  # the last prediction is the sample, and no step follows
-    known = (weighs > 0) & ((np.isfinite(trace.sensitivity) & (trace.sensitivity > 0)).any(axis=0) if _measured(trace) else False)
-    if not known.any():
-        return np.full(len(half), np.exp(-half[-1]))
-    found = np.log(mean_sensitivity(trace)[known] / weighs[known])
-    return np.asarray(np.exp(np.interp(half, half[known], found)))
+    return GapErrors(num_steps=steps, gaps=np.concatenate(gaps), weighted=np.concatenate(errors, axis=1) / norms[:, None])
 
 
 def plan_grid(
@@ -190,7 +169,7 @@ def plan_grid(
     """Plan a solver's steps for every number of evaluations.
 
     Args:
-        trace: Recorded with the data predictions (``--sites clean``) on a fine grid; with sensitivities.
+        trace: Recorded with the data predictions (``--sites clean``) on a fine grid.
         solver: What is to step through the grid, one of `GRID_SOLVERS`; None for what the trace was recorded
             with.
         budget: The number of evaluations that is chosen in the plan; None takes about a quarter of the steps.
@@ -236,7 +215,6 @@ def plan_grid(
         objective=f"{objective}, {over}",
         budgets=found,
         chosen=chosen,
-        note="; ".join(errors.notes),
         seed=trace.seed,
         samples=trace.samples if samples is None else len(samples),
         grid=attrs.evolve(trace.grid, solver=kind),

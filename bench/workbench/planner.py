@@ -47,8 +47,7 @@ class Limits:
     Attributes:
         first: Steps that are computed at the start, at least 1.
         last: Steps that are computed at the end.
-        max_gap: Most steps from one computed step to the next, and from the last one to the end of the run;
-            None for no limit.
+        max_gap: Most steps from one computed step to the next, or from the last to the end; None for no limit.
 
     Raises:
         OptionError: A value is out of range.
@@ -159,8 +158,7 @@ def plan(
             or another value is out of range.
     """
     check_words(objective=(objective, get_args(Objective)), over=(over, get_args(Over)), target=(target, get_args(Target)))
-    limits = limits or Limits()
-    if limits.first + limits.last > trace.num_steps:
+    if (limits := limits or Limits()).first + limits.last > trace.num_steps:
         raise OptionError(f"first={limits.first} and last={limits.last} are more than the {trace.num_steps} steps there are; write fewer")
     errors = errors or predicted_errors(trace, predictor, target)
     chosen = chosen_samples(samples, trace.samples)
@@ -226,10 +224,9 @@ def schedules_of(
         raise OptionError(f"limits={limits} leave no schedule of {trace.num_steps} steps; ask for fewer first and last steps, or a larger max_gap")
     budgets = {}
     for count, (steps, cost) in found.items():
-        evenly = gaps_of(even(count))[samples]
-        beside = float((evenly.mean(axis=0) if over == "mean" else evenly.max(axis=0)).sum() ** (1 / power))
-        each = gaps_of(steps)[samples].sum(axis=1) ** (1 / power)
-        budgets[count] = Budget(steps=steps, error=cost ** (1 / power), psnr=_psnr(trace, samples, each), uniform=beside)
+        beside = float(getattr(gaps_of(even(count))[samples], "mean" if over == "mean" else "max")(axis=0).sum() ** (1 / power))
+        psnr = _psnr(trace, samples, gaps_of(steps)[samples].sum(axis=1) ** (1 / power))
+        budgets[count] = Budget(steps=steps, error=cost ** (1 / power), psnr=psnr, uniform=beside)
     return budgets, budget if budget is not None else min(budgets, key=lambda n: (abs(n - trace.num_steps / 4), n))
 
 

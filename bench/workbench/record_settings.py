@@ -114,9 +114,8 @@ class RecordSettings:
             Each measured step takes one more sampling of the samples that are measured. They may fall by more
             than ten times from one step to the next, so that leaving steps out is a risk.
         measured: How many samples are measured, the first ones; None for all. Plans use the mean over them.
-        target: Site whose errors are let through to measure; None for the data prediction, the last block's
-            output or the denoiser's, the first of them that is recorded. Those of a residual are errors where
-            it ends.
+        target: Site whose errors are let through to measure; None for the last block's output, or the
+            denoiser's where it is not recorded. Those of a residual are errors where it ends.
         features: Keep the tensors too, as float32 or float16; None lets go of them.
         keep_on: Where to hold the features of a run under way; None for where they are computed.
 

@@ -228,7 +228,8 @@ class _Recording:
         of_model = tuple(site for site in sites if site != CLEAN) or (OUTPUT,) if (clean := self._clean) else sites
         recorder = TraceRecorder(sites=of_model, keep_on=self._settings.keep_on, store=self._store)
         watched = self._sampler.policy(policy("none"), indices, [recorder])
-        with self._clean_predictions(clean) as predictions:
+        watching: AbstractContextManager[list[Tensor]] = clean_predictions(self._scheduler) if clean else contextlib.nullcontext([])
+        with watching as predictions:
             latents = self._sampler.run(indices, driven=watched).latents
         self._spent += recorder.evaluations
         trace = recorder.trace(
@@ -251,12 +252,9 @@ class _Recording:
         self._parts.keep(number, trace, final)
         return trace, final
 
-    def _clean_predictions(self, clean: bool, *, forecast: int | None = None) -> AbstractContextManager[list[Tensor]]:
-        return clean_predictions(self._scheduler, forecast=forecast) if clean else contextlib.nullcontext([])
-
     def _target(self, sites: Sequence[Site], *, depth: int) -> Site:
         asked = self._settings.target
-        target = located(asked or (CLEAN if self._clean else Site(-1)), depth)
+        target = located(Site(-1) if asked is None else asked, depth)
         if asked is None and target not in sites:
             target = OUTPUT
         if target not in sites:
@@ -270,11 +268,10 @@ class _Recording:
         indices = [index for index in self._batches[number] if index < self._most]
         self._tell(f"sensitivity at step {step}, samples {indices[0]} to {indices[-1]}", self._done, self._total)
         assert trace.target is not None
-        spec = policy("none") if (clean := trace.target == CLEAN) else one_forecast(trace.target, step, self._steps)
-        with self._clean_predictions(clean, forecast=step):
-            drawn = self._sampler.run(indices, driven=self._sampler.policy(spec, indices))
+        spec = one_forecast(trace.target, step, self._steps)
+        drawn = self._sampler.run(indices, driven=self._sampler.policy(spec, indices))
         off = np.linalg.norm(_flat(drawn.latents) - final[: len(indices)], axis=1)
-        forecast = clean | (np.array(drawn.steps) <= self._steps - 1)  # else not finite, and not used, in some stream
+        forecast = np.array(drawn.steps) <= self._steps - 1  # else not finite, and not used, in some stream
         moved = np.full(trace.samples, math.nan)
         moved[: len(indices)] = np.where(forecast, off, math.nan)
         spent = sum(len(report.outcomes) for report in drawn.reports.values())
