@@ -37,7 +37,7 @@ A_STEP = {"dit": (0.04, 0.0175), "flux": (0.03, 0.0044), "wan": (0.0, 0.0265), "
 A_THIRD = 1 / 3
 """Of the steps is what a lane computes of which no results are known."""
 PLANNED_MINUTES = {"dit": 7.0, "flux": 5.0, "wan": 5.0}
-LAWS_MINUTES = 5.0
+LAWS_MINUTES, MIXED_MINUTES = 5.0, 8.0
 """Guessed."""
 
 
@@ -110,6 +110,8 @@ def jobs() -> list[Job]:
         programs = {"foreseer": foreseer, "python": sys.executable}
         commands = [[programs[words[0]], *words[1:]] for words in map(shlex.split, commands_of(family))]
         found.append(Job(name=f"planned_{family}", minutes=PLANNED_MINUTES[family], commands=commands))
+    mixed = [sys.executable, "docs/_build/mixed_batches.py", "measure", "--out", "docs/results/mixed_batches.json"]
+    found.append(Job(name="mixed_batches", minutes=MIXED_MINUTES, commands=[mixed]))
     found.append(Job(name="laws", minutes=LAWS_MINUTES, commands=[[sys.executable, "tests/benchmarks/laws.py", "docs/results/laws.json"]]))
     return sorted(found, key=lambda job: (-job.minutes, job.name))
 
