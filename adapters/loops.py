@@ -25,6 +25,11 @@ from foreseer.errors import ContractError, UnsupportedModelError
 
 __all__ = ["PipelineLoop"]
 
+LOOKS = 20
+"""How often another thread's frames are looked through before it counts as outside of a call: a frame that
+returns while it is looked at has no caller any more.
+"""
+
 
 def _callers(frame: FrameType | None, kind: type) -> Iterator[tuple[Any, FrameType]]:
     """The pipelines in whose methods a stack is, and where, the innermost first."""
@@ -133,8 +138,11 @@ class PipelineLoop:
         """Whether that thread is inside of a call that steps our scheduler. A call that ended by an exception
         has not told us so.
         """
-        callers = _callers(sys._current_frames().get(thread), self._kind)
-        return any(getattr(caller, "scheduler", None) is self._scheduler for caller, _ in callers)
+        for _ in range(LOOKS):
+            callers = _callers(sys._current_frames().get(thread), self._kind)
+            if any(getattr(caller, "scheduler", None) is self._scheduler for caller, _ in callers):
+                return True
+        return False
 
     @property
     def elsewhere(self) -> bool:

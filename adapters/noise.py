@@ -9,7 +9,7 @@ alpha squared.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,7 +26,7 @@ ROUNDED = 1.0
 
 def is_flow(scheduler: Any) -> bool:
     """Whether a scheduler's noise is that of flow matching: some are born so, others are set up so."""
-    config = getattr(scheduler, "config", {})
+    config = _config(scheduler)
     born = any(kind.__name__.startswith(("FlowMatch", "LTXEulerAncestralRF")) for kind in type(scheduler).__mro__)
     return born or bool(config.get("use_flow_sigmas")) or config.get("prediction_type") == "flow_prediction"
 
@@ -67,13 +67,14 @@ def schedule_of(scheduler: Any, which: slice = slice(None), *, timesteps: Sequen
 
 def _levels(scheduler: Any, times: Array, sigmas: Array | None) -> tuple[Array | None, Array | None]:
     """Noise levels as they are counted, where they are those of the timesteps, and log(alpha / sigma)."""
-    config = getattr(scheduler, "config", {})
+    config = _config(scheduler)
     if is_flow(scheduler):
         if sigmas is None:
             return None, None
         noise, clean = (1 - sigmas, sigmas) if config.get("invert_sigmas") else (sigmas, 1 - sigmas)
         return sigmas, np.log(clean) - np.log(noise)
     alphas = _numbers(getattr(scheduler, "alphas_cumprod", None))
+    alphas = None if alphas is None or not len(alphas) else alphas
     logarithms = config.get("timestep_type") == "continuous" and config.get("prediction_type") == "v_prediction"
     if alphas is None or logarithms:  # EDM's timesteps are those of sigma
         known = sigmas is not None and (alphas is not None or config.get("sigma_data") is not None)
@@ -84,6 +85,12 @@ def _levels(scheduler: Any, times: Array, sigmas: Array | None) -> tuple[Array |
         if (np.abs(meant - np.clip(times, 0, len(alphas) - 1)) <= ROUNDED).all():
             return sigmas, -np.log(sigmas)
     return None, np.interp(times, steps, trained)
+
+
+def _config(scheduler: Any) -> Mapping[str, Any]:
+    """A scheduler's configuration; empty for one of the user's own that has none of diffusers' kind."""
+    config = getattr(scheduler, "config", None)
+    return config if isinstance(config, Mapping) else {}
 
 
 def _numbers(values: Any) -> Array | None:

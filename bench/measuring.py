@@ -20,7 +20,6 @@ from foreseer.bench.peers import PeerError, PeerSpec, Request
 from foreseer.bench.reference import Reference
 from foreseer.bench.results import Counted, LaneResult, Unit
 from foreseer.bench.settings import BenchSettings
-from foreseer.bench.solvers import Solver
 from foreseer.bench.source import loaded
 from foreseer.bench.workload import Workload, all_blocks_of, device_of, dtype_of, labels_of, prompts_of
 from foreseer.psnr import psnr
@@ -59,6 +58,8 @@ class Measuring:
         self.sampler = Sampler.of(workload, seed=settings.seed, num_steps=steps, guidance=guidance)
         self.given: dict[str, PolicySpec | Solved | PeerSpec | LaneOf] = {}
         self.measures = load_measures(settings.measures)
+        solvers = (*settings.solvers, *(lane.solver for lane in settings.lanes if isinstance(lane, Solved)))
+        self._solvers = {str(solver): solver for solver in solvers}
         self.reference = self._reference()
         self._memory: dict[object, Any] = {}
         with count_blocks(all_blocks_of(workload)) as calls:
@@ -232,7 +233,7 @@ class Measuring:
 
     def _sampler(self, lane: LaneResult) -> Sampler:
         """Return what draws a lane: the workload's own solver, or another."""
-        return self.sampler.on(Solver.read(lane.solver), lane.num_steps) if lane.solver else self.sampler
+        return self.sampler.on(self._solvers[lane.solver], lane.num_steps) if lane.solver else self.sampler
 
     def _reference(self) -> Reference | None:
         chosen = self._settings

@@ -15,18 +15,19 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import attrs
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from foreseer.adapters.noise import is_flow
 from foreseer.bench.fields import nearest, refuse_unknown
-from foreseer.bench.spacings import between, twice
+from foreseer.bench.spaced import spaced
+from foreseer.bench.spacings import between
 from foreseer.bench.workload import Workload
 from foreseer.errors import OptionError
 from foreseer.reading import Written
@@ -60,6 +61,10 @@ signal-to-noise ratio. ``karras``: uniform in the seventh root of noise over sig
 
 NOISIEST = 1.0 - 1e-6
 """The highest noise level of a flow that a multistep solver can begin at: at 1 its log-SNR is infinite."""
+NOISY = re.compile(r"Ancestral|SDE|DDPM|LCM|TCD")
+"""Schedulers that add noise in each step, by the names of their classes."""
+SHIFTING = ("use_dynamic_shifting", "base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len", "shift", "shift_terminal", "time_shift_type")
+"""What pipelines look up in a scheduler's configuration before they say how its levels are shifted."""
 CLIPPED = 0.999
 """Between this level and `NOISIEST` a flow takes one step, whatever the spacing: its log-SNR has no
 beginning.
@@ -74,13 +79,15 @@ def _timesteps(value: Any) -> tuple[float, ...] | Written:
 
 def solver_from(value: str | Solver | None) -> Solver | None:
     """Return a solver from its text; None and an empty text are none. Raises `OptionError` and `PluginError`."""
+    if not isinstance(value, (str, Solver, type(None))):
+        raise OptionError(f"solver={value!r} is no solver; write one of {', '.join(KINDS)} as a text, such as 'dpmpp_2m' or 'unipc:spacing=karras'")
     return Solver.read(value) if isinstance(value, str) and value else value or None
 
 
 def solvers_from(value: str | Solver | Sequence[str | Solver]) -> tuple[Solver, ...]:
     """Return solvers, each once, from one or several or their texts. Raises `OptionError` and `PluginError`."""
-    given = [value] if isinstance(value, (str, Solver)) else list(value)
-    return tuple(dict.fromkeys(Solver.read(one) if isinstance(one, str) else one for one in given))
+    given = list(value) if isinstance(value, (list, tuple)) else [value]
+    return tuple(dict.fromkeys(found for one in given if (found := solver_from(one))))  # type: ignore[arg-type]
 
 
 @attrs.frozen(kw_only=True)
@@ -119,7 +126,7 @@ class Solver:
             return
         numbers = all(isinstance(t, (int, float)) and not isinstance(t, bool) and t >= 0 for t in self.timesteps)
         if not numbers or any(b >= a for a, b in zip(self.timesteps, self.timesteps[1:], strict=False)):
-            raise OptionError(f"timesteps={list(self.timesteps)!r} do not fall; write numbers >= 0, noisiest first, such as timesteps=999,700,300,0")
+            raise OptionError(f"timesteps={list(self.timesteps)!r} do not fall; write numbers >= 0, noisiest first, such as timesteps=999,700,300,20")
 
     @classmethod
     def read(cls, text: str) -> Solver:
@@ -154,14 +161,22 @@ class Solver:
         """Return a scheduler of diffusers to stand in the place of another, which is not changed.
 
         Raises:
-            OptionError: The noise is neither variance preserving nor that of flow matching, or the other adds
-                noise in each step.
+            OptionError: The noise is neither variance preserving nor that of flow matching, it is counted the
+                other way round, or the other adds noise in each step.
         """
         import diffusers
 
-        flow = is_flow(own)
+        flow, config = is_flow(own), own.config
+        kind = type(own).__name__
+        why = ""
         if not flow and getattr(own, "alphas_cumprod", None) is None:
-            raise OptionError(f"solver={str(self)!r} cannot stand in the place of {type(own).__name__}, whose noise levels are not known; leave the solver out")
+            why = "whose noise levels are not known"
+        elif config.get("invert_sigmas"):
+            why = "which counts noise levels the other way round"
+        elif NOISY.search(kind) or config.get("stochastic_sampling") or "sde" in str(config.get("algorithm_type", "")):
+            why = "which adds noise in each step"
+        if why:
+            raise OptionError(f"solver={str(self)!r} cannot stand in the place of {kind}, {why}; leave the solver out")
         (preserving, matching), options = KINDS[self.kind]
         base: Any = getattr(diffusers, matching if flow else preserving)
         if flow:
@@ -176,7 +191,9 @@ class Solver:
         if self.kind != "heun":
             given["final_sigmas_type"] = "zero"
         found = base(**given, **options)
-        found.__class__ = _spaced(base, copy.deepcopy(own), self, flow=flow)  # some set timesteps while they are built
+        # pipelines shift by what the configuration says
+        found.register_to_config(**{name: config[name] for name in SHIFTING if name in config})
+        found.__class__ = spaced(base, copy.deepcopy(own), self, flow=flow)  # some set timesteps while they are built
         return found
 
     def levels(self, own: NDArray[np.float64], *, table: NDArray[np.float64] | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -191,6 +208,12 @@ class Solver:
         times = self.timesteps.value.visited_in(count).timesteps if isinstance(self.timesteps, Written) else self.timesteps
         if times and len(times) != count:
             raise OptionError(f"timesteps={_written(times)} are {len(times)}, and {count} steps were asked for; ask for {len(times)}")
+        highest = 1000.0 if table is None else len(table) - 1
+        if times and (max(times) > highest or (table is None and min(times) <= 0)):
+            low = "> 0 and" if table is None else "from 0 and"
+            raise OptionError(f"timesteps={_written(times)} are not all of this model's; write numbers {low} at most {highest:g}")
+        if table is not None and self.shift != 1.0:
+            raise OptionError(f"shift={self.shift:g} is for flow matching, and this model's noise is variance preserving; leave it out")
         if table is None:
             return self._of_flow(np.asarray(times or own) / 1000.0)
         given = np.asarray(times) if times else own if self.spacing == "own" else self._of_table(np.log(table), count)
@@ -220,41 +243,8 @@ class Solver:
         return 1000.0 * levels, np.minimum(levels, NOISIEST)
 
 
-def _spaced(base: Any, own: Any, solver: Solver, *, flow: bool) -> Any:
-    """Return a class of scheduler that steps as another and through the noise levels that a solver says."""
-
-    class Spaced(base):  # type: ignore[misc]
-        def set_timesteps(
-            self,
-            num_inference_steps: int | None = None,
-            device: Any = None,
-            sigmas: Sequence[float] | None = None,
-            mu: float | None = None,
-            timesteps: Sequence[float] | None = None,
-        ) -> None:
-            asked = {"num_inference_steps": num_inference_steps, "sigmas": sigmas, "mu": mu, "timesteps": timesteps}
-            own.set_timesteps(device=device, **{name: value for name, value in asked.items() if value is not None})
-            found = np.asarray(own.timesteps.tolist(), dtype=np.float64)
-            if flow:  # as they are where the scheduler rounds its timesteps
-                found = np.asarray(own.sigmas.tolist(), dtype=np.float64)[: len(found)] * 1000.0
-            found = np.unique(found)[::-1]  # some evaluate the model twice at a level
-            table = None if flow else np.sqrt(1.0 / np.asarray(own.alphas_cumprod.tolist()) - 1.0)
-            steps, levels = solver.levels(found, table=table)
-            super().set_timesteps(num_inference_steps=len(steps), device=device)
-            if solver.kind == "heun":
-                steps, levels = twice(steps), twice(levels)
-            self.timesteps = torch.tensor(steps, dtype=torch.float32 if flow else torch.int64, device=device)
-            self.sigmas = torch.tensor(np.append(levels, 0.0), dtype=torch.float32)
-
-        def _sigma_to_alpha_sigma_t(self, sigma: Any) -> Any:
-            return (1 - sigma, sigma) if flow else super()._sigma_to_alpha_sigma_t(sigma)
-
-    Spaced.__name__ = Spaced.__qualname__ = base.__name__
-    return Spaced
-
-
 def _written(value: Any) -> str:
-    return ",".join(f"{part:g}" for part in value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+    return ",".join(f"{part:.12g}" for part in value) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def own_scheduler(workload: Workload) -> Any:

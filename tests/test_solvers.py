@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tiny_workload import TinyWorkload
 
 from foreseer.bench.families import DiTFamily
 from foreseer.bench.lanes import Sampler
-from foreseer.bench.solvers import KINDS, SPACINGS, Solver, own_scheduler, scheduler_for, solved_by
+from foreseer.bench.solvers import KINDS, SPACINGS, Solver, own_scheduler, scheduler_for, solved_by, solvers_from
 from foreseer.errors import OptionError, PluginError
 from foreseer.zoo.dit import CONFIG, build
 
@@ -78,13 +79,19 @@ def test_all_go_to_the_same_end_and_evaluate_as_often_as_they_say(kind: str, own
 @pytest.mark.parametrize("own", OWN)
 def test_the_first_order_through_its_own_levels_is_what_the_scheduler_does(own: str) -> None:
     scheduler = OWN[own]()
-    if "UniPC" not in own:  # which is of second order
-        ours, seen = end_of(Solver(kind="euler", spacing="own").instead_of(scheduler), 12)
-        if "flow" in own:
-            theirs, known = end_of(OWN[own](), 12)
-            assert torch.allclose(ours, theirs, atol=1e-5)
-            assert np.allclose(seen, known)
-        assert len(set(seen)) == 12
+    ours, seen = end_of(Solver(kind="euler", spacing="own").instead_of(scheduler), 12)
+    assert len(set(seen)) == 12
+    if own == "flow":
+        theirs, known = end_of(OWN[own](), 12)
+        assert torch.allclose(ours, theirs, atol=1e-5)
+        assert np.allclose(seen, known)
+    elif "flow" not in own:  # DDIM, arXiv 2010.02502, eq. 12 without noise, from each timestep to the next
+        x = torch.linspace(-2, 2, 9, dtype=torch.float64)[None]
+        kept = [*(float(scheduler.alphas_cumprod[int(t)]) for t in seen), 1.0]
+        for a, b in itertools.pairwise(kept):
+            noise, clean = x * (1 - a) ** 0.5 / (a / 4 + 1 - a), x * a**0.5 / 4 / (a / 4 + 1 - a)
+            x = b**0.5 * clean + (1 - b) ** 0.5 * noise
+        assert torch.allclose(ours, x, atol=1e-5)
 
 
 @given(st.sampled_from(sorted(OWN)), st.sampled_from(SPACINGS), st.integers(2, 60))
@@ -106,7 +113,7 @@ def test_levels_fall_from_the_first_to_the_last(own: str, spacing: str, steps: i
         assert (times[0], times[-1]) == (999, 0) or (own, spacing) == ("PNDM", "own")
 
 
-@given(st.lists(st.integers(0, 999), min_size=1, max_size=12, unique=True))
+@given(st.lists(st.integers(1, 999), min_size=1, max_size=12, unique=True))
 def test_timesteps_that_are_given_are_stepped_through(times: list[int]) -> None:
     falling = sorted(times, reverse=True)
     solver = Solver.read(f"dpmpp_2m:timesteps={','.join(map(str, falling))}")
@@ -185,3 +192,65 @@ def test_a_workload_draws_with_another_and_gets_its_own_back(name: str) -> None:
     with pytest.raises(ZeroDivisionError), solved_by(family, OWN["flow"]()):
         raise ZeroDivisionError
     assert own_scheduler(family) is own
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "heun"])
+def test_a_model_without_signal_at_its_end_is_begun_there(kind: str) -> None:
+    """Law: with betas rescaled to no signal at the last timestep the run begins there, and is finite."""
+    own = diffusers.DDIMScheduler(rescale_betas_zero_snr=True, timestep_spacing="trailing", prediction_type="v_prediction", clip_sample=False)
+    for spacing in SPACINGS:
+        end, seen = end_of(Solver(kind=kind, spacing=spacing).instead_of(own), 10)
+        assert seen[0] == 999
+        assert seen[5] > 50
+        assert end.isfinite().all()
+
+
+def test_a_pipeline_finds_what_it_shifts_by() -> None:
+    """Law: the levels of the workload's own scheduler are those that the pipeline asks it for, whatever it shifts by."""
+    family: Any = TinyWorkload("FluxPipeline", num_steps=6)
+    before = family.pipeline.scheduler
+    family.pipeline.scheduler = diffusers.FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, base_shift=2.0, max_shift=3.0)
+    sampler = Sampler.of(family, seed=0, num_steps=6, guidance=None)
+    try:
+        own = sampler.draw([0])
+        for text in ("euler:spacing=own", "unipc:spacing=own"):
+            other = sampler.on(Solver.read(text), 6)
+            drawn = other.draw([0])
+            assert np.allclose(other.scheduler.sigmas.numpy(), family.pipeline.scheduler.sigmas.numpy(), atol=2e-6)
+            if "euler" in text:
+                assert torch.allclose(drawn, own, atol=1e-4)
+    finally:
+        family.pipeline.scheduler = before
+
+
+def test_schedulers_that_no_solver_stands_for_are_refused() -> None:
+    for own in (
+        diffusers.EulerAncestralDiscreteScheduler(),
+        diffusers.LCMScheduler(),
+        diffusers.FlowMatchEulerDiscreteScheduler(stochastic_sampling=True),
+        diffusers.FlowMatchEulerDiscreteScheduler(invert_sigmas=True),
+    ):
+        with pytest.raises(OptionError, match="leave the solver out"):
+            Solver(kind="unipc").instead_of(own)
+    for text, name, said in (
+        ("unipc:timesteps=999,700,0", "flow", "> 0 and at most 1000"),
+        ("unipc:timesteps=2000,1500", "DDIM", "from 0 and at most 999"),
+        ("unipc:spacing=uniform,shift=3", "DDIM", "is for flow matching"),
+    ):
+        solver = Solver.read(text)
+        with pytest.raises(OptionError, match=said):
+            solver.instead_of(OWN[name]()).set_timesteps(len(solver.timesteps) or 5)
+    with pytest.raises(OptionError, match="sigmas= is not for DDIMScheduler"):
+        Solver(kind="unipc").instead_of(OWN["DDIM"]()).set_timesteps(sigmas=[1.0, 0.5])
+    for wrong in (5, [5], True):
+        with pytest.raises(OptionError, match="is no solver"):
+            solvers_from(wrong)  # type: ignore[arg-type]
+
+
+def test_image_to_image_adds_the_noise_of_a_flow() -> None:
+    scheduler = Solver(kind="unipc", spacing="own").instead_of(OWN["flow"]())
+    own = OWN["flow"]()
+    for one in (scheduler, own):
+        one.set_timesteps(8)
+    clean, noise = torch.ones(1, 4, 2), torch.full((1, 4, 2), 3.0)
+    assert torch.allclose(scheduler.scale_noise(clean, scheduler.timesteps[2:3], noise), own.scale_noise(clean, own.timesteps[2:3], noise), atol=1e-4)

@@ -159,12 +159,18 @@ def choice(plain: Sequence[LaneResult], caches: Sequence[Held], count: int, with
 
 def enough_steps(results: Results, batch: int) -> tuple[LaneResult, Gain] | None:
     """Return the plain solver with the fewest steps that is nearer to the converged solution than full
-    computation beyond noise, and by how much; None where none is.
+    computation beyond noise, and by how much; None where none is. It is the first of as many as were drawn, and with
+    more steps its solver must be nearer, too.
     """
     full = results.full(batch)
     plain = [lane for lane in results.lanes if lane.batch == batch and lane.kind == "fewer" and lane.has("truth") and lane.solver]
     for lane in sorted(plain, key=lambda lane: (lane.num_steps, -mean_of(lane, "truth"))):
         over = gain(results, lane, full, figure="truth")
-        if over is not None and over.clear and over.mean > 0:
+        if over is not None and all(_nearer(results, other, full, len(plain)) for other in plain if other.solver == lane.solver and other.num_steps >= lane.num_steps):
             return lane, over
     return None
+
+
+def _nearer(results: Results, lane: LaneResult, full: LaneResult, comparisons: int) -> bool:
+    over = gain(results, lane, full, figure="truth")
+    return over is not None and over.mean > standard_errors(over.samples, comparisons=comparisons) * over.error
