@@ -105,7 +105,8 @@ def lead(said: Sequence[Answer]) -> str:
     rest = [f"{ahead[way]} a cache on {whose} does" for way, whose in (("both", "a better solver"), ("cache", "the model's own sampler")) if ahead[way]]
     other = len(helped) - ahead["both"] - ahead["cache"]
     rest += [f"{other} a cache does on either"] if other else []
-    text += f"; at {' and at '.join(rest)} ({which(helped)})." if rest else "."
+    where = [model_of(one.results.family) for one in said if any(choice in helped for choice in one.choices)]
+    text += f"; at {' and at '.join(rest)} ({which(helped)}), on {_listed(where)}." if rest else "."
     headline = "Take a better solver before you take a cache." if 2 * len(helped) < len(every) else "Take a better solver, and a cache on it."
     if ahead["cache"] > max(ahead["both"], len(every) - len(helped)):
         headline = "Take a cache on your sampler."
