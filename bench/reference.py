@@ -22,6 +22,7 @@ from foreseer.bench.lanes import Sampler
 from foreseer.bench.solvers import Solver
 from foreseer.bench.source import Drawing, named
 from foreseer.document import Document
+from foreseer.errors import OptionError
 from foreseer.psnr import psnr
 
 __all__ = ["AGREED", "Reference", "fingerprint", "told"]
@@ -56,7 +57,10 @@ class Reference:
 
     def __init__(self, sampler: Sampler, drawing: Drawing, solver: Solver, steps: int, *, folder: Path | None = None) -> None:
         half = steps // 2 + (not solver.fits(steps // 2))
-        self._finer, self._coarser = sampler.on(solver, steps), sampler.on(solver, half)
+        try:
+            self._finer, self._coarser = sampler.on(solver, steps), sampler.on(solver, half)
+        except OptionError as error:
+            raise OptionError(f"reference={str(solver)!r} with reference_steps={steps}: {error}") from error
         self.agreements: dict[int, float] = {}
         self.steps = steps
         facts = named(drawing) | {"weights": fingerprint(sampler.workload), "seed": sampler.seed, "guidance": sampler.guidance}

@@ -149,6 +149,12 @@ def test_a_reference_is_of_these_weights_and_whatever_is_asked_together(tmp_path
     assert len(list((tmp_path / "references").iterdir())) == 3
 
 
+def test_steps_that_a_reference_cannot_have_are_named(family: DiTFamily, tmp_path: Path) -> None:
+    sampler = Sampler.of(family, seed=0, num_steps=6, guidance=None)
+    with pytest.raises(OptionError, match=r"reference_steps=400: .* write 399 or 401"):
+        Reference(sampler, Source(workload="dit"), Solver.read("heun"), 400, folder=tmp_path)
+
+
 @given(st.lists(st.floats(10, 90), min_size=1, max_size=9))
 def test_what_has_not_converged_is_said(agreements: list[float]) -> None:
     said = told({"solver": "dpmpp_2m", "steps": 40, "agreement": {str(i): value for i, value in enumerate(agreements)}})
