@@ -7,6 +7,7 @@ what is still missing. References are kept for every later benchmark of the same
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -77,16 +78,10 @@ class Reference:
         Raises:
             DamagedDrawError, FileError: See `KeptDraws.draw`.
         """
-        made: dict[int, Draw] = {}
         names = {index: f"{index} {words}" for index, words in zip(indices, self._finer.workload.words(indices), strict=True)}
-
-        def make(index: int) -> Draw:
-            if index not in made:
-                missing = [other for other in indices if not self._draws.has(names[other])]
-                made.update(zip(missing, self._drawn(missing), strict=True))
-            return made[index]
-
-        found = [self._draws.draw(names[index], lambda index=index: make(index)) for index in indices]  # type: ignore[misc]
+        missing = [index for index in indices if not self._draws.has(names[index])]
+        made = dict(zip(missing, self._drawn(missing), strict=True)) if missing else {}
+        found = [self._draws.draw(names[index], functools.partial(made.__getitem__, index)) for index in indices]
         self.agreements |= {index: float(draw.facts["agreement"]) for index, draw in zip(indices, found, strict=True)}
         return torch.stack([draw.tensors["image"] for draw in found])
 

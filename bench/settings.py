@@ -158,19 +158,17 @@ class BenchSettings:
         unsaid: list[tuple[str, Any]] = [("timed", "pairs"), ("together", "as drawn"), ("solvers", ()), ("counts", ()), ("reference", None)]
         unsaid += [("reference_steps", self.reference_steps)] if self.reference is None else []
         fields = ((name, getattr(self, name)) for name in attrs.fields_dict(BenchSettings))
-        own = {n: value for n, value in fields if n not in ("about", "published", "measures", "workload") and (n, value) not in unsaid}
-        plain = named(self.workload) | own
-        if self.solvers:
-            plain["solvers"] = list(map(str, self.solvers))
-        if self.reference is not None:
-            plain["reference"] = str(self.reference)
-        if self.counts:
-            plain["counts"] = list(self.counts)
+        own = {n: _written(value) for n, value in fields if n not in ("about", "published", "measures", "workload") and (n, value) not in unsaid}
         alone = (lane.policy if isinstance(lane, Solved) else lane for lane in self.lanes)
-        if presets := {str(lane): lane.preset.name for lane in alone if lane.preset is not None}:
-            plain["presets"] = presets
-        specs = {"lanes": [str(lane) for lane in self.lanes], "peers": [str(peer) for peer in self.peers]}
-        return plain | {"batch": list(self.batch)} | specs
+        presets = {str(lane): lane.preset.name for lane in alone if lane.preset is not None}
+        return named(self.workload) | own | ({"presets": presets} if presets else {})
+
+
+def _written(value: Any) -> Any:
+    """Numbers as they are, and what has options as one writes it."""
+    if isinstance(value, tuple):
+        return list(map(_written, value))
+    return str(value) if isinstance(value, (PolicySpec, PeerSpec, Solved, Solver)) else value
 
 
 def read_settings(path: Path) -> BenchSettings:

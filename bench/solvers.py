@@ -16,7 +16,7 @@ import copy
 import inspect
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -77,17 +77,23 @@ def _timesteps(value: Any) -> tuple[float, ...] | Written:
     return tuple(value) if isinstance(value, (list, tuple)) else (value,)
 
 
-def solver_from(value: str | Solver | None) -> Solver | None:
-    """Return a solver from its text; None and an empty text are none. Raises `OptionError` and `PluginError`."""
-    if not isinstance(value, (str, Solver, type(None))):
+def solver_from(value: object) -> Solver | None:
+    """Return a solver, or one from its text; None and an empty text are none. Raises `OptionError` and
+    `PluginError`.
+    """
+    if isinstance(value, Solver):
+        return value
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str):
         raise OptionError(f"solver={value!r} is no solver; write one of {', '.join(KINDS)} as a text, such as 'dpmpp_2m' or 'unipc:spacing=karras'")
-    return Solver.read(value) if isinstance(value, str) and value else value or None
+    return Solver.read(value)
 
 
-def solvers_from(value: str | Solver | Sequence[str | Solver]) -> tuple[Solver, ...]:
+def solvers_from(value: object) -> tuple[Solver, ...]:
     """Return solvers, each once, from one or several or their texts. Raises `OptionError` and `PluginError`."""
-    given = list(value) if isinstance(value, (list, tuple)) else [value]
-    return tuple(dict.fromkeys(found for one in given if (found := solver_from(one))))  # type: ignore[arg-type]
+    given = value if isinstance(value, (list, tuple)) else [value]
+    return tuple(dict.fromkeys(found for one in given if (found := solver_from(one))))
 
 
 @attrs.frozen(kw_only=True)

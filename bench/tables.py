@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -120,25 +120,18 @@ _BEFORE: tuple[Column[Line], ...] = (
         wide=True,
     ),
 )
-_GAIN: Column[Line] = Column(
-    "gain",
-    "PSNR less that of plain sampling with as many steps, of the best solver that was drawn, dB.",
-    lambda line: line.gain,
-    "+.1f",
-    signed=True,
-)
-_TRUTH_GAIN: Column[Line] = Column(
-    "truth gain",
-    "PSNR to the converged solution less that of the best solver with as many evaluations, dB.",
-    lambda line: line.truth_gain,
-    "+.1f",
-    signed=True,
-)
+
+
+def _gain(title: str, note: str, value: Callable[[Line], float]) -> list[Column[Line]]:
+    """The same column where mean and worst sample stand in one, and where each has its own."""
+    return [Column(title, note, value, "+.1f", signed=True)] * 2
+
+
 _FIGURES = (
     _figure("PSNR", "psnr", FIGURES["psnr"]),
-    [_GAIN, _GAIN],
+    _gain("gain", "PSNR less that of plain sampling with as many steps, of the best solver that was drawn, dB.", lambda line: line.gain),
     _figure("truth", "truth", FIGURES["truth"]),
-    [_TRUTH_GAIN, _TRUTH_GAIN],
+    _gain("truth gain", "PSNR to the converged solution less that of the best solver with as many evaluations, dB.", lambda line: line.truth_gain),
     _figure("SSIM", "ssim", FIGURES["ssim"], wide=True),
     _figure("layout", "layout", FIGURES["layout"], wide=True),
     _figure("feature dist.", "feature_distance", FIGURES["feature_distance"], wide=True),

@@ -65,7 +65,7 @@ class Grid:
     """Steps of a solver, noisiest first.
 
     Attributes:
-        solver: Which, as on the command line, such as ``"dpmpp_2m"``; empty for a pipeline's own.
+        solver: Which, as on the command line, such as ``"dpmpp_2m"``.
         timesteps: ``(T,)`` as the scheduler has them.
         sigmas: ``(T,)`` noise levels as diffusers counts ``sigmas``: in flow matching the share of noise, behind
             every shift; else noise over signal.

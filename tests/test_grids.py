@@ -265,3 +265,34 @@ def test_a_solver_takes_the_grid_of_each_number_of_steps_from_the_file(tmp_path:
     assert not solver.fits(1)
     with pytest.raises(OptionError, match="record with --solver"):
         Solver.read(f"dpmpp_2m:timesteps={attrs.evolve(made, grid=None).save(tmp_path / 'schedule.json')}")
+
+
+def test_a_grid_says_which_solver_took_its_steps_and_only_of_data_predictions() -> None:
+    """Law: a pipeline's own scheduler is known by its kind and order; what predicts noise has no data predictions."""
+    from foreseer.workbench.clean import grid_of
+
+    for scheduler, kind in (
+        (diffusers.UniPCMultistepScheduler(), "unipc"),
+        (diffusers.UniPCMultistepScheduler(solver_order=3), "unipc_3"),
+        (diffusers.DPMSolverMultistepScheduler(), "dpmpp_2m"),
+        (diffusers.DPMSolverMultistepScheduler(solver_order=3), "dpmpp_3m"),
+    ):
+        scheduler.set_timesteps(6)
+        grid = grid_of(scheduler, solver="")
+        assert grid is not None
+        assert grid.solver == kind
+    for other in (
+        diffusers.DEISMultistepScheduler(),
+        diffusers.UniPCMultistepScheduler(predict_x0=False),
+        diffusers.DPMSolverMultistepScheduler(algorithm_type="sde-dpmsolver++"),  # which adds noise
+    ):
+        assert grid_of(other, solver="") is None
+        with pytest.raises(OptionError, match="write --solver dpmpp_2m"), clean_predictions(other):
+            pass
+
+
+def test_a_recording_of_some_steps_of_a_grid_is_refused() -> None:
+    trace = trace_of(curves(8))
+    assert trace.grid is not None
+    with pytest.raises(OptionError, match=r"8 steps of a grid of 9, as image to image leaves them"):
+        plan_grid(attrs.evolve(trace, grid=trace.grid.at([0, *range(8)])))

@@ -244,7 +244,7 @@ def test_schedulers_that_no_solver_stands_for_are_refused() -> None:
         Solver(kind="unipc").instead_of(OWN["DDIM"]()).set_timesteps(sigmas=[1.0, 0.5])
     for wrong in (5, [5], True):
         with pytest.raises(OptionError, match="is no solver"):
-            solvers_from(wrong)  # type: ignore[arg-type]
+            solvers_from(wrong)
 
 
 def test_image_to_image_adds_the_noise_of_a_flow() -> None:

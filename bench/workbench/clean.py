@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from foreseer.bench.solvers import KINDS
 from foreseer.errors import OptionError
 from foreseer.schedule_plan import Grid
 from foreseer.types import Site
@@ -39,7 +40,7 @@ def clean_predictions(scheduler: Any) -> Iterator[list[Tensor]]:
     Raises:
         OptionError: It is another scheduler.
     """
-    if not hasattr(scheduler, "convert_model_output"):
+    if not _predicts_data(scheduler):
         name = "a loop of the caller's own" if scheduler is None else type(scheduler).__name__
         raise OptionError(f"site='clean' is what a multistep solver makes of the model's output, and {name} makes none; write --solver dpmpp_2m with it")
     found: list[Tensor] = []
@@ -65,10 +66,23 @@ def inner_products(predictions: Sequence[Tensor]) -> Array:
 
 def grid_of(scheduler: Any, *, solver: str) -> Grid | None:
     """Return the steps that a multistep solver of diffusers was last set to, None of another scheduler;
-    ``solver`` is its name for a command.
+    ``solver`` is its name for a command; empty for a scheduler of the pipeline's own, whose name it is found by.
     """
-    if not hasattr(scheduler, "convert_model_output"):
+    if not _predicts_data(scheduler):
         return None
     sigmas = scheduler.sigmas[: len(scheduler.timesteps)].double()
     alpha, sigma = scheduler._sigma_to_alpha_sigma_t(sigmas)
-    return Grid(solver=solver, timesteps=scheduler.timesteps.tolist(), sigmas=sigmas.tolist(), levels=(sigma / alpha).tolist())
+    return Grid(solver=solver or _kind_of(scheduler), timesteps=scheduler.timesteps.tolist(), sigmas=sigmas.tolist(), levels=(sigma / alpha).tolist())
+
+
+def _predicts_data(scheduler: Any) -> bool:
+    """Whether a scheduler steps by data predictions alone: some that are alike predict noise, or add it."""
+    name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
+    ours = str(config.get("algorithm_type", "")) == "dpmsolver++" if "DPM" in name else bool(config.get("predict_x0"))
+    return ours and any(name in classes for classes, _ in KINDS.values())
+
+
+def _kind_of(scheduler: Any) -> str:
+    """Return which of `foreseer.bench.solvers.KINDS` a scheduler is."""
+    name, order = type(scheduler).__name__, scheduler.config.solver_order
+    return next((kind for kind, (classes, options) in KINDS.items() if name in classes and options.get("solver_order") == order), name)

@@ -191,7 +191,11 @@ def plan_grid(
     check_words(objective=(objective, get_args(Combining)), over=(over, get_args(Over)))
     if trace.grid is None or CLEAN not in trace.sites:
         raise OptionError("a grid is planned from data predictions, and this trace has none; record with --solver dpmpp_2m --steps 100 --sites clean")
-    recorded = trace.grid.solver.partition(":")[0] or "unipc"
+    if len(trace.grid.timesteps) != trace.num_steps:
+        raise OptionError(
+            f"the trace has {trace.num_steps} steps of a grid of {len(trace.grid.timesteps)}, as image to image leaves them; record with text to image"
+        )
+    recorded = trace.grid.solver.partition(":")[0]
     kind = recorded if solver is None else solver
     limits = limits or Limits()
     forced = limits.forced(trace.num_steps)
