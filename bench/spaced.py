@@ -19,9 +19,17 @@ __all__ = ["spaced"]
 
 
 def spaced(base: Any, own: Any, solver: Solver, *, flow: bool) -> Any:
-    """Return a class of scheduler that steps as another and through the noise levels that a solver says."""
+    """Return a class of scheduler that steps as another, through the noise levels that a solver says.
 
-    class Spaced(base):  # type: ignore[misc]
+    Args:
+        base: The class of diffusers that steps.
+        own: A copy of the scheduler in whose place it stands. It is set to the steps that are asked for, and
+            says where they begin and end.
+        solver: Says the levels between, see `foreseer.bench.solvers.Solver.levels`.
+        flow: Whether the noise is that of flow matching: timesteps are then 1000 times the level, and not whole.
+    """
+
+    class Spaced(base):  # type: ignore[misc]  # which of diffusers' classes it is, is known at run time only
         def set_timesteps(
             self,
             num_inference_steps: int | None = None,

@@ -32,7 +32,7 @@ def weigh(levels: Sequence[float], anchors: Sequence[int], target: int, *, order
     needs = predictor.setup(run_through(levels))
     assert needs.most == order + 1
     kept = np.array([anchors[: needs.most]], dtype=np.float64)
-    drafts = predictor.predict_features(Step(target), (SITE,), History(kept, lambda _: None))  # type: ignore[arg-type,return-value]
+    drafts = predictor.predict_features(Step(target), (SITE,), History(kept, lambda _: None))
     return drafts[SITE].values[0]
 
 
@@ -78,7 +78,7 @@ def test_where_steps_are_even_in_log_snr_the_axis_makes_no_difference(order: int
 def test_along_steps_nothing_changes() -> None:
     """Law: ``axis="step"`` is the predictor that it was, bit for bit, whether or not the run knows its noise levels."""
     for options in ({}, {"axis": "step"}):
-        predictor = taylor(max_order=3, warmup_steps=2, **options)  # type: ignore[arg-type]
+        predictor = taylor(max_order=3, warmup_steps=2, **options)
         assert isinstance(predictor, LinearPredictor)
         assert predictor.weights((9.0, 6.0, 4.0, 3.0), 11.0) == taylor_weights((9.0, 6.0, 4.0, 3.0), 11.0, max_order=3, warmup_steps=2)
 
@@ -114,4 +114,4 @@ def test_without_noise_levels_it_says_what_to_give() -> None:
 def test_behind_the_declared_steps_it_is_not_able() -> None:
     predictor = taylor(axis="log_snr")
     predictor.setup(run_through([-1.0, 0.0]))
-    assert predictor.predict_features(Step(2), (SITE,), History(np.array([[1.0, 0.0]]), lambda _: None)) is None  # type: ignore[arg-type,return-value]
+    assert predictor.predict_features(Step(2), (SITE,), History(np.array([[1.0, 0.0]]), lambda _: None)) is None

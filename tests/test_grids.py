@@ -214,7 +214,7 @@ def test_what_cannot_be_planned_is_said_in_words(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=r"record with --solver dpmpp_2m --steps 100 --sites clean"):
         plan_grid(attrs.evolve(trace, grid=None))
     with pytest.raises(OptionError, match=r"objective='squares' is unknown"):
-        plan_grid(trace, objective="squares")  # type: ignore[arg-type]
+        plan_grid(trace, objective="squares")
     with pytest.raises(OptionError, match=r"not known; record with --solver"):
         attrs.evolve(plan_grid(trace), grid=None).visited()
     with pytest.raises(OptionError, match=r"no run of 9 steps; ask for 1 or 2"):
