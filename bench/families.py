@@ -22,19 +22,19 @@ from foreseer.registry import PolicySpec
 from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
 from foreseer.zoo.stepping import sample_with
 
-__all__ = ["DiTFamily", "PipelineFamily", "load_dit", "load_fashion", "load_flux", "load_wan"]
+__all__ = ["DiTFamily", "PipelineFamily", "load_dit", "load_fashion", "load_fashion_unlike", "load_flux", "load_wan"]
 
 Prediction = Literal["epsilon", "v_prediction"]
 
 
 @attrs.define(eq=False, kw_only=True)
 class DiTFamily:
-    """A class-conditional DiT under DDIM, in a loop of our own; sample i is of class i modulo 10. Latents are
-    images.
+    """A class-conditional DiT under DDIM, in a loop of our own. Latents are images.
 
     Attributes:
         prediction: What the model predicts.
         classes: What each class is, for readers.
+        labels: Classes of the samples, in turn.
         of_digits: Whether the digit classifier knows the samples.
         scheduler: Stands for the DDIM of our own; another one in its place takes the steps.
         (others): As of `Workload`.
@@ -47,6 +47,7 @@ class DiTFamily:
     pipeline: Any = None
     prediction: Prediction = "epsilon"
     classes: Sequence[str] = attrs.field(factory=lambda: [str(digit) for digit in range(10)], repr=False)
+    labels: Sequence[int] = range(10)
     of_digits: bool = True
     scheduler: Any = attrs.field(repr=False)
     _own: Any = attrs.field(init=False, repr=False)
@@ -64,7 +65,7 @@ class DiTFamily:
         """See `Workload`."""
         weight = next(self.model.parameters())
         noise = noise_of(indices, seed=seed, shape=self._shape).to(weight.device, weight.dtype)
-        labels, weigh = labels_of(indices).to(weight.device), self.guidance if guidance is None else guidance
+        labels, weigh = torch.tensor(self._labels(indices)).to(weight.device), self.guidance if guidance is None else guidance
         # diffusers' own caches want to be told which call of a step this is; guidance by concatenation makes
         # one
         named: Any = self.model.cache_context("cond_uncond") if getattr(self.model, "is_cache_enabled", False) else nullcontext()  # type: ignore[operator]
@@ -83,7 +84,10 @@ class DiTFamily:
 
     def words(self, indices: Sequence[int]) -> list[str]:
         """See `Workload`."""
-        return [self.classes[label] for label in labels_of(indices).tolist()]
+        return [self.classes[label] for label in self._labels(indices)]
+
+    def _labels(self, indices: Sequence[int]) -> list[int]:
+        return [self.labels[index % len(self.labels)] for index in indices]
 
     @property
     def _shape(self) -> tuple[int, int, int]:
@@ -192,10 +196,22 @@ def load_dit(device: str, dtype: torch.dtype) -> Workload:
 
 def load_fashion(device: str, dtype: torch.dtype) -> Workload:
     """Load the bundled DiT of clothing."""
+    return _clothes("fashion", range(10), device, dtype)
+
+
+def load_fashion_unlike(device: str, dtype: torch.dtype) -> Workload:
+    """Load the bundled DiT of clothing, for samples that are unlike: every other one is a pair of trousers, all
+    alike, and the rest are pullovers, dresses, shirts and bags, which are patterned.
+    """
+    return _clothes("fashion_unlike", (1, 2, 1, 3, 1, 6, 1, 8), device, dtype)
+
+
+def _clothes(name: str, labels: Sequence[int], device: str, dtype: torch.dtype) -> Workload:
     from foreseer.zoo import load_fashion
     from foreseer.zoo.fashion import CLASSES
 
-    return DiTFamily(model=load_fashion(device=device, dtype=dtype), name="fashion", prediction="v_prediction", classes=CLASSES, of_digits=False)
+    model = load_fashion(device=device, dtype=dtype)
+    return DiTFamily(model=model, name=name, prediction="v_prediction", classes=CLASSES, labels=labels, of_digits=False)
 
 
 def load_flux(device: str, dtype: torch.dtype) -> Workload:

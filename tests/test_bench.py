@@ -393,7 +393,7 @@ def test_pipelines_keep_the_same_laws(made: Any, tmp_path: Path, monkeypatch: py
 
 def test_a_family_that_is_not_there_says_what_is() -> None:
     """Law: errors name the value and what to write."""
-    with pytest.raises(OptionError, match="workload='sd3' is unknown; write one of dit, fashion, flux, wan"):
+    with pytest.raises(OptionError, match="workload='sd3' is unknown; write one of dit, fashion, fashion_unlike, flux, wan"):
         load_workload("sd3", device="cpu", dtype="float32")
 
 

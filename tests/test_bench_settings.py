@@ -82,7 +82,7 @@ def test_shipped_settings_can_be_read(example_plugins: object, path: Path) -> No
     found = read_settings(path)
     assert found.about
     assert found.lanes
-    assert found.workload.name in ("dit", "fashion", "flux", "wan")
+    assert found.workload.name in ("dit", "fashion", "fashion_unlike", "flux", "wan")
     assert found.peers or found.published or found.solvers
 
 

@@ -71,7 +71,7 @@ def test_a_workload_of_another_package_is_tuned_on() -> None:
 
 def test_a_workload_that_cannot_be_had_is_told() -> None:
     """Law: an unknown name is told with those that are there, a missing package and a broken one by their names."""
-    with pytest.raises(OptionError, match="workload='sd3' is unknown; write one of dit, fashion, flux, wan, gone, needs_more, waves"):
+    with pytest.raises(OptionError, match="workload='sd3' is unknown; write one of dit, fashion, fashion_unlike, flux, wan, gone, needs_more, waves"):
         load_workload("sd3", device="cpu", dtype="float32")
     with pytest.raises(OptionError, match="'needs_more' cannot be loaded here: No module named 'package_that_nobody_has'"):
         load_workload("needs_more", device="cpu", dtype="float32")

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from foreseer import OptionError
+from foreseer.bench.workload import load_workload
 from foreseer.zoo import dit, fashion, load_fashion
 from foreseer.zoo.ddim import ddim_sample, ddim_timesteps
 from foreseer.zoo.recipes import fashion as recipe
@@ -186,3 +187,13 @@ def test_a_run_can_be_resumed_and_its_card_written(tmp_path, monkeypatch, capsys
     assert "Fashion-MNIST, H. Xiao" in text
     for picture in ("curve.png", "samples.png"):
         assert (tmp_path / "once" / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_every_other_sample_that_is_to_be_unlike_is_a_pair_of_trousers() -> None:
+    drawn = load_workload("fashion_unlike", device="cpu", dtype="float32")
+    assert drawn.words(range(8)) == ["trousers", "pullover", "trousers", "dress", "trousers", "shirt", "trousers", "bag"]
+    alike = (
+        drawn.draw([1], seed=3, num_steps=2, guidance=None),
+        load_workload("fashion", device="cpu", dtype="float32").draw([1], seed=3, num_steps=2, guidance=None),
+    )
+    assert not torch.equal(*alike)  # the noise is the same, the class is not

@@ -14,7 +14,6 @@ from pathlib import Path
 import evidence_answer
 from claims import CLAIMED_COST, verdicts
 from evidence_planned import planned_section
-from evidence_samples import samples_section
 from evidence_results import loaded, model_of, of_kind, of_papers, section, title_of
 from evidence_times import cost_section, gpu_section
 from front import reached
@@ -71,7 +70,6 @@ def written(found: Mapping[str, Results]) -> dict[str, Iterable[str]]:
             "[The methods of this field](../methods.md) says what each is. Few samples: only large differences are beyond noise.",
             of_kind(found, "methods"),
         ),
-        "evidence/samples.md": samples_section(RESULTS),
         "evidence/planned.md": planned_section(RESULTS),
         "evidence/cost.md": ["# What forecasting costs", BEHIND, *cost_section(RESULTS), *gpu_section(RESULTS)],
     }

@@ -21,6 +21,7 @@ FAMILIES = {
     "flux": "the FLUX-shaped model",
     "wan": "the Wan-shaped model",
     "fashion": "the DiT of clothing",
+    "fashion_unlike": "the DiT of clothing, on trousers and patterned clothes",
 }
 """How sentences call the bundled models, in the order of the pages; another by its own name."""
 

@@ -37,7 +37,7 @@ A_STEP = {"dit": (0.04, 0.0175), "flux": (0.03, 0.0044), "wan": (0.0, 0.0265), "
 A_THIRD = 1 / 3
 """Of the steps is what a lane computes of which no results are known."""
 PLANNED_MINUTES = {"dit": 7.0, "flux": 5.0, "wan": 5.0}
-LAWS_MINUTES, MIXED_MINUTES = 5.0, 8.0
+LAWS_MINUTES = 5.0
 """Guessed."""
 
 
@@ -73,7 +73,7 @@ def minutes_of(settings: Mapping[str, Any], known: Results | None) -> float:
     counts = {*settings.get("counts", ()), *map(as_many, lanes)}
     solvers = [None, *map(Solver.read, settings.get("solvers", ()))]
     fewer = [count for solver in solvers for count in counts if solver is None or solver.fits(count)]
-    of_batch, of_sample = A_STEP.get(settings["workload"], A_STEP["dit"])
+    of_batch, of_sample = A_STEP.get(settings["workload"].partition("_")[0], A_STEP["dit"])
     sizes = settings.get("batch", 16)
     seconds = 0.0
     for place, batch in enumerate(sizes if isinstance(sizes, list) else [sizes]):
@@ -110,8 +110,6 @@ def jobs() -> list[Job]:
         programs = {"foreseer": foreseer, "python": sys.executable}
         commands = [[programs[words[0]], *words[1:]] for words in map(shlex.split, commands_of(family))]
         found.append(Job(name=f"planned_{family}", minutes=PLANNED_MINUTES[family], commands=commands))
-    mixed = [sys.executable, "docs/_build/mixed_batches.py", "measure", "--out", "docs/results/mixed_batches.json"]
-    found.append(Job(name="mixed_batches", minutes=MIXED_MINUTES, commands=[mixed]))
     found.append(Job(name="laws", minutes=LAWS_MINUTES, commands=[[sys.executable, "tests/benchmarks/laws.py", "docs/results/laws.json"]]))
     return sorted(found, key=lambda job: (-job.minutes, job.name))
 
