@@ -33,6 +33,7 @@ adds the PSNR to the converged solution.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -51,7 +52,9 @@ from foreseer.bench.solvers import Solver, solver_from, solvers_from
 from foreseer.bench.source import Drawing, Source, named, source_from
 from foreseer.errors import OptionError, PluginError
 from foreseer.presets import find_preset
+from foreseer.reading import Written
 from foreseer.registry import PolicySpec, parse_policy, policy
+from foreseer.schedule_plan import SchedulePlan
 
 __all__ = ["BenchSettings", "read_settings"]
 
@@ -161,7 +164,15 @@ class BenchSettings:
         own = {n: _written(value) for n, value in fields if n not in ("about", "published", "measures", "workload") and (n, value) not in unsaid}
         alone = (lane.policy if isinstance(lane, Solved) else lane for lane in self.lanes)
         presets = {str(lane): lane.preset.name for lane in alone if lane.preset is not None}
-        return named(self.workload) | own | ({"presets": presets} if presets else {})
+        return named(self.workload) | own | ({"presets": presets} if presets else {}) | ({"plans": plans} if (plans := self._plans()) else {})
+
+    def _plans(self) -> dict[str, str]:
+        """A hash of each plan whose file is named: another file of that name gives other numbers."""
+        lanes = [(lane.policy, lane.solver) if isinstance(lane, Solved) else (lane, None) for lane in self.lanes]
+        options = [option for policy, _ in lanes for option in policy.options.values()]
+        solvers = [solver.timesteps for solver in (*(solver for _, solver in lanes), *self.solvers, self.reference) if solver is not None]
+        plans = {str(one): one.value for one in (*options, *solvers) if isinstance(one, Written) and isinstance(one.value, SchedulePlan)}
+        return {name: hashlib.sha256(repr(plan).encode()).hexdigest()[:16] for name, plan in sorted(plans.items())}
 
 
 def _written(value: Any) -> Any:

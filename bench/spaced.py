@@ -42,6 +42,8 @@ def spaced(base: Any, own: Any, solver: Solver, *, flow: bool) -> Any:
             given = {name: value for name, value in asked.items() if value is not None}
             if unknown := given.keys() - inspect.signature(own.set_timesteps).parameters.keys():
                 raise OptionError(f"{unknown.pop()}= is not for {type(own).__name__}, in whose place solver={str(solver)!r} stands; give the number of steps")
+            if not flow and num_inference_steps is not None and num_inference_steps > len(own.alphas_cumprod):
+                raise OptionError(f"{num_inference_steps} steps are more than the {len(own.alphas_cumprod)} timesteps of this model; ask for fewer")
             own.set_timesteps(device=device, **given)
             found = np.asarray(own.timesteps.tolist(), dtype=np.float64)
             if flow:  # as they are where the scheduler rounds its timesteps

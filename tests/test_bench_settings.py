@@ -86,6 +86,18 @@ def test_shipped_settings_can_be_read(example_plugins: object, path: Path) -> No
     assert found.peers or found.published or found.solvers
 
 
+def test_what_a_plans_file_says_is_among_the_settings(tmp_path: Path) -> None:
+    """Law: results are gone on with under the same plan, and not under another one in a file of that name."""
+    text = "workload = 'dit'\nsolvers = ['unipc:timesteps={0}']\n[[lanes]]\npolicy = 'planned:schedule={0}'"
+    plans, there = Path(__file__).parent.parent / "docs" / "benchmarks" / "plans", tmp_path / "plan.json"
+    told = []
+    for name in ("grid_dit.json", "grid_flux.json", "grid_dit.json"):
+        there.write_text((plans / name).read_text())
+        told.append(read(text.format(there), tmp_path).to_dict())
+    assert told[0] == told[2] != told[1]
+    assert list(told[0]["plans"]) == [str(there)]
+
+
 @pytest.mark.usefixtures("example_plugins")
 def test_a_policy_and_a_peer_of_one_name_are_refused() -> None:
     """Law: no line of a report is of two lanes."""

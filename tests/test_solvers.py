@@ -161,6 +161,8 @@ def test_what_has_no_levels_and_what_has_no_scheduler_is_refused() -> None:
         sampler.on(Solver(kind="heun"), 8)
     with pytest.raises(OptionError, match="more than the 1000 timesteps"):
         Solver(kind="unipc").levels(np.arange(1001.0)[::-1], table=np.linspace(0.1, 9, 1000))
+    with pytest.raises(OptionError, match="1001 steps are more than the 1000 timesteps"):
+        Solver(kind="unipc").instead_of(diffusers.DDIMScheduler()).set_timesteps(1001)
 
 
 def test_a_loop_of_its_own_says_which_scheduler_it_steps_with() -> None:
