@@ -72,7 +72,7 @@ gpu: $(VENV)/.ready
 # Every number of docs/evidence.md and the pages behind it, and those pages: under three hours on two cores. Stopped,
 # it goes on; `docs/_build/make_results.py --list` says how long each part takes.
 evidence: $(VENV)/.ready
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e plugins_example/foreseer-methods
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e plugins_example/foreseer-methods -e plugins_example/foreseer-hicache
 	nice $(BIN)/python docs/_build/make_results.py --jobs $(WORKERS)
 	$(BIN)/python docs/_build/evidence.py
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from foreseer.adapters.attachment import Attachment
 from foreseer.adapters.denoisers import find_denoisers
+from foreseer.adapters.findings import Findings
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.parallel import check_process_group
 from foreseer.adapters.refusals import refuse
@@ -40,6 +41,7 @@ def attach(
     storage: Storage | None = None,
     process_group: ProcessGroup | Literal["auto"] | None = "auto",
     copies: int | None = None,
+    findings: Findings | None = None,
     **options: Any,
 ) -> Attachment:
     """Let a policy drive a model's blocks until detached. Use it as a context manager.
@@ -69,6 +71,8 @@ def attach(
         copies: How many rows of a pipeline's call are one sample, where it concatenates for guidance (row r
             belongs to sample r mod R/copies); None recognises them by their equal latents. A bare model says
             ``groups=`` for each run.
+        findings: What an earlier attachment found out about the same models (`Attachment.findings`), so that
+            they are not examined again; None to find it out. Of models that were changed since nothing is used.
         **options: The policy's own options, for convenience. One that has the name of an argument above is
             written in ``policy``. Of a preset: ``any_model=True`` uses it wherever it was tuned; the report
                 then says what differs.
@@ -93,6 +97,8 @@ def attach(
     check_process_group(process_group)
     if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 1):
         raise OptionError(f"copies={copies!r} is out of range; write a whole number >= 1, or None to recognise them")
+    if findings is not None and not isinstance(findings, Findings):
+        raise OptionError(f"findings={findings!r} are none; write those of an earlier attachment, attached.findings, or None")
     if blocks is not None and not isinstance(blocks, str):
         raise OptionError(f"blocks={blocks!r} is no path; write one such as 'transformer_blocks', several separated by commas, or None to find them")
     spec = named(policy, **options)
@@ -117,6 +123,7 @@ def attach(
         storage=storage,
         process_group=process_group,
         copies=copies,
+        findings=findings,
         bystanders=bystanders,
     )
 

@@ -4,7 +4,9 @@ return. It holds while calls look alike.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import copy
+from collections.abc import Collection, Mapping
+from typing import Any
 
 import attrs
 import torch
@@ -45,6 +47,7 @@ class Anatomy:
 
     Args:
         wires: The model's interceptions.
+        learnt: What `learnt` returned for a model that was the same; None to learn it all.
 
     Attributes:
         order: The blocks in the order in which they are executed, as indices into ``wires.blocks``.
@@ -64,21 +67,32 @@ class Anatomy:
         joined: By the names of streams that a block was given as one, whether each lies at its end.
         modulated: Whether what was seen at `MODULATED` was held against block 0 itself.
         examined: For which recorded sites it was found out.
+        separable: Whether a row computed alone equals the same row in the batch; not known to be otherwise.
+        compared: For which substituted sites that was looked at.
+        clone: Whether the model writes into what its blocks return.
         pool: Zeros that were handed out.
         notes: What was found out, in sentences.
     """
 
-    def __init__(self, wires: Wires) -> None:
+    def __init__(self, wires: Wires, learnt: Mapping[str, Any] | None = None) -> None:
         self.wires = wires
         self.version = wires.version
         self.notes: list[str] = list(wires.notes)
         self.claimed: frozenset[Site] | None = None
         self.silent: frozenset[Site] = frozenset()
         self.output_for_last = wires.opaque
+        self.separable, self.clone = True, False
+        self.compared: set[frozenset[Site]] = set()
         self._parts_work = wires.covered >= WORTH
         if wires.opaque:
             self.notes.append("the model is compiled as a whole, so that only its output can be forecast; compile its blocks (compile_repeated_blocks) instead")
         self.reorder(list(range(len(wires.blocks))))
+        vars(self).update({name: copy.copy(value) for name, value in (learnt or {}).items()})
+
+    @property
+    def learnt(self) -> Mapping[str, Any]:
+        """What was learnt, without anything that keeps the model alive."""
+        return {name: copy.copy(value) for name, value in vars(self).items() if name not in ("wires", "version", "claimed", "pool")}
 
     def reorder(self, order: list[int]) -> None:
         """Take the blocks in another order, and forget what depends on it."""

@@ -20,6 +20,7 @@ from foreseer.adapters.bystanders import Bystanders
 from foreseer.adapters.calls import Call, Interception, intercept
 from foreseer.adapters.contexts import Context
 from foreseer.adapters.driver import Driver
+from foreseer.adapters.findings import Findings
 from foreseer.adapters.generation import Generation
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.loops import PipelineLoop
@@ -53,12 +54,13 @@ class Attachment:
         storage: Storage | None,
         process_group: ProcessGroup | Literal["auto"] | None,
         copies: int | None,
+        findings: Findings | None,
         bystanders: Mapping[str, nn.Module],
     ) -> None:
         self.spec, self._pipeline, self._wires = spec, pipeline, dict(wires)
         self._driver = Driver(
             self._wires,
-            Streams(self._wires, spec, observers=observers, on_error=on_error, storage=storage, follow_first=streams == "follow_first"),
+            Streams(self._wires, spec, observers=observers, on_error=on_error, storage=storage, follow_first=streams == "follow_first", findings=findings),
             scheduler=lambda: "" if self._pipeline is None else identity_of(self._pipeline.scheduler),
             process_group=process_group,
             last_block_over_budget=storage is not None and storage.on_over_budget == "last_block",
@@ -103,13 +105,10 @@ class Attachment:
 
     @property
     def model(self) -> nn.Module:
-        """The denoiser; the first where a pipeline has several.
-
-        Raises:
-            ContractError: It is detached, and keeps no model alive.
+        """The denoiser; the first where a pipeline has several. Raises `ContractError` where it is detached, and
+        keeps no model alive.
         """
-        if self._detached:
-            raise ContractError("this attachment is detached; attach anew")
+        self._refuse_detached()
         return next(iter(self._wires.values())).model
 
     def __enter__(self) -> Attachment:
@@ -189,14 +188,7 @@ class Attachment:
         ...         with generation.call(stream="uncond"):
         ...             uncond = model(x, time, empty)
 
-        Args:
-            timesteps: ``(T,)`` one per step, in the order of the steps.
-            num_steps: Number of steps, where the timesteps are not known.
-            sigmas: ``(T,)`` as of `run`.
-            log_snr: ``(T,)`` likewise.
-
-        Raises:
-            ContractError, OptionError: As `run`.
+        Args and errors are those of `run`.
         """
         with self._sampling(Generation(schedule=Schedule(timesteps=timesteps, num_steps=num_steps, sigmas=sigmas, log_snr=log_snr))) as generation:
             yield generation
@@ -205,8 +197,7 @@ class Attachment:
     def _sampling(self, generation: Generation) -> Iterator[Generation]:
         if self._loop is not None:
             raise ContractError("this is attached to a pipeline, whose calls are its runs; just call the pipeline")
-        if self._detached:
-            raise ContractError("this attachment is detached; attach anew")
+        self._refuse_detached()
         if self._generation is not None:
             raise ContractError("a run is under way already; end it before the next")
         self._run = generation.number = self._run + 1
@@ -218,6 +209,16 @@ class Attachment:
             self._generation = None
             generation.forget()
             self._driver.finish()
+
+    @property
+    def findings(self) -> Findings:
+        """What was found out about the models so far, for `attach` on the same ones later; as `model`."""
+        self._refuse_detached()
+        return self._driver.findings
+
+    def _refuse_detached(self) -> None:
+        if self._detached:
+            raise ContractError("this attachment is detached; attach anew")
 
     @property
     def reports(self) -> dict[str, Report]:

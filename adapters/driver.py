@@ -13,6 +13,7 @@ import torch
 from foreseer.adapters.anatomy import Rewired
 from foreseer.adapters.arguments import differentiates
 from foreseer.adapters.calls import Call
+from foreseer.adapters.findings import Findings
 from foreseer.adapters.generation import Generation, Place
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.parallel import vote_for
@@ -71,6 +72,11 @@ class Driver:
         return self._streams.reports
 
     @property
+    def findings(self) -> Findings:
+        """See `Streams.findings`."""
+        return self._streams.findings
+
+    @property
     def inert(self) -> list[str]:
         """Which calls are always computed, and why."""
         nobodys = [f"{count} calls were computed: {why}" for why, count in self._nobodys.items()]
@@ -119,7 +125,7 @@ class Driver:
         if wires.stale:
             wires.rewire()
         key = Key(name, place.stream, signature := place.kind)
-        because = ""
+        because = generation.compute
         if torch.is_grad_enabled() and differentiates(wires.model, call.args, call.kwargs):
             because = "gradients are enabled: wrap the loop in torch.no_grad()"
         while (name, signature) not in self._inert:

@@ -126,6 +126,7 @@ class Generation:
         groups: Of the call under way.
         alone: Whether it has one kind of call only, as far as anybody said.
         by_copies: Whether rows of one sample are to be recognised.
+        compute: Why the call under way is computed, whatever the policy says; empty where it decides.
         site: Where in a pipeline's code the call under way was made.
     """
 
@@ -145,7 +146,7 @@ class Generation:
         self._ahead = known.timesteps or ()
         self.schedule: Callable[[], Schedule] = (lambda: known) if isinstance(schedule, Schedule) else schedule
         self.alone, self.by_copies = steps_by_itself, not isinstance(schedule, Schedule)
-        self.number, self.index, self.groups = number, -1, groups
+        self.number, self.index, self.groups, self.compute = number, -1, groups, ""
         self._stream, self._itself, self._given = stream, steps_by_itself, ""
         self._calls: dict[int, _Calls] = {}
         self._time: Time | None = None
@@ -161,23 +162,25 @@ class Generation:
             calls.made = 0
 
     @contextlib.contextmanager
-    def call(self, *, stream: str = "", groups: Sequence[int] | int | None = None) -> Iterator[None]:
+    def call(self, *, stream: str = "", groups: Sequence[int] | int | None = None, compute: str = "") -> Iterator[None]:
         """Say whose the calls of the model inside are.
 
         Args:
             stream: A name that is the same in every step (``"cond"``); empty to tell it by text or place.
             groups: Which rows are one sample, as in `foreseer.Attachment.run`; None takes the generation's.
+            compute: Why they are computed without asking the policy, which learns from them all the same; empty
+                to ask it.
 
         Raises:
             OptionError: The name is no text, or one that nameless streams are given.
         """
         _refuse_name(stream)
-        before = self._given, self.groups
-        self._given, self.groups = stream, self.groups if groups is None else groups
+        before = self._given, self.groups, self.compute
+        self._given, self.groups, self.compute = stream, self.groups if groups is None else groups, compute
         try:
             yield
         finally:
-            self._given, self.groups = before
+            self._given, self.groups, self.compute = before
 
     def forget(self) -> None:
         """Let go of the texts."""

@@ -6,7 +6,8 @@ import copy
 import functools
 import inspect
 import itertools
-from collections.abc import Iterable
+import weakref
+from collections.abc import Callable, Iterable
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
@@ -66,6 +67,14 @@ class Likeness:
         return False
 
     @property
+    def fingerprint(self) -> object:
+        """What it was when it was looked at. It equals that of another look where the model was the same, and
+        keeps nothing of the model alive.
+        """
+        made = [[_made_of(trait, name in _HOOKS, _Itself) for trait in some] for name, some in zip(self._where, self._was, strict=True)]
+        return [*self._where], made, self._dtypes
+
+    @property
     def lost_dtype(self) -> bool:
         """Whether a weight has another dtype."""
         return self._dtypes_now() != self._dtypes
@@ -75,16 +84,32 @@ def _copied(traits: list[list[Any]]) -> list[list[Any]]:
     return [[copy.copy(trait) if isinstance(trait, (dict, list)) else trait for trait in some] for some in traits]
 
 
-def _made_of(trait: Any, hooks: bool) -> Any:
+class _Itself:
+    """A thing that equals itself alone, as long as it lives, and is not kept alive."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, value: Any) -> None:
+        try:
+            self._value: Callable[[], Any] = weakref.ref(value)
+        except TypeError:  # of a kind that cannot be referred to: equals nothing
+            self._value = lambda: None
+
+    def __eq__(self, other: object) -> bool:
+        mine = self._value()
+        return mine is not None and isinstance(other, _Itself) and mine is other._value()
+
+
+def _made_of(trait: Any, hooks: bool, alone: Callable[[Any], Any] = id) -> Any:
     """What two traits have in common that do the same. Of hooks the order tells, and not the numbers they
     were given.
     """
-    return _parts(list(trait.values()) if hooks and trait else trait, {})
+    return _parts(list(trait.values()) if hooks and trait else trait, {}, alone)
 
 
-def _parts(value: Any, seen: dict[int, int]) -> Any:
+def _parts(value: Any, seen: dict[int, int], alone: Callable[[Any], Any]) -> Any:
     """A value as nested tuples that compare equal where the values do the same. Modules and tensors stand for
-    themselves.
+    themselves, as ``alone`` has it.
     """
     if value is None or isinstance(value, (bool, int, float, str, bytes, type, CodeType)):
         return type(value), value
@@ -94,9 +119,9 @@ def _parts(value: Any, seen: dict[int, int]) -> Any:
         return "again", seen[id(value)]
     held = _held(value) if len(seen) < _MANY else None
     if held is None:
-        return id(value)
+        return alone(value)
     seen[id(value)] = len(seen)
-    return type(value), [_parts(each, seen) for each in held]
+    return type(value), [_parts(each, seen, alone) for each in held]
 
 
 def _held(value: Any) -> Iterable[Any] | None:

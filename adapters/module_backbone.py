@@ -48,21 +48,19 @@ class ModuleBackbone:
         wires: The model's interceptions, which several backbones may share.
         vote: The processes that share the rows' tokens; what one finds out about the model holds for all.
             None for one.
+        learnt: What was learnt about it before; None for nothing.
 
     Attributes:
         anatomy: What was learnt about the model.
-        separable: Whether a row computed alone equals the same row in the batch; not known to be otherwise.
         spent: Block-rows that no `Pass` has accounted for yet: those of evaluations that had to begin anew.
     """
 
-    def __init__(self, wires: Wires, vote: Vote | None = None) -> None:
+    def __init__(self, wires: Wires, vote: Vote | None = None, *, learnt: Mapping[str, Any] | None = None) -> None:
         self.wires, self.vote = wires, vote
-        self.anatomy = Anatomy(wires)
+        self.anatomy = Anatomy(wires, learnt)
         self._examination = Examination(self.anatomy, vote, self._pass)
-        self.separable = True
-        self._compared: set[frozenset[Site]] = set()
         self.spent = 0
-        self._clone, self._batch = False, Batch(0)
+        self._batch = Batch(0)
 
     @property
     def depth(self) -> int:
@@ -159,21 +157,21 @@ class ModuleBackbone:
         """
         resumed = frozenset(substitute)  # rows that resume behind a block skip what is before it: another comparison
         try:
-            part, why = self._alone(inputs, rows, substitute, record, see) if self.separable else (None, "")
+            part, why = self._alone(inputs, rows, substitute, record, see) if self.anatomy.separable else (None, "")
         except RaggedError as ragged:  # of these rows, in this step: others may be as long alone as among all
             self.anatomy.note(f"{self.anatomy.name}: {ragged}; so a rejection of such rows computes the whole batch")
             done = self._among_all(inputs, rows, record, see)
         else:
-            if part is None or resumed not in self._compared:
+            if part is None or resumed not in self.anatomy.compared:
                 whole = self._among_all(inputs, rows, record, see)
                 tolerance = row_tolerance(whole.output, whole.features)
                 differs = part is not None and not same_output(whole.output, part.output, tolerance=tolerance)
-                if self.separable and not self._examination.agreed([not why and not differs], whole.output)[0]:
-                    self.separable = False
+                if self.anatomy.separable and not self._examination.agreed([not why and not differs], whole.output)[0]:
+                    self.anatomy.separable = False
                     why = why or "a row computed alone differs from the same row in the batch"
                     self.anatomy.note(f"{self.anatomy.name}: {why}; so a rejection computes the whole batch")
-                self._compared.add(resumed)
-            done = part if part is not None and self.separable else whole
+                self.anatomy.compared.add(resumed)
+            done = part if part is not None and self.anatomy.separable else whole
         self.spent -= done.block_rows
         done, self.spent = attrs.evolve(done, check_block_rows=self.spent), 0
         return done
@@ -273,7 +271,7 @@ class ModuleBackbone:
         # A host that writes into a block's output in place would change the recorded feature. It is seen by
         # the tensors' version counters; then, and under inference mode, which has none, features are cloned.
         # The pass that showed it is repeated once.
-        clone = self._clone or torch.is_inference_mode_enabled()
+        clone = self.anatomy.clone or torch.is_inference_mode_enabled()
         voting: dict[str, Any] = {} if self.vote is None else {"shards": self.vote.processes, "all_ways": True}
         while True:
             walk = Walk(self.anatomy, count, substitute, probe, judge, record, see, clone=clone, whole=whole, **voting)
@@ -293,7 +291,7 @@ class ModuleBackbone:
                 self.spent += spent
             if clone or walk.notes.untouched:
                 return Pass(output, walk.notes.features, spent, seen=walk.notes.seen), walk
-            clone = self._clone = True
+            clone = self.anatomy.clone = True
 
 
 def _latent(inputs: Call) -> Tensor:

@@ -16,9 +16,10 @@ from foreseer.transfer import on_device
 
 __all__ = ["Batch", "batch_of", "copies_in", "count_rows", "is_row_list", "latents_in_words", "latents_of", "merge_rows", "select_rows", "take_rows"]
 
-_BATCH_FREE = re.compile(r"rope|rotary|freqs|(?<!input)(?<!segment)_ids$|^indices_|img_shapes|pos_embed")
+_BATCH_FREE = re.compile(r"rope|rotary|freqs|(?<!input)(?<!segment)_ids$|^indices_|img_shapes|pos_embed|^transformer_options$")
 """Names of positions in diffusers' models: no batch dimension, unless they have three dimensions or more
-(HiDream's ``img_ids``).
+(HiDream's ``img_ids``). ComfyUI's ``transformer_options`` say how a call is made: rows of one sample are
+evaluated together, so that its chunks stay as many.
 """
 _LAYERS_FIRST = ("encoder_hidden_states_llama3",)
 """Arguments with a dimension of layers in front of the batch (HiDream)."""

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import attrs
 
+from foreseer.adapters.findings import Findings
 from foreseer.adapters.module_backbone import ModuleBackbone
 from foreseer.adapters.wires import Wires
 from foreseer.errors import ContractError, UnsupportedModelError
@@ -64,6 +65,7 @@ class Streams:
         spec: The policy.
         observers, on_error, storage: Of every session; the sessions of a run hold of one allowance.
         follow_first: Whether later streams do what the first of their denoiser decides.
+        findings: What an earlier attachment found out; None for nothing.
     """
 
     def __init__(
@@ -75,11 +77,13 @@ class Streams:
         on_error: Literal["raise", "compute"],
         storage: Storage | None,
         follow_first: bool,
+        findings: Findings | None = None,
     ) -> None:
         self._wires, self.spec, self._follow = dict(wires), spec, follow_first
         self._given: dict[str, Any] = {"observers": tuple(observers), "on_error": on_error, "storage": storage}
         self._most = None if storage is None else storage.max_bytes
         self._several = len(wires) > 1
+        self._learnt = {} if findings is None else findings.for_models(wires)
         self._backbones: dict[Key, ModuleBackbone] = {}
         self._open: dict[Key, Stream] = {}
         self._reports: dict[str, Report] = {}
@@ -105,7 +109,13 @@ class Streams:
 
     def forget(self) -> None:
         """Nothing that was found out about the models holds."""
+        self._learnt.clear()
         self._backbones.clear()
+
+    @property
+    def findings(self) -> Findings:
+        """What was found out so far."""
+        return Findings.of(self._wires, ((key, backbone.anatomy) for key, backbone in self._backbones.items()))
 
     def release(self) -> None:
         """Let go of the models."""
@@ -136,7 +146,7 @@ class Streams:
             alike = (b for k, b in reversed(self._backbones.items()) if (k.name, k.signature) == (key.name, key.signature))
             found = next((b for b in alike if b.anatomy.version == wires.version), None)
         if found is None or anew:
-            fresh = ModuleBackbone(wires, vote)
+            fresh = ModuleBackbone(wires, vote, learnt=None if anew or wires.version else self._learnt_of(key))
             if found is not None:
                 fresh.spent, found.spent = found.spent, 0
             found = fresh
@@ -144,6 +154,10 @@ class Streams:
         while len(self._backbones) > KINDS * len(self._wires):
             del self._backbones[next(iter(self._backbones))]
         return found
+
+    def _learnt_of(self, key: Key) -> Mapping[str, Any] | None:
+        alike = (learnt for other, learnt in self._learnt.items() if (other[0], other[2]) == (key.name, key.signature))
+        return self._learnt.get(key) or next(alike, None)
 
     def open(self, key: Key, backbone: ModuleBackbone, run: Run, *, start: int, vote: Vote | None) -> Stream:
         """Begin a session.

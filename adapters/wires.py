@@ -127,6 +127,11 @@ class Wires:
         return self._likeness.lost
 
     @property
+    def fingerprint(self) -> object:
+        """What equals that of other wires of the same model where both found the same in it."""
+        return self._blocks_path, self.opaque, self.notes, self._likeness.fingerprint
+
+    @property
     def changed(self) -> bool:
         """Whether it is stale, or of another dtype."""
         return self.stale or self._likeness.lost_dtype

@@ -219,3 +219,19 @@ def test_a_pipelines_calls_are_its_generations() -> None:
     pipe = TINY["WanPipeline"].build()
     with foreseer.attach(pipe, "none") as attached, pytest.raises(ContractError, match="just call the pipeline"), attached.generation(num_steps=2):
         pass
+
+
+def test_what_a_host_computes_is_learnt_from() -> None:
+    """Law: calls inside of `call(compute=...)` are computed, the report says why, and forecasts go on from them."""
+    model, inputs = Plain(), torch.randn(8, 2, 4, generator=torch.Generator().manual_seed(1))
+    with foreseer.attach(model, "reuse:interval=8", blocks="blocks") as attached, torch.no_grad():
+        with attached.generation(timesteps=TIMES) as generation:
+            for index, x in enumerate(inputs):
+                generation.step()
+                with generation.call(compute="outside of the percents" if 2 <= index < 4 else ""):
+                    out = model(x)
+        kinds = [str(outcome.kind) for outcome in attached.report.outcomes]
+    assert [all(outcome.computed) for outcome in attached.report.outcomes] == [True, False, True, True, False, False, False, False]
+    assert kinds[2] == kinds[3] != kinds[0]
+    assert "outside of the percents" in attached.report.warnings
+    assert torch.equal(out, Plain()(inputs[3]))  # reused from the last that was computed

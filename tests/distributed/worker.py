@@ -114,7 +114,7 @@ def run_faulty(case):
         for step in range(case.steps):
             model(first + 0.1 * step * drift, torch.tensor(float(step)))
         (backbone,) = attached._driver._streams._backbones.values()
-        return account(attached, separable=backbone.separable)
+        return account(attached, separable=backbone.anatomy.separable)
 
 
 @torch.no_grad()
