@@ -1,0 +1,81 @@
+"""Recordings of a model's samplings, and plans that are made of them, in ComfyUI's output folder."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import attrs
+from foreseer import OptionError, PolicySpec
+from foreseer.workbench.planner import plan
+from foreseer.workbench.recorder import TraceRecorder
+from foreseer.workbench.trace import Trace
+
+import foreseer
+
+__all__ = ["Recorded", "folder", "planned_from", "recordings"]
+
+
+def folder() -> Path:
+    """Where recordings and plans lie."""
+    import folder_paths
+
+    return Path(folder_paths.get_output_directory()) / "foreseer"
+
+
+def recordings() -> list[str]:
+    """Return the names of the recordings and plans that are there."""
+    return sorted(path.name for ending in ("*.safetensors", "*.json") for path in folder().glob(ending))
+
+
+def path_of(name: str) -> Path:
+    """Return where a recording or plan of that name lies.
+
+    Raises:
+        OptionError: It is no name of a file.
+    """
+    if not re.fullmatch(r"[\w][\w. -]*", name):
+        raise OptionError(f"name={name!r} is no name of a file; write letters, digits, dots and dashes, such as name='flux-dev-20'")
+    return folder() / name
+
+
+@attrs.define(eq=False)
+class Recorded:
+    """Samplings that are recorded one after the other into one file.
+
+    Attributes:
+        name: Of the file, without its ending.
+    """
+
+    name: str
+    recorder: TraceRecorder = attrs.field(factory=lambda: TraceRecorder(keep_on="cpu"))
+
+    def save(self) -> str:
+        """Write all samplings so far. Returns what happened, in a sentence."""
+        try:
+            trace = self.recorder.trace()
+            written = trace.save(path_of(self.name))
+        except OptionError as error:
+            return f"nothing was recorded: {error}"
+        return f"{trace.samples} samples of {trace.num_steps} evaluations are recorded in {written}"
+
+
+def planned_from(name: str, *, steps: int, target: str) -> PolicySpec:
+    """Return the policy of a plan, made now where the name is that of a recording.
+
+    Args:
+        name: As `recordings` has it.
+        steps: How many evaluations are computed; 0 for what the plan says, or a quarter.
+        target: What is forecast in the others: ``"last_block"`` or ``"modules"``.
+
+    Raises:
+        OptionError: There is no such file, or it has no plan with so many evaluations.
+    """
+    path = path_of(name)
+    if not path.exists():
+        there = ", ".join(recordings()) or "none yet: Foreseer Record makes them"
+        raise OptionError(f"recording={name!r} is not in {folder()}; there are {there}")
+    if path.suffix != ".json":
+        found = plan(Trace.load(path), budget=steps or None, target="modules" if target == "modules" else "last_block")
+        path = found.save(path.with_suffix(".json"))
+    return foreseer.policy("planned", schedule=str(path), target=target, **({"budget": steps} if steps else {}))

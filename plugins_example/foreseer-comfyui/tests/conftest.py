@@ -1,0 +1,17 @@
+"""These tests run the real ComfyUI, in one process, and fail where it cannot be had."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+torch.set_num_threads(1)
+sys.path.insert(0, str(Path(__file__).parent))
+
+import engine  # noqa: E402
+
+engine.start()

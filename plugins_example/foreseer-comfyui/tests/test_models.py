@@ -1,0 +1,77 @@
+"""Laws of the models of ComfyUI: with `none` each gives its bits, with a policy it saves steps, and says what it did."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from foreseer_comfyui.handle import Handle
+from foreseer_comfyui.sampling import Applied
+from tiny_comfy import TINY, Asked, patcher_of, sampled
+
+import foreseer
+
+NODE = "taylorseer:interval=3,max_order=1,target=last_block"
+"""What the node does where nothing is chosen."""
+
+
+def put(patcher: object, policy: str, **settings: object) -> tuple[object, Handle]:
+    applied = Applied(spec=foreseer.policy(policy), handle=Handle(policy), **settings)  # type: ignore[arg-type]
+    return applied.put_on(patcher), applied.handle
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_a_model_is_driven(name: str) -> None:
+    """Law: `none` is bit for bit the bare run; a schedule computes what it says; afterwards the model is as it was."""
+    patcher, asked = patcher_of(name), Asked(name=name)
+    bare = sampled(patcher, asked)
+    assert bare.isfinite().all()
+    assert bare.std() > 0
+    with_none, handle = put(patcher, "none")
+    assert torch.equal(sampled(with_none, asked), bare)
+    assert len(handle.newest().reports["negative + positive"].outcomes) == 8
+    with_policy, handle = put(patcher, NODE)
+    found, (report,) = sampled(with_policy, asked), handle.newest().reports.values()
+    assert not torch.equal(found, bare)
+    assert found.isfinite().all()
+    assert report.full_steps == [0, 1, 4, 7]
+    assert report.block_rows_ratio == 0.5
+    assert torch.equal(sampled(patcher, asked), bare)
+
+
+@pytest.mark.parametrize("policy", ["taylorseer:interval=3,max_order=1", "cg_taylor:threshold=0.05", "speca:target=last_block,threshold=0.3", "agreement:tolerance=0.3"])
+@pytest.mark.parametrize("name", ["Flux", "WAN21_T2V", "SD3"])
+def test_any_policy_drives_it_twice_alike(name: str, policy: str) -> None:
+    """Law: the same prompt gives the same bits, and a model is examined once in a process."""
+    patcher, asked = patcher_of(name), Asked(name=name, batch=3)
+    driven, handle = put(patcher, policy)
+    first, second = sampled(driven, asked), sampled(driven, asked)
+    assert torch.equal(first, second)
+    (one,), (other,) = (sampling.reports.values() for sampling in handle.samplings)
+    assert one.run.groups == (0, 1, 2, 0, 1, 2)
+    assert other.check_block_rows == 0
+    assert one.full_steps == other.full_steps
+
+
+def test_what_is_kept_holds_no_model() -> None:
+    """Law: when ComfyUI drops a model, its memory is free, whatever handles and reports are kept."""
+    patcher = patcher_of("Flux")
+    driven, handle = put(patcher, "speca:threshold=0.3")
+    sampled(driven, Asked())
+    gone = weakref.ref(patcher.model.diffusion_model)
+    del patcher, driven
+    gc.collect()
+    assert gone() is None
+    assert handle.newest() is not None
+
+
+def test_weights_of_half_precision() -> None:
+    """Law: bf16 weights, cast or not, are driven; `none` is exact."""
+    patcher, asked = patcher_of("Flux", dtype=torch.bfloat16), Asked()
+    bare = sampled(patcher, asked)
+    assert torch.equal(sampled(put(patcher, "none")[0], asked), bare)
+    driven, handle = put(patcher, NODE)
+    assert sampled(driven, asked).isfinite().all()
+    assert next(iter(handle.newest().reports.values())).block_rows_ratio == 0.5
