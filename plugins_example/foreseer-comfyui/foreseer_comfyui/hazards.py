@@ -13,8 +13,8 @@ from foreseer import UnsupportedModelError
 
 __all__ = ["DISABLED", "computed_because", "notes_on", "refuse", "without_graphs"]
 
-CACHES = {"easycache": "EasyCache", "lazycache": "LazyCache"}
-"""ComfyUI's own caches, by what they leave on a model."""
+CACHES = {"lazycache": "LazyCache", "easycache": "EasyCache"}
+"""ComfyUI's own caches, by what they leave on a model; the first leaves what the second does, too."""
 OTHERS = re.compile(r"teacache|magcache|wavespeed|cache_?dit|firstblock|fbcache", re.IGNORECASE)
 """Modules of custom nodes that cache."""
 DISABLED = "disable_comfy_compiler"

@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,3 +16,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 import engine  # noqa: E402
 
 engine.start()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What ComfyUI and its packages warn of is theirs."""
+    for item in items:
+        item.add_marker(pytest.mark.filterwarnings("ignore:::(comfy|torchsde|torch|numpy|av|aiohttp).*"))

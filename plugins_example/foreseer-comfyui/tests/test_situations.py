@@ -139,7 +139,7 @@ SITUATIONS: dict[str, tuple[Situation, set[str]]] = {
     "compiled blocks": (compiled_blocks, BOTH),
     "static windows": (windows("standard_static"), {f"negative + positive frames {start}..{start + 2}" for start in (0, 2)}),
     "moving windows": (windows("standard_uniform"), {f"negative + positive frames {start}..{start + 2}" for start in (0, 1, 2)}),
-    "three prompts": (three_prompts, {"negative + cond 1 + cond 2"}),
+    "three prompts": (three_prompts, {"cond 2 + negative + positive"}),
 }
 
 

@@ -1,0 +1,301 @@
+"""Laws of the nodes, in ComfyUI's own executor: what a workflow shows, caches, refuses before it begins, and leaves behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import comfy.model_management
+import engine
+import execution
+import folder_paths
+import latent_preview
+import nodes
+import numpy as np
+import pytest
+import torch
+from foreseer_comfyui import nodes as ours
+from foreseer_comfyui.__main__ import SOURCE, main
+from PIL import Image
+from tiny_comfy import TINY, Asked, patcher_of, prompt, sampled
+
+FOLDER = Path(SOURCE)
+
+
+class LoadTiny:
+    """Stands for a loader of checkpoints: a tiny model, two prompts and an empty latent."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "load", ("MODEL", "CONDITIONING", "CONDITIONING", "LATENT")
+    patcher: Any = None
+    calls = 0
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        return {"required": {}}
+
+    def load(self) -> tuple[Any, ...]:
+        LoadTiny.calls += 1
+        return LoadTiny.patcher, prompt("Flux", seed=1), prompt("Flux", seed=2), {"samples": torch.zeros(1, *TINY["Flux"].latent)}
+
+
+class Keep:
+    """An output node that keeps what it is given."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "tests", "keep", (), True
+    kept: Any = None
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        return {"required": {"samples": ("LATENT",)}}
+
+    def keep(self, samples: Any) -> dict[str, Any]:
+        Keep.kept = samples["samples"].clone()
+        return {}
+
+
+@pytest.fixture(autouse=True)
+def ui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nodes of ComfyUI and ours, loaded by its own loader; its folders are the test's."""
+    assert asyncio.run(nodes.load_custom_node(str(FOLDER)))
+    nodes.NODE_CLASS_MAPPINGS |= {"LoadTiny": LoadTiny, "Keep": Keep}
+    LoadTiny.patcher, LoadTiny.calls, Keep.kept = patcher_of("Flux"), 0, None
+    for name in ("temp", "output"):
+        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
+
+
+class Host:
+    """ComfyUI's executor without its server."""
+
+    def __init__(self) -> None:
+        server = SimpleNamespace(
+            client_id=None, last_node_id=None, last_prompt_id=None, sockets_metadata={}, send_sync=lambda *args: None, queue_updated=lambda: None
+        )
+        self.executor = execution.PromptExecutor(server, cache_type=execution.CacheType.CLASSIC, cache_args={"lru": 0, "ram": 0})
+
+    def run(self, workflow: dict[str, Any]) -> dict[str, Any]:
+        """Run a workflow; returns what its output nodes show."""
+        name = uuid.uuid4().hex
+        valid, error, outputs, errors = asyncio.run(execution.validate_prompt(name, workflow, None))
+        assert valid, (error, errors)
+        self.executor.execute(workflow, name, {}, outputs)
+        found: dict[str, Any] = self.executor.history_result["outputs"]
+        return found
+
+    @property
+    def error(self) -> dict[str, Any]:
+        """What went wrong in the last run."""
+        found: dict[str, Any] = next(data for event, data in self.executor.status_messages if event == "execution_error")
+        return found
+
+
+def workflow(options: str = ours.OPTIONS, *, seed: int = 7, policy: str = "taylorseer", **given: Any) -> dict[str, Any]:
+    """A loader, the policy, a sampler and the report."""
+    chosen = {"start_percent": 0.0, "end_percent": 1.0, "history": "device", "max_history_gb": 0.0, "on_error": "compute", "blocks": "", **given}
+    sampler = {"seed": seed, "steps": 8, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    links = {"model": ["2", 0], "positive": ["1", 1], "negative": ["1", 2], "latent_image": ["1", 3]}
+    return {
+        "1": {"class_type": "LoadTiny", "inputs": {}},
+        "2": {"class_type": "ForeseerPolicy", "inputs": {"model": ["1", 0], "policy": policy, "options": options, **chosen}},
+        "3": {"class_type": "KSampler", "inputs": {**sampler, **links}},
+        "4": {"class_type": "ForeseerReport", "inputs": {"latent": ["3", 0], "foreseer": ["2", 1]}},
+        "5": {"class_type": "Keep", "inputs": {"samples": ["4", 0]}},
+    }
+
+
+def wrong(policy_inputs: dict[str, Any]) -> str:
+    """What ComfyUI shows on the policy node before anything runs."""
+    asked = workflow(**policy_inputs)
+    valid, _, _, errors = asyncio.run(execution.validate_prompt("x", asked, None))
+    assert not valid
+    assert list(errors) == ["2"]
+    return " ".join(error["details"] for error in errors["2"]["errors"])
+
+
+def test_a_workflow_shows_what_was_computed() -> None:
+    """Law: the report's text and picture reach the UI; the picture is where ComfyUI shows it from."""
+    host = Host()
+    shown = host.run(workflow())["4"]
+    assert "taylorseer" in shown["text"][0]
+    assert "8 steps" in shown["text"][0]
+    (image,) = shown["images"]
+    assert image["type"] == "temp"
+    drawn = np.asarray(Image.open(Path(folder_paths.temp_directory) / image["filename"]))
+    assert drawn.shape[1] > 600
+    assert drawn.std() > 5
+    assert torch.equal(Keep.kept, sampled_with_policy())
+
+
+def sampled_with_policy() -> torch.Tensor:
+    model, _ = ours.ForeseerPolicy().apply(LoadTiny.patcher, "taylorseer", ours.OPTIONS, 0.0, 1.0, "device", 0.0, "compute", "")
+    return sampled(model, Asked())
+
+
+def test_removing_the_node_restores_the_image() -> None:
+    """Law: without the node the image is bit for bit what it was before there was one."""
+    host, bare = Host(), sampled(LoadTiny.patcher, Asked())
+    host.run(workflow())
+    assert not torch.equal(Keep.kept, bare)
+    without = workflow()
+    without["3"]["inputs"]["model"], without["5"]["inputs"]["samples"] = ["1", 0], ["3", 0]
+    del without["2"], without["4"]
+    host.run(without)
+    assert torch.equal(Keep.kept, bare)
+
+
+def test_what_did_not_change_is_not_run_again() -> None:
+    """Law: an equal prompt runs nothing; another seed samples anew, and the report is that sampling's."""
+    host = Host()
+    host.run(workflow())
+    Keep.kept = None
+    host.run(workflow())
+    assert Keep.kept is None
+    assert "4" in host.run(workflow(seed=8))
+    assert LoadTiny.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"options": "intervall=3"}, "did you mean 'interval'"),
+        ({"options": "interval=0"}, "interval=0"),
+        ({"options": "interval"}, "write taylorseer:interval=value"),
+        ({"policy": "taylor_seer"}, "did you mean 'taylorseer'"),
+        ({"policy": "of_a_plugin_that_is_gone", "options": ""}, "no policy is named 'of_a_plugin_that_is_gone'"),
+    ],
+)
+def test_what_is_wrong_is_shown_on_the_node(given: dict[str, Any], says: str) -> None:
+    """Law: a typo, a bad value or a plugin that is missing is said on the policy node, before anything is loaded."""
+    found = wrong(given)
+    assert "foreseer: " in found
+    assert says in found
+    assert LoadTiny.calls == 0
+
+
+def test_what_only_shows_while_sampling_is_shown_on_the_sampler() -> None:
+    """Law: the error names the sampler's node and begins with our name; the model stays bare, the next prompt runs."""
+    host, bare = Host(), sampled(LoadTiny.patcher, Asked())
+    host.run(workflow(blocks="nowhere"))
+    assert host.error["node_id"] == "3"
+    assert host.error["exception_message"].startswith("foreseer: blocks='nowhere'")
+    assert torch.equal(sampled(LoadTiny.patcher, Asked()), bare)
+    assert "4" in host.run(workflow())
+
+
+def test_an_interrupt_from_the_ui() -> None:
+    """Law: the button stops the sampling, and the next prompt is as if nothing had been."""
+    host = Host()
+    host.run(workflow())
+    clean = Keep.kept
+    with after_each_step(lambda step: comfy.model_management.interrupt_current_processing(step == 3)):
+        host.run(workflow(seed=9))
+    assert any(event == "execution_interrupted" for event, _ in host.executor.status_messages)
+    Keep.kept = None
+    host.run(workflow(seed=10))
+    host.run(workflow(seed=7))
+    assert torch.equal(Keep.kept, clean)
+
+
+@contextlib.contextmanager
+def after_each_step(called: Callable[[int], None]) -> Iterator[None]:
+    """Let something be called after each step of ComfyUI's own progress."""
+
+    def prepare(*args: Any) -> Any:
+        inner = before(*args)
+
+        def after(step: int, x0: Any, x: Any, total: int) -> None:
+            inner(step, x0, x, total)
+            called(step)
+
+        return after
+
+    before = latent_preview.prepare_callback
+    with mock.patch.object(latent_preview, "prepare_callback", prepare):
+        yield
+
+
+def test_nothing_sampled_yet_is_a_sentence() -> None:
+    """Law: a report of nothing is no error."""
+    _, handle = ours.ForeseerPolicy().apply(LoadTiny.patcher, "none", "", 0.0, 1.0, "device", 0.0, "compute", "")
+    found = ours.ForeseerReport().show({"samples": None}, handle)
+    assert found["ui"]["text"] == ("Nothing was sampled yet.",)
+
+
+def test_a_recording_becomes_a_plan_and_a_preset() -> None:
+    """Law: Record computes everything and writes what it saw; Preset plans from it, and follows the plan on the next image."""
+    host, recording = Host(), workflow()
+    bare = sampled(LoadTiny.patcher, Asked())
+    recording["2"] = {"class_type": "ForeseerRecord", "inputs": {"model": ["1", 0], "name": "flux-8", "blocks": ""}}
+    for seed in (7, 8, 9):
+        recording["3"]["inputs"]["seed"] = seed
+        text = host.run(recording)["4"]["text"][0]
+        if seed == 7:
+            assert torch.equal(Keep.kept, bare)
+    assert "3 samples of 8 evaluations are recorded" in text
+    assert (Path(folder_paths.output_directory) / "foreseer" / "flux-8.safetensors").exists()
+    planned = workflow()
+    planned["2"] = {
+        "class_type": "ForeseerPreset",
+        "inputs": {"model": ["1", 0], "recording": "flux-8.safetensors", "steps": 4, "target": "last_block", "blocks": ""},
+    }
+    text = host.run(planned)["4"]["text"][0]
+    assert "planned" in text
+    assert "4.0" in text or "4 of 8" in text
+    planned["2"]["inputs"]["recording"] = "gone.safetensors"
+    valid, _, _, errors = asyncio.run(execution.validate_prompt("x", planned, None))
+    assert not valid
+    assert "there are flux-8.json, flux-8.safetensors" in str(errors["2"])
+
+
+def test_the_folder_is_put_into_a_comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: one command; what it writes is a node folder that the registry accepts, without code of ours or of ComfyUI."""
+    import tomllib
+
+    (tmp_path / "custom_nodes").mkdir()
+    monkeypatch.setattr("sys.argv", ["foreseer_comfyui", str(tmp_path)])
+    main()
+    assert "wrote" in capsys.readouterr().out
+    written = tmp_path / "custom_nodes" / "foreseer"
+    assert {path.name for path in written.iterdir()} == {"__init__.py", "pyproject.toml", "requirements.txt", "example_workflows"}
+    about = tomllib.loads((written / "pyproject.toml").read_text())
+    assert "comfyui" not in about["project"]["name"].lower()
+    assert about["project"]["version"].count(".") == 2
+    assert about["tool"]["comfy"]["PublisherId"]
+    monkeypatch.setattr("sys.argv", ["foreseer_comfyui", str(tmp_path / "nowhere")])
+    with pytest.raises(SystemExit, match="has no folder custom_nodes"):
+        main()
+
+
+def test_where_foreseer_cannot_be_imported_a_node_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: a broken installation shows a node whose tooltip says what to do."""
+    shutil.copytree(FOLDER, tmp_path / "broken")
+    monkeypatch.setitem(__import__("sys").modules, "foreseer_comfyui.nodes", None)
+    assert asyncio.run(nodes.load_custom_node(str(tmp_path / "broken")))
+    hint = nodes.NODE_CLASS_MAPPINGS.pop("ForeseerMissing")
+    assert "pip install foreseer-comfyui" in hint.INPUT_TYPES()["required"]["hint"][1]["tooltip"]
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "example_workflows").glob("*.json")), ids=lambda path: path.stem)
+def test_an_example_is_of_nodes_that_there_are(path: Path) -> None:
+    """Law: every node type and link of an example exists, and types fit; each has a picture beside it."""
+    graph = json.loads(path.read_text())
+    known = {node["id"]: node for node in graph["nodes"]}
+    for node in graph["nodes"]:
+        assert node["type"] in nodes.NODE_CLASS_MAPPINGS or node["type"] in ("Note", "MarkdownNote"), node["type"]
+    for number, source, out, target, into, kind in graph["links"]:
+        assert known[source]["outputs"][out]["type"] == known[target]["inputs"][into]["type"] == kind
+        assert known[target]["inputs"][into]["link"] == number
+        assert number in known[source]["outputs"][out]["links"]
+    assert path.with_suffix(".jpg").exists()
+
+
+def test_the_engine_is_outside_of_the_repository() -> None:
+    """Law: nothing of ComfyUI is committed or shipped."""
+    assert Path(__file__).parents[3] not in engine.folder().parents
