@@ -13,10 +13,11 @@ QUICK := session plugins parts drafting predictors schedules_of_policies malform
 .PHONY: demo evidence quick mutants test test-all lint types floors docs wheel lowest bench gpu clean
 
 # One environment for everything; made anew when the project's metadata changes.
-$(VENV)/.ready: pyproject.toml constraints.txt
+$(VENV)/.ready: pyproject.toml constraints.txt plugins_example/foreseer-comfyui/pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,testing,docs,dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e 'plugins_example/foreseer-comfyui[test]'
 	touch $@
 
 demo: $(VENV)/.ready
@@ -34,11 +35,13 @@ mutants: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal plugins_example/foreseer-methods/tests
+	$(BIN)/python -m pytest -q plugins_example/foreseer-comfyui/tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 # Every case of every law; of those that have many `make test` tries some (SHARES in tests/conftest.py).
 test-all: $(VENV)/.ready
 	FORESEER_ALL=1 $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal plugins_example/foreseer-methods/tests
+	$(BIN)/python -m pytest -q plugins_example/foreseer-comfyui/tests
 	FORESEER_ALL=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 lint: $(VENV)/.ready

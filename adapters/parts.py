@@ -27,6 +27,8 @@ class Parts:
             output is the part's feature.
         idle: Paths of submodules whose results nobody reads where all parts are forecast, and which need not
             run.
+        inline: What the block computes itself, in none of its modules, so that it runs in every step; empty for
+            nothing that counts.
         assemblies: Ways to put the block's output together from what its parts return, the cheapest first.
             The first that equals the block bit for bit is used; where there is none the block runs with its
             parts replaced.
@@ -35,6 +37,7 @@ class Parts:
     modules: Mapping[str, str]
     idle: tuple[str, ...] = ()
     assemblies: tuple[Assemble, ...] = ()
+    inline: str = ""
 
 
 _NAMES = {
@@ -80,8 +83,13 @@ def parts_of(block: nn.Module) -> Parts | None:
     assemblies = ASSEMBLIES.get(type(block).__name__, ())
     if {"proj_mlp", "proj_out"} <= children.keys():
         return Parts({"total": "proj_out"}, tuple(name for name in ("attn", "proj_mlp", "act_mlp") if name in children), assemblies)
+    if {"linear1", "linear2"} <= children.keys():  # the same as Black Forest Labs wrote it, with its attention in the block (ComfyUI)
+        return Parts({"total": "linear2"}, ("linear1",), assemblies, inline="attention")
     found: dict[str, str] = {}
+    bare = [name for name in ("img_attn", "txt_attn") if {"qkv", "proj"} <= {part for part, _ in children.get(name, block).named_children()}]
     for name in children:
+        if name in bare:
+            found["attn" if name == "img_attn" else "context_attn"] = f"{name}.proj"
         if name in _NAMES:
             part = _NAMES[name]
             found[name if part in found else part] = name
@@ -94,10 +102,10 @@ def parts_of(block: nn.Module) -> Parts | None:
     if type(block).__name__ == "BasicTransformerBlock" and getattr(block, "norm_type", None) == "ada_norm_zero" and block.attn2 is None:
         return Parts({"attn": "attn1", "mlp": "ff"}, assemblies=ADA_NORM_ZERO)
     # MLPs that are written out in the block (MiniMax Music, PRX)
-    idle: tuple[str, ...] = ("ff_in",) if {"ff_in", "ff_out"} <= children.keys() else ()
+    idle: tuple[str, ...] = ("ff_in",) if {"ff_in", "ff_out"} <= children.keys() else tuple(f"{name}.qkv" for name in bare)
     if "mlp" not in found and {"gate_proj", "up_proj", "down_proj"} <= children.keys():
         found["mlp"], idle = "down_proj", ("gate_proj", "up_proj")
-    return Parts(found, idle, assemblies) if found else None
+    return Parts(found, idle, assemblies, inline="attention" if bare else "") if found else None
 
 
 _SMALL = re.compile(r"norm|ada|gate|temb|time|embed|scale_shift|modulation|(?:^|[._])mod(?:$|[._])")

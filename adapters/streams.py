@@ -201,10 +201,14 @@ class Streams:
         for note in stream.backbone.anatomy.notes:
             stream.session.recorder.warn(note)
         wires = stream.backbone.wires
-        if wires.covered < ALL_BUT and any(site.part not in ("block", "output") for site in stream.session.tenure.forecasts):
-            name = type(wires.model).__name__
+        name, in_parts = type(wires.model).__name__, any(site.part not in ("block", "output") for site in stream.session.tenure.forecasts)
+        if in_parts and wires.covered < ALL_BUT:
             stream.session.recorder.warn(
                 f"{name}: the module parts that are known hold {wires.covered:.0%} of its blocks' weights; the rest runs in every step"
+            )
+        elif in_parts and (inline := next((cut.inline for cut in wires.parts if cut is not None and cut.inline), "")):
+            stream.session.recorder.warn(
+                f"{name}: its blocks compute their {inline} themselves, so that it runs in every step; target='last_block' forecasts it too"
             )
 
     @property

@@ -157,7 +157,7 @@ def _example_packages(tmp_path_factory):
         info = site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-        groups = project["entry-points"].items()
+        groups = project.get("entry-points", {}).items()
         (info / "entry_points.txt").write_text("".join(f"[{group}]\n" + "".join(f"{k} = {v}\n" for k, v in entries.items()) for group, entries in groups))
         path.append(str(folder))
     return [str(site), *path]

@@ -6,8 +6,9 @@ import functools
 import re
 from collections import Counter
 
-import foreseer
 import torch
+
+import foreseer
 from foreseer import ForeseerError, OptionError, PolicySpec, Storage
 from foreseer.describe import options_of, quiet, read_docstring
 from foreseer.listing import load_factory
@@ -77,14 +78,16 @@ def storage_of(history: str, gigabytes: float) -> Storage | None:
 
 @functools.cache
 def tooltip(policies: tuple[str, ...]) -> str:
-    """Say which options the policies have, with their defaults and ranges; one that cannot be imported says so."""
+    """Say which options the policies have, with defaults and ranges; one that cannot be imported says so."""
     lines = ["name=value, separated by commas or lines:"]
     for name in policies:
         try:
             with quiet():
                 factory = load_factory(name)
             _, meanings = read_docstring(factory.__doc__ or "")
-            options = [f"{option['name']}={option['default']}" + (f" ({option['values']})" if option["values"] else "") for option in options_of(factory, meanings)]
+            options = [
+                f"{option['name']}={option['default']}" + (f" ({option['values']})" if option["values"] else "") for option in options_of(factory, meanings)
+            ]
         except ForeseerError as error:
             options = [re.split(r"[.;:] ", str(error))[0]]
         lines.append(f"{name}: {', '.join(options) or 'no options'}")

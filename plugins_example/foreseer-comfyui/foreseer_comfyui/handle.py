@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import attrs
+
 from foreseer import Report
 
 __all__ = ["Handle", "Sampling", "executing"]

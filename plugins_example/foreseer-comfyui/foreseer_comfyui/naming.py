@@ -1,8 +1,8 @@
 """Which stream a call of the model belongs to, by what ComfyUI says of it.
 
-ComfyUI makes one call of several conditions where their shapes agree and memory suffices, and several calls where
-not; that may change from one step to the next. A place in the step tells nothing: windows of a long video move.
-So a stream is named by its conditions, and by the window.
+ComfyUI makes one call of several conditions where their shapes agree and memory suffices, and several calls
+where not; that may change from one step to the next. A place in the step tells nothing: windows of a long video
+move. So a stream is named by its conditions, and by the window.
 """
 
 from __future__ import annotations

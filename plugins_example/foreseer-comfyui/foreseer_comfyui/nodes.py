@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from foreseer import ForeseerError, OptionError
-
 from foreseer_comfyui.choosing import HISTORIES, names, spec_of, storage_of, tooltip, wrong
 from foreseer_comfyui.handle import Handle
 from foreseer_comfyui.sampling import Applied
@@ -15,7 +14,7 @@ __all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]
 
 CATEGORY = "foreseer"
 Settings = dict[str, Any]
-OPTIONS = "interval=3, max_order=1, target=last_block"
+OPTIONS = "interval=3, max_order=1, target=residual"
 WHERE: Settings = {
     "blocks": ("STRING", {"default": "", "tooltip": "Paths of the model's lists of blocks, separated by commas. Empty: they are found."}),
 }
@@ -48,9 +47,9 @@ class ForeseerPolicy:
                 "history": (list(HISTORIES), {"tooltip": "Where features are kept, and how. cpu saves memory of the GPU, bfloat16 half of it."}),
                 "max_history_gb": (
                     "FLOAT",
-                    {"default": 0.0, "min": 0.0, "max": 1024.0, "step": 0.1, "tooltip": "The most that is kept, in GB; 0 for no limit. Beyond it the last block is forecast."},
+                    {"default": 0.0, "min": 0.0, "max": 1024.0, "step": 0.1, "tooltip": "The most to keep, in GB; 0: no limit. Beyond: last_block."},
                 ),
-                "on_error": (["compute", "raise"], {"tooltip": "What happens where the policy fails: the step is computed and the report says so, or sampling stops."}),
+                "on_error": (["compute", "raise"], {"tooltip": "Where the policy fails: compute the step and say so in the report, or stop."}),
                 **WHERE,
             }
         }  # fmt: skip
@@ -149,7 +148,9 @@ class ForeseerPreset:
     FUNCTION = "apply"
     RETURN_TYPES = ("MODEL", "FORESEER")
     RETURN_NAMES = ("model", "foreseer")
-    DESCRIPTION = "Which evaluations to compute, planned from a recording of this model, or read from a plan. For the same sampler, scheduler and number of steps."
+    DESCRIPTION = (
+        "Which evaluations to compute, planned from a recording of this model, or read from a plan. For the same sampler, scheduler and number of steps."
+    )
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Settings]:  # noqa: N802
@@ -161,7 +162,7 @@ class ForeseerPreset:
                 "model": ("MODEL",),
                 "recording": (recordings() or [""], {"tooltip": "Of Foreseer Record, or a plan, in output/foreseer."}),
                 "steps": ("INT", steps),
-                "target": (["last_block", "modules"], {"tooltip": "What is forecast: the last block's output, or each module's, which costs more and is nearer."}),
+                "target": (["last_block", "modules"], {"tooltip": "What is forecast: the last block's output, or each module's, at more memory."}),
                 **WHERE,
             }
         }  # fmt: skip

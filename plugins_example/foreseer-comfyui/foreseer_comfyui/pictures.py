@@ -8,11 +8,11 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import torch
-from foreseer import Report
-from foreseer.timeline import picture
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from foreseer import Report
+from foreseer.timeline import picture
 from foreseer_comfyui.handle import Sampling
 
 __all__ = ["drawn", "tensor_of"]

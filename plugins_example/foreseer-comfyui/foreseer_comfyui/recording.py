@@ -6,12 +6,12 @@ import re
 from pathlib import Path
 
 import attrs
+
+import foreseer
 from foreseer import OptionError, PolicySpec
 from foreseer.workbench.planner import plan
 from foreseer.workbench.recorder import TraceRecorder
 from foreseer.workbench.trace import Trace
-
-import foreseer
 
 __all__ = ["Recorded", "folder", "planned_from", "recordings"]
 

@@ -44,8 +44,8 @@ class _Listener:
 def sigmas_ahead(sampler: Any, guider: Any, sigmas: Tensor, extra_args: Mapping[str, Any]) -> list[float]:
     """Return the noise level of each evaluation ahead.
 
-    One that adapts to what the model says (``dpm_adaptive``) makes others; evaluations that were not foreseen are
-    computed. A sampler that cannot be rehearsed is believed to evaluate once at each of its sigmas.
+    One that adapts to what the model says (``dpm_adaptive``) makes others; evaluations that were not foreseen
+    are computed. A sampler that cannot be rehearsed is believed to evaluate once at each of its sigmas.
 
     Args:
         sampler: ComfyUI's; its method ``sample`` is called as ComfyUI calls it. No random number of the process

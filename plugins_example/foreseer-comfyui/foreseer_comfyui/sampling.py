@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import attrs
-import foreseer
 import numpy as np
 import torch
-from foreseer import ForeseerError, PolicySpec, Storage
 from torch import Tensor, nn
 
+import foreseer
+from foreseer import ForeseerError, PolicySpec, Storage
 from foreseer_comfyui.handle import Handle, Sampling, executing
 from foreseer_comfyui.hazards import DISABLED, computed_because, notes_on, refuse, without_graphs
 from foreseer_comfyui.naming import Names
@@ -59,7 +59,7 @@ class Applied:
         storage: Where and how features are kept; None as they are computed.
         on_error: ``"compute"``, or ``"raise"``.
         observers: Plugins that watch.
-        afterwards: Called after each sampling; returns what there is to say, empty for nothing. None for nothing.
+        afterwards: Called after each sampling; returns what there is to say, or an empty text. None: nothing is.
     """
 
     spec: PolicySpec
@@ -163,7 +163,7 @@ class Applied:
 
 
 def _steps(sampling: Any, ahead: Sequence[float]) -> dict[str, Sequence[float]]:
-    """What is known of the evaluations ahead, from ComfyUI's account of the model's noise (``model_sampling``)."""
+    """What is known of the evaluations ahead, by ComfyUI's account of the noise (``model_sampling``)."""
     flow = any(kind.__name__ == "CONST" for kind in type(sampling).__mro__)
     levels = np.asarray(ahead, dtype=np.float64)
     with np.errstate(divide="ignore"):

