@@ -17,7 +17,6 @@ LINKS = (
     ("[The worst sample](evidence/worst.md)", "a planned schedule beside the best peer at about 14 of 50 steps", lambda found: worst(found)),
     ("[Other libraries' caches](evidence/peers.md)", "those of cache-dit and diffusers", lambda found: peers(found)),
     ("[The field's methods](evidence/methods.md)", "the policies of `foreseer-methods` on one footing", lambda found: ""),
-    ("[Planned schedules](evidence/planned.md)", "against even ones", lambda found: ""),
     ("[What forecasting costs](evidence/cost.md)", "on a CPU, and on a GPU in published shapes", lambda found: ""),
 )
 """Of each page its link, what it is, and what its results come to."""

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import shlex
 import subprocess
 import sys
 import tomllib
@@ -24,7 +23,6 @@ from typing import Any
 
 import attrs
 import numpy as np
-from evidence_planned import RECORDED, commands_of
 
 from foreseer.bench.lanes import as_many
 from foreseer.bench.results import FILE, Results
@@ -36,7 +34,6 @@ A_STEP = {"dit": (0.04, 0.0175), "flux": (0.03, 0.0044), "wan": (0.0, 0.0265), "
 """Processor seconds of a step: of a batch, and of each sample in it; measured on one thread."""
 A_THIRD = 1 / 3
 """Of the steps is what a lane computes of which no results are known."""
-PLANNED_MINUTES = {"dit": 7.0, "flux": 5.0, "wan": 5.0}
 LAWS_MINUTES = 5.0
 """Guessed."""
 
@@ -99,17 +96,13 @@ def _steps_of(table: Mapping[str, Any], total: int, known: Results | None) -> li
 
 
 def jobs() -> list[Job]:
-    """Return every job, the longest first: benchmarks, planned schedules, and what forecasting adds to a step."""
+    """Return every job, the longest first: benchmarks, and what forecasting adds to a step."""
     foreseer, found = str(Path(sys.executable).with_name("foreseer")), []
     for path in SETTINGS.glob("*.toml"):
         folder = RESULTS / path.stem
         minutes = minutes_of(tomllib.loads(path.read_text()), Results.load(folder) if (folder / FILE).exists() else None)
         command = [foreseer, "bench", "run", str(path.relative_to(ROOT)), "--out", str(folder.relative_to(ROOT)), "--restart-other"]
         found.append(Job(name=path.stem, minutes=minutes, commands=[command]))
-    for family in RECORDED:
-        programs = {"foreseer": foreseer, "python": sys.executable}
-        commands = [[programs[words[0]], *words[1:]] for words in map(shlex.split, commands_of(family))]
-        found.append(Job(name=f"planned_{family}", minutes=PLANNED_MINUTES[family], commands=commands))
     found.append(Job(name="laws", minutes=LAWS_MINUTES, commands=[[sys.executable, "tests/benchmarks/laws.py", "docs/results/laws.json"]]))
     return sorted(found, key=lambda job: (-job.minutes, job.name))
 
