@@ -54,8 +54,8 @@ class Handle:
 
     def newest(self, node: str = "") -> Sampling | None:
         """Return the newest sampling, of that node where it has one; None before the first."""
-        own = [sampling for sampling in self.samplings if node and sampling.node == node]
-        return (own or [*self.samplings] or [None])[-1]
+        own = [sampling for sampling in self.samplings if node and sampling.node == node] or [*self.samplings]
+        return own[-1] if own else None
 
 
 def executing() -> tuple[str, str]:

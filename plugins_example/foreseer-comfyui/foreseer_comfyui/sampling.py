@@ -121,7 +121,7 @@ class Applied:
             try:
                 ahead = sigmas_ahead(executor.class_obj, guider, sigmas, extra_args)
                 with attached, attached.generation(**_steps(sampling, ahead)) as generation:
-                    self._under_way = _UnderWay(generation, *(float(sampling.percent_to_sigma(share)) for share in (self.start, self.end)))
+                    self._under_way = _UnderWay(generation, float(sampling.percent_to_sigma(self.start)), float(sampling.percent_to_sigma(self.end)))
                     try:
                         return executor(guider, sigmas, extra_args, *args, **kwargs)
                     finally:

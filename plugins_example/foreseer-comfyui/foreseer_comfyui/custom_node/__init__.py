@@ -11,11 +11,11 @@ except ImportError as error:  # an import that fails shows users nothing but a l
         CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE, DESCRIPTION = "foreseer", "say", (), True, HINT
 
         @classmethod
-        def INPUT_TYPES(cls):  # noqa: N802  (ComfyUI's name)
+        def INPUT_TYPES(cls) -> dict[str, dict]:  # noqa: N802  (ComfyUI's name)
             """What ComfyUI asks for."""
             return {"required": {"hint": ("STRING", {"default": HINT, "multiline": True, "tooltip": HINT})}}
 
-        def say(self, hint):
+        def say(self, hint: str) -> None:
             """Fail with the hint."""
             raise ImportError(HINT)
 
