@@ -42,9 +42,7 @@ by its name.
 """
 
 INTRODUCTION = {
-    "rows": "At batch 1 both are one and the same, so that its ratios show the noise. Above 1, deciding per "
-    "row costs more at the same quality. Each batch holds easy and hard "
-    "samples; still they are digits of one model, and more alike than prompts are.",
+    "rows": "One half of each batch are trousers, all alike, the other pullovers, dresses, shirts and bags, which are patterned.",
     "taylorseer": "Forecasting gains in the mean and loses in the worst sample: a few samples turn in the "
     "first steps after the warm-up, which a line through its two steps misses. "
     "See [taylorseer](../policies/taylorseer.md#when-to-use-it).",
