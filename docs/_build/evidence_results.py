@@ -42,7 +42,7 @@ by its name.
 """
 
 INTRODUCTION = {
-    "rows": "One half of each batch are trousers, all alike, the other pullovers, dresses, shirts and bags, which are patterned.",
+    "rows_fashion": "One half of each batch are trousers, all alike, the other pullovers, dresses, shirts and bags, which are patterned.",
     "taylorseer": "Forecasting gains in the mean and loses in the worst sample: a few samples turn in the "
     "first steps after the warm-up, which a line through its two steps misses. "
     "See [taylorseer](../policies/taylorseer.md#when-to-use-it).",
