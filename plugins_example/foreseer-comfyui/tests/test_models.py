@@ -70,9 +70,10 @@ def test_what_is_kept_holds_no_model() -> None:
     assert handle.newest() is not None
 
 
-def test_weights_of_half_precision() -> None:
+@pytest.mark.parametrize("cast", [None, torch.float32], ids=["bfloat16", "cast to float32"])
+def test_weights_of_half_precision(cast: torch.dtype | None) -> None:
     """Law: bf16 weights, cast or not, are driven; `none` is exact."""
-    patcher, asked = patcher_of("Flux", dtype=torch.bfloat16), Asked()
+    patcher, asked = patcher_of("Flux", dtype=torch.bfloat16, cast=cast), Asked()
     bare = sampled(patcher, asked)
     assert torch.equal(sampled(put(patcher, "none")[0], asked), bare)
     driven, handle = put(patcher, NODE)

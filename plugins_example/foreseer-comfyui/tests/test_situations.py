@@ -4,9 +4,11 @@ they are.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 import torch
 from test_models import NODE, put
@@ -29,6 +31,10 @@ def areas(patcher: Any) -> tuple[Any, Asked]:
 def scheduled(patcher: Any) -> tuple[Any, Asked]:
     parts = [*prompt("Flux", seed=1, start_percent=0.0, end_percent=0.5), *prompt("Flux", seed=3, start_percent=0.5, end_percent=1.0)]
     return patcher, Asked(positive=parts, steps=12)
+
+
+def guidance_for_a_part(patcher: Any) -> tuple[Any, Asked]:
+    return patcher, Asked(negative=prompt("Flux", seed=2, start_percent=0.0, end_percent=0.6), steps=12)
 
 
 def controlled(patcher: Any) -> tuple[Any, Asked]:
@@ -128,6 +134,7 @@ SITUATIONS: dict[str, tuple[Situation, set[str]]] = {
     "unequal prompts": (unequal_prompts, {"positive", "negative"}),
     "areas": (areas, {"negative + negative 2 + positive + positive 2", "negative 3"}),
     "a prompt from the middle on": (scheduled, {"negative + positive", "negative + positive 2"}),
+    "guidance for a part of the steps": (guidance_for_a_part, {*BOTH, "positive"}),
     "ControlNet": (controlled, BOTH),
     "layers skipped for guidance": (skipped_layers, {*BOTH, "positive"}),
     "tiles": (tiles, {*BOTH, "negative + positive (2)"}),
@@ -139,6 +146,7 @@ SITUATIONS: dict[str, tuple[Situation, set[str]]] = {
     "compiled blocks": (compiled_blocks, BOTH),
     "static windows": (windows("standard_static"), {f"negative + positive frames {start}..{start + 2}" for start in (0, 2)}),
     "moving windows": (windows("standard_uniform"), {f"negative + positive frames {start}..{start + 2}" for start in (0, 1, 2)}),
+    "looped windows": (windows("looped_uniform"), {f"negative + positive frames {frames}" for frames in ("0..2", "1..3", "2..4", "3,4,0", "4,0,1")}),
     "three prompts": (three_prompts, {"cond 2 + negative + positive"}),
 }
 
@@ -158,3 +166,43 @@ def test_with_none_it_is_exact_and_streams_are_told(name: str) -> None:
     assert any(report.block_rows_ratio < 1 for report in sampling.reports.values())
     assert torch.equal(sampled(driven, asked), found)
     assert torch.equal(sampled(patcher, asked), bare)
+
+
+def test_rows_of_one_sample_share_one_fate() -> None:
+    """Law: two areas and guidance make four rows of each sample, whatever their latents are."""
+    patcher, asked = areas(patcher_of("Flux"))
+    driven, handle = put(patcher, "cg_taylor:threshold=0.05,target=last_block")
+    sampled(driven, attrs.evolve(asked, batch=2))
+    assert handle.newest().reports["negative + negative 2 + positive + positive 2"].run.groups == (0, 1, 0, 1, 0, 1, 0, 1)
+
+
+def test_weights_that_change_in_a_sampling_are_told() -> None:
+    """Law: a LoRA of one prompt is applied between calls; the report says that forecasts reach over it."""
+    patcher, asked = hooked(patcher_of("Flux"))
+    driven, handle = put(patcher, NODE)
+    sampled(driven, asked)
+    assert "weights are changed by hooks" in str(handle.newest())
+
+
+def test_blocks_that_are_compiled_after_the_policy_was_chosen() -> None:
+    """Law: the order of the two nodes does not matter; parts of compiled blocks are not forecast, and the report says so."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    patcher, asked = patcher_of("Flux"), Asked(steps=6)
+    driven, handle = put(patcher, "taylorseer:interval=3,max_order=1,target=modules")
+    set_torch_compile_wrapper(driven, backend="eager", keys=[f"diffusion_model.single_blocks.{index}" for index in range(3)])
+    assert sampled(driven, asked).isfinite().all()
+    (report,) = handle.newest().reports.values()
+    assert any("compiled" in warning for warning in report.warnings)
+    assert report.block_rows_ratio < 1
+
+
+def test_a_stream_that_pauses_begins_anew() -> None:
+    """Law: where a second prompt joins for a while, the first call comes again, and nothing is forecast over the pause."""
+    both = [*prompt("Flux", seed=1), *prompt("Flux", seed=3, start_percent=0.3, end_percent=0.7)]
+    driven, handle = put(patcher_of("Flux"), NODE)
+    sampled(driven, Asked(positive=both, steps=20))
+    outcomes = handle.newest().reports["negative + positive"].outcomes
+    gaps = [(one, other) for one, other in itertools.pairwise(outcomes) if other.step.index > one.step.index + 2]
+    assert len(gaps) == 1
+    assert all(gaps[0][1].computed)

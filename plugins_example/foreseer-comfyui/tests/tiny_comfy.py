@@ -105,13 +105,13 @@ TINY = {
 }  # fmt: skip
 
 
-def patcher_of(name: str, *, dtype: torch.dtype = torch.float32, seed: int = 0) -> Any:
+def patcher_of(name: str, *, dtype: torch.dtype = torch.float32, cast: torch.dtype | None = None, seed: int = 0) -> Any:
     """Build a model with random weights, and return ComfyUI's handle of it."""
     import comfy.supported_models
     from comfy.model_patcher import ModelPatcher
 
     config = getattr(comfy.supported_models, name)(dict(TINY[name].config))
-    config.set_inference_dtype(dtype, None)
+    config.set_inference_dtype(dtype, cast)
     model = config.get_model({}, "", device="cpu")
     generator, cpu = torch.Generator().manual_seed(seed), torch.device("cpu")
     with torch.no_grad():
