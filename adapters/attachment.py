@@ -1,6 +1,4 @@
-"""A policy on a model or pipeline: the sessions of its streams, and what calls of the model do while it is
-attached.
-"""
+"""A policy on a model or pipeline: the sessions of its streams, and what calls of the model do meanwhile."""
 
 from __future__ import annotations
 
@@ -177,9 +175,10 @@ class Attachment:
             yield self
 
     @contextlib.contextmanager
-    def generation(self, *, timesteps: Numbers = None, num_steps: int | None = None, sigmas: Numbers = None, log_snr: Numbers = None) -> Iterator[Generation]:
-        """One sampling of a model by a loop that knows what its calls are: several kinds of call a step, each
-        a stream with a history of its own.
+    def generation(
+        self, *, timesteps: Numbers = None, num_steps: int | None = None, sigmas: Numbers = None, log_snr: Numbers = None, by_itself: bool = False
+    ) -> Iterator[Generation]:
+        """One sampling by a loop that knows whose each call is: several in a step, each a stream with a history.
 
         >>> with attached.generation(timesteps=times) as generation:  # doctest: +SKIP
         ...     for time in times:
@@ -194,11 +193,13 @@ class Attachment:
             num_steps: Number of steps, where the timesteps are not known.
             sigmas: ``(T,)`` as of `run`.
             log_snr: ``(T,)`` likewise.
+            by_itself: Calls begin steps by themselves, as in `run`, and nobody calls ``step()``.
 
         Raises:
             ContractError, OptionError: As `run`.
         """
-        with self._sampling(Generation(schedule=Schedule(timesteps=timesteps, num_steps=num_steps, sigmas=sigmas, log_snr=log_snr))) as generation:
+        schedule = Schedule(timesteps=timesteps, num_steps=num_steps, sigmas=sigmas, log_snr=log_snr)
+        with self._sampling(Generation(schedule=schedule, steps_by_itself=by_itself, alone=False)) as generation:
             yield generation
 
     @contextlib.contextmanager
