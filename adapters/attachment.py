@@ -22,7 +22,7 @@ from foreseer.adapters.generation import Generation
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.loops import PipelineLoop
 from foreseer.adapters.refusals import mark, refuse, refuse_cache, refuse_unreachable, unmark
-from foreseer.adapters.streams import Streams
+from foreseer.adapters.streams import FIRST_OF, Streams
 from foreseer.adapters.wires import Wires
 from foreseer.declared import Numbers, Schedule
 from foreseer.errors import ContractError
@@ -232,7 +232,7 @@ class Attachment:
         if self._outside:
             notes.append(f"{self._outside} calls came outside of a run and were computed")
         if len(reports) > 1:
-            notes.append(f"this is the first of {len(reports)} streams; attached.reports has {', '.join(list(reports)[1:])} too")
+            notes.append(f"{FIRST_OF} {len(reports)} streams; attached.reports has {', '.join(list(reports)[1:])} too")
         for name in list(reports)[:1] if notes else ():
             reports[name] = attrs.evolve(reports[name], warnings=(*reports[name].warnings, *notes))
         return reports

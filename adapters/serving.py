@@ -20,6 +20,7 @@ from torch import nn
 from foreseer.adapters._attach import attach
 from foreseer.adapters.attachment import Attachment
 from foreseer.adapters.generation import Generation
+from foreseer.adapters.streams import FIRST_OF
 from foreseer.declared import Numbers
 from foreseer.errors import ContractError, ForeseerError, OptionError
 from foreseer.plugins import policy_hooks
@@ -224,7 +225,7 @@ class Requests:
         self.served.append(served)
         self._log.log(logging.WARNING if refused else logging.INFO, "foreseer: %s%s", _rank(": "), served)
         for note in itertools.chain.from_iterable(report.warnings for report in reports.values()):
-            if note not in self._noted and len(self._noted) < MOST_NOTES:
+            if note not in self._noted and len(self._noted) < MOST_NOTES and not note.startswith(FIRST_OF):
                 self._noted.add(note)
                 self._log.info("foreseer: request %s: %s", served.name, note)
         for stream, report in reports.items() if self._folder is not None else ():
