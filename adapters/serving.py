@@ -5,13 +5,14 @@ full, and the log says why: no request fails for its sake.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import torch
@@ -19,6 +20,7 @@ from torch import nn
 
 from foreseer.adapters._attach import attach
 from foreseer.adapters.attachment import Attachment
+from foreseer.adapters.calls import Interception, intercept
 from foreseer.adapters.generation import Generation
 from foreseer.adapters.streams import FIRST_OF
 from foreseer.declared import Numbers
@@ -31,8 +33,6 @@ if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
 
 __all__ = ["Request", "Requests", "Served", "deciding_together"]
-
-T = TypeVar("T")
 
 TOGETHER = "two requests were under way at once, and their calls cannot be told apart; let requests wait for one another"
 MOST_NOTES = 64
@@ -85,24 +85,14 @@ class Request:
         if self._generation is not None:
             self._generation.step()
 
-    def call(self, stream: str, evaluate: Callable[[], T]) -> T:
-        """Evaluate a call of the model, in the stream's name.
+    def call(self, stream: str = "", *, groups: Sequence[int] | int | None = None) -> contextlib.AbstractContextManager[None]:
+        """Say whose the calls of the models inside are.
 
         Args:
-            stream: Whose call it is (``"cond"``), the same in each step; empty to tell it by its text.
-            evaluate: Calls the model. It is called a second time where foreseer cannot go on in the first.
-
-        Returns:
-            What it returns.
+            stream: A name that is the same in every step (``"cond"``); empty to tell it by text or place.
+            groups: Which rows are one sample, as in `foreseer.Attachment.run`; None: each row is one.
         """
-        if self._generation is None:
-            return evaluate()
-        try:
-            with self._generation.call(stream=stream):
-                return evaluate()
-        except ForeseerError as error:
-            self.give_up(str(error))
-        return evaluate()
+        return contextlib.nullcontext() if self._generation is None else self._generation.call(stream=stream, groups=groups)
 
     def give_up(self, why: str) -> None:
         """Compute the rest in full: the policy is taken off the models. What was reported so far stays."""
@@ -124,7 +114,8 @@ class Requests:
     """The requests of a worker, one after another, under one policy.
 
     The policy stays attached from one request to the next, so that what was found out about the models is
-    found out once. It is taken off for a request that is refused.
+    found out once. It is taken off for a request that is refused. Where foreseer raises in a call of a model,
+    that call is made again without it, and the rest of the request is computed.
 
     Args:
         policy: As `foreseer.attach` takes it.
@@ -152,6 +143,7 @@ class Requests:
         self._numbers, self._noted = itertools.count(1), set[str]()
         self._attached: Attachment | None = None
         self._models: dict[str, nn.Module] = {}
+        self._guards: list[Interception] = []
         self._group: Any = None
         self._now: Request | None = None
 
@@ -211,11 +203,23 @@ class Requests:
             self.detach()
             self._attached = attach(dict(models), self.spec, on_error="compute", process_group=process_group)
             self._models, self._group = dict(models), process_group
+            self._guards = [intercept(model, functools.partial(self._guard, model)) for model in models.values()]
         return self._attached
+
+    def _guard(self, model: nn.Module, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            return inner(*args, **kwargs)
+        except ForeseerError as error:
+            if self._now is None or self._now.refused:
+                raise
+            self._now.give_up(str(error))
+        return model(*args, **kwargs)
 
     def detach(self) -> None:
         """Take the policy off: the models are bit for bit what they were."""
         attached, self._attached, self._models = self._attached, None, {}
+        while self._guards:
+            self._guards.pop().restore()
         if attached is not None:
             attached.detach()
 

@@ -147,7 +147,8 @@ class Native:
         loop = self._now
         if loop is None or loop.request is None or loop.stage is not stage:
             return original(stage, *args, **kwargs)
-        return loop.request.call("uncond" if getattr(loop.batch, "is_cfg_negative", False) else "cond", lambda: original(stage, *args, **kwargs))
+        with loop.request.call("uncond" if getattr(loop.batch, "is_cfg_negative", False) else "cond"):
+            return original(stage, *args, **kwargs)
 
     def _serve(self, loop: _Loop) -> contextlib.AbstractContextManager[Request]:
         parts = {name: getattr(loop.stage, name, None) for name in ("transformer", "transformer_2")}

@@ -169,7 +169,8 @@ class Backend:
         if self._request is None:
             return original(*args, **kwargs)
         same = (name for name, branch in self._branches.items() if branch.keys() == kwargs.keys() and all(kwargs[key] is branch[key] for key in branch))
-        return self._request.call(next(same, ""), lambda: original(*args, **kwargs))
+        with self._request.call(next(same, "")):
+            return original(*args, **kwargs)
 
 
 def denoisers(pipeline: Any) -> dict[str, nn.Module]:

@@ -160,9 +160,10 @@ def test_a_pipeline_without_a_transformer_is_refused_when_it_is_loaded(start, re
     assert torch.equal(runner.execute_model(request_of()), torch.ones(1))
 
 
-def test_where_a_policy_cannot_go_on_the_request_is_computed(start, models, pipe_of, request_of, bare):
+@pytest.mark.parametrize("guided", [True, False])
+def test_where_a_policy_cannot_go_on_the_request_is_computed(start, models, pipe_of, request_of, bare, guided):
     """A schedule of other steps than the request's, which shows only in its first call."""
-    runner, requests = start(pipe_of(models[0]), policy="planned:schedule=0+1+3/5")
+    runner, requests = start(pipe_of(models[0], guided=guided), policy="planned:schedule=0+1+3/5")
     assert torch.equal(runner.execute_model(request_of()), bare)
     assert "5" in requests.served[-1].refused
     assert not requests.served[-1].ended
