@@ -115,12 +115,23 @@ class Native:
 
     def forward(self, original: Original, stage: Any, *args: Any, **kwargs: Any) -> Any:
         """Around ``DenoisingStage.forward``: what is begun inside ends with it, also by an exception."""
-        outer, self._now = self._now, (loop := _Loop(stage, given(original, stage, args, kwargs)["server_args"]))
+        named = given(original, stage, args, kwargs)
+        outer, self._now = self._now, (loop := _Loop(stage, named["server_args"]))
         try:
             with loop.ending:
-                return original(stage, *args, **kwargs)
+                result = original(stage, *args, **kwargs)
         finally:
             self._now = outer
+        if loop.batch is None:
+            self._tell(stage, named["batch"])
+        return result
+
+    def _tell(self, stage: Any, batch: Any) -> None:
+        """Say once of a kind of stage that it is not followed."""
+        name = type(stage).__name__
+        if name not in self._told and not getattr(batch, "is_warmup", False):
+            self._told.add(name)
+            LOG.warning("foreseer: %s has a loop of its own, which is not followed; it is computed in full", name)
 
     def reset(self, original: Original, stage: Any, *args: Any, **kwargs: Any) -> Any:
         """Around ``DenoisingStage._reset_dit_cache_states``: whatever comes, no history is older than this."""
@@ -132,9 +143,7 @@ class Native:
         """Around ``DenoisingStage._predict_noise_with_cfg``: one evaluation of a sampler."""
         loop, batch = self._now, given(original, stage, args, kwargs)["batch"]
         if loop is None or loop.stage is not stage:
-            if type(stage).__name__ not in self._told:
-                self._told.add(type(stage).__name__)
-                LOG.warning("foreseer: %s has a loop of its own, which is not followed; it is computed in full", type(stage).__name__)
+            self._tell(stage, batch)
         elif not getattr(batch, "is_warmup", False):
             loop.batch = batch
             if loop.request is None:

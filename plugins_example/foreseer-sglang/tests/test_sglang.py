@@ -181,18 +181,35 @@ def test_without_a_policy_nothing_is_hooked(engine, caplog):
     assert "write FORESEER_POLICY=" in caplog.text
 
 
-def test_a_stage_with_a_loop_of_its_own_is_computed(engine, models, ask, bare, caplog):
-    engine.load("taylorseer:interval=3")
-
-    class OwnLoop(engine.Stage):
+def own_loop(stage):
+    class OwnLoop(stage):
         def forward(self, batch, server_args):
             self._loop(batch, server_args)
             return batch
 
+    return OwnLoop
+
+
+def own_guidance(stage):
+    class OwnLoop(stage):
+        _predict_noise_with_cfg = stage.bare
+
+    return OwnLoop
+
+
+@pytest.mark.parametrize("kind", [own_loop, own_guidance])
+def test_a_stage_with_a_loop_of_its_own_is_computed(engine, models, ask, bare, caplog, kind):
+    """It overrides a part of what is hooked, so that the hook is not called; the log says it once."""
+    engine.Stage.bare = engine.Stage._predict_noise_with_cfg
+    requests = engine.load("taylorseer:interval=3")
+    stage = kind(engine.Stage)(models[0])
+    stage(ask(is_warmup=True), PLAIN)
+    assert not caplog.messages
     for _ in range(2):
-        assert torch.equal(OwnLoop(models[0])(ask(), PLAIN).latents, bare[3])
+        assert torch.equal(stage(ask(), PLAIN).latents, bare[3])
     (said,) = caplog.messages
-    assert "OwnLoop has a loop of its own" in said
+    assert said == "foreseer: OwnLoop has a loop of its own, which is not followed; it is computed in full"
+    assert not requests.served
 
 
 def test_a_stage_inside_of_another_is_computed_with_it(engine, models, ask, bare):
