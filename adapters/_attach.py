@@ -49,7 +49,7 @@ def attach(
     Args:
         target: A diffusers pipeline, whose calls are then runs; or a denoiser, that is a diffusers
             transformer or any `torch.nn.Module` with a list of blocks, whose runs you mark with
-            ``attached.run(...)``.
+            ``attached.run(...)``; or several of one loop, as ``{"transformer": ..., "transformer_2": ...}``.
         policy: Name of an installed policy (``foreseer policies`` lists them), with its options or without
             (``"speca:threshold=0.1,max_order=2"``, as everywhere), a factory, or a `foreseer.PolicySpec`. Or
             a preset: the name of an installed one (`foreseer.zoo.presets`), the file of one, or a
@@ -88,6 +88,7 @@ def attach(
     """
     given = {name: value for name, value in locals().items() if name in OWN and value is not OWN[name]}
     models, bystanders = find_denoisers(target)
+    pipeline = None if isinstance(target, (nn.Module, Mapping)) else target
     if on_error not in ("raise", "compute"):
         raise OptionError(f"on_error={on_error!r} is unknown; write 'raise' or 'compute'")
     if streams not in ("independent", "follow_first"):
@@ -105,7 +106,7 @@ def attach(
     _refuse_ambiguous(spec, given)
     policy_hooks(spec.look())
     if spec.preset is not None:
-        scheduler = "" if isinstance(target, nn.Module) else identity_of(target.scheduler)
+        scheduler = "" if pipeline is None else identity_of(pipeline.scheduler)
         # the number of steps is not known before a run
         spec.elsewhere(attrs.evolve(spec.preset.signature, model=identity_of(next(iter(models.values()))), scheduler=scheduler))
     watchers = build_observers(observers)
@@ -114,7 +115,7 @@ def attach(
         refuse(model)
     wires = {name: Wires(model, blocks) for name, model in models.items()}
     return Attachment(
-        None if isinstance(target, nn.Module) else target,
+        pipeline,
         wires,
         spec,
         streams=streams,

@@ -37,7 +37,7 @@ def detach(target: Any, /) -> bool:
         ContractError: A run is under way in another thread. Nothing is detached. In this thread it is ended.
         UnsupportedModelError: This is neither a pipeline nor a model.
     """
-    parts = [target] if isinstance(target, nn.Module) else [*_held(target)]
+    parts = [target] if isinstance(target, nn.Module) else _held(target)
     if not parts:
         raise UnsupportedModelError(f"cannot detach from a {type(target).__name__}: a diffusers pipeline or a torch.nn.Module is needed")
     found = [attached for attached in [*ALL] if any(attached.drives(part) for part in (target, *parts))]
@@ -50,6 +50,6 @@ def detach(target: Any, /) -> bool:
 
 
 def _held(pipeline: Any) -> list[nn.Module]:
-    components = getattr(pipeline, "components", None)
+    components = pipeline if isinstance(pipeline, Mapping) else getattr(pipeline, "components", None)
     held = {**getattr(pipeline, "__dict__", {}), **(components if isinstance(components, Mapping) else {})}
     return [part for part in held.values() if isinstance(part, nn.Module)]

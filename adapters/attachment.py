@@ -1,6 +1,4 @@
-"""A policy on a model or pipeline: the sessions of its streams, and what calls of the model do while it is
-attached.
-"""
+"""A policy on a model or pipeline: the sessions of its streams, and what calls of the model do meanwhile."""
 
 from __future__ import annotations
 
@@ -25,7 +23,7 @@ from foreseer.adapters.generation import Generation
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.loops import PipelineLoop
 from foreseer.adapters.refusals import mark, refuse, refuse_cache, refuse_unreachable, unmark
-from foreseer.adapters.streams import Streams
+from foreseer.adapters.streams import FIRST_OF, Streams
 from foreseer.adapters.wires import Wires
 from foreseer.declared import Numbers, Schedule
 from foreseer.errors import ContractError
@@ -176,9 +174,10 @@ class Attachment:
             yield self
 
     @contextlib.contextmanager
-    def generation(self, *, timesteps: Numbers = None, num_steps: int | None = None, sigmas: Numbers = None, log_snr: Numbers = None) -> Iterator[Generation]:
-        """One sampling of a model by a loop that knows what its calls are: several kinds of call a step, each
-        a stream with a history of its own.
+    def generation(
+        self, *, timesteps: Numbers = None, num_steps: int | None = None, sigmas: Numbers = None, log_snr: Numbers = None, by_itself: bool = False
+    ) -> Iterator[Generation]:
+        """One sampling by a loop that knows whose each call is: several in a step, each a stream with a history.
 
         >>> with attached.generation(timesteps=times) as generation:  # doctest: +SKIP
         ...     for time in times:
@@ -188,9 +187,12 @@ class Attachment:
         ...         with generation.call(stream="uncond"):
         ...             uncond = model(x, time, empty)
 
-        Args and errors are those of `run`.
+        Args:
+            timesteps, num_steps, sigmas, log_snr: As of `run`; and so are the errors.
+            by_itself: Calls begin steps by themselves, as in `run`, and nobody calls ``step()``.
         """
-        with self._sampling(Generation(schedule=Schedule(timesteps=timesteps, num_steps=num_steps, sigmas=sigmas, log_snr=log_snr))) as generation:
+        schedule = Schedule(timesteps=timesteps, num_steps=num_steps, sigmas=sigmas, log_snr=log_snr)
+        with self._sampling(Generation(schedule=schedule, steps_by_itself=by_itself, alone=False)) as generation:
             yield generation
 
     @contextlib.contextmanager
@@ -232,7 +234,7 @@ class Attachment:
         if self._outside:
             notes.append(f"{self._outside} calls came outside of a run and were computed")
         if len(reports) > 1:
-            notes.append(f"this is the first of {len(reports)} streams; attached.reports has {', '.join(list(reports)[1:])} too")
+            notes.append(f"{FIRST_OF} {len(reports)} streams; attached.reports has {', '.join(list(reports)[1:])} too")
         for name in list(reports)[:1] if notes else ():
             reports[name] = attrs.evolve(reports[name], warnings=(*reports[name].warnings, *notes))
         return reports

@@ -16,13 +16,18 @@ def find_denoisers(target: Any) -> tuple[dict[str, nn.Module], dict[str, nn.Modu
     """Return the models to drive by their names, and the other modules of a pipeline.
 
     Driven are those called ``transformer...``, and those of the same classes under another name
-    (``unconditional_transformer``). A module is driven itself, under the name "".
+    (``unconditional_transformer``). A module is driven itself, under the name "", and those of a mapping are
+    under their names there.
 
     Raises:
         UnsupportedModelError: There is none, or the pipeline has no scheduler.
     """
     if isinstance(target, nn.Module):
         return {"": target}, {}
+    if isinstance(target, Mapping) and target and all(isinstance(part, nn.Module) for part in target.values()):
+        if len({id(part) for part in target.values()}) < len(target):
+            raise UnsupportedModelError(f"one module has two names among {', '.join(map(str, target))}; give it once")
+        return dict(target), {}
     components = getattr(target, "components", None)
     found, others = {}, {}
     if isinstance(components, Mapping) and hasattr(target, "scheduler"):
@@ -41,7 +46,8 @@ def find_denoisers(target: Any) -> tuple[dict[str, nn.Module], dict[str, nn.Modu
         inner = getattr(target, "transformer", None)
         hint = "; attach to its model: foreseer.attach(pipe.transformer, ...)" if isinstance(inner, nn.Module) else ""
         raise UnsupportedModelError(
-            f"cannot attach to a {type(target).__name__}: a diffusers pipeline with a scheduler and a transformer, or a torch.nn.Module is needed{hint}"
+            f"cannot attach to a {type(target).__name__}: a diffusers pipeline with a scheduler and a transformer, or a torch.nn.Module is needed, "
+            f"or several by their names{hint}"
         )
     if target.scheduler is None:
         raise UnsupportedModelError(

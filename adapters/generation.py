@@ -120,11 +120,12 @@ class Generation:
         stream: What to call a stream that nothing else names.
         steps_by_itself: A call begins a step where its stream was called in this step already, or its
             timestep is another. Else `step` does.
+        alone: Whether it has one kind of call only, as far as anybody said; None where steps come by themselves.
 
     Attributes:
         index: Of the step under way; -1 before the first.
         groups: Of the call under way.
-        alone: Whether it has one kind of call only, as far as anybody said.
+        alone: As given.
         by_copies: Whether rows of one sample are to be recognised.
         compute: Why the call under way is computed, whatever the policy says; empty where it decides.
         site: Where in a pipeline's code the call under way was made.
@@ -138,6 +139,7 @@ class Generation:
         groups: Sequence[int] | int | None = None,
         stream: str = "",
         steps_by_itself: bool = False,
+        alone: bool | None = None,
     ) -> None:
         _refuse_name(stream)
         given = schedule if isinstance(schedule, Schedule) else Schedule()
@@ -145,7 +147,7 @@ class Generation:
         known = given.every(self._per_step)
         self._ahead = known.timesteps or ()
         self.schedule: Callable[[], Schedule] = (lambda: known) if isinstance(schedule, Schedule) else schedule
-        self.alone, self.by_copies = steps_by_itself, not isinstance(schedule, Schedule)
+        self.alone, self.by_copies = steps_by_itself if alone is None else alone, not isinstance(schedule, Schedule)
         self.number, self.index, self.groups, self.compute = number, -1, groups, ""
         self._stream, self._itself, self._given = stream, steps_by_itself, ""
         self._calls: dict[int, _Calls] = {}

@@ -21,7 +21,7 @@ from foreseer.storage import Allowance, Storage
 from foreseer.types import Run
 from foreseer.vote import Vote
 
-__all__ = ["Key", "Stream", "Streams"]
+__all__ = ["FIRST_OF", "Key", "Stream", "Streams"]
 
 KINDS = 24
 """For how many streams and kinds of call (shapes, arguments) of a denoiser an attachment remembers what it
@@ -31,6 +31,8 @@ found out about it.
 
 ALL_BUT = 0.9
 """Share of the blocks' work that module parts must hold to pass for all of it."""
+FIRST_OF = "this is the first of"
+"""How the note begins in a first report that there are others."""
 
 
 class Key(NamedTuple):

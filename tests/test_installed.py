@@ -107,6 +107,21 @@ def test_what_is_installed_is_listed_with_its_package_and_version(fresh: Fresh, 
         assert listed[name][at + 1] == (foreseer.__version__ if package == "foreseer" else "0.1.0")
 
 
+def test_serving_engines_find_their_plugins(fresh: Fresh, tmp_path: Path) -> None:
+    """By the entry points that SGLang and vLLM-Omni look through; where no engine is, loading them says so and does nothing else."""
+    code = """
+from importlib.metadata import entry_points
+for group in ("sglang.multimodal_gen.plugins", "vllm_omni.general_plugins"):
+    (found,) = entry_points(group=group)
+    found.load()()
+    print(found.name, found.value)
+"""
+    done = fresh.run(fresh.python, "-I", "-c", code, cwd=tmp_path, FORESEER_POLICY="taylorseer:interval=3")
+    assert done.stdout.split() == ["foreseer", "foreseer_sglang:register", "foreseer", "foreseer_vllm_omni:register"]
+    assert "no hook registry that is known" in done.stderr
+    assert "--cache-backend foreseer is not there" in done.stderr
+
+
 def test_fifty_packages_are_listed_and_none_is_imported(fresh: Fresh, tmp_path: Path) -> None:
     """Installing a package is not running it: listing reads metadata alone. How long that takes is in benchmarks/test_listing.py."""
     notes = fake_distributions(tmp_path / "site", 50)
