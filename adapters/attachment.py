@@ -188,7 +188,10 @@ class Attachment:
         ...             uncond = model(x, time, empty)
 
         Args:
-            timesteps, num_steps, sigmas, log_snr: As of `run`; and so are the errors.
+            timesteps: As of `run`; and so are the errors.
+            num_steps: As of `run`.
+            sigmas: As of `run`.
+            log_snr: As of `run`.
             by_itself: Calls begin steps by themselves, as in `run`, and nobody calls ``step()``.
         """
         schedule = Schedule(timesteps=timesteps, num_steps=num_steps, sigmas=sigmas, log_snr=log_snr)
@@ -224,9 +227,7 @@ class Attachment:
 
     @property
     def reports(self) -> dict[str, Report]:
-        """The account of the run under way, or of the last one: of each stream, by its name. Empty before the
-        first run.
-        """
+        """The account of the run under way, or of the last one: of each stream, by its name. Empty before."""
         if self._loop is not None and not self._detached:
             self._loop.settle()
         reports = self._driver.reports
@@ -242,9 +243,7 @@ class Attachment:
     @property
     def report(self) -> Report:
         """The account of the run under way, or of the last one; of its first stream, where it has several.
-
-        Raises:
-            ContractError: Nothing has run yet, or nothing that could be driven.
+        Raises `ContractError` where nothing has run yet, or nothing that could be driven.
         """
         reports = self.reports
         if not reports:
