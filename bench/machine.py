@@ -89,7 +89,8 @@ def git_state() -> dict[str, Any]:
     # An environment inside somebody else's checkout is not ours: git must know this very file.
     if git("ls-files", "--error-unmatch", str(source)) is None or (commit := git("rev-parse", "HEAD")) is None:
         return {}
-    return {"commit": commit, "changed": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    # results that are made one after the other are no change of what makes them
+    return {"commit": commit, "changed": bool(git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", ":(top,exclude)docs/results"))}
 
 
 def _processor() -> str:
