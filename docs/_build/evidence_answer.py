@@ -17,6 +17,7 @@ from foreseer.bench.reference import told
 from foreseer.bench.results import LaneResult, Results
 from foreseer.bench.summary import Gain, mean_of, worst_of
 
+
 @attrs.frozen
 class Answer:
     """What one model's results say.
@@ -107,10 +108,19 @@ def lead(said: Sequence[Answer]) -> str:
     rest += [f"{other} a cache does on either"] if other else []
     where = [model_of(one.results.family) for one in said if any(choice in helped for choice in one.choices)]
     text += f"; at {' and at '.join(rest)} ({which(helped)}), on {_listed(where)}." if rest else "."
-    headline = "Take a better solver before you take a cache." if 2 * len(helped) < len(every) else "Take a better solver, and a cache on it."
-    if ahead["cache"] > max(ahead["both"], len(every) - len(helped)):
-        headline = "Take a cache on your sampler."
+    few, most = ([model_of(one.results.family) for one in said if (2 * share(one) > 1) is mostly] for mostly in (False, True))
+    headline = "Take a better solver before you take a cache."
+    if most:
+        headline = "Take a better solver, and a cache on it." if ahead["both"] > ahead["cache"] else "Take a cache on your sampler."
+    if few and most:
+        headline = f"It depends on the model: a better solver is enough on {_listed(few)}, and a cache comes nearer on {_listed(most)}."
     return " ".join(filter(None, [f"**{headline}**", text, where_enough(said), todays_pictures(said)]))
+
+
+def share(one: Answer) -> float:
+    """At which share of a model's places a cache comes nearer than every plain solver."""
+    every = [choice for choice in one.choices if len(choice.ways) > 1]
+    return sum("solver" not in choice.winners for choice in every) / max(len(every), 1)
 
 
 def which(helped: Sequence[Choice]) -> str:

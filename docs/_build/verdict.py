@@ -166,7 +166,9 @@ def enough_steps(results: Results, batch: int) -> tuple[LaneResult, Gain] | None
     plain = [lane for lane in results.lanes if lane.batch == batch and lane.kind == "fewer" and lane.has("truth") and lane.solver]
     for lane in sorted(plain, key=lambda lane: (lane.num_steps, -mean_of(lane, "truth"))):
         over = gain(results, lane, full, figure="truth")
-        if over is not None and all(_nearer(results, other, full, len(plain)) for other in plain if other.solver == lane.solver and other.num_steps >= lane.num_steps):
+        if over is not None and all(
+            _nearer(results, other, full, len(plain)) for other in plain if other.solver == lane.solver and other.num_steps >= lane.num_steps
+        ):
             return lane, over
     return None
 
