@@ -30,7 +30,7 @@ SHARES = {
     # laws over every tiny model
     "test_bystanders": 6, "test_changed_midway": 6, "test_generations": 6, "test_guiders": 6, "test_leaving": 6,
     "test_left_as_it_was": 9, "test_lists_of_latents": 6, "test_model_changes": 9, "test_pauses_of_models": 6,
-    "test_modular": 7, "test_residuals_of_models": 5, "test_prompt_lengths": 8, "test_shared_objects": 9, "test_whose_call": 6, "test_whose_call_is_told": 6,
+    "test_residuals_of_models": 5, "test_prompt_lengths": 8, "test_shared_objects": 9, "test_whose_call": 6, "test_whose_call_is_told": 6,
     "test_bare": 6, "test_ecosystem": 5, "test_observers_change_nothing": 3,
     "test_pipelines": 15, "test_soak": 3, "test_tiny": 6,
     "test_ecosystem::test_blocks_compiled_one_by_one_keep_their_graphs_whatever_the_policy": 4,
@@ -40,6 +40,8 @@ SHARES = {
     "test_ecosystem::test_lora_loaded_fused_and_unloaded_between_runs_gives_what_a_fresh_attachment_gives": 6,
     "test_ecosystem::test_offloading_changes_nothing_whichever_comes_first": 9,
     "test_ecosystem::test_scheduler_exchanged_between_runs_gives_what_a_fresh_attachment_gives": 4,
+    "test_modular::test_a_modular_pipeline_is_driven_as_any_other": 9,
+    "test_modular::test_guiders_that_only_some_models_have_and_guidance_for_part_of_the_steps": 5,
     # laws of the kit over every policy
     "test_kit::test_built_in": 6, "test_kit::test_built_in_with_other_options": 8,
     "test_kit::test_policies_that_act_one_step_later": 3, "test_kit::test_a_policy_that_accepts_unseen": 3,

@@ -1,10 +1,12 @@
 """Laws of docs/examples/gradio_app.py, with gradio's own server and a real client: requests at once are as requests alone."""
 
 import contextlib
+import gc
+import itertools
 import re
-import threading
 import time
 
+import httpx
 import numpy as np
 import pytest
 import torch
@@ -16,12 +18,15 @@ from test_serving import sharing
 import foreseer
 from foreseer.zoo import load_flux
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of gradio about pandas
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # of gradio about pandas
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # its server and client leave sockets and loops to the collector
+]
+PATIENCE = 300
 ASKED = [  # prompt, policy, options, steps, seed
-    ("0", "taylorseer", "interval=3", 9, 0),
-    ("1", "reuse", "interval=2", 6, 1),
-    ("2", "none", "", 5, 2),
-    ("3", "taylorseer", "interval=4,target=output", 12, 3),
+    ("0", "taylorseer", "interval=3", 6, 0),
+    ("1", "reuse", "interval=2", 5, 1),
+    ("2", "none", "", 4, 2),
 ]
 
 
@@ -35,22 +40,27 @@ def flux():
 
 @contextlib.contextmanager
 def running(pipes):
-    """A way to new clients of a server that runs in this process."""
+    """The address of a server that runs in this process, and its app."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_ANALYTICS_ENABLED", "False")  # asks nobody outside
         patch.setenv("HF_HUB_OFFLINE", "1")
-        from gradio_client import Client
-
         app = module("gradio_app").build(pipes)
         _, address, _ = app.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1")
         try:
-            yield lambda: Client(address, verbose=False)
+            yield address, app
         finally:
             app.close(verbose=False)
+            gc.collect()
 
 
-def ask(client, asked):
-    return client.submit(*asked, api_name="/draw")
+def client(address):
+    from gradio_client import Client
+
+    return Client(address, verbose=False, httpx_kwargs={"timeout": PATIENCE})
+
+
+def ask(who, asked):
+    return who.submit(*asked, api_name="/draw")
 
 
 def shown(answer):
@@ -65,77 +75,86 @@ def alone(pipe, asked):
     prompt, policy, options, steps, seed = asked
     with foreseer.attach(pipe, f"{policy}:{options}" if options else policy) as attached:
         image = pipe(prompt=prompt, num_inference_steps=steps, generator=torch.Generator().manual_seed(seed)).images[0]
-    return np.asarray(image), f"model: {attached.report}"
+    return np.asarray(image), "\n\n".join(map(str, attached.reports.values()))
 
 
 def timeless(text):
     """A report's text without what a clock says."""
-    return re.sub(r"[\d.,]+ ?(ms|s)\b", "", text)
+    flat = re.sub(r"[\s─]+", " ", " ".join(line for line in text.splitlines() if not line.strip().startswith("time ")))
+    return re.sub(r" [\d.,]+ (?=computed|forecast)", " ", flat)
 
 
 def hold(answers, pipe):
-    for asked, answer in zip(ASKED, answers, strict=True):
+    for asked, answer in zip(ASKED, answers, strict=False):
         image, text = shown(answer)
         expected, report = alone(pipe, asked)
         assert np.array_equal(image, expected)
         assert timeless(text) == timeless(report)
 
 
-@pytest.mark.parametrize("pipes", [1, 2])
-def test_requests_at_once_are_as_requests_alone(flux, pipes):
-    """Law: each its own policy, image, report and timeline; on one pipeline, and on two that share weights at once."""
-    both = [flux, sharing(flux)][:pipes]
+def test_requests_at_once_are_as_requests_alone(flux):
+    """Law: each has its own policy, image, report and timeline, on two pipelines that share weights; who writes a wrong option is told alone."""
+    from gradio_client.exceptions import AppError
+
+    both = [flux, sharing(flux)]
     before = [looks(pipe) for pipe in both]
-    with running(both) as client:
-        jobs = [ask(client(), asked) for asked in ASKED]
-        answers = [job.result(timeout=120) for job in jobs]
-        assert {text for job in jobs for _, text, _ in job.outputs()[:1]} == {f"step 1 of {steps}" for *_, steps, _ in ASKED}
+    with running(both) as (address, _):
+        one, other = client(address), client(address)
+        wrong = ask(other, ("0", "taylorseer", "interval=0", 4, 0))
+        jobs = [ask(who, asked) for who, asked in zip((one, other, one), ASKED, strict=True)]
+        answers = [job.result(timeout=PATIENCE) for job in jobs]
+        with pytest.raises(AppError, match=r"interval=0.*write"):
+            wrong.result(timeout=PATIENCE)
+    assert {job.outputs()[0][1] for job in jobs} == {f"step 1 of {steps}" for *_, steps, _ in ASKED}
     assert [looks(pipe) for pipe in both] == before
     hold(answers, flux)
 
 
-@pytest.mark.parametrize("how", ["cancelled", "left"])
-def test_a_request_that_ends_early_stops_the_work_and_leaves_nothing(flux, how):
-    """Law: the generation ends within a few steps, one that waits in line makes none, and the next are answered as if there were none."""
-    steps, seen = [0], threading.Event()
+def until(told):
+    """Wait for it."""
+    deadline = time.monotonic() + PATIENCE
+    while not told():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
-    def slowly(*_):
-        steps[0] += 1
-        seen.set()
-        time.sleep(0.05)
+
+def leave(address, asked, when):
+    """A browser that is closed: the connection ends when the server has said this."""
+    asking = {"data": list(asked), "fn_index": 0, "session_hash": when}
+    with httpx.Client(base_url=f"{address}gradio_api", timeout=PATIENCE) as browser:
+        assert browser.post("/queue/join", json=asking).status_code == 200
+        with browser.stream("GET", "/queue/data", params={"session_hash": when}) as stream:
+            next(line for line in stream.iter_lines() if when in line)
+
+
+def test_requests_that_end_early_stop_the_work_and_leave_nothing(flux):
+    """Law: cancelled or left, it ends before its last step; left in line it makes none; the next is answered as if there had been none."""
+    times = []
+
+    def slowly(module, args, kwargs):
+        times.append(float(kwargs["timestep"].flatten()[0]))
+        time.sleep(0.5)
+
+    def ended():
+        """One generation was begun, it was not finished, and nothing is attached any more."""
+        until(lambda: not [part for part in vars(flux.scheduler).values() if callable(part)])
+        assert all(later <= earlier for earlier, later in itertools.pairwise(times))
+        assert 0 < len(times) < 50
+        times.clear()
 
     before = looks(flux)
-    with running([flux]) as client:
-        first, second = client(), client()
-        handle = flux.transformer.register_forward_pre_hook(slowly)
-        job = ask(first, ("9", "none", "", 50, 0))
-        assert seen.wait(60)
-        waiting = ask(second, ("8", "none", "", 50, 0))
-        while not list(job.outputs()):
-            time.sleep(0.01)
-        if how == "cancelled":
-            assert job.cancel()
-            waiting.cancel()
-        else:
-            first.close()
-            second.close()
-        deadline = time.monotonic() + 60
-        while foreseer.detach(flux) or looks(flux)[0] != before[0]:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+    with running([flux]) as (address, app):
+        one = client(address)
+        handle = flux.transformer.register_forward_pre_hook(slowly, with_kwargs=True)
+        job = ask(one, ("9", "none", "", 50, 0))
+        until(lambda: times and job.outputs())
+        leave(address, ("8", "none", "", 50, 0), "estimation")  # its place in line
+        until(lambda: not len(app._queue))
+        assert job.cancel()
+        ended()
+        leave(address, ("7", "none", "", 50, 0), "step 1 of 50")
+        ended()
         handle.remove()
-        assert steps[0] < 40
-        answers = [ask(client(), asked).result(timeout=120) for asked in ASKED[:2]]
+        answer = ask(one, ASKED[0]).result(timeout=PATIENCE)
     assert looks(flux) == before
-    for asked, answer in zip(ASKED, answers, strict=False):
-        assert np.array_equal(shown(answer)[0], alone(flux, asked)[0])
-
-
-def test_a_wrong_option_is_shown_to_who_wrote_it_and_to_nobody_else(flux):
-    from gradio_client.exceptions import AppError
-
-    with running([flux]) as client:
-        wrong, right = ask(client(), ("0", "taylorseer", "interval=0", 4, 0)), ask(client(), ASKED[0])
-        with pytest.raises(AppError, match=r"interval=0.*write"):
-            wrong.result(timeout=60)
-        assert np.array_equal(shown(right.result(timeout=60))[0], alone(flux, ASKED[0])[0])
+    hold([answer], flux)

@@ -4,13 +4,16 @@ import functools
 import gc
 import importlib.util
 import threading
+import warnings
 from typing import Any
 
+import diffusers
 import diffusers.guiders
+import diffusers.modular_pipelines
 import pytest
 import torch
 from test_left_as_it_was import looks
-from tiny.common import accepted
+from tiny.common import accepted, drawn
 from tiny.modular import GUIDED, MODULAR, Modular
 
 import foreseer
@@ -86,6 +89,28 @@ def test_features_are_freed_when_the_call_is_over(blocks: str) -> None:
     with foreseer.attach(pipe, "reuse", interval=2):
         modular.call(pipe, steps=3)
         assert held() == before
+
+
+@pytest.mark.parametrize(("blocks", "given", "evaluations"), [("WanBlocks", {}, (7, 4)), ("StableDiffusion3AutoBlocks", {"strength": 0.5}, (4, 4))])
+def test_a_run_has_all_evaluations_of_its_loop(blocks: str, given: dict[str, Any], evaluations: tuple[int, int]) -> None:
+    """Law: its end is neither early nor late, with a solver that makes two evaluations a step, and from an image on.
+
+    diffusers tells the guider of Heun's seven evaluations as of steps, of which it knows four: then it guides no more.
+    """
+    modular, ends = MODULAR[blocks], Ends()
+    pipe = modular.build()
+    if given:
+        given = {**given, "image_latents": drawn("image", 1, 4, 8, 8)}
+    else:
+        with accepted():
+            pipe.update_components(scheduler=diffusers.HeunDiscreteScheduler())
+    with foreseer.attach(pipe, "reuse", interval=2, observers=[ends]) as attached:
+        modular.call(pipe, steps=8 if given else 4, **given)
+        assert ends.count == 2
+        reports = attached.reports.values()
+        assert tuple(len(report.outcomes) for report in reports) == evaluations
+        assert all(report.finished and report.run.num_steps == evaluations[0] for report in reports)
+        assert not any("outside" in warning for warning in attached.report.warnings)
 
 
 SKIPPED = {"indices": [1], "fqn": "blocks", "skip_attention": True, "skip_ff": True}
@@ -261,3 +286,13 @@ def test_a_transformer_that_is_exchanged_is_refused_in_words() -> None:
         pipe.update_components(transformer=modular.build().transformer)
         with pytest.raises(foreseer.ContractError, match="transformer"):
             modular.call(pipe, steps=STEPS)
+
+
+@pytest.mark.parametrize(("blocks", "what_to_do"), [("WanBlocks", "after load_components"), ("EchoBlocks", "with a scheduler")])
+def test_what_cannot_be_attached_is_refused_in_words(blocks: str, what_to_do: str) -> None:
+    """A pipeline that has no components yet; one whose loop has no scheduler."""
+    with accepted(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of repositories that nobody loads from
+        pipe = getattr(diffusers.modular_pipelines, blocks)().init_pipeline()
+    with pytest.raises(foreseer.UnsupportedModelError, match=what_to_do):
+        foreseer.attach(pipe, "none")

@@ -51,7 +51,7 @@ def build(pipes):
             raise gr.Error(str(error)) from error
         finally:
             gone.set()  # also where the user has pressed Stop or closed the page
-        yield image, "\n\n".join(f"{name}: {report}" for name, report in reports.items()), next(iter(reports.values())).plot()
+        yield image, "\n\n".join(map(str, reports.values())), next(iter(reports.values())).plot()
 
     with gr.Blocks(title="foreseer") as app:
         prompt = gr.Textbox("3", label="Prompt")
