@@ -274,7 +274,7 @@ class Attachment:
             self._outside += 1
             return inner(*args, **kwargs)
         refuse_cache(model)
-        named = self._contexts[name].name or ("" if self._loop is None else self._loop.guided())
+        named = self._contexts[name].name or ("" if self._loop is None else self._loop.guiders.name)
         place = generation.place(model, args, kwargs, named=named)
         self._bystanders.last = place.step
         self._evaluating += 1

@@ -45,6 +45,8 @@ def find_denoisers(target: Any) -> tuple[dict[str, nn.Module], dict[str, nn.Modu
     if not found:
         inner = getattr(target, "transformer", None)
         hint = "; attach to its model: foreseer.attach(pipe.transformer, ...)" if isinstance(inner, nn.Module) else ""
+        if inner is None and hasattr(target, "load_components"):
+            hint = "; a modular pipeline has them after load_components() or update_components(transformer=..., scheduler=...)"
         raise UnsupportedModelError(
             f"cannot attach to a {type(target).__name__}: a diffusers pipeline with a scheduler and a transformer, or a torch.nn.Module is needed, "
             f"or several by their names{hint}"

@@ -4,7 +4,8 @@ Of what could tell, only two things hold for every pipeline of diffusers: each g
 scheduler's ``set_timesteps``, and each step ends with at least one ``scheduler.step``. So a step begins with
 the first call of the transformer after a `step`. Never the `timestep` argument (it rises in Lumina and
 Z-Image and is constant in LTX-condition), and never ``scheduler._step_index`` (None before the first step,
-absent in DDIM). A generation ends with the next one, and with the pipeline's call, also where that raises.
+absent in DDIM). A generation ends with the next one, and with the pipeline's call, also where that raises;
+where a pipeline does not tell that its call is over, with the last of the scheduled steps.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 from torch import Tensor
 
 from foreseer.adapters.generation import Generation
+from foreseer.adapters.guiders import Guiders
 from foreseer.adapters.methods import Participation, take_part
 from foreseer.adapters.noise import schedule_of, times_of
 from foreseer.declared import Schedule
@@ -59,6 +61,7 @@ class PipelineLoop:
 
     Attributes:
         generation: The one under way; None outside of one.
+        guiders: The pipeline's guiders, which name streams.
 
     Raises:
         UnsupportedModelError: The pipeline has no scheduler that can be followed.
@@ -74,17 +77,20 @@ class PipelineLoop:
         self._number = 0
         self._stepped = True
         self._walked: int | None = None
-        self._guided: list[str] = []
+        self._last: int | None = None
         self._scheduler: Any = None
-        self._guider: Any = None
         self._following: list[Participation] = []
-        self._guiding: list[Participation] = []
+        self.guiders = Guiders()
         self._taken: list[Participation] = []
         # What stands in for a pipeline need not be called.
         self._called = any("__call__" in vars(cls) for cls in type(pipeline).__mro__)
         try:
             if hasattr(pipeline, "maybe_free_model_hooks"):
                 self._taken.append(take_part(pipeline, "maybe_free_model_hooks", self._around_end))
+            # A modular pipeline tells nobody that its call is over.
+            self._silent = self._called and not hasattr(pipeline, "maybe_free_model_hooks")
+            if hasattr(pipeline, "update_components"):
+                self._taken.append(take_part(pipeline, "update_components", self._around_update))
             for walker in (pipeline, *_blocks_of(getattr(pipeline, "_blocks", None))):
                 if hasattr(walker, "progress_bar"):
                     self._taken.append(take_part(walker, "progress_bar", self._around_progress))
@@ -94,34 +100,26 @@ class PipelineLoop:
             raise
 
     def _follow(self) -> None:
-        """Take part in the calls of the pipeline's scheduler and guider, which may have been exchanged."""
+        """Take part in the calls of the pipeline's scheduler and guiders, which may have been exchanged."""
         self._leave()
         self._scheduler = self._pipeline.scheduler
         self._following.append(take_part(self._scheduler, "set_timesteps", self._around_set_timesteps))
         # Long videos are stepped by copies of the scheduler, one for each frame, which the pipeline makes
         # itself.
         self._following.append(take_part(self._scheduler, "step", self._around_step, copies=self._under_way_here))
-        self._follow_guider()
-
-    def _follow_guider(self) -> None:
-        while self._guiding:
-            self._guiding.pop().end()
-        self._guider, self._guided = getattr(self._pipeline, "guider", None), []
-        for name in ("prepare_inputs", "prepare_inputs_from_block_state"):
-            if hasattr(type(self._guider), name):
-                self._guiding.append(take_part(self._guider, name, self._around_guider))
+        self.guiders.follow(self._pipeline)
 
     def _leave(self) -> None:
-        for taken in (self._following, self._guiding):
-            while taken:
-                taken.pop().end()
+        while self._following:
+            self._following.pop().end()
 
     def restore(self) -> None:
         """Let go of the pipeline."""
         self._leave()
+        self.guiders.leave()
         while self._taken:
             self._taken.pop().end()
-        self._pipeline = self._scheduler = self._guider = self.generation = None
+        self._pipeline = self._scheduler = self.generation = None
 
     def _site(self) -> object:
         """Where in our pipeline's code we are.
@@ -154,15 +152,25 @@ class PipelineLoop:
         self._end()
         return result
 
+    def _around_update(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Follow at once what a modular pipeline is given: a run begins before a model is called."""
+        result = inner(*args, **kwargs)
+        if self._pipeline.scheduler is not None and self._pipeline.scheduler is not self._scheduler:
+            self._follow()
+        return result
+
     def _around_set_timesteps(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self._ask()
         result = inner(*args, **kwargs)
+        self.guiders.name = ""  # of a call that raised
         self._begin()
         return result
 
     def _around_step(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         result = inner(*args, **kwargs)
         self._stepped = True
+        if self._last is not None and self.generation is not None and self.generation.index >= self._last:
+            self._end()
         return result
 
     def _under_way_here(self) -> bool:
@@ -188,11 +196,6 @@ class PipelineLoop:
             bar.close = closed
         return bar
 
-    def _around_guider(self, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        result = inner(*args, **kwargs)
-        self._guided = [str(getattr(state, self._guider._identifier_key, "")) for state in result]
-        return result
-
     def _ask(self) -> None:
         """A generation is about to begin.
 
@@ -211,9 +214,9 @@ class PipelineLoop:
 
     def _begin(self) -> None:
         self._close()
-        self._follow_guider()
+        self.guiders.follow(self._pipeline)
         self._number += 1
-        self._stepped, self._walked, self._guided = True, None, []
+        self._stepped, self._walked, self._last = True, None, None
         ours = self._site() is not None
         self.generation = Generation(number=self._number, schedule=self.schedule) if ours else None
 
@@ -233,8 +236,7 @@ class PipelineLoop:
 
     def under_way(self) -> Generation | None:
         """The generation to which a call of a denoiser belongs, in the step under way; None outside of one."""
-        if getattr(self._pipeline, "guider", None) is not self._guider:
-            self._follow_guider()
+        self.guiders.follow(self._pipeline)
         if self._pipeline.scheduler is not self._scheduler:  # exchanged since, and set up before we could see it
             self._follow()
             self._ask()
@@ -244,15 +246,11 @@ class PipelineLoop:
         if self._stepped:
             self._stepped = False
             self.generation.step()
+            if self.generation.index == 0 and self._silent:
+                steps = self.schedule().num_steps
+                self._last = None if steps is None else steps - 1
         self.generation.site = site
         return self.generation
-
-    def guided(self) -> str:
-        """What a modular pipeline's guider calls the stream; empty where there is none. It counts the inputs
-        that it has prepared a model for.
-        """
-        prepared = getattr(self._guider, "_count_prepared", 0)
-        return self._guided[prepared - 1] if 1 <= prepared <= len(self._guided) else ""
 
     def schedule(self) -> Schedule:
         """The timesteps and noise levels of the evaluations of this generation; fewer than scheduled where it

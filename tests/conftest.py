@@ -40,6 +40,8 @@ SHARES = {
     "test_ecosystem::test_lora_loaded_fused_and_unloaded_between_runs_gives_what_a_fresh_attachment_gives": 6,
     "test_ecosystem::test_offloading_changes_nothing_whichever_comes_first": 9,
     "test_ecosystem::test_scheduler_exchanged_between_runs_gives_what_a_fresh_attachment_gives": 4,
+    "test_modular::test_a_modular_pipeline_is_driven_as_any_other": 9,
+    "test_modular::test_guiders_that_only_some_models_have_and_guidance_for_part_of_the_steps": 5,
     # laws of the kit over every policy
     "test_kit::test_built_in": 6, "test_kit::test_built_in_with_other_options": 8,
     "test_kit::test_policies_that_act_one_step_later": 3, "test_kit::test_a_policy_that_accepts_unseen": 3,

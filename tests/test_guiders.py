@@ -3,11 +3,12 @@
 import inspect
 from typing import Any
 
-import diffusers
+import diffusers.guiders
 import pytest
 import torch
 from diffusers.guiders import guider_utils
 from replayed import handed_over
+from test_modular import DECOUPLED, ELSEWHERE
 from tiny import TINY, wan
 from tiny.common import accepted, drawn
 from torch import Tensor, nn
@@ -30,6 +31,7 @@ GUIDERS = {
     "AdaptiveProjectedMixGuidance": {"adaptive_projected_guidance_start_step": 2},
     "TangentialClassifierFreeGuidance": {},
     "SkipLayerGuidance": {"skip_layer_config": SKIPPED, "skip_layer_guidance_start": 0.2, "skip_layer_guidance_stop": 0.9},
+    "SmoothedEnergyGuidance": {"seg_guidance_config": {"indices": [1], "fqn": "blocks"}, "seg_guidance_start": 0.2},
     "AutoGuidance": {"auto_guidance_config": {"indices": [1], "fqn": "blocks", "dropout": 1.0, "skip_attention": False}},
 }
 STEPS = 8
@@ -69,7 +71,7 @@ class Guided:
 
 
 def guider(name: str) -> Any:
-    return getattr(diffusers, name)(**GUIDERS[name])
+    return getattr(diffusers.guiders, name)(**GUIDERS[name])
 
 
 def guided(name: str, by: str = METHODS[0]) -> Guided:
@@ -118,11 +120,11 @@ def test_a_guider_that_is_exchanged_while_attached_is_followed(name: str, policy
     assert not [key for key, value in vars(pipe.guider).items() if callable(value) and key in METHODS]
 
 
-def test_every_guider_of_diffusers_is_here() -> None:
-    """Law: but those that take over a model's attention processors, want sound beside pictures, or need a library that is not here."""
-    known = {name for name, kind in vars(diffusers).items() if inspect.isclass(kind) and issubclass(kind, guider_utils.BaseGuidance)}
-    elsewhere = {"LTX2Guidance", "PerturbedAttentionGuidance", "SmoothedEnergyGuidance", "FrequencyDecoupledGuidance"}
-    assert known - set(GUIDERS) <= elsewhere | {"BaseGuidance"}
+def test_every_guider_of_diffusers_is_tested() -> None:
+    """Law: here, or on the modular pipelines whose models it fits."""
+    known = {name for name, kind in vars(diffusers.guiders).items() if inspect.isclass(kind) and issubclass(kind, guider_utils.BaseGuidance)}
+    on_modular_pipelines = {name for _, name, *_ in (*ELSEWHERE, DECOUPLED)} | {"LTX2Guidance"}
+    assert known - set(GUIDERS) - on_modular_pipelines == {"BaseGuidance"}
 
 
 @pytest.mark.parametrize("kind", ["same class", "other class"])

@@ -34,6 +34,9 @@ def serve(pipes, policy):
     @app.post("/images")
     async def images(request: Request, prompt: str, seed: int = 0, steps: int = 28):
         pipe, attachment = await free.get()  # the line
+        if await request.is_disconnected():  # while it waited
+            free.put_nowait((pipe, attachment))
+            return Response(status_code=499)
         gone = Event()
         work = asyncio.create_task(asyncio.to_thread(generate, pipe, attachment, gone, prompt, seed, steps))
         work.add_done_callback(lambda _: free.put_nowait((pipe, attachment)))  # not before its thread has ended
