@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from canvas import canvas
-from server import serving
+from webui import serving
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parent / "foreseer_comfyui" / "custom_node" / "example_workflows"

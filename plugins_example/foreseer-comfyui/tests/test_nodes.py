@@ -283,12 +283,10 @@ def test_where_foreseer_cannot_be_imported_a_node_says_so(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "example_workflows").glob("*.json")), ids=lambda path: path.stem)
-def test_an_example_is_of_nodes_that_there_are(path: Path) -> None:
-    """Law: every node type and link of an example exists, and types fit; each has a picture beside it."""
+def test_an_example_is_whole(path: Path) -> None:
+    """Law: every link of an example exists at both of its ends, and types fit; each has a picture beside it."""
     graph = json.loads(path.read_text())
     known = {node["id"]: node for node in graph["nodes"]}
-    for node in graph["nodes"]:
-        assert node["type"] in nodes.NODE_CLASS_MAPPINGS or node["type"] in ("Note", "MarkdownNote"), node["type"]
     for number, source, out, target, into, kind in graph["links"]:
         assert known[source]["outputs"][out]["type"] == known[target]["inputs"][into]["type"] == kind
         assert known[target]["inputs"][into]["link"] == number

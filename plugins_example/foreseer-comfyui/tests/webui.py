@@ -1,4 +1,4 @@
-"""ComfyUI with its own frontend, in a process and a folder of its own: ``python server.py BASE PORT``.
+"""ComfyUI with its own frontend, in a process and a folder of its own: ``python webui.py BASE PORT``.
 
 A base folder of its own holds its models, outputs and custom nodes: ours, put there as a user puts it, and one that
 stands for a loader of checkpoints.
