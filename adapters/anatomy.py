@@ -70,6 +70,7 @@ class Anatomy:
         separable: Whether a row computed alone equals the same row in the batch; not known to be otherwise.
         compared: For which substituted sites that was looked at.
         clone: Whether the model writes into what its blocks return.
+        limited: Whether parts are left out for want of memory, which is no fact about the model.
         pool: Zeros that were handed out.
         notes: What was found out, in sentences.
     """
@@ -81,7 +82,7 @@ class Anatomy:
         self.claimed: frozenset[Site] | None = None
         self.silent: frozenset[Site] = frozenset()
         self.output_for_last = wires.opaque
-        self.separable, self.clone = True, False
+        self.separable, self.clone, self.limited = True, False, False
         self.compared: set[frozenset[Site]] = set()
         self._parts_work = wires.covered >= WORTH
         if wires.opaque:

@@ -19,6 +19,10 @@ Shapes = list[tuple[torch.Size, torch.dtype]]
 _AUTOCAST = tuple(kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind))
 
 
+_BOOKS = ("sigmas", "sample_sigmas", "uuids")
+"""Of ComfyUI's ``transformer_options``: where in a sampling a call is, and whose."""
+
+
 def signature_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
     """What two calls must share to have features of the same shapes: names, shapes, dtypes, flags, lists of
     indices and autocast, but no values of tensors.
@@ -37,7 +41,7 @@ def _signature(value: Any) -> object:
     if isinstance(value, (list, tuple)):
         return tuple(_signature(entry) if isinstance(entry, (Tensor, list, tuple)) else entry if isinstance(entry, int) else type(entry) for entry in value)
     if isinstance(value, Mapping):
-        return tuple((str(key), _signature(value[key])) for key in value)
+        return tuple((str(key), _signature(value[key])) for key in value if key not in _BOOKS)
     return value if isinstance(value, (bool, str)) else type(value)
 
 
@@ -72,7 +76,7 @@ def shapes_of(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Shapes:
             if value.is_floating_point():
                 found.append((value.shape, value.dtype))
         elif value is not None and isinstance(value, (tuple, list, dict)):
-            inside = value.values() if isinstance(value, dict) else value
+            inside = [entry for key, entry in value.items() if key not in _BOOKS] if isinstance(value, dict) else value
             found += [(entry.shape, entry.dtype) for entry in inside if isinstance(entry, Tensor) and entry.is_floating_point()]
     return found
 

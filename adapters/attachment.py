@@ -116,10 +116,8 @@ class Attachment:
         self.detach()
 
     def detach(self) -> None:
-        """Put everything back as it was, bit for bit. Ends a run that is under way; does nothing the second
-        time. The reports stay.
-
-        From within a call of the model (a hook of a block, another thread), that call comes to its end first.
+        """Put everything back as it was, bit for bit. Ends a run that is under way; the reports stay. From
+        within a call of the model (a hook of a block, another thread), that call comes to its end first.
         """
         self._leaving = True
         if self._detached or self._evaluating:
@@ -221,6 +219,11 @@ class Attachment:
         self._refuse_detached()
         return self._driver.findings
 
+    @property
+    def inert(self) -> list[str]:
+        """Which calls are always computed, and why."""
+        return self._driver.inert
+
     def _refuse_detached(self) -> None:
         if self._detached:
             raise ContractError("this attachment is detached; attach anew")
@@ -231,7 +234,7 @@ class Attachment:
         if self._loop is not None and not self._detached:
             self._loop.settle()
         reports = self._driver.reports
-        notes = [*self._driver.inert, *self._bystanders.notes()]
+        notes = [*self.inert, *self._bystanders.notes()]
         if self._outside:
             notes.append(f"{self._outside} calls came outside of a run and were computed")
         if len(reports) > 1:
@@ -245,11 +248,9 @@ class Attachment:
         """The account of the run under way, or of the last one; of its first stream, where it has several.
         Raises `ContractError` where nothing has run yet, or nothing that could be driven.
         """
-        reports = self.reports
-        if not reports:
-            said = "; ".join(("nothing has run yet: call the pipeline, or a model inside `with attached.run(timesteps=...):`", *self._driver.inert))
-            raise ContractError(said)
-        return next(iter(reports.values()))
+        if reports := self.reports:
+            return next(iter(reports.values()))
+        raise ContractError("; ".join(("nothing has run yet: call the pipeline, or a model inside `with attached.run(timesteps=...):`", *self.inert)))
 
     def _reachable(self) -> None:
         for root, (name, wire) in zip(self._roots, self._wires.items(), strict=True):

@@ -177,7 +177,7 @@ class Driver:
         """
         if self._last_block and entry.backbone.anatomy.has_parts:
             backbone = self._streams.backbone(key, self._votes[key.name], anew=True)
-            backbone.anatomy.without_parts(f"memory: {error}")
+            backbone.anatomy.limited = backbone.anatomy.without_parts(f"memory: {error}")
             self._streams.begin_anew(key, backbone, "")
             return
         if place.step == 0:

@@ -17,6 +17,11 @@ from foreseer.adapters.wires import Wires
 
 __all__ = ["Findings"]
 
+Key = tuple[str, str, object]
+"""A model's name, a stream's, and a kind of call."""
+MOST = 96
+"""Kinds of call that are remembered, the latest."""
+
 
 @attrs.frozen(eq=False, repr=False)
 class Findings:
@@ -27,15 +32,22 @@ class Findings:
     """
 
     _models: Mapping[str, tuple[weakref.ref[nn.Module], object, frozenset[int]]]
-    _calls: Mapping[tuple[str, str, object], Mapping[str, Any]]
+    _calls: Mapping[Key, Mapping[str, Any]]
 
     @classmethod
-    def of(cls, wires: Mapping[str, Wires], anatomies: Iterable[tuple[tuple[str, str, object], Anatomy]]) -> Findings:
-        """Gather what holds for the models as they were when they were last looked at."""
-        calls = {key: anatomy.learnt for key, anatomy in anatomies if anatomy.version == wires[key[0]].version and anatomy.examined}
+    def of(cls, wires: Mapping[str, Wires], anatomies: Iterable[tuple[Key, Anatomy]], taken: Mapping[Key, Mapping[str, Any]]) -> Findings:
+        """Gather what holds for the models as they were when they were last looked at.
+
+        Args:
+            wires: Of the models, by their names.
+            anatomies: What was learnt of each kind of call.
+            taken: What was taken over and not learnt again.
+        """
+        ours = {key: one.learnt for key, one in anatomies if one.version == wires[key[0]].version and one.examined and not one.limited}
+        calls = dict([*({key: learnt for key, learnt in taken.items() if key not in ours} | ours).items()][-MOST:])
         return cls({name: (weakref.ref(wire.model), wire.fingerprint, frozenset(wire.second)) for name, wire in wires.items()}, calls)
 
-    def for_models(self, wires: Mapping[str, Wires]) -> dict[tuple[str, str, object], Mapping[str, Any]]:
+    def for_models(self, wires: Mapping[str, Wires]) -> dict[Key, Mapping[str, Any]]:
         """Return what holds for these models, each for its kind of call."""
         same = set()
         for name in wires.keys() & self._models.keys():

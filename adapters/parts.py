@@ -83,7 +83,10 @@ def parts_of(block: nn.Module) -> Parts | None:
     assemblies = ASSEMBLIES.get(type(block).__name__, ())
     if {"proj_mlp", "proj_out"} <= children.keys():
         return Parts({"total": "proj_out"}, tuple(name for name in ("attn", "proj_mlp", "act_mlp") if name in children), assemblies)
-    if {"linear1", "linear2"} <= children.keys():  # the same as Black Forest Labs wrote it, with its attention in the block (ComfyUI)
+    if {
+        "linear1",
+        "linear2",
+    } <= children.keys() and not _NAMES.keys() & children.keys():  # the same as Black Forest Labs wrote it, with its attention in the block (ComfyUI)
         return Parts({"total": "linear2"}, ("linear1",), assemblies, inline="attention")
     found: dict[str, str] = {}
     bare = [name for name in ("img_attn", "txt_attn") if {"qkv", "proj"} <= {part for part, _ in children.get(name, block).named_children()}]
@@ -96,7 +99,8 @@ def parts_of(block: nn.Module) -> Parts | None:
     if not found and len(children) == 1:  # a block wrapped in another (HiDream)
         ((name, child),) = children.items()
         inner = None if isinstance(child, (nn.ModuleList, nn.Sequential)) else parts_of(child)
-        return inner and Parts({part: f"{name}.{path}" for part, path in inner.modules.items()}, tuple(f"{name}.{path}" for path in inner.idle))
+        within = None if inner is None else {part: f"{name}.{path}" for part, path in inner.modules.items()}
+        return inner and Parts(within or {}, tuple(f"{name}.{path}" for path in inner.idle), inline=inner.inline)
     if getattr(block, "_chunk_size", None) is not None:  # a chunked feed-forward is called several times in a step
         return None
     if type(block).__name__ == "BasicTransformerBlock" and getattr(block, "norm_type", None) == "ada_norm_zero" and block.attn2 is None:

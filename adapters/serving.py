@@ -145,7 +145,7 @@ class Requests:
         self._models: dict[str, nn.Module] = {}
         self._guards: list[Interception] = []
         self._group: Any = None
-        self._now: Request | None = None
+        self._under_way: list[Request] = []
 
     @contextlib.contextmanager
     def serve(
@@ -171,11 +171,11 @@ class Requests:
             by_itself: As in `foreseer.Attachment.generation`.
         """
         request, other, ended = Request(name or str(next(self._numbers))), self._now, ""
+        self._under_way.append(request)
         if other is not None:
             other.give_up(TOGETHER)
         with contextlib.ExitStack() as ending:
             try:
-                self._now = request
                 if refused or other is not None:
                     self.detach()
                     request.give_up(refused or TOGETHER)
@@ -186,11 +186,15 @@ class Requests:
                 ended = type(error).__name__
                 raise
             finally:
-                self._now = other
+                self._under_way.remove(request)
                 ending.close()
                 self.account(request.name, request.reports(), refused=request.refused or _inert(request, self._attached), ended=ended)
                 if request.refused:
                     self.detach()
+
+    @property
+    def _now(self) -> Request | None:
+        return self._under_way[-1] if self._under_way else None
 
     def attach(self, models: Mapping[str, nn.Module], process_group: ProcessGroup | None = None) -> Attachment:
         """Attach the policy to models, or keep it there.
@@ -281,12 +285,7 @@ def deciding_together(groups: Callable[[], Iterable[Any]]) -> tuple[ProcessGroup
 
 def _inert(request: Request, attached: Attachment | None) -> str:
     """Why none of the calls of a request that was not refused could be driven; empty where some were."""
-    if request.reports() or attached is None:
-        return ""
-    try:
-        return str(attached.report)
-    except ContractError as error:
-        return str(error).partition("; ")[2]  # behind "nothing has run yet"
+    return "" if request.reports() or attached is None else "; ".join(attached.inert)
 
 
 def _rank(after: str, before: str = "") -> str:

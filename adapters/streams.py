@@ -116,8 +116,9 @@ class Streams:
 
     @property
     def findings(self) -> Findings:
-        """What was found out so far."""
-        return Findings.of(self._wires, ((key, backbone.anatomy) for key, backbone in self._backbones.items()))
+        """What was found out so far, and what was taken over of it."""
+        taken = {key: learnt for key, learnt in self._learnt.items() if not self._wires[key[0]].version}
+        return Findings.of(self._wires, ((key, backbone.anatomy) for key, backbone in self._backbones.items()), taken)
 
     def release(self) -> None:
         """Let go of the models."""
@@ -148,7 +149,7 @@ class Streams:
             alike = (b for k, b in reversed(self._backbones.items()) if (k.name, k.signature) == (key.name, key.signature))
             found = next((b for b in alike if b.anatomy.version == wires.version), None)
         if found is None or anew:
-            fresh = ModuleBackbone(wires, vote, learnt=None if anew or wires.version else self._learnt_of(key))
+            fresh = ModuleBackbone(wires, vote, learnt=None if anew or wires.version or vote else self._learnt_of(key))
             if found is not None:
                 fresh.spent, found.spent = found.spent, 0
             found = fresh

@@ -47,6 +47,28 @@ def test_what_was_found_out_is_not_asked_again(name: str, policy: str) -> None:
     assert (second.check_block_rows, second.warnings) == (0, report.warnings)
 
 
+def test_kinds_of_call_that_take_turns_are_each_examined_once() -> None:
+    """Law: what was taken over and not needed for a while is handed on."""
+    pipe, findings, asked = TINY["FluxPipeline"].build(), None, []
+    with mock.patch.object(Examination, "check", autospec=True, side_effect=Examination.check) as check:
+        for batch in (3, 2, 3, 2):
+            with foreseer.attach(pipe, GATE, findings=findings) as attached:
+                TINY["FluxPipeline"].call(pipe, steps=5, batch=batch)
+                findings = attached.findings
+            asked.append(check.call_count)
+    assert 0 < asked[0] < asked[1] == asked[2] == asked[3]
+
+
+def test_a_limit_of_memory_is_no_fact_about_the_model() -> None:
+    """Law: what one attachment left out for want of memory the next one forecasts."""
+    pipe, limit = TINY["FluxPipeline"].build(), foreseer.Storage(max_bytes=60_000, on_over_budget="last_block")
+    with foreseer.attach(pipe, SCHEDULE, storage=limit) as attached:
+        TINY["FluxPipeline"].call(pipe, steps=7, batch=3)
+        assert any("memory" in warning for warning in attached.report.warnings)
+        findings = attached.findings
+    assert drawn(pipe, SCHEDULE, findings)[1].warnings == drawn(pipe, SCHEDULE)[1].warnings
+
+
 def test_a_model_that_was_changed_is_examined_anew() -> None:
     """Law: a hook, an exchanged module, another dtype or another model: nothing is believed of it."""
     pipe = TINY["FluxPipeline"].build()

@@ -75,6 +75,15 @@ def test_their_projections_are_parts() -> None:
     assert double.inline == single.inline == "attention"
 
 
+def test_other_blocks_with_such_names_are_not_taken_for_them() -> None:
+    """Law: where attention is a module it is the part; and a block that wraps another has its parts."""
+    other, wrapped = parts_of(nn.TransformerEncoderLayer(16, 2)), parts_of(nn.ModuleDict({"block": Single()}))
+    assert other is not None
+    assert wrapped is not None
+    assert (other.modules, other.inline) == ({"attn": "self_attn"}, "")
+    assert (wrapped.modules, wrapped.idle, wrapped.inline) == ({"total": "block.linear2"}, ("block.linear1",), "attention")
+
+
 def test_forecast_steps_run_no_projection() -> None:
     """Law: with `none` nothing changes; a forecast step runs none of the projections, and the report says what does run."""
     model, calls = Model(), Counter[str]()

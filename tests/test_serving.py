@@ -221,6 +221,15 @@ def test_requests_choose_a_policy_and_are_told_of_each_step(flux):
         assert (last["report"]["policy"], last["report"]["full_steps"], last["report"]["finished"]) == (POLICIES[request["policy"]], computed, True)
 
 
+def test_a_policy_that_is_refused_harms_no_later_request(flux):
+    """Law: the next request for the policy of before gets the report of its own call."""
+    with running(module("streaming").serve([flux], POLICIES | {"wrong": "taylorseer:intervall=2"})) as address:
+        for name, steps in (("exact", 6), ("wrong", 7), ("exact", 8)):
+            with contextlib.suppress(httpx.HTTPError):
+                (answer,) = ask_all(address, [{"prompt": "1", "steps": steps, "policy": name}])
+    assert json.loads(answer.text.splitlines()[-1])["report"]["num_steps"] == 8
+
+
 def test_who_leaves_in_the_middle_of_its_steps_ends_them(flux):
     before = looks(flux)
     with running(module("streaming").serve([flux], POLICIES)) as address:

@@ -179,6 +179,22 @@ def test_an_error_outside_of_a_request_is_the_callers() -> None:
     requests.detach()
 
 
+def test_requests_that_cross_leave_nothing_behind() -> None:
+    """Law: two that are under way at once are computed, in whatever order they end; the next is driven."""
+    model, requests = plain(), requests_of()
+    bare = sample(model)
+    one, other = (requests.serve({"model": model}, name=name, num_steps=6) for name in ("one", "other"))
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    other.__exit__(None, None, None)
+    assert all("two requests were under way at once" in served.refused for served in requests.served)
+    with requests.serve({"model": model}, name="next", num_steps=6) as request:
+        found = sample(model, request)
+    assert not torch.equal(found, bare)
+    assert requests.served[-1].refused == ""
+
+
 def test_accounts_hold_no_model() -> None:
     requests, model = requests_of(), plain()
     with requests.serve({"": model}, num_steps=STEPS) as request:

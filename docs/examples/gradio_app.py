@@ -51,7 +51,8 @@ def build(pipes):
             raise gr.Error(str(error)) from error
         finally:
             gone.set()  # also where the user has pressed Stop or closed the page
-        yield image, "\n\n".join(map(str, reports.values())), next(iter(reports.values())).plot()
+        told = "\n\n".join(map(str, reports.values())) or "nothing was driven: everything was computed"
+        yield image, told, next((report.plot() for report in reports.values()), None)
 
     with gr.Blocks(title="foreseer") as app:
         prompt = gr.Textbox("3", label="Prompt")

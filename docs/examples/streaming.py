@@ -33,7 +33,8 @@ class Lane:
         try:
             if policy != self.policy:  # who asks for the same as the last has it attached already
                 foreseer.detach(self.pipe)
-                self.policy, self.attached = policy, foreseer.attach(self.pipe, policy)
+                self.policy = None  # nothing is attached where the next line raises
+                self.attached, self.policy = foreseer.attach(self.pipe, policy), policy
             seeded = torch.Generator().manual_seed(seed)
             image = self.pipe(prompt=prompt, num_inference_steps=steps, generator=seeded, callback_on_step_end=step).images[0]
             image.save(png := io.BytesIO(), format="png")

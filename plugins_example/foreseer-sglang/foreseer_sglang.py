@@ -242,6 +242,7 @@ class Pipelines:
         batch, ended, attached = given(original, stage, args, kwargs)["batch"], "", self._attached
         if getattr(batch, "is_warmup", False):
             return original(stage, *args, **kwargs)
+        before = {} if attached is None else {name: report.outcomes for name, report in attached.reports.items()}
         try:
             return original(stage, *args, **kwargs)
         except BaseException as error:
@@ -251,5 +252,6 @@ class Pipelines:
                 attached.detach()
             raise
         finally:
-            name = str(getattr(batch, "request_id", None) or "")
-            self.requests.account(name, {} if attached is None else attached.reports, refused=self._refused, ended=ended)
+            found = {} if attached is None else attached.reports
+            reports = {name: report for name, report in found.items() if report.outcomes is not before.get(name)}  # of this request
+            self.requests.account(str(getattr(batch, "request_id", None) or ""), reports, refused=self._refused, ended=ended)

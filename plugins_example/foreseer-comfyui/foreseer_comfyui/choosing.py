@@ -19,13 +19,14 @@ HISTORIES = ("device", "cpu", "device bfloat16", "cpu bfloat16")
 """Where features are kept, and how."""
 
 
-def names() -> list[str]:
+@functools.cache
+def names() -> tuple[str, ...]:
     """Return the names of the installed policies; nothing is imported. Predictors are left out, which say so in
     their first word.
     """
     found = [listing for listing in foreseer.list_plugins() if not listing.summary().startswith("Predictor")]
     owners = Counter(listing.name for listing in found)
-    return sorted(listing.name if owners[listing.name] == 1 else f"{listing.distribution}:{listing.name}" for listing in found)
+    return tuple(sorted(listing.name if owners[listing.name] == 1 else f"{listing.distribution}:{listing.name}" for listing in found))
 
 
 def spec_of(policy: str, options: str) -> PolicySpec:
@@ -42,8 +43,10 @@ def spec_of(policy: str, options: str) -> PolicySpec:
     return foreseer.policy(f"{policy}:{written}" if written else policy)
 
 
-def wrong(policy: str, options: str) -> str:
-    """Say what is wrong with a choice; empty where nothing is."""
+def wrong(policy: str | None, options: str | None) -> str:
+    """Say what is wrong with a choice; empty where nothing is, or where another node says it (None)."""
+    if policy is None or options is None:
+        return ""
     try:
         spec_of(policy, options)
     except ForeseerError as error:

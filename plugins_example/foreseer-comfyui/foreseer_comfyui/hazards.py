@@ -57,7 +57,7 @@ def _names_in(function: Any) -> Iterator[object]:
 def notes_on(model: Any, options: Mapping[str, Any]) -> tuple[str, ...]:
     """Say what looks like another cache, and what will change the model in the middle of a sampling."""
     wrapper = options.get("model_function_wrapper")
-    suspects = [getattr(wrapper, "__module__", "") or type(wrapper).__module__] if wrapper is not None else []
+    suspects = [getattr(wrapper, "__module__", "") or ""] if wrapper is not None else []
     suspects += [getattr(vars(model)[name], "__module__", "") or "" for name in ("forward", "forward_orig") if name in vars(model)]
     found = [f"{module} seems to cache too: two caches on one model spoil each other" for module in suspects if OTHERS.search(module)]
     if options.get("registered_hooks") is not None:

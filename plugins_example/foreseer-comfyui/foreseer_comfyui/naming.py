@@ -55,5 +55,6 @@ def _window(window: Any) -> str:
     frames = list(getattr(window, "index_list", ()))
     if not frames:
         return ""
-    whole = frames == list(range(frames[0], frames[0] + len(frames)))
-    return f"frames {frames[0]}..{frames[-1]}" if whole else f"frames {','.join(map(str, frames))}"
+    starts = [at for at, frame in enumerate(frames) if not at or frame != frames[at - 1] + 1]
+    parts = [frames[start:end] for start, end in zip(starts, [*starts[1:], len(frames)], strict=True)]
+    return f"frames {','.join(f'{part[0]}..{part[-1]}' for part in parts)}"

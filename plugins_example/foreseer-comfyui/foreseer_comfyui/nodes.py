@@ -40,8 +40,8 @@ class ForeseerPolicy:
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "A diffusion transformer: Flux, Wan, Qwen-Image, SD3, HunyuanVideo and others."}),
-                "policy": (found, {"default": "taylorseer", "tooltip": "How is decided what is computed: any policy that pip installed."}),
-                "options": ("STRING", {"default": OPTIONS, "multiline": True, "tooltip": tooltip(tuple(found))}),
+                "policy": (list(found), {"default": "taylorseer", "tooltip": "How is decided what is computed: any policy that pip installed."}),
+                "options": ("STRING", {"default": OPTIONS, "multiline": True, "tooltip": tooltip(found)}),
                 "start_percent": ("FLOAT", {"default": 0.0, **percent, "tooltip": "Before this share of the sampling everything is computed."}),
                 "end_percent": ("FLOAT", {"default": 1.0, **percent, "tooltip": "After this share of the sampling everything is computed."}),
                 "history": (list(HISTORIES), {"tooltip": "Where features are kept, and how. cpu saves memory of the GPU, bfloat16 half of it."}),
@@ -55,7 +55,7 @@ class ForeseerPolicy:
         }  # fmt: skip
 
     @classmethod
-    def VALIDATE_INPUTS(cls, policy: str, options: str) -> bool | str:  # noqa: N802
+    def VALIDATE_INPUTS(cls, policy: str | None, options: str | None) -> bool | str:  # noqa: N802
         return wrong(policy, options) or True
 
     def apply(
@@ -168,21 +168,22 @@ class ForeseerPreset:
         }  # fmt: skip
 
     @classmethod
-    def VALIDATE_INPUTS(cls, recording: str, steps: int, target: str) -> bool | str:  # noqa: N802
-        from foreseer_comfyui.recording import planned_from
+    def VALIDATE_INPUTS(cls, recording: str | None) -> bool | str:  # noqa: N802
+        from foreseer_comfyui.recording import found
 
         try:
-            planned_from(recording, steps=steps, target=target)
+            if recording is not None:  # another node says it
+                found(recording)
         except ForeseerError as error:
             return f"foreseer: {error}"
         return True
 
     @classmethod
-    def IS_CHANGED(cls, recording: str, **others: Any) -> str:  # noqa: N802
+    def IS_CHANGED(cls, recording: str | None, **others: Any) -> str:  # noqa: N802
         from foreseer_comfyui.recording import path_of
 
-        path = path_of(recording)
-        return f"{path.stat().st_mtime_ns}" if path.exists() else ""
+        path = None if recording is None else path_of(recording)
+        return f"{path.stat().st_mtime_ns}" if path is not None and path.exists() else ""
 
     def apply(self, model: Any, recording: str, steps: int, target: str, blocks: str) -> tuple[Any, Handle]:
         """Return the model with the plan on it, and the handle."""

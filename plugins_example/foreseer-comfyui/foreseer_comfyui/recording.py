@@ -55,9 +55,22 @@ class Recorded:
         try:
             trace = self.recorder.trace()
             written = trace.save(path_of(self.name))
-        except OptionError as error:
-            return f"nothing was recorded: {error}"
+        except (OptionError, OSError) as error:
+            return f"not written: {error}; what was recorded so far is in the file. For other steps or sizes write another name in Foreseer Record"
         return f"{trace.samples} samples of {trace.num_steps} evaluations are recorded in {written}"
+
+
+def found(name: str) -> Path:
+    """Return where a recording or plan lies.
+
+    Raises:
+        OptionError: It is not there.
+    """
+    path = path_of(name)
+    if not path.exists():
+        there = ", ".join(recordings()) or "none yet: Foreseer Record makes them"
+        raise OptionError(f"recording={name!r} is not in {folder()}; there are {there}")
+    return path
 
 
 def planned_from(name: str, *, steps: int, target: str) -> PolicySpec:
@@ -71,11 +84,8 @@ def planned_from(name: str, *, steps: int, target: str) -> PolicySpec:
     Raises:
         OptionError: There is no such file, or it has no plan with so many evaluations.
     """
-    path = path_of(name)
-    if not path.exists():
-        there = ", ".join(recordings()) or "none yet: Foreseer Record makes them"
-        raise OptionError(f"recording={name!r} is not in {folder()}; there are {there}")
+    path = found(name)
     if path.suffix != ".json":
-        found = plan(Trace.load(path), budget=steps or None, target="modules" if target == "modules" else "last_block")
-        path = found.save(path.with_suffix(".json"))
+        made = plan(Trace.load(path), budget=steps or None, target="modules" if target == "modules" else "last_block")
+        path = made.save(path.with_name(f"{path.stem}-{steps or 'some'}-{target}.json"))
     return foreseer.policy("planned", schedule=str(path), target=target, **({"budget": steps} if steps else {}))

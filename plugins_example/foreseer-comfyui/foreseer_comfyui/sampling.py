@@ -103,7 +103,8 @@ class Applied:
     def around_sampling(self, executor: Any, guider: Any, sigmas: Tensor, extra_args: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
         """Around the sampler: attach, and detach whatever happens."""
         options, model = extra_args.get("model_options", {}), guider.inner_model.diffusion_model
-        if because := computed_because(options):
+        ahead = sigmas_ahead(executor.class_obj, guider, sigmas, extra_args)
+        if because := computed_because(options) or ("" if ahead else "this sampling has no evaluation"):
             self._keep({}, because)
             return executor(guider, sigmas, extra_args, *args, **kwargs)
         with _in_words():
@@ -119,7 +120,6 @@ class Applied:
             )
             before, sampling = self._under_way, guider.inner_model.model_sampling
             try:
-                ahead = sigmas_ahead(executor.class_obj, guider, sigmas, extra_args)
                 with attached, attached.generation(**_steps(sampling, ahead)) as generation:
                     self._under_way = _UnderWay(generation, float(sampling.percent_to_sigma(self.start)), float(sampling.percent_to_sigma(self.end)))
                     try:
@@ -157,8 +157,8 @@ class Applied:
         if now is None:
             return executor(x, *args, **kwargs)
         options = kwargs.get("transformer_options") or next((each for each in args if isinstance(each, dict) and "cond_or_uncond" in each), {})
-        samples = len(x) // len(options.get("cond_or_uncond") or (0,))  # row r belongs to sample r modulo this
-        with now.generation.call(stream=now.names.name(options), groups=samples, compute=now.compute):
+        samples, rest = divmod(len(x), len(options.get("cond_or_uncond") or (0,)))  # row r belongs to sample r modulo this
+        with now.generation.call(stream=now.names.name(options), groups=None if rest or not samples else samples, compute=now.compute):
             return executor(x, *args, **kwargs)
 
 
@@ -166,8 +166,8 @@ def _steps(sampling: Any, ahead: Sequence[float]) -> dict[str, Sequence[float]]:
     """What is known of the evaluations ahead, by ComfyUI's account of the noise (``model_sampling``)."""
     flow = any(kind.__name__ == "CONST" for kind in type(sampling).__mro__)
     levels = np.asarray(ahead, dtype=np.float64)
-    with np.errstate(divide="ignore"):
-        log_snr = np.log(1.0 - levels if flow else np.ones_like(levels)) - np.log(levels)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        log_snr = np.log(np.maximum(1.0 - levels, 0.0) if flow else np.ones_like(levels)) - np.log(levels)
     times = [float(sampling.timestep(torch.tensor(level))) for level in ahead]
     return {"timesteps": times, "sigmas": ahead, "log_snr": log_snr.tolist()}
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gc
 import weakref
+from unittest import mock
 
+import attrs
 import pytest
 import torch
 from foreseer_comfyui.handle import Handle
@@ -13,6 +15,7 @@ from foreseer_comfyui.sampling import Applied
 from tiny_comfy import TINY, Asked, patcher_of, sampled
 
 import foreseer
+from foreseer.adapters.examination import Examination
 
 NODE = f"taylorseer:{OPTIONS.replace(' ', '')}"
 """What the node does where nothing is chosen."""
@@ -50,11 +53,16 @@ def test_any_policy_drives_it_twice_alike(name: str, policy: str) -> None:
     """Law: the same prompt gives the same bits, and a model is examined once in a process."""
     patcher, asked = patcher_of(name), Asked(name=name, batch=3)
     driven, handle = put(patcher, policy)
-    first, second = sampled(driven, asked), sampled(driven, asked)
+    with mock.patch.object(Examination, "check", autospec=True, side_effect=Examination.check) as check:
+        first, looked = sampled(driven, asked), check.call_count
+        sampled(driven, attrs.evolve(asked, batch=1))
+        other_size = check.call_count
+        sampled(driven, attrs.evolve(asked, batch=1, steps=9))
+        second = sampled(driven, asked)
+    assert 0 < looked < other_size == check.call_count
     assert torch.equal(first, second)
-    (one,), (other,) = (sampling.reports.values() for sampling in handle.samplings)
+    (one,), *_, (other,) = (sampling.reports.values() for sampling in handle.samplings)
     assert one.run.groups == (0, 1, 2, 0, 1, 2)
-    assert other.check_block_rows == 0
     assert one.full_steps == other.full_steps
 
 

@@ -46,6 +46,19 @@ class LoadTiny:
         return LoadTiny.patcher, prompt("Flux", seed=1), prompt("Flux", seed=2), {"samples": torch.zeros(1, *TINY["Flux"].latent)}
 
 
+class Say:
+    """A node that says a text."""
+
+    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "say", ("STRING",)
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
+        return {"required": {"text": ("STRING", {})}}
+
+    def say(self, text: str) -> tuple[str]:
+        return (text,)
+
+
 class Keep:
     """An output node that keeps what it is given."""
 
@@ -65,7 +78,7 @@ class Keep:
 def ui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The nodes of ComfyUI and ours, loaded by its own loader; its folders are the test's."""
     assert asyncio.run(nodes.load_custom_node(str(FOLDER)))
-    nodes.NODE_CLASS_MAPPINGS |= {"LoadTiny": LoadTiny, "Keep": Keep}
+    nodes.NODE_CLASS_MAPPINGS |= {"LoadTiny": LoadTiny, "Keep": Keep, "Say": Say}
     LoadTiny.patcher, LoadTiny.calls, Keep.kept = patcher_of("Flux"), 0, None
     for name in ("temp", "output"):
         monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
@@ -179,6 +192,43 @@ def test_what_is_wrong_is_shown_on_the_node(given: dict[str, Any], says: str) ->
     assert LoadTiny.calls == 0
 
 
+def test_what_another_node_says_is_looked_at_when_it_is_there() -> None:
+    """Law: linked options are no error before the run, and wrong ones are said by the policy's node in the run."""
+    host, asked = Host(), workflow()
+    asked["6"] = {"class_type": "Say", "inputs": {"text": "interval=2, max_order=1"}}
+    asked["2"]["inputs"]["options"] = ["6", 0]
+    assert "interval=2" in host.run(asked)["4"]["text"][0]
+    asked["6"]["inputs"]["text"] = "intervall=2"
+    host.run(asked)
+    assert host.error["node_id"] == "2"
+    assert "did you mean 'interval'" in host.error["exception_message"]
+
+
+def test_two_samplers_on_one_model_have_a_report_each() -> None:
+    """Law: a report is of the sampler that its latent came from, whichever ran last."""
+    host, asked = Host(), workflow()
+    asked["7"] = {"class_type": "KSampler", "inputs": {**asked["3"]["inputs"], "steps": 12, "latent_image": ["3", 0], "denoise": 0.5}}
+    asked["8"] = {"class_type": "ForeseerReport", "inputs": {"latent": ["7", 0], "foreseer": ["2", 1]}}
+    shown = host.run(asked)
+    assert "8 steps" in shown["4"]["text"][0]
+    assert "12 steps" in shown["8"]["text"][0]
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"start_percent": 0.8, "end_percent": 0.2}, "end_percent=0.2 lies before start_percent=0.8"),
+        ({"history": "cpu bfloat16", "max_history_gb": 1e-6, "options": "interval=3"}, "over max_bytes=1000"),
+        ({"history": "cpu", "on_error": "raise"}, "4 of 8 steps"),
+    ],
+)
+def test_every_choice_does_what_it_says(given: dict[str, Any], says: str) -> None:
+    """Law: what can be chosen on the node reaches the sampling."""
+    host = Host()
+    shown = host.run(workflow(**given))
+    assert says in (shown["4"]["text"][0] if "4" in shown else host.error["exception_message"])
+
+
 def test_what_only_shows_while_sampling_is_shown_on_the_sampler() -> None:
     """Law: the error names the sampler's node and begins with our name; the model stays bare, the next prompt runs."""
     host, bare = Host(), sampled(LoadTiny.patcher, Asked())
@@ -247,11 +297,11 @@ def test_a_recording_becomes_a_plan_and_a_preset() -> None:
     }
     text = host.run(planned)["4"]["text"][0]
     assert "planned" in text
-    assert "4.0" in text or "4 of 8" in text
+    assert "computed    4 of 8 steps" in text
     planned["2"]["inputs"]["recording"] = "gone.safetensors"
     valid, _, _, errors = asyncio.run(execution.validate_prompt("x", planned, None))
     assert not valid
-    assert "there are flux-8.json, flux-8.safetensors" in str(errors["2"])
+    assert "there are flux-8-4-last_block.json, flux-8.safetensors" in str(errors["2"])
 
 
 def test_the_folder_is_put_into_a_comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,5 +345,5 @@ def test_an_example_is_whole(path: Path) -> None:
 
 
 def test_the_engine_is_outside_of_the_repository() -> None:
-    """Law: nothing of ComfyUI is committed or shipped."""
+    """Law: ComfyUI lies in a cache elsewhere."""
     assert Path(__file__).parents[3] not in engine.folder().parents

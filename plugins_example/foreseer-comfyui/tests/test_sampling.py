@@ -198,7 +198,7 @@ def test_few_steps_are_told() -> None:
     """Law: distilled models run, and the report says that they have nothing to forecast from."""
     driven, handle = put(patcher_of("Flux"), NODE)
     sampled(driven, Asked(steps=4, cfg=1.0))
-    assert any("few" in warning for report in handle.newest().reports.values() for warning in report.warnings)
+    assert any("4 steps are few" in warning for report in handle.newest().reports.values() for warning in report.warnings)
 
 
 def test_unequal_prompts_in_a_batch_of_streams() -> None:
@@ -207,3 +207,37 @@ def test_unequal_prompts_in_a_batch_of_streams() -> None:
     driven, handle = put(patcher, NODE)
     sampled(driven, Asked(cfg=3.0, negative=prompt("Flux", seed=2, tokens=9)))
     assert {name: report.full_steps for name, report in handle.newest().reports.items()} == {"positive": [0, 1, 4, 7], "negative": [0, 1, 4, 7]}
+
+
+def test_what_runs_bare_runs() -> None:
+    """Law: no evaluation at all, noise levels above a flow's highest, and a node that calls chunk by chunk: nothing fails."""
+
+    def one_by_one(apply: Any, call: dict[str, Any]) -> torch.Tensor:
+        parts = [apply(x, t, **{**call["c"], "c_crossattn": c, "y": y, "guidance": g}) for x, t, c, y, g in zip(*_chunks(call), strict=True)]
+        return torch.cat(parts)
+
+    def _chunks(call: dict[str, Any]) -> list[Any]:
+        given = [call["input"], call["timestep"], *(call["c"][name] for name in ("c_crossattn", "y", "guidance"))]
+        return [value.chunk(2) if len(value) == 2 else (value, value) for value in given]
+
+    for sigmas in (torch.tensor([0.7]), torch.tensor([1.5, 0.8, 0.4, 0.0])):
+        patcher = patcher_of("Flux")
+        asked = Asked(more={"sigmas": sigmas})
+        bare = sampled(patcher, asked)
+        assert torch.equal(sampled(put(patcher, "none")[0], asked), bare)
+        assert sampled(put(patcher, NODE)[0], asked).isfinite().all()
+    split = patcher_of("Flux").clone()
+    split.set_model_unet_function_wrapper(one_by_one)
+    bare = sampled(split, Asked())
+    assert torch.equal(sampled(put(split, "none")[0], Asked()), bare)
+    assert sampled(put(split, NODE)[0], Asked()).isfinite().all()
+
+
+def test_evaluations_that_were_not_foreseen_are_computed() -> None:
+    """Law: the sampler that adapts evaluates more often than it was rehearsed; those later ones are computed."""
+    driven, handle = put(patcher_of("Flux"), NODE)
+    sampled(driven, Asked(sampler=ADAPTIVE, steps=6))
+    (report,) = handle.newest().reports.values()
+    later = report.outcomes[report.run.num_steps :]
+    assert later
+    assert all(all(outcome.computed) for outcome in later)

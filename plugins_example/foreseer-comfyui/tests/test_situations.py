@@ -146,7 +146,7 @@ SITUATIONS: dict[str, tuple[Situation, set[str]]] = {
     "compiled blocks": (compiled_blocks, BOTH),
     "static windows": (windows("standard_static"), {f"negative + positive frames {start}..{start + 2}" for start in (0, 2)}),
     "moving windows": (windows("standard_uniform"), {f"negative + positive frames {start}..{start + 2}" for start in (0, 1, 2)}),
-    "looped windows": (windows("looped_uniform"), {f"negative + positive frames {frames}" for frames in ("0..2", "1..3", "2..4", "3,4,0", "4,0,1")}),
+    "looped windows": (windows("looped_uniform"), {f"negative + positive frames {frames}" for frames in ("0..2", "1..3", "2..4", "3..4,0..0", "4..4,0..1")}),
     "three prompts": (three_prompts, {"cond 2 + negative + positive"}),
 }
 

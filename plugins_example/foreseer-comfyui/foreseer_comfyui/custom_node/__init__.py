@@ -2,7 +2,7 @@
 
 try:
     from foreseer_comfyui.nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
-except ImportError as error:  # an import that fails shows users nothing but a line of the log
+except Exception as error:  # an import that fails shows users nothing but a line of the log
     HINT = f"foreseer is not installed ({error}). In ComfyUI's Python: pip install foreseer-comfyui, then start ComfyUI again."
 
     class ForeseerMissing:
