@@ -116,8 +116,8 @@ class Attachment:
         self.detach()
 
     def detach(self) -> None:
-        """Put everything back as it was, bit for bit. Ends a run that is under way; the reports stay. From
-        within a call of the model (a hook of a block, another thread), that call comes to its end first.
+        """Put everything back as it was, bit for bit; a second time does nothing. Ends a run that is under way;
+        the reports stay. From within a call of the model (a hook, a thread), that call comes to its end first.
         """
         self._leaving = True
         if self._detached or self._evaluating:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 from torch import nn
@@ -15,12 +15,18 @@ from torch import nn
 from foreseer.adapters.anatomy import Anatomy
 from foreseer.adapters.wires import Wires
 
-__all__ = ["Findings"]
+__all__ = ["KINDS", "Findings", "Key"]
 
-Key = tuple[str, str, object]
-"""A model's name, a stream's, and a kind of call."""
-MOST = 96
-"""Kinds of call that are remembered, the latest."""
+KINDS = 24
+"""Of how many streams and kinds of call (shapes, arguments) of a model is remembered what was found out."""
+
+
+class Key(NamedTuple):
+    """What tells sessions of a run apart: the denoiser's name, the stream's, and the kind of call."""
+
+    name: str
+    stream: str
+    signature: object
 
 
 @attrs.frozen(eq=False, repr=False)
@@ -43,8 +49,8 @@ class Findings:
             anatomies: What was learnt of each kind of call.
             taken: What was taken over and not learnt again.
         """
-        ours = {key: one.learnt for key, one in anatomies if one.version == wires[key[0]].version and one.examined and not one.limited}
-        calls = dict([*({key: learnt for key, learnt in taken.items() if key not in ours} | ours).items()][-MOST:])
+        ours = {key: one.learnt for key, one in anatomies if one.version == wires[key.name].version and one.examined and not one.limited}
+        calls = dict([*({key: learnt for key, learnt in taken.items() if key not in ours} | ours).items()][-KINDS * len(wires) :])
         return cls({name: (weakref.ref(wire.model), wire.fingerprint, frozenset(wire.second)) for name, wire in wires.items()}, calls)
 
     def for_models(self, wires: Mapping[str, Wires]) -> dict[Key, Mapping[str, Any]]:
@@ -55,4 +61,4 @@ class Findings:
             if model() is wire.model and wire.fingerprint == fingerprint:
                 wire.second |= second
                 same.add(name)
-        return {key: learnt for key, learnt in self._calls.items() if key[0] in same}
+        return {key: learnt for key, learnt in self._calls.items() if key.name in same}

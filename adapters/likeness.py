@@ -87,8 +87,6 @@ def _copied(traits: list[list[Any]]) -> list[list[Any]]:
 class _Itself:
     """A thing that equals itself alone, as long as it lives, and is not kept alive."""
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __init__(self, value: Any) -> None:
         try:
             self._value: Callable[[], Any] = weakref.ref(value)

@@ -6,11 +6,11 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import attrs
 
-from foreseer.adapters.findings import Findings
+from foreseer.adapters.findings import KINDS, Findings, Key
 from foreseer.adapters.module_backbone import ModuleBackbone
 from foreseer.adapters.wires import Wires
 from foreseer.errors import ContractError, UnsupportedModelError
@@ -23,24 +23,10 @@ from foreseer.vote import Vote
 
 __all__ = ["FIRST_OF", "Key", "Stream", "Streams"]
 
-KINDS = 24
-"""For how many streams and kinds of call (shapes, arguments) of a denoiser an attachment remembers what it
-found out about it.
-"""
-
-
 ALL_BUT = 0.9
 """Share of the blocks' work that module parts must hold to pass for all of it."""
 FIRST_OF = "this is the first of"
 """How the note begins in a first report that there are others."""
-
-
-class Key(NamedTuple):
-    """What tells sessions of a run apart: the denoiser's name, the stream's, and the kind of call."""
-
-    name: str
-    stream: str
-    signature: object
 
 
 @attrs.define(eq=False)
@@ -117,7 +103,7 @@ class Streams:
     @property
     def findings(self) -> Findings:
         """What was found out so far, and what was taken over of it."""
-        taken = {key: learnt for key, learnt in self._learnt.items() if not self._wires[key[0]].version}
+        taken = {key: learnt for key, learnt in self._learnt.items() if not self._wires[key.name].version}
         return Findings.of(self._wires, ((key, backbone.anatomy) for key, backbone in self._backbones.items()), taken)
 
     def release(self) -> None:
@@ -149,7 +135,7 @@ class Streams:
             alike = (b for k, b in reversed(self._backbones.items()) if (k.name, k.signature) == (key.name, key.signature))
             found = next((b for b in alike if b.anatomy.version == wires.version), None)
         if found is None or anew:
-            fresh = ModuleBackbone(wires, vote, learnt=None if anew or wires.version or vote else self._learnt_of(key))
+            fresh = ModuleBackbone(wires, vote, learnt=None if anew or wires.version or vote is not None else self._learnt_of(key))
             if found is not None:
                 fresh.spent, found.spent = found.spent, 0
             found = fresh
@@ -159,7 +145,7 @@ class Streams:
         return found
 
     def _learnt_of(self, key: Key) -> Mapping[str, Any] | None:
-        alike = (learnt for other, learnt in self._learnt.items() if (other[0], other[2]) == (key.name, key.signature))
+        alike = (learnt for other, learnt in self._learnt.items() if (other.name, other.signature) == (key.name, key.signature))
         return self._learnt.get(key) or next(alike, None)
 
     def open(self, key: Key, backbone: ModuleBackbone, run: Run, *, start: int, vote: Vote | None) -> Stream:

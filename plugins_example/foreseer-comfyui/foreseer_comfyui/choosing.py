@@ -80,10 +80,10 @@ def storage_of(history: str, gigabytes: float) -> Storage | None:
 
 
 @functools.cache
-def tooltip(policies: tuple[str, ...]) -> str:
+def tooltip() -> str:
     """Say which options the policies have, with defaults and ranges; one that cannot be imported says so."""
     lines = ["name=value, separated by commas or lines:"]
-    for name in policies:
+    for name in names():
         try:
             with quiet():
                 factory = load_factory(name)

@@ -42,11 +42,9 @@ class Handle:
     """The value of a FORESEER output.
 
     Attributes:
-        policy: With its options, as one writes it.
         samplings: The last ones, the newest last.
     """
 
-    policy: str
     samplings: deque[Sampling] = attrs.field(factory=lambda: deque(maxlen=KEPT))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Handle:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import logging
 import re
@@ -72,6 +73,11 @@ def computed_because(options: Mapping[str, Any]) -> str:
     return ""
 
 
+@functools.cache
+def _say_once(sentence: str) -> None:
+    logging.info("foreseer: %s", sentence)
+
+
 @contextlib.contextmanager
 def without_graphs() -> Iterator[None]:
     """Keep ComfyUI from recording a forward and expecting the next to be like it: some steps here are not.
@@ -87,7 +93,7 @@ def without_graphs() -> Iterator[None]:
     if before is None:
         yield
         return
-    logging.info("foreseer: the Comfy compiler is off for this sampling, as forecast steps do not run their blocks")
+    _say_once("the Comfy compiler is off while a sampling has a policy, as forecast steps do not run their blocks")
     model_prefetch.malloc_graph_enabled = lambda *args, **kwargs: False
     try:
         yield

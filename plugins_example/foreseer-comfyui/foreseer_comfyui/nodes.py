@@ -35,13 +35,12 @@ class ForeseerPolicy:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Settings]:  # noqa: N802  (ComfyUI's name)
-        found = names()
         percent = {"min": 0.0, "max": 1.0, "step": 0.01}
         return {
             "required": {
                 "model": ("MODEL", {"tooltip": "A diffusion transformer: Flux, Wan, Qwen-Image, SD3, HunyuanVideo and others."}),
-                "policy": (list(found), {"default": "taylorseer", "tooltip": "How is decided what is computed: any policy that pip installed."}),
-                "options": ("STRING", {"default": OPTIONS, "multiline": True, "tooltip": tooltip(found)}),
+                "policy": (list(names()), {"default": "taylorseer", "tooltip": "How is decided what is computed: any policy that pip installed."}),
+                "options": ("STRING", {"default": OPTIONS, "multiline": True, "tooltip": tooltip()}),
                 "start_percent": ("FLOAT", {"default": 0.0, **percent, "tooltip": "Before this share of the sampling everything is computed."}),
                 "end_percent": ("FLOAT", {"default": 1.0, **percent, "tooltip": "After this share of the sampling everything is computed."}),
                 "history": (list(HISTORIES), {"tooltip": "Where features are kept, and how. cpu saves memory of the GPU, bfloat16 half of it."}),
@@ -73,7 +72,7 @@ class ForeseerPolicy:
         spec = spec_of(policy, options)
         applied = Applied(
             spec=spec,
-            handle=Handle(str(spec)),
+            handle=Handle(),
             start=start_percent,
             end=end_percent,
             blocks=blocks.strip() or None,
@@ -137,7 +136,7 @@ class ForeseerRecord:
 
         path_of(name)
         recorded, spec = Recorded(name), spec_of("none", "")
-        applied = Applied(spec=spec, handle=Handle(f"record {name}"), blocks=blocks.strip() or None, observers=(recorded.recorder,), afterwards=recorded.save)
+        applied = Applied(spec=spec, handle=Handle(), blocks=blocks.strip() or None, observers=(recorded.recorder,), afterwards=recorded.save)
         return applied.put_on(model), applied.handle
 
 
@@ -190,7 +189,7 @@ class ForeseerPreset:
         from foreseer_comfyui.recording import planned_from
 
         spec = planned_from(recording, steps=steps, target=target)
-        applied = Applied(spec=spec, handle=Handle(str(spec)), blocks=blocks.strip() or None)
+        applied = Applied(spec=spec, handle=Handle(), blocks=blocks.strip() or None)
         return applied.put_on(model), applied.handle
 
 

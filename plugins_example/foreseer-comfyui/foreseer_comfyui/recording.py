@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from pathlib import Path
 
@@ -44,20 +45,27 @@ class Recorded:
     """Samplings that are recorded one after the other into one file.
 
     Attributes:
-        name: Of the file, without its ending.
+        name: Of the file, without its ending. Where there is one already, of another session, a number follows.
+        recorder: What sees the samplings.
     """
 
     name: str
     recorder: TraceRecorder = attrs.field(factory=lambda: TraceRecorder(keep_on="cpu"))
+    _path: Path | None = attrs.field(default=None, init=False)
 
     def save(self) -> str:
         """Write all samplings so far. Returns what happened, in a sentence."""
         try:
             trace = self.recorder.trace()
-            written = trace.save(path_of(self.name))
+            self._path = trace.save(self._path or _free(self.name))
         except (OptionError, OSError) as error:
             return f"not written: {error}; what was recorded so far is in the file. For other steps or sizes write another name in Foreseer Record"
-        return f"{trace.samples} samples of {trace.num_steps} evaluations are recorded in {written}"
+        return f"{trace.samples} samples of {trace.num_steps} evaluations are recorded in {self._path}"
+
+
+def _free(name: str) -> Path:
+    """Return a path at which nothing lies, of that name or of it with a number."""
+    return next(path for number in itertools.count(1) if not (path := path_of(f"{name}{f'-{number}' * (number > 1)}.safetensors")).exists())
 
 
 def found(name: str) -> Path:

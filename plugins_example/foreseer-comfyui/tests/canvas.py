@@ -50,9 +50,9 @@ class Canvas:
             places: By id, where a node lies and how large it is; None lets the editor arrange them.
         """
         self.page.run(f"(window.app.loadApiJson({json.dumps(workflow)}, 'workflow'), true)")
+        self.wait(f"window.app.graph._nodes.length === {len(workflow)}")
         for node, (x, y, width, height) in (places or {}).items():
             self.page.run(f"(n => {{ n.pos = [{x}, {y}]; n.setSize([{width}, {height}]); }})(window.app.graph.getNodeById({node}))")
-        time.sleep(0.5)
         self.fit()
         found: dict[str, Any] = self.page.run("window.app.graph.serialize()")
         return found
@@ -66,7 +66,7 @@ class Canvas:
             "const s = Math.min(1500 / (x1 - x0), 750 / (y1 - y0), 1.2); c.ds.scale = s; c.ds.offset = [-x0 + 75 / s, -y0 + 130 / s];"
             "c.setDirty(true, true); })()"
         )
-        time.sleep(0.5)
+        self.page.settle()
 
     def choose(self, node: str, widget: str, value: str) -> None:
         """Write something into a node."""
@@ -74,14 +74,13 @@ class Canvas:
         self.page.run(f"({found}.value = {json.dumps(value)}, true)")
 
     def queue(self) -> None:
-        """Run the workflow, and wait until everything is done and shown."""
+        """Run the workflow, and wait until everything is done."""
         self.page.run("window.app.queuePrompt(0, 1).then(() => true)")
         left, until = "fetch('/queue').then(r => r.json()).then(q => q.queue_running.length + q.queue_pending.length)", time.monotonic() + PATIENCE
         while self.page.run(left):
             if time.monotonic() > until:
                 raise TimeoutError("the queue does not end")
             time.sleep(0.3)
-        time.sleep(1.5)
 
     def picture(self, path: Path) -> Path:
         """Write what is seen below and beside the bars; the ending says whether as png or jpg."""

@@ -9,13 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-torch.set_num_threads(1)
-sys.path.insert(0, str(Path(__file__).parent))
 
-import engine  # noqa: E402
+def pytest_configure() -> None:
+    """Make ComfyUI importable before the tests are."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    torch.set_num_threads(1)
+    sys.path.insert(0, str(Path(__file__).parent))
+    import engine
 
-engine.start()
+    engine.start()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -160,9 +160,11 @@ def main() -> None:
             open_canvas.picture(EXAMPLES / f"{make.__name__}.jpg")
         open_canvas.load(*tiny())
         open_canvas.queue()
+        open_canvas.wait("(window.app.graph.getNodeById(4).imgs || []).length")
         open_canvas.picture(PICTURES / "comfyui.png")
         open_canvas.choose("2", "options", "intervall=3")
         open_canvas.queue()
+        open_canvas.wait("getComputedStyle(document.querySelector('[role=dialog]')).opacity == 1")
         open_canvas.picture(PICTURES / "comfyui_wrong.png")
 
 

@@ -23,7 +23,7 @@ def main() -> None:
     torch.set_num_threads(1)
     patcher = patcher_of("Flux")
     sampled(patcher, Asked(steps=2))
-    model, applied = patcher.model.diffusion_model, Applied(spec=foreseer.policy("none"), handle=Handle("none"))
+    model, applied = patcher.model.diffusion_model, Applied(spec=foreseer.policy("none"), handle=Handle())
     call = {"cond_or_uncond": [1, 0], "uuids": [uuid.uuid4(), uuid.uuid4()]}
     x, sigma = torch.zeros(2, 16, 8, 8), torch.tensor([0.5])
     with foreseer.attach(model, "none") as attached, attached.generation(num_steps=EVALUATIONS) as generation:

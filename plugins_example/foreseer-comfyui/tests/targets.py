@@ -25,7 +25,7 @@ def main() -> None:
                 spec, found = foreseer.policy(f"taylorseer:interval=3,max_order={order},target={target}"), []
                 for seed in SEEDS:
                     asked = Asked(name=name, steps=20, seed=seed)
-                    bare, image = sampled(patcher, asked), sampled(Applied(spec=spec, handle=Handle(str(spec))).put_on(patcher), asked)
+                    bare, image = sampled(patcher, asked), sampled(Applied(spec=spec, handle=Handle()).put_on(patcher), asked)
                     found.append(-20 * float(torch.log10((image - bare).norm() / bare.norm())))
                 told.append(f"{target} of order {order}: {', '.join(f'{value:.1f}' for value in found)}")
         print(f"{name}: {'; '.join(told)}", flush=True)

@@ -26,6 +26,7 @@ def test_a_workflow_runs_and_the_timeline_is_on_the_node(shown: Canvas) -> None:
     names = shown.page.run("window.app.graph._nodes.map(node => node.title)")
     assert {"Foreseer Policy", "Foreseer Report"} <= set(names)
     shown.queue()
+    shown.wait("(window.app.graph.getNodeById(4).imgs || []).length")
     sizes = shown.page.run("(window.app.graph.getNodeById(4).imgs || []).map(image => [image.naturalWidth, image.naturalHeight])")
     assert len(sizes) == 1
     assert min(sizes[0]) > 400
@@ -35,6 +36,7 @@ def test_what_is_wrong_is_red_before_anything_runs(shown: Canvas, tmp_path: Path
     """Law: the policy's node is marked, and the sentence that names the nearest option is on the screen."""
     shown.load(*tiny(options="intervall=3"))
     shown.queue()
+    shown.wait("window.app.lastNodeErrors")
     assert shown.page.run("Object.keys(window.app.lastNodeErrors || {})") == ["2"]
     assert "did you mean 'interval'" in shown.page.run("document.body.innerText")
     assert shown.picture(tmp_path / "wrong.png").stat().st_size > 10_000

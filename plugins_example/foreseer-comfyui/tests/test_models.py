@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from typing import Any
 from unittest import mock
 
 import attrs
@@ -21,8 +22,8 @@ NODE = f"taylorseer:{OPTIONS.replace(' ', '')}"
 """What the node does where nothing is chosen."""
 
 
-def put(patcher: object, policy: str, **settings: object) -> tuple[object, Handle]:
-    applied = Applied(spec=foreseer.policy(policy), handle=Handle(policy), **settings)  # type: ignore[arg-type]
+def put(patcher: Any, policy: str, **settings: Any) -> tuple[Any, Handle]:
+    applied = Applied(spec=foreseer.policy(policy), handle=Handle(), **settings)
     return applied.put_on(patcher), applied.handle
 
 

@@ -6,10 +6,8 @@ import asyncio
 import contextlib
 import json
 import shutil
-import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -25,53 +23,10 @@ import torch
 from foreseer_comfyui import nodes as ours
 from foreseer_comfyui.__main__ import SOURCE, main
 from PIL import Image
-from tiny_comfy import TINY, Asked, patcher_of, prompt, sampled
+from tiny_comfy import Asked, patcher_of, sampled
+from workflows import Host, Keep, LoadTiny, Say, workflow
 
 FOLDER = Path(SOURCE)
-
-
-class LoadTiny:
-    """Stands for a loader of checkpoints: a tiny model, two prompts and an empty latent."""
-
-    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "load", ("MODEL", "CONDITIONING", "CONDITIONING", "LATENT")
-    patcher: Any = None
-    calls = 0
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        return {"required": {}}
-
-    def load(self) -> tuple[Any, ...]:
-        LoadTiny.calls += 1
-        return LoadTiny.patcher, prompt("Flux", seed=1), prompt("Flux", seed=2), {"samples": torch.zeros(1, *TINY["Flux"].latent)}
-
-
-class Say:
-    """A node that says a text."""
-
-    CATEGORY, FUNCTION, RETURN_TYPES = "tests", "say", ("STRING",)
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        return {"required": {"text": ("STRING", {})}}
-
-    def say(self, text: str) -> tuple[str]:
-        return (text,)
-
-
-class Keep:
-    """An output node that keeps what it is given."""
-
-    CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE = "tests", "keep", (), True
-    kept: Any = None
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802
-        return {"required": {"samples": ("LATENT",)}}
-
-    def keep(self, samples: Any) -> dict[str, Any]:
-        Keep.kept = samples["samples"].clone()
-        return {}
 
 
 @pytest.fixture(autouse=True)
@@ -82,45 +37,6 @@ def ui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     LoadTiny.patcher, LoadTiny.calls, Keep.kept = patcher_of("Flux"), 0, None
     for name in ("temp", "output"):
         monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
-
-
-class Host:
-    """ComfyUI's executor without its server."""
-
-    def __init__(self) -> None:
-        server = SimpleNamespace(
-            client_id=None, last_node_id=None, last_prompt_id=None, sockets_metadata={}, send_sync=lambda *args: None, queue_updated=lambda: None
-        )
-        self.executor = execution.PromptExecutor(server, cache_type=execution.CacheType.CLASSIC, cache_args={"lru": 0, "ram": 0})
-
-    def run(self, workflow: dict[str, Any]) -> dict[str, Any]:
-        """Run a workflow; returns what its output nodes show."""
-        name = uuid.uuid4().hex
-        valid, error, outputs, errors = asyncio.run(execution.validate_prompt(name, workflow, None))
-        assert valid, (error, errors)
-        self.executor.execute(workflow, name, {}, outputs)
-        found: dict[str, Any] = self.executor.history_result["outputs"]
-        return found
-
-    @property
-    def error(self) -> dict[str, Any]:
-        """What went wrong in the last run."""
-        found: dict[str, Any] = next(data for event, data in self.executor.status_messages if event == "execution_error")
-        return found
-
-
-def workflow(options: str = ours.OPTIONS, *, seed: int = 7, policy: str = "taylorseer", **given: Any) -> dict[str, Any]:
-    """A loader, the policy, a sampler and the report."""
-    chosen = {"start_percent": 0.0, "end_percent": 1.0, "history": "device", "max_history_gb": 0.0, "on_error": "compute", "blocks": "", **given}
-    sampler = {"seed": seed, "steps": 8, "cfg": 2.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
-    links = {"model": ["2", 0], "positive": ["1", 1], "negative": ["1", 2], "latent_image": ["1", 3]}
-    return {
-        "1": {"class_type": "LoadTiny", "inputs": {}},
-        "2": {"class_type": "ForeseerPolicy", "inputs": {"model": ["1", 0], "policy": policy, "options": options, **chosen}},
-        "3": {"class_type": "KSampler", "inputs": {**sampler, **links}},
-        "4": {"class_type": "ForeseerReport", "inputs": {"latent": ["3", 0], "foreseer": ["2", 1]}},
-        "5": {"class_type": "Keep", "inputs": {"samples": ["4", 0]}},
-    }
 
 
 def wrong(policy_inputs: dict[str, Any]) -> str:
@@ -289,7 +205,10 @@ def test_a_recording_becomes_a_plan_and_a_preset() -> None:
         if seed == 7:
             assert torch.equal(Keep.kept, bare)
     assert "3 samples of 8 evaluations are recorded" in text
-    assert (Path(folder_paths.output_directory) / "foreseer" / "flux-8.safetensors").exists()
+    first = Path(folder_paths.output_directory) / "foreseer" / "flux-8.safetensors"
+    before = first.read_bytes()
+    assert "flux-8-2.safetensors" in Host().run(recording)["4"]["text"][0]  # another session: what is there stays
+    assert first.read_bytes() == before
     planned = workflow()
     planned["2"] = {
         "class_type": "ForeseerPreset",
@@ -301,7 +220,7 @@ def test_a_recording_becomes_a_plan_and_a_preset() -> None:
     planned["2"]["inputs"]["recording"] = "gone.safetensors"
     valid, _, _, errors = asyncio.run(execution.validate_prompt("x", planned, None))
     assert not valid
-    assert "there are flux-8-4-last_block.json, flux-8.safetensors" in str(errors["2"])
+    assert "there are flux-8-2.safetensors, flux-8-4-last_block.json, flux-8.safetensors" in str(errors["2"])
 
 
 def test_the_folder_is_put_into_a_comfyui(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -313,10 +232,13 @@ def test_the_folder_is_put_into_a_comfyui(tmp_path: Path, monkeypatch: pytest.Mo
     main()
     assert "wrote" in capsys.readouterr().out
     written = tmp_path / "custom_nodes" / "foreseer"
-    assert {path.name for path in written.iterdir()} == {"__init__.py", "pyproject.toml", "requirements.txt", "example_workflows"}
+    assert {path.name for path in written.iterdir()} == {"__init__.py", "pyproject.toml", "requirements.txt", "LICENSE", "example_workflows"}
     about = tomllib.loads((written / "pyproject.toml").read_text())
     assert "comfyui" not in about["project"]["name"].lower()
     assert about["project"]["version"].count(".") == 2
+    assert len(about["project"]["name"]) < 100
+    assert (written / about["project"]["license"]["file"]).read_text().lstrip().startswith("Apache License")
+    assert about["project"]["urls"]["Repository"]
     assert about["tool"]["comfy"]["PublisherId"]
     monkeypatch.setattr("sys.argv", ["foreseer_comfyui", str(tmp_path / "nowhere")])
     with pytest.raises(SystemExit, match="has no folder custom_nodes"):

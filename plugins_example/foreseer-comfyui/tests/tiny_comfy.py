@@ -166,7 +166,8 @@ def sampled(patcher: Any, asked: Asked) -> Tensor:
             sampler = comfy.samplers.sampler_object(asked.sampler)
             sigmas = comfy.samplers.calculate_sigmas(patcher.get_model_object("model_sampling"), asked.scheduler, asked.steps)
             given = asked.guider(patcher, asked)
-            return given.sample(noise, latent, sampler, sigmas, disable_pbar=True, seed=asked.seed).clone()  # type: ignore[no-any-return]
+            guided: Tensor = given.sample(noise, latent, sampler, sigmas, disable_pbar=True, seed=asked.seed)
+            return guided.clone()
         found: Tensor = comfy.sample.sample(
             patcher, noise, asked.steps, asked.cfg, asked.sampler, asked.scheduler, positive, negative, latent,
             denoise=asked.denoise, disable_pbar=True, seed=asked.seed, callback=asked.callback, **asked.more,

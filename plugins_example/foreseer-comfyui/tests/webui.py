@@ -28,7 +28,7 @@ LOADER = """
 import sys
 sys.path.insert(0, {tests!r})
 import torch
-from test_nodes import LoadTiny
+from workflows import LoadTiny
 from tiny_comfy import patcher_of
 
 torch.set_num_threads(1)

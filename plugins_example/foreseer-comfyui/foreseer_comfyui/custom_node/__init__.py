@@ -11,7 +11,7 @@ except Exception as error:  # an import that fails shows users nothing but a lin
         CATEGORY, FUNCTION, RETURN_TYPES, OUTPUT_NODE, DESCRIPTION = "foreseer", "say", (), True, HINT
 
         @classmethod
-        def INPUT_TYPES(cls) -> dict[str, dict]:  # noqa: N802  (ComfyUI's name)
+        def INPUT_TYPES(cls) -> dict[str, dict[str, tuple[str, dict[str, object]]]]:  # noqa: N802  (ComfyUI's name)
             """What ComfyUI asks for."""
             return {"required": {"hint": ("STRING", {"default": HINT, "multiline": True, "tooltip": HINT})}}
 
