@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from foreseer.adapters.calls import is_hooked
+from foreseer.adapters.sameness import same_bits
 
-__all__ = ["ADA_NORM_ZERO", "ASSEMBLIES", "Assemble", "leaves_out_hooks"]
+__all__ = ["ADA_NORM_ZERO", "ASSEMBLIES", "Assemble", "leaves_out_hooks", "tried"]
 
 Assemble = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Mapping[str, Any]], Any]
 """``(block, args, kwargs, features) -> output``. ``features`` holds what each part's module returns. They are
@@ -171,3 +172,35 @@ ASSEMBLIES: dict[str, tuple[Assemble, ...]] = {
 """Class name of a block in diffusers -> ways to put it together, the cheapest first. A class derived from one
 of them has another name, and none.
 """
+
+
+def tried(
+    ways: Sequence[Assemble],
+    block: nn.Module,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    returned: Mapping[str, Any],
+    output: Any,
+    *,
+    all_ways: bool,
+) -> list[bool]:
+    """Return of ways to put a block together whether each gives what the block returned, bit for bit.
+
+    Args:
+        ways: The ways.
+        block: The block; ``args`` and ``kwargs`` are what it was called with.
+        args: See ``block``.
+        kwargs: Likewise.
+        returned: What its parts returned.
+        output: What it returned.
+        all_ways: Try all; else up to the first that does.
+    """
+    found: list[bool] = []
+    for way in ways:
+        try:
+            found.append(same_bits(way(block, args, kwargs, returned), output))
+        except Exception:  # a block that is not what its name says, or whose weights are where only its own hooks find them: it goes on being run
+            found.append(False)
+        if found[-1] and not all_ways:
+            break
+    return found

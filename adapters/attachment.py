@@ -24,6 +24,7 @@ from foreseer.adapters.identity import identity_of
 from foreseer.adapters.loops import PipelineLoop
 from foreseer.adapters.refusals import mark, refuse, refuse_cache, refuse_unreachable, unmark
 from foreseer.adapters.streams import FIRST_OF, Streams
+from foreseer.adapters.visits import alone
 from foreseer.adapters.wires import Wires
 from foreseer.declared import Numbers, Schedule
 from foreseer.errors import ContractError
@@ -65,9 +66,9 @@ class Attachment:
             copies=copies,
         )
         self._run = self._outside = self._thread = self._evaluating = 0
+        self._detached = self._leaving = False
         self._generation: Generation | None = None
         self._on = type(next(iter(wires.values())).model if pipeline is None else pipeline).__name__
-        self._detached = self._leaving = False
         self._roots: list[Interception] = []
         self._contexts: dict[str, Context] = {}
         self._bystanders = Bystanders({}, lambda _: None)
@@ -234,9 +235,8 @@ class Attachment:
         if self._loop is not None and not self._detached:
             self._loop.settle()
         reports = self._driver.reports
-        notes = [*self.inert, *self._bystanders.notes()]
-        if self._outside:
-            notes.append(f"{self._outside} calls came outside of a run and were computed")
+        outside = [f"{self._outside} calls came outside of a run and were computed"] if self._outside else []
+        notes = [*self.inert, *self._bystanders.notes(), *outside]
         if len(reports) > 1:
             notes.append(f"{FIRST_OF} {len(reports)} streams; attached.reports has {', '.join(list(reports)[1:])} too")
         for name in list(reports)[:1] if notes else ():
@@ -280,7 +280,7 @@ class Attachment:
         self._bystanders.last = place.step
         self._evaluating += 1
         try:
-            return self._driver.evaluate(name, generation, place, Call(inner, args, kwargs))
+            return alone(self._driver.evaluate(name, generation, place, Call(inner, args, kwargs)))
         finally:
             self._evaluating -= 1
             if self._leaving:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
+import attrs
 import torch
 
 from foreseer.adapters.anatomy import Rewired
@@ -19,6 +20,7 @@ from foreseer.adapters.identity import identity_of
 from foreseer.adapters.parallel import vote_for
 from foreseer.adapters.rows import copies_in, latents_in_words
 from foreseer.adapters.streams import Key, Stream, Streams
+from foreseer.adapters.visits import Plain, Visits
 from foreseer.adapters.wires import Wires
 from foreseer.declared import groups_of
 from foreseer.errors import ContractError, OptionError, OverBudgetError, UnsupportedModelError
@@ -109,8 +111,8 @@ class Driver:
     def _votes_now(self) -> dict[str, Vote | None]:
         return {name: vote_for(wire.model, self._process_group) for name, wire in self._wires.items()}
 
-    def evaluate(self, name: str, generation: Generation, place: Place, call: Call) -> Any:
-        """Evaluate a call of a denoiser.
+    def evaluate(self, name: str, generation: Generation, place: Place, call: Call) -> Visits[Any]:
+        """Want what evaluates a call of a denoiser. Returns its output.
 
         Args:
             name: Of the denoiser.
@@ -120,7 +122,7 @@ class Driver:
         """
         if place.computed_because:
             self._nobodys[place.computed_because] += 1
-            return call.inner(*call.args, **call.kwargs)
+            return (yield Plain(call))
         wires = self._wires[name]
         if wires.stale:
             wires.rewire()
@@ -135,7 +137,7 @@ class Driver:
             try:
                 if entry.backbone.anatomy.version != wires.version:
                     raise Rewired("the model was changed: its modules, hooks or flags")
-                output = entry.session.evaluate(call, index=place.step - entry.start, computed_because=because)
+                output = yield from _carried_out(entry, call, index=place.step - entry.start, computed_because=because)
                 for note in entry.backbone.anatomy.notes:  # the self-check of the first computed step may have found out more
                     entry.session.recorder.warn(note)
                 return output
@@ -153,7 +155,7 @@ class Driver:
                 # computed, and the report says so.
                 self._streams.drop(key)
                 self._inert[name, signature] = f"one kind of call is always computed: {error}"
-        return call.inner(*call.args, **call.kwargs)
+        return (yield Plain(call))
 
     def _examine(self, key: Key, entry: Stream, changed: str) -> None:
         """Let a stream begin anew: the host's sites are others than it said (nothing is lost but one
@@ -222,3 +224,17 @@ class Driver:
             if self._copies and rows % self._copies:
                 raise ContractError(f"copies={self._copies} does not divide the {rows} rows of the call")
         return groups_of(given, rows)
+
+
+def _carried_out(stream: Stream, call: Call, **at: Any) -> Visits[Any]:
+    """Want what a session's step asks for, pass by pass, as `foreseer.backbone.carry_out` takes it."""
+    step, backbone = stream.session.step(**at), stream.backbone
+    done: Any = None
+    while True:
+        try:
+            ask = step.send(done)
+        except StopIteration as end:
+            return end.value
+        done = yield from backbone.visits(call, rows=ask.rows, substitute=ask.substitute, probe=ask.probe, judge=ask.judge, record=ask.record, see=ask.see)
+        if ask.into is not None and ask.rows is not None:
+            done = attrs.evolve(done, output=backbone.merge(ask.into, ask.rows, done.output))

@@ -18,21 +18,22 @@ from foreseer.adapters.notes import Unlike
 from foreseer.adapters.rows import batch_of
 from foreseer.adapters.sameness import same_output
 from foreseer.adapters.substitutes import Copies
+from foreseer.adapters.visits import Visits
 from foreseer.adapters.walk import Walk
 from foreseer.backbone import Pass
 from foreseer.errors import ContractError, UnsupportedModelError
 from foreseer.types import Site
 from foreseer.vote import Vote
 
-__all__ = ["FAILURES", "Examination"]
+__all__ = ["FAILURES", "Attempt", "Examination"]
 
 FAILURES = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
 """What a model raises that cannot run in a way that is tried. What somebody raises to stop it is of a class
 of its own, and is let through.
 """
 
-Attempt = Callable[..., tuple[Pass, Walk]]
-"""``(inputs, rows, substitute) -> pass, walk``."""
+Attempt = Callable[..., Visits[tuple[Pass, Walk]]]
+"""``(inputs, rows, substitute)``: what a pass wants; of it comes what it was, and its walk."""
 
 
 class Examination:
@@ -61,7 +62,7 @@ class Examination:
         if walk.revived or walk.repeated & claimed or claimed - walk.notes.features.keys() != anatomy.from_output(claimed - walk.notes.features.keys()):
             raise Rewired("the blocks call other parts than when the model was examined")
 
-    def check(self, inputs: Call, done: Pass, walk: Walk, claimed: frozenset[Site]) -> None:
+    def check(self, inputs: Call, done: Pass, walk: Walk, claimed: frozenset[Site]) -> Visits[None]:
         """Compare what was just computed with what a forecast of the very same features gives."""
         if not self._anatomy.wires.opaque and walk.called != self._anatomy.order:
             if len(set(walk.called)) < len(walk.called) or not walk.called:
@@ -80,7 +81,7 @@ class Examination:
         if walk.repeated & claimed:
             raise self._anatomy.fall_back(claimed, "a part of a block is called several times")
         if claimed and any(layout.doubtful for layout in self._anatomy.layouts.values()):
-            self._look_for_rows(inputs)
+            yield from self._look_for_rows(inputs)
         self._choose_assemblies(walk.assembled, done.output)
         try:
             batch = batch_of(inputs.args, inputs.kwargs)
@@ -93,7 +94,7 @@ class Examination:
         features = {site.end: done.features[site] if site.since is None else walk.notes.ends[site.end] for site in made}
         if features:
             try:
-                again, _ = self._attempt(inputs, None, Copies(features))
+                again, _ = yield from self._attempt(inputs, None, Copies(features))
                 same, why = same_output(done.output, again.output), "its output changes where recorded features stand in for computed ones"
             except ContractError:
                 raise
@@ -124,14 +125,14 @@ class Examination:
         missing = torch.tensor([not found for found in findings], dtype=torch.float32, device=device)
         return [not value for value in self._vote.max(missing).tolist()]
 
-    def _look_for_rows(self, inputs: Call) -> None:
+    def _look_for_rows(self, inputs: Call) -> Visits[None]:
         """Evaluate one row alone, to see which dimension is shorter then.
 
         Raises:
             Rewired: It is another than was believed.
         """
         try:
-            self._attempt(inputs, [0], {})
+            yield from self._attempt(inputs, [0], {})
         except Unlike:
             self._anatomy.reorder(self._anatomy.order)
             raise Rewired from None

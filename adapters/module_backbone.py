@@ -14,18 +14,18 @@ from torch import Tensor
 
 from foreseer.adapters.anatomy import Anatomy, Rewired
 from foreseer.adapters.calls import Call
-from foreseer.adapters.examination import FAILURES, Examination
+from foreseer.adapters.examination import Examination
 from foreseer.adapters.fronts import latent_of
 from foreseer.adapters.layouts import Layout
-from foreseer.adapters.notes import RaggedError, Unlike
-from foreseer.adapters.rows import Batch, batch_of, count_rows, merge_rows, select_rows, take_rows
-from foreseer.adapters.sameness import row_tolerance, same_output
+from foreseer.adapters.notes import Unlike
+from foreseer.adapters.rows import Batch, batch_of, count_rows, merge_rows, take_rows
+from foreseer.adapters.some_rows import SomeRows
 from foreseer.adapters.substitutes import OutputFor
+from foreseer.adapters.visits import Visit, Visits, alone
 from foreseer.adapters.walk import Abandoned, Walk
 from foreseer.adapters.wires import Wires
 from foreseer.backbone import Pass
-from foreseer.errors import ContractError, UnsupportedModelError
-from foreseer.transfer import on_device
+from foreseer.errors import UnsupportedModelError
 from foreseer.trial import broken_rows
 from foreseer.types import LATENT, OUTPUT, Evidence, Probe, Site
 from foreseer.vote import Vote
@@ -59,6 +59,7 @@ class ModuleBackbone:
         self.wires, self.vote = wires, vote
         self.anatomy = Anatomy(wires, learnt)
         self._examination = Examination(self.anatomy, vote, self._pass)
+        self._some = SomeRows(self.anatomy, self._examination, self._pass, self._add_output)
         self.spent = 0
         self._batch = Batch(0)
 
@@ -102,7 +103,21 @@ class ModuleBackbone:
         record: Collection[Site] = (),
         see: Collection[Site] = (),
     ) -> Pass:
-        """See `foreseer.backbone.Backbone.forward`.
+        """See `foreseer.backbone.Backbone.forward`; `visits`, made with nobody beside."""
+        return alone(self.visits(inputs, rows=rows, substitute=substitute, probe=probe, judge=judge, record=record, see=see))
+
+    def visits(
+        self,
+        inputs: Call,
+        *,
+        rows: Sequence[int] | None = None,
+        substitute: Mapping[Site, Tensor],
+        probe: Probe | None = None,
+        judge: Callable[[Evidence], bool] | None = None,
+        record: Collection[Site] = (),
+        see: Collection[Site] = (),
+    ) -> Visits[Pass]:
+        """Want what `forward` takes.
 
         Raises:
             Rewired: The self-check of the first computed step failed, so that the sites have changed; or
@@ -125,9 +140,12 @@ class ModuleBackbone:
             assert self.anatomy.output is not None
             return Pass(self.anatomy.output.unpack(substitute[OUTPUT]), {}, 0, seen={LATENT: _latent(inputs)} if LATENT in see else {})
         if rows is not None:
-            return self._some_rows(inputs, rows, substitute, record, see)
+            done = yield from self._some.visits(inputs, rows, substitute, record, see)
+            self.spent -= done.block_rows
+            done, self.spent = attrs.evolve(done, check_block_rows=self.spent), 0
+            return done
         try:
-            done, walk = self._pass(inputs, None, substitute, probe, judge, record, see)
+            done, walk = yield from self._pass(inputs, None, substitute, probe, judge, record, see)
         except UnsupportedModelError as error:
             if substitute or not claimed or known:
                 raise
@@ -142,7 +160,7 @@ class ModuleBackbone:
         elif record and known:
             self._examination.hold(done, walk, claimed)
         elif record:
-            self._examination.check(inputs, done, walk, claimed)
+            yield from self._examination.check(inputs, done, walk, claimed)
             anatomy.examined.add(record)
         if not (substitute and walk.forecasting):
             self._add_output(done, walk, record)
@@ -150,66 +168,6 @@ class ModuleBackbone:
         if not substitute:  # a computed step also accounts for its self-check, and for what came to nothing before it
             done, self.spent = attrs.evolve(done, check_block_rows=self.spent), 0
         return done
-
-    def _some_rows(self, inputs: Call, rows: Sequence[int], substitute: Mapping[Site, Tensor], record: Collection[Site], see: Collection[Site]) -> Pass:
-        """Evaluate some rows without the others. Before that is done for the first time, both ways are
-        compared; where they differ, all rows are evaluated.
-        """
-        resumed = frozenset(substitute)  # rows that resume behind a block skip what is before it: another comparison
-        try:
-            part, why = self._alone(inputs, rows, substitute, record, see) if self.anatomy.separable else (None, "")
-        except RaggedError as ragged:  # of these rows, in this step: others may be as long alone as among all
-            self.anatomy.note(f"{self.anatomy.name}: {ragged}; so a rejection of such rows computes the whole batch")
-            done = self._among_all(inputs, rows, record, see)
-        else:
-            if part is None or resumed not in self.anatomy.compared:
-                whole = self._among_all(inputs, rows, record, see)
-                tolerance = row_tolerance(whole.output, whole.features)
-                differs = part is not None and not same_output(whole.output, part.output, tolerance=tolerance)
-                if self.anatomy.separable and not self._examination.agreed([not why and not differs], whole.output)[0]:
-                    self.anatomy.separable = False
-                    why = why or "a row computed alone differs from the same row in the batch"
-                    self.anatomy.note(f"{self.anatomy.name}: {why}; so a rejection computes the whole batch")
-                self.anatomy.compared.add(resumed)
-            done = part if part is not None and self.anatomy.separable else whole
-        self.spent -= done.block_rows
-        done, self.spent = attrs.evolve(done, check_block_rows=self.spent), 0
-        return done
-
-    def _alone(
-        self, inputs: Call, rows: Sequence[int], substitute: Mapping[Site, Tensor], record: Collection[Site], see: Collection[Site]
-    ) -> tuple[Pass | None, str]:
-        """Evaluate some rows without the others. Returns the pass, or None and why it cannot be.
-
-        Raises:
-            RaggedError: They are shaped otherwise alone.
-            Rewired: They are not where they seemed to be.
-        """
-        try:
-            part, walk = self._pass(inputs, rows, substitute, record=record, see=see)
-        except RaggedError:
-            raise
-        except Unlike as unlike:
-            raise Rewired(str(unlike)) from None
-        except UnsupportedModelError as error:
-            return None, f"its batch cannot be cut: {error}"
-        except ContractError:
-            raise
-        except FAILURES as error:
-            return None, f"its batch cannot be cut ({type(error).__name__}: {error})"
-        self._add_output(part, walk, record)
-        missing = [str(site) for site in record if self.anatomy.claims(site) and site not in walk.notes.features]
-        return (None, f"{', '.join(missing)} is not computed for some rows alone") if missing else (part, "")
-
-    def _among_all(self, inputs: Call, rows: Sequence[int], record: Collection[Site], see: Collection[Site]) -> Pass:
-        """Evaluate all rows, and return some."""
-        try:
-            done, walk = self._pass(inputs, None, {}, record=record, see=see)
-        except Unlike as unlike:
-            raise Rewired(str(unlike)) from None
-        self._add_output(done, walk, record)
-        features, seen = ({site: tensor[on_device(rows, tensor.device)] for site, tensor in found.items()} for found in (done.features, done.seen))
-        return attrs.evolve(done, output=select_rows(done.output, rows, self._batch), features=features, seen=seen)
 
     def _add_output(self, done: Pass, walk: Walk, record: Collection[Site]) -> None:
         """Record the model's output, where it is wanted, also in the place of the last block's."""
@@ -240,7 +198,7 @@ class ModuleBackbone:
         """Return the features of one computed pass, without checking anything; on the meta device they are
         shapes.
         """
-        done, walk = self._pass(inputs, None, {}, record=record)
+        done, walk = alone(self._pass(inputs, None, {}, record=record))
         if OUTPUT in record:
             walk.notes.features[OUTPUT] = Layout.of(done.output, walk.rows, listed=self._batch.listed, what=self.anatomy.name).pack(done.output)
         return walk.notes.features
@@ -258,9 +216,7 @@ class ModuleBackbone:
         judge: Callable[[Evidence], bool] | None = None,
         record: Collection[Site] = (),
         see: Collection[Site] = (),
-    ) -> tuple[Pass, Walk]:
-        if self.wires.walk is not None:
-            raise ContractError("a second evaluation of this model began before the first had ended; give each thread a model of its own")
+    ) -> Visits[tuple[Pass, Walk]]:
         args, kwargs = inputs.args, inputs.kwargs
         self._batch = batch_of(args, kwargs)
         total = self._batch.rows
@@ -273,25 +229,30 @@ class ModuleBackbone:
         # The pass that showed it is repeated once.
         clone = self.anatomy.clone or torch.is_inference_mode_enabled()
         voting: dict[str, Any] = {} if self.vote is None else {"shards": self.vote.processes, "all_ways": True}
-        while True:
+
+        def begin() -> Walk:
             walk = Walk(self.anatomy, count, substitute, probe, judge, record, see, clone=clone, whole=whole, **voting)
             walk.latent = functools.partial(latent_of, args, kwargs, Batch(count, self._batch.listed))
             if LATENT in see:
                 walk.notes.seen[LATENT] = walk.latent()
-            self.wires.walk = walk
+            return walk
+
+        visit = Visit(self.wires, Call(inputs.inner, args, kwargs), begin)
+        while True:
             try:
-                output = inputs.inner(*args, **kwargs)
+                output = yield visit
             except Abandoned:
                 output = None
-                if OUTPUT in substitute and walk.forecasting and self.anatomy.output is not None:
+                if OUTPUT in substitute and visit.walk.forecasting and self.anatomy.output is not None:
                     output = self.anatomy.output.unpack(substitute[OUTPUT])
             finally:
-                self.wires.walk = None
+                walk = visit.walk
                 spent = self.depth * count if self.wires.opaque else walk.block_rows
                 self.spent += spent
             if clone or walk.notes.untouched:
                 return Pass(output, walk.notes.features, spent, seen=walk.notes.seen), walk
             clone = self.anatomy.clone = True
+            visit.again()
 
 
 def _latent(inputs: Call) -> Tensor:

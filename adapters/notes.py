@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from foreseer.adapters.arguments import are_cut, own_tokens, shapes_of
+from foreseer.adapters.arguments import are_cut, own_tokens, shapes_of, stream_of
 from foreseer.adapters.layouts import Layout
 from foreseer.adapters.starts import Starts
 from foreseer.errors import UnsupportedModelError
@@ -42,6 +42,7 @@ class Notes:
         starts: What lies where residuals start.
         clone: Record copies, because something writes to the tensors afterwards.
         whole: Rows of the batch that these were taken out of; None where they are all of them.
+        shards: Among how many processes the model may divide its tokens.
 
     Attributes:
         features: By site, ``(rows, ...)``.
@@ -50,9 +51,11 @@ class Notes:
         pure: Whether nothing was forecast yet, so that what is computed is what computing gives.
     """
 
-    def __init__(self, anatomy: Anatomy, rows: int, record: Collection[Site], see: Collection[Site], starts: Starts, *, clone: bool, whole: int | None) -> None:
+    def __init__(
+        self, anatomy: Anatomy, rows: int, record: Collection[Site], see: Collection[Site], starts: Starts, *, clone: bool, whole: int | None, shards: int
+    ) -> None:
         self._anatomy, self._rows, self._record, self._see, self._starts = anatomy, rows, record, see, starts
-        self._clone, self._whole = clone, whole
+        self._clone, self._whole, self._shards = clone, whole, shards
         self.features: dict[Site, Tensor] = {}
         self.ends: dict[Site, Tensor] = {}
         self.seen: dict[Site, Tensor] = {}
@@ -96,11 +99,32 @@ class Notes:
             return
         self._keep(site, layouts[site].pack(output), self.features)
 
-    def block(self, index: int, output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """A block was computed: record what was added up to here, and see what is to be seen of it."""
-        if Site(index) not in self._anatomy.layouts:
+    def computed(self, wire: int, index: int, output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A block was computed: record what it returned, and what was added up to here, and see what is to be
+        seen of it.
+        """
+        layouts, block, site = self._anatomy.layouts, self._anatomy.block(index), Site(index)
+        what = f"block {index} ({type(block).__name__})"
+        if self._record and site not in layouts:
+            hidden, second = stream_of(block, args, kwargs), wire in self._anatomy.wires.second
+            try:
+                layouts[site] = Layout.of(output, self._rows, hidden=hidden, shards=self._shards, second=second, what=what)
+            except UnsupportedModelError:
+                # Where the model's output stands in for the last block, nobody needs to know what the others
+                # return.
+                if self._anatomy.claims(site) and (site in self._record or not self._anatomy.output_for_last):
+                    raise
+                return
+        elif self._whole is not None and site in layouts and not layouts[site].fits(output, self._rows):
+            if layouts[site].rows_are_second(output, self._rows, self._whole):
+                self._anatomy.wires.second.add(wire)
+                raise Unlike(f"the rows of what {what} returns are not where they seemed to be")
+            raise UnsupportedModelError(f"{what} returns something else for {self._rows} of the {self._whole} rows alone")
+        if site in self._record:
+            self.add(site, output, what)
+        if site not in layouts:
             return
-        layout, block = self._anatomy.layouts[Site(index)], self._anatomy.block(index)
+        layout = layouts[site]
         for site in self._record:
             if site.since is not None and site.end == Site(index):
                 self._keep(site.end, layout.pack(output), self.ends)

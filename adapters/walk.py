@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +10,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from foreseer.adapters.arguments import first_tensor, own_tokens, stream_of
-from foreseer.adapters.assemblies import leaves_out_hooks
+from foreseer.adapters.assemblies import leaves_out_hooks, tried
 from foreseer.adapters.calls import is_compiled
 from foreseer.adapters.fronts import Witness, front_of
 from foreseer.adapters.layouts import Layout
-from foreseer.adapters.notes import Notes, Unlike
-from foreseer.adapters.sameness import same_bits
+from foreseer.adapters.notes import Notes
+from foreseer.adapters.pass_plan import PassPlan, Way
 from foreseer.adapters.starts import Starts
-from foreseer.backbone import Drafted, live_blocks
-from foreseer.errors import UnsupportedModelError
+from foreseer.backbone import Drafted
 from foreseer.types import MODULATED, OUTPUT, STREAM, TIME, Evidence, Probe, Site
 
 if TYPE_CHECKING:
@@ -51,6 +49,7 @@ class Walk:
         latent: Returns what the model was called with.
         repeated: Parts that were called more than once.
         revived: Whether a part was called that was not called before.
+        plan: What is forecast, and what is computed.
     """
 
     def __init__(
@@ -68,76 +67,105 @@ class Walk:
         shards: int = 1,
         all_ways: bool = False,
     ) -> None:
-        self._anatomy, self.rows, self._whole, self._shards, self._all_ways = anatomy, rows, whole, shards, all_ways
+        self._anatomy, self.rows, self._all_ways = anatomy, rows, all_ways
         self._substitute, self._probe, self._judge, self._record, self._see = substitute, probe, judge, record, see
-        self.thread = threading.get_ident()
         met = {*record, *see, *substitute, *(() if probe is None else (probe.site,))}
         self._starts = Starts(anatomy, rows, {site.since for site in met if site.since is not None and site.block >= 0}, clone=clone)
-        self.notes = Notes(anatomy, rows, record, see, self._starts, clone=clone, whole=whole)
+        self.notes = Notes(anatomy, rows, record, see, self._starts, clone=clone, whole=whole, shards=shards)
         self.latent: Callable[[], Tensor]
         self._witness: Witness | None = None
-        self._residuals = {site.block: site for site in substitute if site.since is not None and site.block >= 0}
+        self.plan = PassPlan(anatomy, substitute, probe)
         self.block_rows = 0
         self.called: list[int] = []
         self.assembled: dict[int, list[bool]] = {}  # by block, whether each way of putting it together from its parts equals it
         self.repeated: set[Site] = set()
         self.revived = False
         self._arrived = False
-        self._live = live_blocks(anatomy.depth, substitute, probe) if substitute else None
-        self._bypass = False
 
     @property
     def forecasting(self) -> bool:
-        """Whether substitutes are in use: some were given, and no judge has refused all rows."""
-        return self._live is not None
+        """Whether substitutes are in use."""
+        return self.plan.forecasting
+
+    @property
+    def examining(self) -> bool:
+        """Whether this pass is to find out what the model is, so that nothing may be beside it."""
+        unseen = bool(self._see) and MODULATED in self._see and not self._anatomy.modulated
+        return not self.forecasting and (unseen or frozenset(self._record) not in self._anatomy.examined)
 
     def block(self, wire: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A block is called."""
+        self.arrive(wire, args, kwargs)
+        return self.answer(wire, inner, args, kwargs)
+
+    def arrive(self, wire: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Look at what a block is called with."""
         index = self._anatomy.position(wire)
         if not self._arrived:
             self._arrived = True
             self.notes.arrive(args, kwargs)
             self._look_ahead(index, args, kwargs)
+        if index is not None:
+            self._starts.arrive(index, self._anatomy.block(index), args, kwargs)
+
+    def answer(self, wire: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return what the block that has arrived returns."""
+        index = self._anatomy.position(wire)
         if index is None:
             return self._compute(wire, index, inner, args, kwargs)
-        self._starts.arrive(index, self._anatomy.block(index), args, kwargs)
         with self._witness or contextlib.nullcontext():
             output = self._block(wire, index, inner, args, kwargs)
         self._anatomy.modulated |= self._witness is not None
         self._witness = None
-        self._starts.leave(index, output, learn=self._live is None and frozenset(self._record) not in self._anatomy.examined)
+        self._starts.leave(index, output, learn=not self.forecasting and frozenset(self._record) not in self._anatomy.examined)
         return output
 
+    def ways(self, wire: int) -> tuple[Way, ...]:
+        """Return how ``answer`` runs a block, in this order; empty where it does not."""
+        return self.plan.ways(self._anatomy.position(wire))
+
     def _block(self, wire: int, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._live is None:
-            return self._compute(wire, index, inner, args, kwargs)
-        probe = self._probe
-        if probe is not None and index <= probe.block and probe.on == "input":
+        ways, probe = self.plan.ways(index), self._probe
+        if "judged" in ways:
+            return self._judge_draft(index, inner, args, kwargs)
+        if "forecast" in ways:
+            return self._forecast_parts(index, inner, args, kwargs)
+        if "computed" in ways:
             output = self._compute(wire, index, inner, args, kwargs)
-            if index == probe.block:
+            if probe is not None and probe.on == "input" and index == probe.block and self.forecasting:
                 self._judge_input(index, args, kwargs, output)
             return output
-        if not self._live[index]:
-            self.notes.pure = False
-            return self._anatomy.layouts[Site(index)].zeros(self.rows, self._anatomy.pool)
-        if probe is not None and probe.block == index:
-            return self._judge_draft(index, inner, args, kwargs)
-        if index in self._residuals or Site(index) in self._substitute:
+        if self.plan.live(index):
             return self._stand_in(index, args, kwargs)
-        if self._all_parts(index):
-            return self._forecast_parts(index, inner, args, kwargs)
-        return self._compute(wire, index, inner, args, kwargs)
+        self.notes.pure = False
+        return self._anatomy.layouts[Site(index)].zeros(self.rows, self._anatomy.pool)
 
     def part(self, wire: int, part: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A part of a block is called, from inside the block."""
+        return self.answer_part(wire, part, lambda: inner(*args, **kwargs), lambda: first_tensor(args, kwargs))
+
+    def replaces(self, wire: int, part: str) -> bool:
+        """Whether ``answer_part`` does without running the part."""
+        index = self._anatomy.position(wire)
+        return index is not None and self.plan.replaces(Site(index, part))
+
+    def answer_part(self, wire: int, part: str, run: Callable[[], Any], live: Callable[[], Tensor | None]) -> Any:
+        """Return what a part of a block returns.
+
+        Args:
+            wire: Which block.
+            part: Which part.
+            run: Runs it.
+            live: Returns the stream that it is called with.
+        """
         index = self._anatomy.position(wire)
         if index is None:
-            return inner(*args, **kwargs)
+            return run()
         site = Site(index, part)
-        if self._replaces(site):
-            return self._anatomy.layouts[site].unpack(self._draft(site, lambda: first_tensor(args, kwargs)))
-        output = inner(*args, **kwargs)
-        if site in self._anatomy.silent and self._record and self._live is None:
+        if self.plan.replaces(site):
+            return self._anatomy.layouts[site].unpack(self._draft(site, live))
+        output = run()
+        if site in self._anatomy.silent and self._record and not self.forecasting:
             self.revived = True
         if site in self._record:
             if site in self.notes.features or site in self.repeated:
@@ -153,14 +181,18 @@ class Walk:
         index = self._anatomy.position(wire)
         if index is None:
             return inner(*args, **kwargs)
-        layout = self._anatomy.idle_layouts.get((index, path))
-        parts = self._anatomy.parts_at(index)
-        if layout is not None and parts is not None and all(self._replaces(Site(index, part)) for part in parts.modules):
+        layout = self.idles(wire, path)
+        if layout is not None:
             return layout.zeros(self.rows, self._anatomy.pool)
         output = inner(*args, **kwargs)
-        if layout is None:
+        if (index, path) not in self._anatomy.idle_layouts:
             self._anatomy.idle_layouts[index, path] = Layout.of(output, self.rows, what=f"{path} of block {index}")
         return output
+
+    def idles(self, wire: int, path: str) -> Layout | None:
+        """The layout of a submodule whose result nobody reads; None where somebody does."""
+        index = self._anatomy.position(wire)
+        return self._anatomy.idle_layouts.get((index, path)) if index is not None and self.plan.idles(index) else None
 
     def _draft(self, site: Site, live: Callable[[], Tensor | None]) -> Tensor:
         """Look a draft up."""
@@ -171,7 +203,7 @@ class Walk:
 
     def _stand_in(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What is returned in the place of a block that is forecast as a whole."""
-        layout, site = self._anatomy.layouts[Site(index)], self._residuals.get(index, Site(index))
+        layout, site = self._anatomy.layouts[Site(index)], self.plan.residuals.get(index, Site(index))
         live = None if site.since is None else layout.join(self._starts.at(site))
         draft = self._draft(site, lambda: stream_of(self._anatomy.block(index), args, kwargs) if live is None else live)
         return layout.unpack(draft if live is None else live + draft)
@@ -185,7 +217,7 @@ class Walk:
         block, second = self._anatomy.block(index), self._anatomy.order[index] in self._anatomy.wires.second
         found = {place: own_tokens(block, args, kwargs, front_of(place, block, args, kwargs, self.rows, second=second)) for place in wanted}
         self.notes.seen |= {place: tensor for place, tensor in found.items() if place in self._see}
-        if MODULATED in found and not self._anatomy.modulated and self._live is None and not is_compiled(block):
+        if MODULATED in found and not self._anatomy.modulated and not self.forecasting and not is_compiled(block):
             self._witness = Witness(block, found[MODULATED])
         if probed is not None:
             self._decide(self._judged(probed, found[probed], None))
@@ -193,16 +225,8 @@ class Walk:
     def _decide(self, any_forecast: bool) -> None:
         if any_forecast and OUTPUT in self._substitute:
             raise Abandoned
-        self._live = self._live if any_forecast else None  # nothing is forecast: go on computing
-
-    def _replaces(self, site: Site) -> bool:
-        probe = self._probe
-        behind = probe is None or probe.on == "draft" or site.block > probe.block
-        return self._live is not None and behind and not self._bypass and site in self._substitute
-
-    def _all_parts(self, index: int) -> bool:
-        parts = self._anatomy.parts_at(index)
-        return parts is not None and all(Site(index, part) in self._substitute for part in parts.modules)
+        if not any_forecast:
+            self.plan.refuse()
 
     def _compute(self, wire: int, index: int | None, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the block, with those of its parts replaced that are substituted."""
@@ -211,34 +235,14 @@ class Walk:
         self.called.append(wire)
         if index is None or index >= self._anatomy.depth:
             return output
-        site = Site(index)
-        if self._record and Site(index) not in self._anatomy.layouts:
-            hidden = stream_of(self._anatomy.block(index), args, kwargs)
-            try:
-                self._anatomy.layouts[Site(index)] = Layout.of(
-                    output, self.rows, hidden=hidden, shards=self._shards, second=wire in self._anatomy.wires.second, what=self._name(index)
-                )
-            except UnsupportedModelError:
-                # Where the model's output stands in for the last block, nobody needs to know what the others
-                # return.
-                if self._anatomy.claims(site) and (site in self._record or not self._anatomy.output_for_last):
-                    raise
-                return output
-        elif self._whole is not None and Site(index) in self._anatomy.layouts and not self._anatomy.layouts[Site(index)].fits(output, self.rows):
-            if self._anatomy.layouts[Site(index)].rows_are_second(output, self.rows, self._whole):
-                self._anatomy.wires.second.add(wire)
-                raise Unlike(f"the rows of what {self._name(index)} returns are not where they seemed to be")
-            raise UnsupportedModelError(f"{self._name(index)} returns something else for {self.rows} of the {self._whole} rows alone")
-        if site in self._record:
-            self.notes.add(site, output, self._name(index))
-        self.notes.block(index, output, args, kwargs)
-        if self._live is None and self._record and index not in self._anatomy.assemblies:
+        self.notes.computed(wire, index, output, args, kwargs)
+        if not self.forecasting and self._record and index not in self._anatomy.assemblies:
             self._try_assemblies(index, args, kwargs, output)
         return output
 
     def _forecast_parts(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assemble, block = self._anatomy.assemblies.get(index), self._anatomy.block(index)
-        if assemble is not None and self._all_parts(index) and not leaves_out_hooks(block):
+        if assemble is not None and self.plan.all_parts(index) and not leaves_out_hooks(block):
             return assemble(block, args, kwargs, self._returned(index, self._substitute))
         return inner(*args, **kwargs)  # its parts are replaced where they are called
 
@@ -256,14 +260,13 @@ class Walk:
 
     def _judge_draft(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.block_rows += self.rows
-        self._bypass = True
+        self.plan.bypass = True
         try:
             computed = inner(*args, **kwargs)
         finally:
-            self._bypass = False
+            self.plan.bypass = False
         site, layout = Site(index), self._anatomy.layouts[Site(index)]
-        whole = index in self._residuals or site in self._substitute
-        forecast = self._stand_in(index, args, kwargs) if whole else self._forecast_parts(index, inner, args, kwargs)
+        forecast = self._stand_in(index, args, kwargs) if self.plan.stands_in(index) else self._forecast_parts(index, inner, args, kwargs)
         if not self._ask(site, args, kwargs, layout.evidence(computed), layout.evidence(forecast)):
             raise Abandoned
         return computed if self._probe is not None and self._probe.use == "computed" else forecast
@@ -287,14 +290,4 @@ class Walk:
         if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(output)):
             return
         block, returned = self._anatomy.block(index), self._returned(index, self.notes.features)
-        found = self.assembled[index] = []
-        for way in parts.assemblies:
-            try:
-                found.append(same_bits(way(block, args, kwargs, returned), output))
-            except Exception:  # a block that is not what its name says, or whose weights are where only its own hooks find them: it goes on being run
-                found.append(False)
-            if found[-1] and not self._all_ways:
-                return
-
-    def _name(self, index: int) -> str:
-        return f"block {index} ({type(self._anatomy.block(index)).__name__})"
+        self.assembled[index] = tried(parts.assemblies, block, args, kwargs, returned, output, all_ways=self._all_ways)

@@ -26,9 +26,6 @@ KNOWN = 8
 class Visitor(Protocol):
     """Who is led to the calls while a model's forward is under way. Each answers with what the call returns."""
 
-    thread: int
-    """Whose calls are its business."""
-
     def block(self, index: int, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Take a block's place."""
 
@@ -55,7 +52,8 @@ class Wires:
         second: Blocks whose outputs were found to have their rows in the second dimension.
         version: Counts how often everything was found anew; what was learnt about the model holds for one
             version.
-        walk: The walk under way.
+        walks: Those under way, by the thread of each.
+        several: Whether more than one may be, each in a thread of its own.
         owner: Who installed them, kept alive as long as they are in place.
 
     Raises:
@@ -66,7 +64,8 @@ class Wires:
         self.model = model
         self._blocks_path = blocks
         self.opaque = is_compiled(model)
-        self.walk: Visitor | None = None
+        self.walks: dict[int, Visitor] = {}
+        self.several = False
         self.owner: object = None
         self.blocks: list[nn.Module] = []
         self.parts: list[Parts | None] = []
@@ -159,8 +158,7 @@ class Wires:
         """The walk under way in this thread. Another thread's calls of the same modules are none of its
         business.
         """
-        walk = self.walk
-        return walk if walk is not None and walk.thread == threading.get_ident() else None
+        return self.walks.get(threading.get_ident()) if self.walks else None
 
     def _around_block(self, index: int, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         walk = self._here()
