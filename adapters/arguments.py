@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["are_cut", "differentiates", "first_tensor", "kept_tokens", "named_arguments", "own_tokens", "shapes_of", "signature_of_call", "stream_of"]
+__all__ = [
+    "are_cut", "differentiates", "first_tensor", "kept_tokens", "named_arguments", "names_of", "own_tokens", "shapes_of", "signature_of_call", "stream_of",
+]  # fmt: skip
 
 Shapes = list[tuple[torch.Size, torch.dtype]]
 
@@ -48,6 +50,11 @@ def _signature(value: Any) -> object:
 def named_arguments(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Mapping[str, Any]:
     """A call's arguments by their names, the positional ones too where the module's `forward` names them."""
     return {**dict(zip(_parameters(type(module).forward), args, strict=False)), **kwargs} if args else kwargs
+
+
+def names_of(module: nn.Module, args: tuple[Any, ...]) -> tuple[str, ...]:
+    """The names of a call's positional arguments; empty where the module's `forward` does not name one."""
+    return (*_parameters(type(module).forward), *("",) * len(args))[: len(args)]
 
 
 @functools.lru_cache(maxsize=256)

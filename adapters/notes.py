@@ -11,7 +11,7 @@ from foreseer.adapters.arguments import are_cut, own_tokens, shapes_of, stream_o
 from foreseer.adapters.layouts import Layout
 from foreseer.adapters.starts import Starts
 from foreseer.errors import UnsupportedModelError
-from foreseer.types import Site
+from foreseer.types import Evidence, Site
 
 if TYPE_CHECKING:
     from foreseer.adapters.anatomy import Anatomy
@@ -137,6 +137,16 @@ class Notes:
         layout = self._anatomy.layouts[Site(site.block)]
         shown = layout.evidence(output).detach()
         return shown if site.since is None else shown - layout.main_of(self._starts.at(site))
+
+    def evidence(self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any], computed: Tensor, forecast: Tensor | None) -> Evidence:
+        """Return what a judge is shown of a block, or of what lies in front of the first, without tokens that
+        only fill up a row.
+        """
+        block = self._anatomy.block(max(site.block, 0))
+        own = [None if each is None else own_tokens(block, args, kwargs, each) for each in (computed, forecast)]
+        others = {place: Evidence(place, tensor, None) for place, tensor in self.seen.items() if place != site}
+        assert own[0] is not None
+        return Evidence(site, own[0], own[1], others=others)
 
     def _keep(self, site: Site, feature: Tensor, into: dict[Site, Tensor]) -> None:
         feature = feature.detach()

@@ -38,6 +38,7 @@ class PassPlan:
         self.residuals = {site.block: site for site in substitute if site.since is not None and site.block >= 0}
         self._live = live_blocks(anatomy.depth, substitute, probe) if substitute else None
         self.bypass = False
+        self._all_parts: dict[int, bool] = {}
 
     @property
     def forecasting(self) -> bool:
@@ -70,16 +71,19 @@ class PassPlan:
 
     def all_parts(self, index: int) -> bool:
         """Whether all of a block's parts are forecast."""
-        parts = self._anatomy.parts_at(index)
-        return parts is not None and all(Site(index, part) in self._substitute for part in parts.modules)
+        if index not in self._all_parts:
+            parts = self._anatomy.parts_at(index) if self._substitute else None
+            self._all_parts[index] = parts is not None and all(Site(index, part) in self._substitute for part in parts.modules)
+        return self._all_parts[index]
 
     def replaces(self, site: Site) -> bool:
         """Whether a part is forecast where the pass is now."""
-        probe = self._probe
-        behind = probe is None or probe.on == "draft" or site.block > probe.block
-        return self._live is not None and behind and not self.bypass and site in self._substitute
+        return self._replacing(site.block) and site in self._substitute
 
     def idles(self, index: int) -> bool:
         """Whether all parts of a block are replaced where the pass is, so that what serves only them is idle."""
-        parts = self._anatomy.parts_at(index)
-        return parts is not None and all(self.replaces(Site(index, part)) for part in parts.modules)
+        return self._replacing(index) and self.all_parts(index)
+
+    def _replacing(self, index: int) -> bool:
+        probe = self._probe
+        return self._live is not None and not self.bypass and (probe is None or probe.on == "draft" or index > probe.block)

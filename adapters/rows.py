@@ -14,7 +14,10 @@ from torch.utils._pytree import tree_leaves
 from foreseer.errors import ContractError, UnsupportedModelError
 from foreseer.transfer import on_device
 
-__all__ = ["Batch", "batch_of", "copies_in", "count_rows", "is_row_list", "latents_in_words", "latents_of", "merge_rows", "select_rows", "take_rows"]
+__all__ = [
+    "Batch", "batch_of", "copies_in", "count_rows", "holds_state", "is_row_list", "latents_in_words", "latents_of", "merge_rows", "row_dimension",
+    "select_rows", "take_rows",
+]  # fmt: skip
 
 _BATCH_FREE = re.compile(r"rope|rotary|freqs|(?<!input)(?<!segment)_ids$|^indices_|img_shapes|pos_embed|^transformer_options$")
 """Names of positions in diffusers' models: no batch dimension, unless they have three dimensions or more
@@ -24,7 +27,6 @@ evaluated together, so that its chunks stay as many.
 _LAYERS_FIRST = ("encoder_hidden_states_llama3",)
 """Arguments with a dimension of layers in front of the batch (HiDream)."""
 _STATE = re.compile(r"cache|past_key_values")
-"""Names of what a call may write to. Rows on their own would leave their own in it."""
 
 
 @attrs.frozen
@@ -146,6 +148,20 @@ def copies_in(args: tuple[Any, ...], kwargs: Mapping[str, Any], rows: int) -> in
     return 1
 
 
+def holds_state(name: str, value: Any) -> bool:
+    """Whether an argument holds what a call may write to: rows on their own would leave their own in it."""
+    return value is not None and _STATE.search(name) is not None
+
+
+def row_dimension(tensor: Tensor, total: int, name: str = "") -> int | None:
+    """Return which dimension of an argument of that name holds the rows of a call; None where it is for all."""
+    if _BATCH_FREE.search(name) and tensor.ndim < 3:
+        return None
+    if name in _LAYERS_FIRST and tensor.ndim > 2 and tensor.shape[1] == total:
+        return 1
+    return 0 if tensor.ndim and len(tensor) == total else None
+
+
 def take_rows(value: Any, rows: Sequence[int], total: int, *, listed: int = 0, name: str = "") -> Any:
     """Return the given rows of everything in ``value`` that has ``total`` of them: tensors, and lists of
     tensors (see `is_row_list`) or of lists.
@@ -154,14 +170,13 @@ def take_rows(value: Any, rows: Sequence[int], total: int, *, listed: int = 0, n
         UnsupportedModelError: ``value`` holds state, which an evaluation of some rows would spoil for the
             others.
     """
-    if _STATE.search(name) and value is not None:
+    if holds_state(name, value):
         raise UnsupportedModelError(f"{name} holds the state of all rows")
-    if _BATCH_FREE.search(name) and not (isinstance(value, Tensor) and value.ndim >= 3):
-        return type(value)(take_rows(entry, rows, total, listed=listed, name=name) for entry in value) if type(value) in (list, tuple) else value
-    if isinstance(value, Tensor) and name in _LAYERS_FIRST and value.ndim > 2 and value.shape[1] == total:
-        return value[:, on_device(rows, value.device)]
     if isinstance(value, Tensor):
-        return value[on_device(rows, value.device)] if value.ndim and value.shape[0] == total else value
+        dim = row_dimension(value, total, name)
+        return value if dim is None else value[(slice(None),) * dim + (on_device(rows, value.device),)]
+    if _BATCH_FREE.search(name):
+        return type(value)(take_rows(entry, rows, total, listed=listed, name=name) for entry in value) if type(value) in (list, tuple) else value
     if isinstance(value, dict):
         shared = ("timestep",) if value.get("timestep_indices") is not None else ()  # the distinct times of a packed sequence (MiniMax-H3)
         return {key: entry if key in shared else take_rows(entry, rows, total, listed=listed, name=str(key)) for key, entry in value.items()}

@@ -42,6 +42,10 @@ class Visit:
         """Begin anew: nothing of the walk before counts."""
         self.walk = self._begin()
 
+    def other(self, call: Call) -> Visit:
+        """Return one like it of another call."""
+        return Visit(self.wires, call, self._begin)
+
     def make(self) -> Any:
         """Call the model, with nobody beside."""
         return called(self.wires, self.walk, self.call)

@@ -7,16 +7,16 @@ from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
 
 from foreseer.adapters.arguments import first_tensor, own_tokens, stream_of
-from foreseer.adapters.assemblies import leaves_out_hooks, tried
+from foreseer.adapters.assemblies import Assemble, leaves_out_hooks, tried
 from foreseer.adapters.calls import is_compiled
 from foreseer.adapters.fronts import Witness, front_of
-from foreseer.adapters.layouts import Layout
+from foreseer.adapters.layouts import Layout, Pool
 from foreseer.adapters.notes import Notes
-from foreseer.adapters.pass_plan import PassPlan, Way
+from foreseer.adapters.pass_plan import PassPlan
 from foreseer.adapters.starts import Starts
+from foreseer.adapters.substitutes import Copies
 from foreseer.backbone import Drafted
 from foreseer.types import MODULATED, OUTPUT, STREAM, TIME, Evidence, Probe, Site
 
@@ -44,12 +44,14 @@ class Walk:
 
     Attributes:
         rows: See there.
+        position: Returns where in the order of execution a block is; None where it has no place.
         called: The blocks that were computed, in their order.
         notes: What was recorded and seen.
         latent: Returns what the model was called with.
         repeated: Parts that were called more than once.
         revived: Whether a part was called that was not called before.
         plan: What is forecast, and what is computed.
+        beside: Whether others share this call of the model, so that blocks are run, or put together, for all.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Walk:
         shards: int = 1,
         all_ways: bool = False,
     ) -> None:
-        self._anatomy, self.rows, self._all_ways = anatomy, rows, all_ways
+        self._anatomy, self.position, self.rows, self._whole, self._all_ways = anatomy, anatomy.position, rows, whole, all_ways
         self._substitute, self._probe, self._judge, self._record, self._see = substitute, probe, judge, record, see
         met = {*record, *see, *substitute, *(() if probe is None else (probe.site,))}
         self._starts = Starts(anatomy, rows, {site.since for site in met if site.since is not None and site.block >= 0}, clone=clone)
@@ -80,7 +82,7 @@ class Walk:
         self.assembled: dict[int, list[bool]] = {}  # by block, whether each way of putting it together from its parts equals it
         self.repeated: set[Site] = set()
         self.revived = False
-        self._arrived = False
+        self._arrived = self.beside = False
 
     @property
     def forecasting(self) -> bool:
@@ -90,8 +92,10 @@ class Walk:
     @property
     def examining(self) -> bool:
         """Whether this pass is to find out what the model is, so that nothing may be beside it."""
-        unseen = bool(self._see) and MODULATED in self._see and not self._anatomy.modulated
-        return not self.forecasting and (unseen or frozenset(self._record) not in self._anatomy.examined)
+        unseen = MODULATED in self._see and not self._anatomy.modulated
+        known = not self._record or frozenset(self._record) in self._anatomy.examined
+        computes = self._whole is None and not self.forecasting
+        return isinstance(self._substitute, Copies) or (computes and (unseen or not known))
 
     def block(self, wire: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A block is called."""
@@ -120,9 +124,20 @@ class Walk:
         self._starts.leave(index, output, learn=not self.forecasting and frozenset(self._record) not in self._anatomy.examined)
         return output
 
-    def ways(self, wire: int) -> tuple[Way, ...]:
-        """Return how ``answer`` runs a block, in this order; empty where it does not."""
-        return self.plan.ways(self._anatomy.position(wire))
+    def passes_by(self, wire: int) -> bool:
+        """Whether nothing is to be done at a block, which is not run and whose output nobody reads."""
+        index = self._anatomy.position(wire)
+        return self._arrived and index is not None and not self.plan.live(index) and not self._starts.wanted
+
+    def heeds(self, wire: int) -> bool:
+        """Whether what a block is called with matters beyond the block itself."""
+        index = self._anatomy.position(wire)
+        return not self._arrived or bool(self._starts.wanted or self._see) or self._probe is not None or (index is not None and self.plan.stands_in(index))
+
+    def zeros(self, wire: int, part: str, rows: int, pool: Pool) -> Any:
+        """Return what stands for so many rows of a block or part that nobody reads."""
+        self.notes.pure = False
+        return self._anatomy.layouts[Site(self._anatomy.position(wire) or 0, part)].zeros(rows, pool)
 
     def _block(self, wire: int, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         ways, probe = self.plan.ways(index), self._probe
@@ -137,27 +152,14 @@ class Walk:
             return output
         if self.plan.live(index):
             return self._stand_in(index, args, kwargs)
-        self.notes.pure = False
-        return self._anatomy.layouts[Site(index)].zeros(self.rows, self._anatomy.pool)
+        return self.zeros(wire, "block", self.rows, self._anatomy.pool)
 
     def part(self, wire: int, part: str, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A part of a block is called, from inside the block."""
         return self.answer_part(wire, part, lambda: inner(*args, **kwargs), lambda: first_tensor(args, kwargs))
 
-    def replaces(self, wire: int, part: str) -> bool:
-        """Whether ``answer_part`` does without running the part."""
-        index = self._anatomy.position(wire)
-        return index is not None and self.plan.replaces(Site(index, part))
-
     def answer_part(self, wire: int, part: str, run: Callable[[], Any], live: Callable[[], Tensor | None]) -> Any:
-        """Return what a part of a block returns.
-
-        Args:
-            wire: Which block.
-            part: Which part.
-            run: Runs it.
-            live: Returns the stream that it is called with.
-        """
+        """Return what a part of a block returns. ``run`` runs it, ``live`` returns the stream it is called with."""
         index = self._anatomy.position(wire)
         if index is None:
             return run()
@@ -220,7 +222,7 @@ class Walk:
         if MODULATED in found and not self._anatomy.modulated and not self.forecasting and not is_compiled(block):
             self._witness = Witness(block, found[MODULATED])
         if probed is not None:
-            self._decide(self._judged(probed, found[probed], None))
+            self._decide(self._judged(self.notes.evidence(probed, args, kwargs, found[probed], None)))
 
     def _decide(self, any_forecast: bool) -> None:
         if any_forecast and OUTPUT in self._substitute:
@@ -241,10 +243,21 @@ class Walk:
         return output
 
     def _forecast_parts(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        assemble, block = self._anatomy.assemblies.get(index), self._anatomy.block(index)
-        if assemble is not None and self.plan.all_parts(index) and not leaves_out_hooks(block):
-            return assemble(block, args, kwargs, self._returned(index, self._substitute))
+        wire = self._anatomy.order[index]
+        assemble = None if self.beside else self.assembly(wire)
+        if assemble is not None:
+            return assemble(self._anatomy.block(index), args, kwargs, self.returned(wire))
         return inner(*args, **kwargs)  # its parts are replaced where they are called
+
+    def assembly(self, wire: int) -> Assemble | None:
+        """The way in which a block is put together of its parts, all of them forecast; None where it is run."""
+        index = self._anatomy.position(wire)
+        found = None if index is None or not self.plan.all_parts(index) else self._anatomy.assemblies.get(index)
+        return None if found is None or leaves_out_hooks(self._anatomy.wires.blocks[wire]) else found
+
+    def returned(self, wire: int) -> dict[str, Any]:
+        """What the parts of a block return, all of them forecast."""
+        return self._returned(self._anatomy.order.index(wire), self._substitute)
 
     def _returned(self, index: int, features: Mapping[Site, Tensor]) -> dict[str, Any]:
         """What the parts of a block return if these are their features."""
@@ -256,7 +269,7 @@ class Walk:
         assert self._probe is not None
         layout, site = self._anatomy.layouts[Site(index)], self._probe.site
         forecast = layout.evidence(layout.unpack(self._substitute[site])) if site in self._substitute else None
-        self._decide(self._ask(site, args, kwargs, self.notes.shown(site, output), forecast))
+        self._decide(self._judged(self.notes.evidence(site, args, kwargs, self.notes.shown(site, output), forecast)))
 
     def _judge_draft(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         self.block_rows += self.rows
@@ -267,27 +280,17 @@ class Walk:
             self.plan.bypass = False
         site, layout = Site(index), self._anatomy.layouts[Site(index)]
         forecast = self._stand_in(index, args, kwargs) if self.plan.stands_in(index) else self._forecast_parts(index, inner, args, kwargs)
-        if not self._ask(site, args, kwargs, layout.evidence(computed), layout.evidence(forecast)):
+        if not self._judged(self.notes.evidence(site, args, kwargs, layout.evidence(computed), layout.evidence(forecast))):
             raise Abandoned
         return computed if self._probe is not None and self._probe.use == "computed" else forecast
 
-    def _ask(self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any], computed: Tensor, forecast: Tensor | None) -> bool:
-        """Show the evidence of a block to the judge."""
-        block = self._anatomy.block(site.block)
-        return self._judged(site, own_tokens(block, args, kwargs, computed), None if forecast is None else own_tokens(block, args, kwargs, forecast))
-
-    def _judged(self, site: Site, computed: Tensor, forecast: Tensor | None) -> bool:
-        others = {place: Evidence(place, tensor, None) for place, tensor in self.notes.seen.items() if place != site}
-        return self._judge is None or self._judge(Evidence(site, computed, forecast, others=others))
+    def _judged(self, evidence: Evidence) -> bool:
+        return self._judge is None or self._judge(evidence)
 
     def _try_assemblies(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
-        """Compare the ways of putting the block together from its recorded parts with what it returned, bit
-        for bit.
-        """
+        """Compare ways of putting the block together from its recorded parts with what it returned."""
         parts = self._anatomy.parts_at(index)
         if parts is None or not parts.assemblies or not all(Site(index, part) in self.notes.features for part in parts.modules):
-            return
-        if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(output)):
             return
         block, returned = self._anatomy.block(index), self._returned(index, self.notes.features)
         self.assembled[index] = tried(parts.assemblies, block, args, kwargs, returned, output, all_ways=self._all_ways)
