@@ -159,7 +159,7 @@ class Walk:
         return self.answer_part(wire, part, lambda: inner(*args, **kwargs), lambda: first_tensor(args, kwargs))
 
     def answer_part(self, wire: int, part: str, run: Callable[[], Any], live: Callable[[], Tensor | None]) -> Any:
-        """Return what a part of a block returns. ``run`` runs it, ``live`` returns the stream it is called with."""
+        """Return what a part of a block returns: ``run`` runs it, ``live`` returns what it is called with."""
         index = self._anatomy.position(wire)
         if index is None:
             return run()
