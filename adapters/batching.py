@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from foreseer.adapters.driver import Driver
-from foreseer.adapters.findings import Findings
+from foreseer.adapters.findings import Learnt
 from foreseer.adapters.generation import Generation
 from foreseer.adapters.passes_together import Together
 from foreseer.adapters.refusals import mark, refuse, unmark
@@ -80,7 +80,7 @@ class Batch:
         self._wires = Wires(model, blocks)
         self._max_rows, self._linger, self._patience = max_rows, linger, patience
         self._together = Together(self._wires, max_rows)
-        self._findings: Findings | None = None
+        self._learnt = Learnt()
         self._requests: dict[int, Request] = {}
         self._asked: deque[Evaluation] = deque()
         self._news = threading.Condition()
@@ -168,9 +168,9 @@ class Batch:
         with self._news:
             if self._closed:
                 raise ContractError("this batch is closed; make another")
-            streams = Streams({MODEL: self._wires}, spec, observers=watchers, on_error=on_error, storage=storage, follow_first=False, findings=self._findings)
+            streams = Streams({MODEL: self._wires}, spec, observers=watchers, on_error=on_error, storage=storage, follow_first=False, shared=self._learnt)
             driver = Driver({MODEL: self._wires}, streams, scheduler=str, process_group=None, last_block_over_budget=False, copies=None)
-            request = Request(name, self._wires.model, generation, driver, self._ask, self._let_go)
+            request = Request(name, self._wires.model, generation, driver, streams.share, self._ask, self._let_go)
             self._requests[id(request)] = request
         return request
 
@@ -206,7 +206,6 @@ class Batch:
     def _let_go(self, request: Request) -> None:
         with self._news:
             if self._requests.pop(id(request), None) is not None:
-                self._findings = request.findings
                 self._asked = deque(asked for asked in self._asked if asked.request is not request)
                 self._news.notify_all()
 

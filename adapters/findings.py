@@ -15,7 +15,7 @@ from torch import nn
 from foreseer.adapters.anatomy import Anatomy
 from foreseer.adapters.wires import Wires
 
-__all__ = ["KINDS", "Findings", "Key"]
+__all__ = ["KINDS", "Findings", "Key", "Learnt"]
 
 KINDS = 24
 """Of how many streams and kinds of call (shapes, arguments) of a model is remembered what was found out."""
@@ -62,3 +62,34 @@ class Findings:
                 wire.second |= second
                 same.add(name)
         return {key: learnt for key, learnt in self._calls.items() if key.name in same}
+
+
+class Learnt:
+    """What was found out about a model by all who share its `Wires`, for those who come later.
+
+    Of each kind of call it holds what was learnt for any sites: that of two who found the same order of blocks
+    is put together.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[tuple[int, object], dict[str, Any]] = {}
+
+    def of(self, key: Key, version: int) -> Mapping[str, Any] | None:
+        """Return what is known of such calls of the model in this version; None for nothing."""
+        return self._kinds.get((version, key.signature))
+
+    def add(self, key: Key, anatomy: Anatomy) -> None:
+        """Add what was learnt."""
+        kind = (anatomy.version, key.signature)
+        known = self._kinds.get(kind)
+        if not anatomy.examined or anatomy.limited:
+            return
+        if known is not None and anatomy.examined <= known["examined"] and anatomy.compared <= known["compared"] and anatomy.modulated <= known["modulated"]:
+            return
+        learnt = dict(anatomy.learnt)
+        if known is not None and all(known[name] == value for name, value in learnt.items() if name != "notes" and isinstance(value, (bool, list, frozenset))):
+            learnt |= {name: known[name] | value for name, value in learnt.items() if isinstance(value, (set, dict))}
+        self._kinds.pop(kind, None)
+        self._kinds[kind] = learnt
+        while len(self._kinds) > KINDS:
+            del self._kinds[next(iter(self._kinds))]

@@ -14,7 +14,6 @@ from torch import nn
 
 from foreseer.adapters.calls import Call
 from foreseer.adapters.driver import Driver
-from foreseer.adapters.findings import Findings
 from foreseer.adapters.generation import Generation, Place
 from foreseer.adapters.visits import Plain, Visit, Visits, alone
 from foreseer.errors import ContractError
@@ -104,11 +103,12 @@ class Request:
         model: nn.Module,
         generation: Generation,
         driver: Driver,
+        share: Callable[[], None],
         ask: Callable[[Evaluation], None],
         let_go: Callable[[Request], None],
     ) -> None:
         self.name, self.left, self.slow = name, False, False
-        self._model, self._generation, self._driver, self._ask, self._let_go = model, generation, driver, ask, let_go
+        self._model, self._generation, self._driver, self._share, self._ask, self._let_go = model, generation, driver, share, ask, let_go
         self._lock = threading.RLock()
         self._waiting: list[Evaluation] = []
         self._under_way: list[Evaluation] = []
@@ -161,11 +161,6 @@ class Request:
         raise ContractError("; ".join(("nothing was evaluated for this request yet", *self._driver.inert)))
 
     @property
-    def findings(self) -> Findings:
-        """What was found out about the model."""
-        return self._driver.findings
-
-    @property
     def asking(self) -> bool:
         """Whether it wants something that no tick has taken."""
         return bool(self._waiting)
@@ -205,6 +200,7 @@ class Request:
         """What was under way has ended. ``slow`` says whether its policy took too long."""
         with self._lock:
             self._under_way = [evaluation for evaluation in self._under_way if not evaluation.future.done()]
+            self._share()
             if slow and not self.slow:
                 self.slow = True
                 self.note("its policy took long, so that it was evaluated in a thread of its own")

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import attrs
 
-from foreseer.adapters.findings import KINDS, Findings, Key
+from foreseer.adapters.findings import KINDS, Findings, Key, Learnt
 from foreseer.adapters.module_backbone import ModuleBackbone
 from foreseer.adapters.wires import Wires
 from foreseer.errors import ContractError, UnsupportedModelError
@@ -54,6 +54,7 @@ class Streams:
         observers, on_error, storage: Of every session; the sessions of a run hold of one allowance.
         follow_first: Whether later streams do what the first of their denoiser decides.
         findings: What an earlier attachment found out; None for nothing.
+        shared: What others on the same wires find out, and what is found out here; None for nobody's.
     """
 
     def __init__(
@@ -66,7 +67,9 @@ class Streams:
         storage: Storage | None,
         follow_first: bool,
         findings: Findings | None = None,
+        shared: Learnt | None = None,
     ) -> None:
+        self._shared = shared
         self._wires, self.spec, self._follow = dict(wires), spec, follow_first
         self._given: dict[str, Any] = {"observers": tuple(observers), "on_error": on_error, "storage": storage}
         self._most = None if storage is None else storage.max_bytes
@@ -135,7 +138,7 @@ class Streams:
             alike = (b for k, b in reversed(self._backbones.items()) if (k.name, k.signature) == (key.name, key.signature))
             found = next((b for b in alike if b.anatomy.version == wires.version), None)
         if found is None or anew:
-            fresh = ModuleBackbone(wires, vote, learnt=None if anew or wires.version or vote is not None else self._learnt_of(key))
+            fresh = ModuleBackbone(wires, vote, learnt=None if anew or vote is not None else self._learnt_of(key))
             if found is not None:
                 fresh.spent, found.spent = found.spent, 0
             found = fresh
@@ -144,7 +147,18 @@ class Streams:
             del self._backbones[next(iter(self._backbones))]
         return found
 
+    def share(self) -> None:
+        """Let others on the same wires know what was found out."""
+        if self._shared is not None:
+            for key, backbone in self._backbones.items():
+                self._shared.add(key, backbone.anatomy)
+
     def _learnt_of(self, key: Key) -> Mapping[str, Any] | None:
+        version = self._wires[key.name].version
+        if self._shared is not None:
+            return self._shared.of(key, version)
+        if version:
+            return None
         alike = (learnt for other, learnt in self._learnt.items() if (other.name, other.signature) == (key.name, key.signature))
         return self._learnt.get(key) or next(alike, None)
 
