@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import re
+import sys
 import threading
 import time
 from functools import partial
@@ -15,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_host_examples import EXAMPLES, module
+from test_host_examples import module
 from test_left_as_it_was import looks as looks_of
 from test_serving import ask_all, running
 
@@ -39,7 +41,7 @@ def models(samplers):
 
 @pytest.fixture
 def batching(samplers, monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "samplers", samplers)
+    monkeypatch.setitem(sys.modules, "samplers", samplers)
     return module("batching")
 
 
@@ -207,8 +209,10 @@ def test_what_is_wrong_with_a_request_is_said_and_harms_no_other(batching, model
     assert "names 2 digits" in answers[0].text
 
 
-def test_the_server_that_is_named_on_the_page_starts(batching):
-    assert EXAMPLES.joinpath("batching.py").read_text().startswith('"""Requests of all clients in one batch, each at its own step: `uvicorn')
-    with running(batching.bundled()) as address:
+def test_the_server_that_is_named_in_the_program_starts(batching):
+    assert batching.__doc__ is not None
+    factory = re.search(r"--factory batching:(\w+)", batching.__doc__)
+    assert factory is not None
+    with running(getattr(batching, factory[1])()) as address:
         answers = ask_all(address, [{**SHORT, "policy": "careful"}])
     assert answers[0].status_code == 200

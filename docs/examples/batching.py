@@ -1,4 +1,4 @@
-"""Requests of all clients in one batch, each at its own step: `uvicorn --app-dir docs/examples --factory batching:bundled`."""
+"""Requests in one batch, each at its own step: `uvicorn --app-dir docs/examples --factory batching:bundled`."""
 
 import asyncio
 import base64
@@ -17,9 +17,8 @@ from foreseer.errors import OptionError
 
 
 def serve(models, policies, *, in_flight=16, line=64):
-    """Make an app. At most `in_flight` requests hold features, `line` more wait, and others are told to come later.
-
-    `models` has, by name, a denoiser and how it is sampled; requests choose a model and a policy by their names.
+    """Make an app over models, by name a denoiser and how it is sampled. Requests choose one of them and one of
+    the named policies. At most `in_flight` hold features, `line` more wait, others are told to come later.
     """
     batches, ended = {}, threading.Event()
     room, bound = asyncio.Semaphore(in_flight), asyncio.Semaphore(in_flight + line)

@@ -1,5 +1,8 @@
-"""Sampling loops that know nothing of who calls the model. Each yields its timesteps; then, for each step, the calls that it wants, by
-the names of their streams, and is sent what they return; last a function that makes the image."""
+"""Sampling loops that know nothing of who calls the model.
+
+Each yields its timesteps; then, for each step, the calls that it wants, by the names of their streams, and is
+sent what they return; last a function that makes the image.
+"""
 
 import copy
 from functools import partial
