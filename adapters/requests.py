@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -19,7 +19,7 @@ from foreseer.adapters.visits import Plain, Visit, Visits, alone
 from foreseer.errors import ContractError
 from foreseer.report import Report
 
-__all__ = ["Evaluation", "Request"]
+__all__ = ["Evaluation", "Request", "StandIn"]
 
 
 class Evaluation:
@@ -122,6 +122,11 @@ class Request:
     def stream(self, name: str) -> Callable[..., Future[Any]]:
         """Return what is called for one stream, by a name that is the same in every step (``"cond"``)."""
         return lambda *args, **kwargs: self._want(name, args, kwargs)
+
+    @property
+    def model(self) -> StandIn:
+        """What stands for the model in code that calls it and waits: a pipeline in a thread of its own."""
+        return StandIn(self, self._model)
 
     def __enter__(self) -> Request:
         return self
@@ -228,3 +233,30 @@ class Request:
             ending.callback(self._let_go, self)
             ending.callback(self._generation.forget)
             self._driver.finish()
+
+
+class StandIn:
+    """Is called in the place of a request's model, and returns what the batch makes of it. What else there is of
+    the model is the model's.
+    """
+
+    def __init__(self, request: Request, model: nn.Module) -> None:
+        self._request, self._model, self._stream = request, model, ""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model, and wait."""
+        return self._request.stream(self._stream)(*args, **kwargs).result()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    @contextlib.contextmanager
+    def cache_context(self, name: str, *_: Any, **__: Any) -> Iterator[None]:
+        """Say whose the calls inside are, as diffusers' models are told. What else they are told is for caches
+        of diffusers, which are off.
+        """
+        before, self._stream = self._stream, name
+        try:
+            yield
+        finally:
+            self._stream = before
