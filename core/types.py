@@ -92,8 +92,11 @@ class Run:
 
     def step(self, index: int, timestep: float | None = None, sigma: float | None = None) -> Step:
         """Return one of its steps, with its timestep and noise level where they are known and not given."""
-        time, level = (values[index] if values is not None and index < len(values) else None for values in (self.timesteps, self.sigmas))
-        return Step(index, time if timestep is None else timestep, level if sigma is None else sigma)
+        if timestep is None and self.timesteps is not None and index < len(self.timesteps):
+            timestep = self.timesteps[index]
+        if sigma is None and self.sigmas is not None and index < len(self.sigmas):
+            sigma = self.sigmas[index]
+        return Step(index, timestep, sigma)
 
     def over(self, step: Step) -> str:
         """Say that a step lies behind those that the run declared; empty where it does not."""
@@ -232,14 +235,13 @@ class Weights:
             anchors: ``(R, K)`` step indices, newest first, NaN where a row has fewer.
             target: The step index to forecast.
         """
-        values = np.zeros(anchors.shape)
-        rows = anchors.tolist()
-        if all(row == rows[0] for row in rows):  # as a rule: all rows were computed together
-            weights = function(tuple([a for a in rows[0] if a == a]), target)
+        values, raw = np.zeros(anchors.shape), anchors.tobytes()
+        if raw == raw[: len(raw) // len(anchors)] * len(anchors):  # as a rule: all rows were computed in the same steps
+            weights = function(tuple([a for a in anchors[0].tolist() if a == a]), target)  # NaN differs from itself
             values[:, : len(weights)] = weights
         else:
-            for row, own in enumerate(rows):
-                weights = function(tuple([a for a in own if a == a]), target)  # NaN differs from itself
+            for row, own in enumerate(anchors.tolist()):
+                weights = function(tuple([a for a in own if a == a]), target)
                 values[row, : len(weights)] = weights
         return cls(values)
 
