@@ -11,7 +11,7 @@ from foreseer.adapters.arguments import are_cut, own_tokens, shapes_of
 from foreseer.adapters.layouts import Layout
 from foreseer.adapters.starts import Starts
 from foreseer.errors import UnsupportedModelError
-from foreseer.types import Site
+from foreseer.site import Site, site_of
 
 if TYPE_CHECKING:
     from foreseer.adapters.anatomy import Anatomy
@@ -53,6 +53,7 @@ class Notes:
     def __init__(self, anatomy: Anatomy, rows: int, record: Collection[Site], see: Collection[Site], starts: Starts, *, clone: bool, whole: int | None) -> None:
         self._anatomy, self._rows, self._record, self._see, self._starts = anatomy, rows, record, see, starts
         self._clone, self._whole = clone, whole
+        self._residuals = [site for site in record if site.since is not None]
         self.features: dict[Site, Tensor] = {}
         self.ends: dict[Site, Tensor] = {}
         self.seen: dict[Site, Tensor] = {}
@@ -98,19 +99,19 @@ class Notes:
 
     def block(self, index: int, output: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A block was computed: record what was added up to here, and see what is to be seen of it."""
-        if Site(index) not in self._anatomy.layouts:
+        if not (self._residuals or self._see) or site_of(index) not in self._anatomy.layouts:
             return
-        layout, block = self._anatomy.layouts[Site(index)], self._anatomy.block(index)
-        for site in self._record:
-            if site.since is not None and site.end == Site(index):
+        layout, block = self._anatomy.layouts[site_of(index)], self._anatomy.block(index)
+        for site in self._residuals:
+            if site.end == site_of(index):
                 self._keep(site.end, layout.pack(output), self.ends)
                 self.features[site] = self.ends[site.end] - layout.join(self._starts.at(site))
         if self.pure:
-            self.seen |= {site: own_tokens(block, args, kwargs, self.shown(site, output)) for site in self._see if site.end == Site(index)}
+            self.seen |= {site: own_tokens(block, args, kwargs, self.shown(site, output)) for site in self._see if site.end == site_of(index)}
 
     def shown(self, site: Site, output: Any) -> Tensor:
         """Return what a gate is shown of a computed block, or of what was added up to it."""
-        layout = self._anatomy.layouts[Site(site.block)]
+        layout = self._anatomy.layouts[site_of(site.block)]
         shown = layout.evidence(output).detach()
         return shown if site.since is None else shown - layout.main_of(self._starts.at(site))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -18,8 +17,10 @@ from foreseer.adapters.layouts import Layout
 from foreseer.adapters.notes import Notes, Unlike
 from foreseer.adapters.sameness import same_bits
 from foreseer.adapters.starts import Starts
+from foreseer.adapters.substitutes import Copies
 from foreseer.backbone import Drafted, live_blocks
 from foreseer.errors import UnsupportedModelError
+from foreseer.site import site_of
 from foreseer.types import MODULATED, OUTPUT, STREAM, TIME, Evidence, Probe, Site
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Walk:
         self.assembled: dict[int, list[bool]] = {}  # by block, whether each way of putting it together from its parts equals it
         self.repeated: set[Site] = set()
         self.revived = False
-        self._arrived = False
+        self._arrived, self._shared = False, dict[object, Tensor]()
         self._live = live_blocks(anatomy.depth, substitute, probe) if substitute else None
         self._bypass = False
 
@@ -100,12 +101,16 @@ class Walk:
             self._look_ahead(index, args, kwargs)
         if index is None:
             return self._compute(wire, index, inner, args, kwargs)
-        self._starts.arrive(index, self._anatomy.block(index), args, kwargs)
-        with self._witness or contextlib.nullcontext():
+        if self._starts.wanted:
+            self._starts.arrive(index, self._anatomy.block(index), args, kwargs)
+        if self._witness is None:
             output = self._block(wire, index, inner, args, kwargs)
-        self._anatomy.modulated |= self._witness is not None
-        self._witness = None
-        self._starts.leave(index, output, learn=self._live is None and frozenset(self._record) not in self._anatomy.examined)
+        else:
+            with self._witness:
+                output = self._block(wire, index, inner, args, kwargs)
+            self._anatomy.modulated, self._witness = True, None
+        if self._starts.wanted:
+            self._starts.leave(index, output, learn=self._live is None and frozenset(self._record) not in self._anatomy.examined)
         return output
 
     def _block(self, wire: int, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -119,10 +124,10 @@ class Walk:
             return output
         if not self._live[index]:
             self.notes.pure = False
-            return self._anatomy.layouts[Site(index)].zeros(self.rows, self._anatomy.pool)
+            return self._anatomy.layouts[site_of(index)].zeros(self.rows, self._anatomy.pool)
         if probe is not None and probe.block == index:
             return self._judge_draft(index, inner, args, kwargs)
-        if index in self._residuals or Site(index) in self._substitute:
+        if index in self._residuals or site_of(index) in self._substitute:
             return self._stand_in(index, args, kwargs)
         if self._all_parts(index):
             return self._forecast_parts(index, inner, args, kwargs)
@@ -133,7 +138,7 @@ class Walk:
         index = self._anatomy.position(wire)
         if index is None:
             return inner(*args, **kwargs)
-        site = Site(index, part)
+        site = site_of(index, part)
         if self._replaces(site):
             return self._anatomy.layouts[site].unpack(self._draft(site, lambda: first_tensor(args, kwargs)))
         output = inner(*args, **kwargs)
@@ -155,7 +160,7 @@ class Walk:
             return inner(*args, **kwargs)
         layout = self._anatomy.idle_layouts.get((index, path))
         parts = self._anatomy.parts_at(index)
-        if layout is not None and parts is not None and all(self._replaces(Site(index, part)) for part in parts.modules):
+        if layout is not None and parts is not None and all(self._replaces(site_of(index, part)) for part in parts.modules):
             return layout.zeros(self.rows, self._anatomy.pool)
         output = inner(*args, **kwargs)
         if layout is None:
@@ -171,7 +176,7 @@ class Walk:
 
     def _stand_in(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What is returned in the place of a block that is forecast as a whole."""
-        layout, site = self._anatomy.layouts[Site(index)], self._residuals.get(index, Site(index))
+        layout, site = self._anatomy.layouts[site_of(index)], self._residuals.get(index, site_of(index))
         live = None if site.since is None else layout.join(self._starts.at(site))
         draft = self._draft(site, lambda: stream_of(self._anatomy.block(index), args, kwargs) if live is None else live)
         return layout.unpack(draft if live is None else live + draft)
@@ -196,13 +201,13 @@ class Walk:
         self._live = self._live if any_forecast else None  # nothing is forecast: go on computing
 
     def _replaces(self, site: Site) -> bool:
-        probe = self._probe
-        behind = probe is None or probe.on == "draft" or site.block > probe.block
-        return self._live is not None and behind and not self._bypass and site in self._substitute
+        if self._live is None or self._bypass or site not in self._substitute:
+            return False
+        return self._probe is None or self._probe.on == "draft" or site.block > self._probe.block
 
     def _all_parts(self, index: int) -> bool:
         parts = self._anatomy.parts_at(index)
-        return parts is not None and all(Site(index, part) in self._substitute for part in parts.modules)
+        return parts is not None and all(site_of(index, part) in self._substitute for part in parts.modules)
 
     def _compute(self, wire: int, index: int | None, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the block, with those of its parts replaced that are substituted."""
@@ -211,11 +216,11 @@ class Walk:
         self.called.append(wire)
         if index is None or index >= self._anatomy.depth:
             return output
-        site = Site(index)
-        if self._record and Site(index) not in self._anatomy.layouts:
+        site, layout = site_of(index), self._anatomy.layouts.get(site_of(index))
+        if self._record and layout is None:
             hidden = stream_of(self._anatomy.block(index), args, kwargs)
             try:
-                self._anatomy.layouts[Site(index)] = Layout.of(
+                self._anatomy.layouts[site] = Layout.of(
                     output, self.rows, hidden=hidden, shards=self._shards, second=wire in self._anatomy.wires.second, what=self._name(index)
                 )
             except UnsupportedModelError:
@@ -224,8 +229,8 @@ class Walk:
                 if self._anatomy.claims(site) and (site in self._record or not self._anatomy.output_for_last):
                     raise
                 return output
-        elif self._whole is not None and Site(index) in self._anatomy.layouts and not self._anatomy.layouts[Site(index)].fits(output, self.rows):
-            if self._anatomy.layouts[Site(index)].rows_are_second(output, self.rows, self._whole):
+        elif self._whole is not None and layout is not None and not layout.fits(output, self.rows):
+            if layout.rows_are_second(output, self.rows, self._whole):
                 self._anatomy.wires.second.add(wire)
                 raise Unlike(f"the rows of what {self._name(index)} returns are not where they seemed to be")
             raise UnsupportedModelError(f"{self._name(index)} returns something else for {self.rows} of the {self._whole} rows alone")
@@ -239,18 +244,18 @@ class Walk:
     def _forecast_parts(self, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assemble, block = self._anatomy.assemblies.get(index), self._anatomy.block(index)
         if assemble is not None and self._all_parts(index) and not leaves_out_hooks(block):
-            return assemble(block, args, kwargs, self._returned(index, self._substitute))
+            return assemble(block, args, kwargs, self._returned(index, self._substitute), self._shared)
         return inner(*args, **kwargs)  # its parts are replaced where they are called
 
     def _returned(self, index: int, features: Mapping[Site, Tensor]) -> dict[str, Any]:
         """What the parts of a block return if these are their features."""
         parts = self._anatomy.parts_at(index)
         assert parts is not None
-        return {part: self._anatomy.layouts[Site(index, part)].unpack(features[Site(index, part)]) for part in parts.modules}
+        return {part: self._anatomy.layouts[site_of(index, part)].unpack(features[site_of(index, part)]) for part in parts.modules}
 
     def _judge_input(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         assert self._probe is not None
-        layout, site = self._anatomy.layouts[Site(index)], self._probe.site
+        layout, site = self._anatomy.layouts[site_of(index)], self._probe.site
         forecast = layout.evidence(layout.unpack(self._substitute[site])) if site in self._substitute else None
         self._decide(self._ask(site, args, kwargs, self.notes.shown(site, output), forecast))
 
@@ -261,7 +266,7 @@ class Walk:
             computed = inner(*args, **kwargs)
         finally:
             self._bypass = False
-        site, layout = Site(index), self._anatomy.layouts[Site(index)]
+        site, layout = site_of(index), self._anatomy.layouts[site_of(index)]
         whole = index in self._residuals or site in self._substitute
         forecast = self._stand_in(index, args, kwargs) if whole else self._forecast_parts(index, inner, args, kwargs)
         if not self._ask(site, args, kwargs, layout.evidence(computed), layout.evidence(forecast)):
@@ -282,15 +287,15 @@ class Walk:
         for bit.
         """
         parts = self._anatomy.parts_at(index)
-        if parts is None or not parts.assemblies or not all(Site(index, part) in self.notes.features for part in parts.modules):
+        if parts is None or not parts.assemblies or not all(site_of(index, part) in self.notes.features for part in parts.modules):
             return
         if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(output)):
             return
-        block, returned = self._anatomy.block(index), self._returned(index, self.notes.features)
+        block, features = self._anatomy.block(index), Copies(self.notes.features)
         found = self.assembled[index] = []
         for way in parts.assemblies:
             try:
-                found.append(same_bits(way(block, args, kwargs, returned), output))
+                found.append(same_bits(way(block, args, kwargs, self._returned(index, features), self._shared), output))
             except Exception:  # a block that is not what its name says, or whose weights are where only its own hooks find them: it goes on being run
                 found.append(False)
             if found[-1] and not self._all_ways:

@@ -124,7 +124,8 @@ class Backbone(Protocol):
             rows: Return these rows only, in this order; None for all. A host whose rows cannot be evaluated
                 without the others evaluates them all.
             substitute: Features to use instead of computing them. Read lazily: an entry is looked up when its
-                site is reached. Blocks whose output nobody needs are not evaluated.
+                site is reached, and what is found there may be written to. Blocks whose output nobody needs
+                are not evaluated.
             probe: Block to compute as evidence. With ``on="input"``, substitutes take effect behind it.
             judge: Called once with the evidence. True: go on substituting. False: no row may be forecast;
                 after an input probe the pass goes on computing everything, after a draft probe it stops

@@ -157,8 +157,9 @@ class FeatureBank:
         table = self._table(site, weights, wide, device)
         flat = ring.reshape(self._rows, ring.shape[1], -1)
         # Where matrix products are exact (no TF32 or bf16 inside, whatever the user allowed for the model),
-        # one product is the fastest sum.
-        if ring.dtype == wide and ring.device.type == device.type == "cpu" and torch.get_float32_matmul_precision() == "highest":
+        # one product is the fastest sum of several.
+        exact = ring.dtype == wide and ring.device.type == device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+        if exact and ring.shape[1] > 1:
             total = torch.bmm(table[:, None], flat)[:, 0]
         elif wide == torch.float32 and ring.device.type == device.type == "cuda" and (fused := _fused_sum()) is not None:
             total = fused(flat, table, wide if dtype == torch.float16 else dtype)
