@@ -89,7 +89,7 @@ def _streams(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, 
 
 
 def _embedded(emb: Any, timestep: Tensor, labels: Tensor, dtype: torch.dtype, shared: _Shared) -> Tensor:
-    """What a block makes of the time and the class. The waves of the time have no weights: one for all blocks."""
+    """What a block makes of time and class. The waves of the time have no weights: one for all blocks."""
     if type(emb).__name__ != "CombinedTimestepLabelEmbeddings" or is_hooked(emb) or is_hooked(emb.time_proj):
         embedded: Tensor = emb(timestep, labels, hidden_dtype=dtype)
         return embedded

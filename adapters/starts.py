@@ -27,22 +27,21 @@ class Starts:
         clone: Keep copies, because something writes to the tensors afterwards.
 
     Attributes:
-        wanted: As given; where it is empty nothing need be told.
         versions: The tensors that were kept, and how often each had been written to.
     """
 
     def __init__(self, anatomy: Anatomy, rows: int, wanted: Collection[int], *, clone: bool) -> None:
-        self._anatomy, self._rows, self.wanted, self._clone = anatomy, rows, wanted, clone
+        self._anatomy, self._rows, self._wanted, self._clone = anatomy, rows, wanted, clone
         self._streams: dict[int, dict[str, Tensor]] = {}
         self._returned: tuple[int, list[Any]] | None = None
         self.versions: list[tuple[Tensor, int]] = []
 
     def arrive(self, index: int, block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """A block is called."""
-        if not self.wanted or (index and self._returned is None):
+        if not self._wanted or (index and self._returned is None):
             return
         named = {name: value for name, value in named_arguments(block, args, kwargs).items() if isinstance(value, Tensor)}
-        if index == 0 and -1 in self.wanted:
+        if index == 0 and -1 in self._wanted:
             self._keep(-1, named)
         if self._returned is not None and self._returned[0] == index - 1:
             self._learn(index - 1, self._returned[1], named, stream_of(block, args, kwargs))
@@ -65,12 +64,12 @@ class Starts:
 
     def leave(self, index: int, output: Any, *, learn: bool) -> None:
         """A block returns something, computed or forecast."""
-        if not self.wanted:
+        if not self._wanted:
             return
         leaves = tree_leaves(output)
         if learn:
             self._returned = (index, leaves)
-        if index in self.wanted:
+        if index in self._wanted:
             self._keep(index, {name or str(i): leaf for i, (name, leaf) in enumerate(zip(self._names(index, len(leaves)), leaves, strict=True))})
 
     def _keep(self, index: int, named: Mapping[str, Any]) -> None:

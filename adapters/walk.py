@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
@@ -78,14 +79,12 @@ class Walk:
         self.latent: Callable[[], Tensor]
         self._witness: Witness | None = None
         self._residuals = {site.block: site for site in substitute if site.since is not None and site.block >= 0}
-        self.block_rows = 0
-        self.called: list[int] = []
+        self.block_rows, self.called = 0, list[int]()
         self.assembled: dict[int, list[bool]] = {}  # by block, whether each way of putting it together from its parts equals it
         self.repeated: set[Site] = set()
-        self.revived = False
-        self._arrived, self._shared = False, dict[object, Tensor]()
+        self.revived = self._arrived = self._bypass = False
+        self._shared: dict[object, Tensor] = {}
         self._live = live_blocks(anatomy.depth, substitute, probe) if substitute else None
-        self._bypass = False
 
     @property
     def forecasting(self) -> bool:
@@ -101,16 +100,12 @@ class Walk:
             self._look_ahead(index, args, kwargs)
         if index is None:
             return self._compute(wire, index, inner, args, kwargs)
-        if self._starts.wanted:
-            self._starts.arrive(index, self._anatomy.block(index), args, kwargs)
-        if self._witness is None:
+        self._starts.arrive(index, self._anatomy.block(index), args, kwargs)
+        with self._witness or contextlib.nullcontext():
             output = self._block(wire, index, inner, args, kwargs)
-        else:
-            with self._witness:
-                output = self._block(wire, index, inner, args, kwargs)
-            self._anatomy.modulated, self._witness = True, None
-        if self._starts.wanted:
-            self._starts.leave(index, output, learn=self._live is None and frozenset(self._record) not in self._anatomy.examined)
+        self._anatomy.modulated |= self._witness is not None
+        self._witness = None
+        self._starts.leave(index, output, learn=self._live is None and frozenset(self._record) not in self._anatomy.examined)
         return output
 
     def _block(self, wire: int, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import attrs
 from torch import Tensor
 
-from foreseer.types import OUTPUT, Evidence, Probe, Site
+from foreseer.site import Site, site_of
+from foreseer.types import Evidence, Probe
 
 __all__ = ["Ask", "Backbone", "Drafted", "Pass", "carry_out", "live_blocks", "places_of"]
 
@@ -75,13 +76,13 @@ def live_blocks(depth: int, forecast: Collection[Site], probe: Probe | None) -> 
     """
     live = [False] * depth
     residuals = {site.block: site.since for site in forecast if site.since is not None}
-    needed = set() if any(site.end == OUTPUT for site in forecast) else {depth - 1}
+    needed = set() if any(site.block < 0 for site in forecast) else {depth - 1}  # the output
     for index in reversed(range(depth)):
         drafted = probe is not None and probe.on == "draft" and probe.block == index
         live[index] = index in needed or drafted
         if live[index] and index in residuals:
             needed.add(residuals[index])
-        if live[index] and (drafted or (index not in residuals and Site(index) not in forecast)):
+        if live[index] and (drafted or (index not in residuals and site_of(index) not in forecast)):
             needed.add(index - 1)
     if probe is not None and probe.on == "input":
         live[: probe.block + 1] = [True] * (probe.block + 1)

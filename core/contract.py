@@ -73,11 +73,12 @@ class PlanCheck:
     def __call__(self, plan: object) -> Plan:
         """Return the plan, or raise `AnswerError`."""
         last, rows = self._last, self._given[0].rows
-        # A tuple that is the same object has the same sites.
-        alike = isinstance(plan, Plan) and plan.forecast is last.forecast and (plan.probe is last.probe or plan.probe == last.probe)
-        if not (alike and isinstance(plan, Plan) and type(plan.forecast) is type(plan.compute) is tuple and len(plan.compute) in (0, rows)):
-            self._last = plan = check_plan(plan, *self._given)
-        return plan
+        if isinstance(plan, Plan) and plan.forecast is last.forecast and isinstance(plan.forecast, tuple):  # the same object has the same sites
+            same_probe = plan.probe is last.probe or plan.probe == last.probe
+            if same_probe and isinstance(plan.compute, tuple) and len(plan.compute) in (0, rows):
+                return plan
+        self._last = check_plan(plan, *self._given)
+        return self._last
 
 
 def check_plan(plan: object, run: Run, recorded: Collection[Site], seen: Collection[Site] = ()) -> Plan:

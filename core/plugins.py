@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -47,11 +48,16 @@ class Implementation:
     function: Callable[..., Any]
     arguments: tuple[str, ...]
     plugin: object = attrs.field(default=None, repr=False, eq=False)
+    _picked: Callable[[Mapping[str, Any]], tuple[Any, ...]] = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        names = self.arguments
+        picked = operator.itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
+        object.__setattr__(self, "_picked", picked)
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """Call it with those of ``values`` that it names."""
-        names = self.arguments
-        return self.function(values[names[0]]) if len(names) == 1 else self.function(*[values[name] for name in names])
+        return self.function(*self._picked(values))
 
 
 def policy_hooks(plugins: Sequence[object]) -> dict[str, list[Implementation]]:

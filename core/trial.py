@@ -15,7 +15,7 @@ from foreseer.backbone import Drafted, Pass
 from foreseer.bank import FeatureBank
 from foreseer.errors import AnswerError
 from foreseer.outcome import Kind, Outcome
-from foreseer.transfer import on_device
+from foreseer.transfer import on_device, on_host
 from foreseer.types import Drafts, Evidence, Late, Live, Plan, Site, Step, Verdict, Weights
 from foreseer.vote import Electorate
 
@@ -236,8 +236,8 @@ class Trial:
         if verdict is None:
             refused = [True] * rows
         else:
-            answers = verdict.error.float(), verdict.accept.float()
-            error, answer = torch.stack(answers if ballot is None else ballot.settle(*answers)).tolist()
+            answers = verdict.error.float(), verdict.accept
+            error, answer = on_host(*(answers if ballot is None else ballot.settle(*answers)))
             # NaN compares False with everything, so `error > threshold` alone would accept it.
             refused = [not (a and math.isfinite(e)) for e, a in zip(error, answer, strict=True)]
             self.error, self.threshold = tuple(error), float(verdict.threshold)
