@@ -73,7 +73,7 @@ class Walk:
         self._anatomy, self.rows, self._whole, self._shards, self._all_ways = anatomy, rows, whole, shards, all_ways
         self._substitute, self._probe, self._judge, self._record, self._see = substitute, probe, judge, record, see
         self.thread = threading.get_ident()
-        met = {*record, *see, *substitute, *(() if probe is None else (probe.site,))}
+        met = (*record, *see, *substitute, *(() if probe is None else (probe.site,)))
         self._starts = Starts(anatomy, rows, {site.since for site in met if site.since is not None and site.block >= 0}, clone=clone)
         self.notes = Notes(anatomy, rows, record, see, self._starts, clone=clone, whole=whole)
         self.latent: Callable[[], Tensor]
