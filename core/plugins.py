@@ -51,9 +51,9 @@ class Implementation:
     _picked: Callable[[Mapping[str, Any]], tuple[Any, ...]] = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
-        names = self.arguments
-        picked = operator.itemgetter(*names) if len(names) > 1 else lambda values: tuple([values[name] for name in names])
-        object.__setattr__(self, "_picked", picked)
+        first, *more = self.arguments or ("",)
+        alone = (lambda values: (values[first],)) if first else (lambda values: ())
+        object.__setattr__(self, "_picked", operator.itemgetter(*self.arguments) if more else alone)
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """Call it with those of ``values`` that it names."""
