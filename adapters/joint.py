@@ -15,7 +15,7 @@ from foreseer.adapters.layouts import Pool
 from foreseer.adapters.seams import Cut, Seams
 from foreseer.adapters.visits import Visit, called
 from foreseer.adapters.walk import Abandoned, Walk
-from foreseer.types import Site
+from foreseer.site import site_of
 
 __all__ = ["Joint", "Learning"]
 
@@ -94,6 +94,7 @@ class Joint:
         self._counts = [walk.rows for walk in self._walks]
         self._lost: dict[int, BaseException] = {}
         self._running: Sequence[int] = ()
+        self._shared: dict[object, Any] = {}
         self.seconds = [0.0] * len(visits)
         for walk in self._walks:
             walk.beside = True
@@ -186,12 +187,13 @@ class Joint:
         names = parts[members[0]]
         returned = {name: self._seams.join((self._kind, (wire, name, "output")), [parts[index][name] for index in members]) for name in names}
         args, kwargs = given.of(members)
-        output = assemble(self._visits[0].wires.blocks[wire], args, kwargs, returned)
+        shared = self._shared if len(members) == len(self._visits) else {}  # by what all blocks are given, and pieces are made for each
+        output = assemble(self._visits[0].wires.blocks[wire], args, kwargs, returned, shared)
         return _Made(members, output, self._cut((wire, "output"), output, members))
 
     def _replaces(self, index: int, wire: int, part: str) -> bool:
         block = self._walks[index].position(wire)
-        return block is not None and self._walks[index].plan.replaces(Site(block, part))
+        return block is not None and self._walks[index].plan.replaces(site_of(block, part))
 
     def _cut(self, place: object, value: Any, members: Sequence[int]) -> Cut:
         return self._seams.cut((self._kind, place), value, [self._counts[index] for index in members])
