@@ -9,6 +9,7 @@ import functools
 import inspect
 import operator
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -137,10 +138,11 @@ class Policy:
 
     Attributes:
         fault: What went wrong since it was last emptied, in a sentence; empty if nothing did.
+        seconds: What its hooks took so far, by the clock.
     """
 
     def __init__(self, name: str, plugins: Sequence[object], *, tolerant: bool = False) -> None:
-        self.fault = ""
+        self.fault, self.seconds = "", 0.0
         self._name, self._hooks, self._plugins, self._tolerant = name, policy_hooks(plugins), tuple(plugins), tolerant
 
     @property
@@ -172,8 +174,12 @@ class Policy:
         return [self._answer(implementation, hook, accept, values) for implementation in self._hooks[hook]]
 
     def _answer(self, implementation: Implementation, hook: str, accept: Callable[[Any], Any] | None, values: Mapping[str, Any]) -> Any:
+        started = time.perf_counter()
         try:
-            answer = implementation(values)
+            try:
+                answer = implementation(values)
+            finally:
+                self.seconds += time.perf_counter() - started
             return answer if accept is None or answer is None else accept(answer)
         except Exception as error:
             at = f" at step {values['step'].index}" if "step" in values else ""

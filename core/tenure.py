@@ -91,6 +91,11 @@ class Tenure:
         """The sites of which the policy keeps features."""
         return self._bank.sites
 
+    @property
+    def seconds(self) -> float:
+        """What the policy took for itself since it began."""
+        return self._policy.seconds
+
     def begin_anew(self, why: str, *, backbone: Backbone | None = None) -> None:
         """Let go of what was recorded; a new instance of the policy decides from this step on, and warms up
         as at the start of a run.
