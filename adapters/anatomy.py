@@ -18,7 +18,7 @@ from foreseer.adapters.layouts import Layout, Pool
 from foreseer.adapters.parts import Parts
 from foreseer.adapters.wires import Wires
 from foreseer.errors import UnsupportedModelError
-from foreseer.types import LATENT, OUTPUT, Site
+from foreseer.site import LATENT, OUTPUT, Site, site_of
 
 __all__ = ["Anatomy", "Rewired"]
 
@@ -120,11 +120,11 @@ class Anatomy:
     def sites(self) -> tuple[Site, ...]:
         """Every block's parts, then its output, block after block."""
         if self.wires.opaque:
-            return (Site(self.depth - 1),)
+            return (site_of(self.depth - 1),)
         found: list[Site] = []
         for index in range(self.depth):
             parts = self.parts_at(index)
-            found += [*(Site(index, part) for part in (parts.modules if parts else ())), Site(index)]
+            found += [*(site_of(index, part) for part in (parts.modules if parts else ())), site_of(index)]
         return tuple(found)
 
     def block(self, index: int) -> nn.Module:
@@ -136,7 +136,7 @@ class Anatomy:
         parts = self.wires.parts[self.order[index]] if self._parts_work else None
         if parts is None or not self.silent:
             return parts
-        called = {part: path for part, path in parts.modules.items() if Site(index, part) not in self.silent}
+        called = {part: path for part, path in parts.modules.items() if site_of(index, part) not in self.silent}
         if len(called) == len(parts.modules):
             return parts
         return attrs.evolve(parts, modules=called, assemblies=()) if called else None  # an assembly wants all parts
@@ -162,7 +162,7 @@ class Anatomy:
     @property
     def last(self) -> Site:
         """The last block's output."""
-        return Site(self.depth - 1)
+        return site_of(self.depth - 1)
 
     def from_output(self, sites: Collection[Site]) -> frozenset[Site]:
         """Those of the sites whose feature is made of the model's output."""

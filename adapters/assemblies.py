@@ -9,7 +9,7 @@ run over, is why blocks are listed by name, one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -22,9 +22,10 @@ from foreseer.adapters.sameness import same_bits
 
 __all__ = ["ADA_NORM_ZERO", "ASSEMBLIES", "Assemble", "leaves_out_hooks", "tried"]
 
-Assemble = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Mapping[str, Any]], Any]
-"""``(block, args, kwargs, features) -> output``. ``features`` holds what each part's module returns. They are
-read, not written to.
+_Shared = dict[object, Tensor]
+Assemble = Callable[[nn.Module, tuple[Any, ...], Mapping[str, Any], Mapping[str, Any], _Shared], Any]
+"""``(block, args, kwargs, features, shared) -> output``. ``features`` holds what each part's module returns, and
+may be written to; the arguments are read. In ``shared`` lies what the blocks of one pass have in common.
 """
 
 _Gates = Callable[[nn.Module, Tensor, int, Sequence[int]], list[Tensor]]
@@ -60,6 +61,13 @@ def _gates_alone(linear: nn.Module, embedding: Tensor, of: int, which: Sequence[
     return [F.linear(embedding, linear.weight[piece], linear.bias[piece]) for piece in rows]
 
 
+def _gated(gate: Tensor, own: Tensor) -> Tensor:
+    """Return ``gate * own``, likewise, where the gate is one for all tokens of a row."""
+    if len(gate) == len(own) and gate.ndim == own.ndim and gate.shape[1] == 1 and own.dtype == torch.result_type(own, gate):
+        return own.mul_(gate)
+    return gate * own
+
+
 def _onto(stream: Tensor, own: Tensor) -> Tensor:
     """Return ``stream + own``, in the memory of ``own`` where it fits: on a CPU, the first use of fresh
     memory takes longer than the sum.
@@ -82,18 +90,31 @@ def _streams(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[Tensor, 
     return given["hidden_states"], given.get("encoder_hidden_states"), given["temb"]
 
 
+def _embedded(emb: Any, timestep: Tensor, labels: Tensor, dtype: torch.dtype, shared: _Shared) -> Tensor:
+    """What a block makes of time and class. The waves of the time have no weights: one for all blocks."""
+    if type(emb).__name__ != "CombinedTimestepLabelEmbeddings" or is_hooked(emb) or is_hooked(emb.time_proj):
+        embedded: Tensor = emb(timestep, labels, hidden_dtype=dtype)
+        return embedded
+    waves = emb.time_proj
+    key = (id(timestep), timestep.dtype, dtype, waves.num_channels, waves.flip_sin_to_cos, waves.downscale_freq_shift, waves.scale)
+    if key not in shared:
+        shared[key] = waves(timestep).to(dtype=dtype)
+    made: Tensor = emb.timestep_embedder(shared[key]) + emb.class_embedder(labels)
+    return made
+
+
 def _ada_norm_zero(gates: _Gates) -> Assemble:
     """BasicTransformerBlock with adaLN-zero, as in DiTTransformer2DModel: x + gate_msa * attn + gate_mlp *
     mlp.
     """
 
-    def assemble(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], features: Mapping[str, Any]) -> Tensor:
+    def assemble(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], features: Mapping[str, Any], shared: _Shared) -> Tensor:
         hidden: Tensor = args[0] if args else kwargs["hidden_states"]
         norm: Any = block.norm1
-        emb = norm.emb(kwargs["timestep"], kwargs["class_labels"], hidden_dtype=hidden.dtype)
+        emb = _embedded(norm.emb, kwargs["timestep"], kwargs["class_labels"], hidden.dtype, shared)
         gate_msa, gate_mlp = gates(norm.linear, norm.silu(emb), 6, (2, 5))
-        hidden = _onto(hidden, gate_msa.unsqueeze(1) * features["attn"])
-        return _onto(hidden, gate_mlp.unsqueeze(1) * features["mlp"])
+        hidden = _onto(hidden, _gated(gate_msa.unsqueeze(1), features["attn"]))
+        return _onto(hidden, _gated(gate_mlp.unsqueeze(1), features["mlp"]))
 
     return assemble
 
@@ -107,10 +128,10 @@ def _two_streams(gates: _Gates, *, text_first: bool) -> Assemble:
 
     def one(norm: Any, temb: Tensor, stream: Tensor, attn: Tensor, mlp: Tensor) -> Tensor:
         gate_msa, gate_mlp = gates(norm.linear, norm.silu(temb), 6, (2, 5))
-        stream = _onto(stream, gate_msa.unsqueeze(1) * attn)
-        return _onto(stream, gate_mlp.unsqueeze(1) * mlp)
+        stream = _onto(stream, _gated(gate_msa.unsqueeze(1), attn))
+        return _onto(stream, _gated(gate_mlp.unsqueeze(1), mlp))
 
-    def assemble(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], features: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    def assemble(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], features: Mapping[str, Any], shared: _Shared) -> tuple[Tensor, Tensor]:
         hidden, text, temb = _streams(args, kwargs)
         assert text is not None
         attn, text_attn, *adapted = features["attn"]
@@ -128,22 +149,22 @@ def _joined_streams(gates: _Gates, *, text_first: bool) -> Assemble:
     (``text_first``) clips both.
     """
 
-    def assemble(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], features: Mapping[str, Any]) -> Any:
+    def assemble(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], features: Mapping[str, Any], shared: _Shared) -> Any:
         hidden, text, temb = _streams(args, kwargs)
         norm: Any = block.norm
         gate = gates(norm.linear, norm.silu(temb), 3, (2,))[0].unsqueeze(1)
         total: Tensor = features["total"]
         if text is None:  # they were put together in front of the block
-            return _clipped(_onto(hidden, gate * total))
+            return _clipped(_onto(hidden, _gated(gate, total)))
         first, second = (text, hidden) if text_first else (hidden, text)
         length = first.shape[1]
-        first, second = _onto(first, gate * total[:, :length]), _onto(second, gate * total[:, length:])
+        first, second = _onto(first, _gated(gate, total[:, :length])), _onto(second, _gated(gate, total[:, length:]))
         return (_clipped(first), _clipped(second)) if text_first else (first, second)
 
     return assemble
 
 
-def _wan(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], features: Mapping[str, Any]) -> Tensor:
+def _wan(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], features: Mapping[str, Any], shared: _Shared) -> Tensor:
     """WanTransformerBlock: x + gate_msa * attn + cross_attn + gate_mlp * mlp, the gated sums in float32, as
     the gates are.
     """
@@ -153,9 +174,9 @@ def _wan(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], fea
         gate_msa, gate_mlp = (table[:, i] + temb[:, :, i].float() for i in (2, 5))
     else:
         gate_msa, gate_mlp = (table[:, i : i + 1] + temb[:, i : i + 1].float() for i in (2, 5))
-    stream = _onto(hidden, features["attn"] * gate_msa).type_as(hidden)
+    stream = _onto(hidden, _gated(gate_msa, features["attn"])).type_as(hidden)
     stream = _onto(features["cross_attn"], stream)
-    return _onto(stream, features["mlp"] * gate_mlp).type_as(hidden)
+    return _onto(stream, _gated(gate_mlp, features["mlp"])).type_as(hidden)
 
 
 ADA_NORM_ZERO: tuple[Assemble, ...] = (_ada_norm_zero(_gates_alone), _ada_norm_zero(_all_modulations))
@@ -175,31 +196,14 @@ of them has another name, and none.
 """
 
 
-def tried(
-    ways: Sequence[Assemble],
-    block: nn.Module,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-    returned: Mapping[str, Any],
-    output: Any,
-    *,
-    all_ways: bool,
-) -> list[bool]:
-    """Return of ways to put a block together whether each gives what the block returned, bit for bit.
-
-    Args:
-        ways: The ways.
-        block: The block; ``args`` and ``kwargs`` are what it was called with.
-        args: See ``block``.
-        kwargs: Likewise.
-        returned: What its parts returned.
-        output: What it returned.
-        all_ways: Try all; else up to the first that does.
+def tried(ways: Iterable[Callable[[], Any]], output: Any, *, all_ways: bool) -> list[bool]:
+    """Return of ways to put a block together whether each gives what the block returned, bit for bit. With
+    ``all_ways`` try all; else up to the first that does.
     """
     found: list[bool] = []
     for way in () if any(isinstance(leaf, Tensor) and leaf.is_meta for leaf in tree_leaves(output)) else ways:
         try:
-            found.append(same_bits(way(block, args, kwargs, returned), output))
+            found.append(same_bits(way(), output))
         except Exception:  # a block that is not what its name says, or whose weights are where only its own hooks find them: it goes on being run
             found.append(False)
         if found[-1] and not all_ways:

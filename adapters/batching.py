@@ -57,8 +57,8 @@ class Batch:
         model: The denoiser, as `foreseer.attach` takes it.
         max_rows: Most rows in one call of the model; None for no limit.
         linger: Seconds that a tick waits for requests that are between two evaluations; 0 takes what is there.
-        patience: Seconds that a request's own policy may take in a tick. One that takes longer is evaluated in
-            a thread of its own from then on, and nobody waits for it.
+        patience: Seconds that the hooks of a request's policy may take in a tick. One that takes longer is
+            evaluated in a thread of its own from then on, and nobody waits for it.
         blocks: As in `foreseer.attach`.
 
     Attributes:
@@ -191,7 +191,7 @@ class Batch:
                 raise
             finally:
                 for evaluation in taken:
-                    evaluation.request.paused(slow=evaluation.seconds > self._patience)
+                    evaluation.request.paused(self._patience)
                 with self._news:
                     self._news.notify_all()
             return len(taken)
@@ -236,7 +236,7 @@ class Batch:
         def evaluate() -> None:
             with torch.no_grad():
                 evaluation.make_alone()
-            evaluation.request.paused(slow=True)
+            evaluation.request.paused(self._patience)
             with self._news:
                 self._news.notify_all()
 

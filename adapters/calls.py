@@ -137,7 +137,7 @@ def own_forward(module: nn.Module) -> Any:
     where nobody has.
     """
     own = module.__dict__.get("forward")
-    return None if own in _ours else own
+    return None if own is None or own in _ours else own
 
 
 def is_hooked(module: nn.Module) -> bool:

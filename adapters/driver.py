@@ -79,6 +79,11 @@ class Driver:
         return self._streams.findings
 
     @property
+    def policy_seconds(self) -> float:
+        """What the policy took for itself in the streams that are open."""
+        return self._streams.policy_seconds
+
+    @property
     def inert(self) -> list[str]:
         """Which calls are always computed, and why."""
         nobodys = [f"{count} calls were computed: {why}" for why, count in self._nobodys.items()]

@@ -5,7 +5,6 @@ computed is computed once.
 from __future__ import annotations
 
 import functools
-import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,7 +14,7 @@ from foreseer.adapters.layouts import Pool
 from foreseer.adapters.seams import Cut, Seams
 from foreseer.adapters.visits import Visit, called
 from foreseer.adapters.walk import Abandoned, Walk
-from foreseer.types import Site
+from foreseer.site import site_of
 
 __all__ = ["Joint", "Learning"]
 
@@ -29,13 +28,10 @@ class Learning:
         visit: The visit.
         seams: Where that is put.
         kind: What its call has in common with others.
-
-    Attributes:
-        seconds: What the visit took for itself, without the model.
     """
 
     def __init__(self, visit: Visit, seams: Seams, kind: object) -> None:
-        self._visit, self._seams, self._kind, self.seconds = visit, seams, kind, 0.0
+        self._visit, self._seams, self._kind = visit, seams, kind
 
     def make(self) -> Any:
         """Call the model."""
@@ -44,30 +40,16 @@ class Learning:
     def block(self, wire: int, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A block is called."""
         self._learnt((wire, "arguments"), (args, kwargs))
-        return self._timed(self._visit.walk.block, inner, (wire, "output"), args, kwargs, wire)
+        return self._visit.walk.block(wire, lambda *a, **k: self._learnt((wire, "output"), inner(*a, **k)), args, kwargs)
 
     def part(self, wire: int, part: str, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A part of a block is called."""
         self._learnt((wire, part, "arguments"), (args, kwargs))
-        return self._timed(self._visit.walk.part, inner, (wire, part, "output"), args, kwargs, wire, part)
+        return self._visit.walk.part(wire, part, lambda *a, **k: self._learnt((wire, part, "output"), inner(*a, **k)), args, kwargs)
 
     def idle(self, wire: int, path: str, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A submodule is called whose result nobody may read."""
         return self._visit.walk.idle(wire, path, inner, args, kwargs)
-
-    def _timed(self, answer: Callable[..., Any], inner: Inner, place: object, args: tuple[Any, ...], kwargs: dict[str, Any], *where: Any) -> Any:
-        def run(*a: Any, **k: Any) -> Any:
-            started = time.perf_counter()
-            try:
-                return self._learnt(place, inner(*a, **k))
-            finally:
-                self.seconds -= time.perf_counter() - started
-
-        started = time.perf_counter()
-        try:
-            return answer(*where, run, args, kwargs)
-        finally:
-            self.seconds += time.perf_counter() - started
 
     def _learnt(self, place: object, value: Any) -> Any:
         self._seams.learn((self._kind, place), value, self._visit.walk.rows)
@@ -83,9 +65,6 @@ class Joint:
         seams: Where the rows of the model's calls lie.
         kind: What the calls have in common.
         pool: Zeros that were handed out.
-
-    Attributes:
-        seconds: What each visit took for itself: its judge, its forecasts and its records.
     """
 
     def __init__(self, visits: Sequence[Visit], seams: Seams, kind: object, pool: Pool) -> None:
@@ -94,7 +73,7 @@ class Joint:
         self._counts = [walk.rows for walk in self._walks]
         self._lost: dict[int, BaseException] = {}
         self._running: Sequence[int] = ()
-        self.seconds = [0.0] * len(visits)
+        self._shared: dict[object, Any] = {}
         for walk in self._walks:
             walk.beside = True
 
@@ -186,12 +165,13 @@ class Joint:
         names = parts[members[0]]
         returned = {name: self._seams.join((self._kind, (wire, name, "output")), [parts[index][name] for index in members]) for name in names}
         args, kwargs = given.of(members)
-        output = assemble(self._visits[0].wires.blocks[wire], args, kwargs, returned)
+        shared = self._shared if len(members) == len(self._visits) else {}  # by what all blocks are given, and pieces are made for each
+        output = assemble(self._visits[0].wires.blocks[wire], args, kwargs, returned, shared)
         return _Made(members, output, self._cut((wire, "output"), output, members))
 
     def _replaces(self, index: int, wire: int, part: str) -> bool:
         block = self._walks[index].position(wire)
-        return block is not None and self._walks[index].plan.replaces(Site(block, part))
+        return block is not None and self._walks[index].plan.replaces(site_of(block, part))
 
     def _cut(self, place: object, value: Any, members: Sequence[int]) -> Cut:
         return self._seams.cut((self._kind, place), value, [self._counts[index] for index in members])
@@ -209,7 +189,6 @@ class Joint:
         """Return what a visit answers; None where it is lost."""
         if index in self._lost:
             return None
-        started = time.perf_counter()
         try:
             return answer(*given)
         except (KeyboardInterrupt, SystemExit):
@@ -219,8 +198,6 @@ class Joint:
             if len(self._lost) == len(self._visits):
                 raise Abandoned from None
             return None
-        finally:
-            self.seconds[index] += time.perf_counter() - started
 
 
 class _Made:

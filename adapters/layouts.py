@@ -285,5 +285,7 @@ class Layout:
         return (output,) if self._plain is Tensor else output  # no tree to be walked
 
     def _put_together(self, tensors: list[Any]) -> Any:
+        if self._plain is Tensor:
+            return tensors[0]
         given = iter(tensors)
         return tree_unflatten([constant if leaf is None else next(given) for leaf, constant in zip(self._leaves, self._constants, strict=True)], self._spec)

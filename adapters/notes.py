@@ -11,7 +11,8 @@ from foreseer.adapters.arguments import are_cut, own_tokens, shapes_of, stream_o
 from foreseer.adapters.layouts import Layout
 from foreseer.adapters.starts import Starts
 from foreseer.errors import UnsupportedModelError
-from foreseer.types import Evidence, Site
+from foreseer.site import Site, site_of
+from foreseer.types import Evidence
 
 if TYPE_CHECKING:
     from foreseer.adapters.anatomy import Anatomy
@@ -56,6 +57,7 @@ class Notes:
     ) -> None:
         self._anatomy, self._rows, self._record, self._see, self._starts = anatomy, rows, record, see, starts
         self._clone, self._whole, self._shards = clone, whole, shards
+        self._residuals = [site for site in record if site.since is not None]
         self.features: dict[Site, Tensor] = {}
         self.ends: dict[Site, Tensor] = {}
         self.seen: dict[Site, Tensor] = {}
@@ -103,7 +105,7 @@ class Notes:
         """A block was computed: record what it returned, and what was added up to here, and see what is to be
         seen of it.
         """
-        layouts, block, site = self._anatomy.layouts, self._anatomy.block(index), Site(index)
+        layouts, block, site = self._anatomy.layouts, self._anatomy.block(index), site_of(index)
         what = f"block {index} ({type(block).__name__})"
         if self._record and site not in layouts:
             hidden, second = stream_of(block, args, kwargs), wire in self._anatomy.wires.second
@@ -122,19 +124,19 @@ class Notes:
             raise UnsupportedModelError(f"{what} returns something else for {self._rows} of the {self._whole} rows alone")
         if site in self._record:
             self.add(site, output, what)
-        if site not in layouts:
+        if not (self._residuals or self._see) or site not in layouts:
             return
         layout = layouts[site]
-        for site in self._record:
-            if site.since is not None and site.end == Site(index):
-                self._keep(site.end, layout.pack(output), self.ends)
-                self.features[site] = self.ends[site.end] - layout.join(self._starts.at(site))
+        for residual in self._residuals:
+            if residual.end == site:
+                self._keep(site, layout.pack(output), self.ends)
+                self.features[residual] = self.ends[site] - layout.join(self._starts.at(residual))
         if self.pure:
-            self.seen |= {site: own_tokens(block, args, kwargs, self.shown(site, output)) for site in self._see if site.end == Site(index)}
+            self.seen |= {site: own_tokens(block, args, kwargs, self.shown(site, output)) for site in self._see if site.end == site_of(index)}
 
     def shown(self, site: Site, output: Any) -> Tensor:
         """Return what a gate is shown of a computed block, or of what was added up to it."""
-        layout = self._anatomy.layouts[Site(site.block)]
+        layout = self._anatomy.layouts[site_of(site.block)]
         shown = layout.evidence(output).detach()
         return shown if site.since is None else shown - layout.main_of(self._starts.at(site))
 

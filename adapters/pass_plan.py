@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from foreseer.backbone import live_blocks
-from foreseer.types import Probe, Site
+from foreseer.site import Site, site_of
+from foreseer.types import Probe
 
 if TYPE_CHECKING:
     from foreseer.adapters.anatomy import Anatomy
@@ -67,13 +68,13 @@ class PassPlan:
 
     def stands_in(self, index: int) -> bool:
         """Whether a block's output is forecast as a whole, or what was added up to it."""
-        return index in self.residuals or Site(index) in self._substitute
+        return index in self.residuals or site_of(index) in self._substitute
 
     def all_parts(self, index: int) -> bool:
         """Whether all of a block's parts are forecast."""
         if index not in self._all_parts:
             parts = self._anatomy.parts_at(index) if self._substitute else None
-            self._all_parts[index] = parts is not None and all(Site(index, part) in self._substitute for part in parts.modules)
+            self._all_parts[index] = parts is not None and all(site_of(index, part) in self._substitute for part in parts.modules)
         return self._all_parts[index]
 
     def replaces(self, site: Site) -> bool:

@@ -100,11 +100,7 @@ class Together:
         try:
             if not isinstance(visit, Visit) or kind is None:
                 return visit.make()
-            learning = Learning(visit, self._seams, kind)
-            try:
-                return learning.make()
-            finally:
-                evaluation.seconds += 0.0 if visit.walk.examining else learning.seconds
+            return Learning(visit, self._seams, kind).make()
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # a walk that was abandoned, among others
@@ -129,8 +125,6 @@ class Together:
         except Exception as error:  # of one request's arguments, perhaps
             why = f"the model cannot evaluate them together ({in_words(error)})"
         else:
-            for evaluation, seconds in zip(evaluations, joint.seconds, strict=True):
-                evaluation.seconds += seconds
             return came
         each = [self._alone(evaluation, kind) for evaluation in _again(evaluations)]
         if why and not any(isinstance(result, Exception) for result in each):

@@ -53,7 +53,7 @@ class Place:
         """Return the tensor, of any rows, where it lies so: a product of what lies otherwise is summed
         otherwise.
         """
-        if self == IN_ORDER:
+        if not (self.dims or self.start):
             aligned = tensor.is_meta or not tensor.data_ptr() % ALIGNMENT  # it may be a piece of a longer feature
             return tensor.contiguous() if aligned else tensor.clone(memory_format=torch.contiguous_format)
         dims = self.dims or tuple((dim, 0) for dim in range(tensor.ndim))

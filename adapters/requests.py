@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
 
@@ -19,7 +18,7 @@ from foreseer.adapters.visits import Plain, Visit, Visits, alone
 from foreseer.errors import ContractError
 from foreseer.report import Report
 
-__all__ = ["Evaluation", "Request"]
+__all__ = ["Evaluation", "Request", "StandIn"]
 
 
 class Evaluation:
@@ -34,14 +33,12 @@ class Evaluation:
     Attributes:
         future: What comes of it.
         visit: What it wants next; None before it has begun and when it has ended.
-        seconds: What its policy and its own bookkeeping took so far.
     """
 
     def __init__(self, request: Request, place: Place, visits: Visits[Any]) -> None:
         self.request, self.place, self._visits = request, place, visits
         self.future: Future[Any] = Future()
         self.visit: Visit | Plain | None = None
-        self.seconds = 0.0
 
     def go_on(self, came: Any = None) -> bool:
         """Go on to the next visit, or to the end. Returns whether there is another.
@@ -49,7 +46,6 @@ class Evaluation:
         Args:
             came: Of the last visit: what the model returned, or the exception that ended it.
         """
-        started = time.perf_counter()
         try:
             self.visit = self._visits.throw(came) if isinstance(came, BaseException) else self._visits.send(came)
         except StopIteration as end:
@@ -59,8 +55,6 @@ class Evaluation:
         except BaseException as error:
             self._end(error=error)
             raise
-        finally:
-            self.seconds += time.perf_counter() - started
         return self.visit is not None
 
     def make_alone(self) -> None:
@@ -113,6 +107,7 @@ class Request:
         self._waiting: list[Evaluation] = []
         self._under_way: list[Evaluation] = []
         self._begun = self._finished = False
+        self._spent = 0.0
         self._notes: list[str] = []
 
     def __call__(self, *args: Any, **kwargs: Any) -> Future[Any]:
@@ -122,6 +117,11 @@ class Request:
     def stream(self, name: str) -> Callable[..., Future[Any]]:
         """Return what is called for one stream, by a name that is the same in every step (``"cond"``)."""
         return lambda *args, **kwargs: self._want(name, args, kwargs)
+
+    @property
+    def model(self) -> StandIn:
+        """What stands for the model in code that calls it and waits: a pipeline in a thread of its own."""
+        return StandIn(self, self._model)
 
     def __enter__(self) -> Request:
         return self
@@ -196,9 +196,11 @@ class Request:
                 self._driver.begin()
             return True
 
-    def paused(self, *, slow: bool) -> None:
-        """What was under way has ended. ``slow`` says whether its policy took too long."""
+    def paused(self, patience: float) -> None:
+        """What was under way has ended. A policy that took longer than ``patience`` seconds is slow."""
         with self._lock:
+            before, self._spent = self._spent, self._driver.policy_seconds
+            slow = self._spent - before > patience
             self._under_way = [evaluation for evaluation in self._under_way if not evaluation.future.done()]
             self._share()
             if slow and not self.slow:
@@ -228,3 +230,30 @@ class Request:
             ending.callback(self._let_go, self)
             ending.callback(self._generation.forget)
             self._driver.finish()
+
+
+class StandIn:
+    """Is called in the place of a request's model, and returns what the batch makes of it. What else there is of
+    the model is the model's.
+    """
+
+    def __init__(self, request: Request, model: nn.Module) -> None:
+        self._request, self._model, self._stream = request, model, ""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the model, and wait."""
+        return self._request.stream(self._stream)(*args, **kwargs).result()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._model, name)
+
+    @contextlib.contextmanager
+    def cache_context(self, name: str, *_: Any, **__: Any) -> Iterator[None]:
+        """Say whose the calls inside are, as diffusers' models are told. What else they are told is for caches
+        of diffusers, which are off.
+        """
+        before, self._stream = self._stream, name
+        try:
+            yield
+        finally:
+            self._stream = before

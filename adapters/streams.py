@@ -118,6 +118,11 @@ class Streams:
         """Return a session that is under way."""
         return self._open.get(key)
 
+    @property
+    def policy_seconds(self) -> float:
+        """What the policy took for itself in the streams that are open."""
+        return sum(stream.session.tenure.seconds for stream in self._open.values())
+
     def drop(self, key: Key) -> None:
         """Let go of a session as if it had never begun."""
         del self._open[key]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ from foreseer.adapters.pass_plan import PassPlan
 from foreseer.adapters.starts import Starts
 from foreseer.adapters.substitutes import Copies
 from foreseer.backbone import Drafted
-from foreseer.types import MODULATED, OUTPUT, STREAM, TIME, Evidence, Probe, Site
+from foreseer.site import Site, site_of
+from foreseer.types import MODULATED, OUTPUT, STREAM, TIME, Evidence, Probe
 
 if TYPE_CHECKING:
     from foreseer.adapters.anatomy import Anatomy
@@ -71,18 +73,17 @@ class Walk:
     ) -> None:
         self._anatomy, self.position, self.rows, self._whole, self._all_ways = anatomy, anatomy.position, rows, whole, all_ways
         self._substitute, self._probe, self._judge, self._record, self._see = substitute, probe, judge, record, see
-        met = {*record, *see, *substitute, *(() if probe is None else (probe.site,))}
+        met = (*record, *see, *substitute, *(() if probe is None else (probe.site,)))
         self._starts = Starts(anatomy, rows, {site.since for site in met if site.since is not None and site.block >= 0}, clone=clone)
         self.notes = Notes(anatomy, rows, record, see, self._starts, clone=clone, whole=whole, shards=shards)
         self.latent: Callable[[], Tensor]
         self._witness: Witness | None = None
         self.plan = PassPlan(anatomy, substitute, probe)
-        self.block_rows = 0
-        self.called: list[int] = []
+        self.block_rows, self.called = 0, list[int]()
+        self._shared: dict[object, Tensor] = {}
         self.assembled: dict[int, list[bool]] = {}  # by block, whether each way of putting it together from its parts equals it
         self.repeated: set[Site] = set()
-        self.revived = False
-        self._arrived = self.beside = False
+        self.revived = self._arrived = self.beside = False
 
     @property
     def forecasting(self) -> bool:
@@ -137,7 +138,7 @@ class Walk:
     def zeros(self, wire: int, part: str, rows: int, pool: Pool) -> Any:
         """Return what stands for so many rows of a block or part that nobody reads."""
         self.notes.pure = False
-        return self._anatomy.layouts[Site(self._anatomy.position(wire) or 0, part)].zeros(rows, pool)
+        return self._anatomy.layouts[site_of(self._anatomy.position(wire) or 0, part)].zeros(rows, pool)
 
     def _block(self, wire: int, index: int, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         ways, probe = self.plan.ways(index), self._probe
@@ -163,7 +164,7 @@ class Walk:
         index = self._anatomy.position(wire)
         if index is None:
             return run()
-        site = Site(index, part)
+        site = site_of(index, part)
         if self.plan.replaces(site):
             return self._anatomy.layouts[site].unpack(self._draft(site, live))
         output = run()
@@ -205,7 +206,7 @@ class Walk:
 
     def _stand_in(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What is returned in the place of a block that is forecast as a whole."""
-        layout, site = self._anatomy.layouts[Site(index)], self.plan.residuals.get(index, Site(index))
+        layout, site = self._anatomy.layouts[site_of(index)], self.plan.residuals.get(index, site_of(index))
         live = None if site.since is None else layout.join(self._starts.at(site))
         draft = self._draft(site, lambda: stream_of(self._anatomy.block(index), args, kwargs) if live is None else live)
         return layout.unpack(draft if live is None else live + draft)
@@ -246,7 +247,7 @@ class Walk:
         wire = self._anatomy.order[index]
         assemble = None if self.beside else self.assembly(wire)
         if assemble is not None:
-            return assemble(self._anatomy.block(index), args, kwargs, self.returned(wire))
+            return assemble(self._anatomy.block(index), args, kwargs, self.returned(wire), self._shared)
         return inner(*args, **kwargs)  # its parts are replaced where they are called
 
     def assembly(self, wire: int) -> Assemble | None:
@@ -263,11 +264,11 @@ class Walk:
         """What the parts of a block return if these are their features."""
         parts = self._anatomy.parts_at(index)
         assert parts is not None
-        return {part: self._anatomy.layouts[Site(index, part)].unpack(features[Site(index, part)]) for part in parts.modules}
+        return {part: self._anatomy.layouts[site_of(index, part)].unpack(features[site_of(index, part)]) for part in parts.modules}
 
     def _judge_input(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         assert self._probe is not None
-        layout, site = self._anatomy.layouts[Site(index)], self._probe.site
+        layout, site = self._anatomy.layouts[site_of(index)], self._probe.site
         forecast = layout.evidence(layout.unpack(self._substitute[site])) if site in self._substitute else None
         self._decide(self._judged(self.notes.evidence(site, args, kwargs, self.notes.shown(site, output), forecast)))
 
@@ -278,7 +279,7 @@ class Walk:
             computed = inner(*args, **kwargs)
         finally:
             self.plan.bypass = False
-        site, layout = Site(index), self._anatomy.layouts[Site(index)]
+        site, layout = site_of(index), self._anatomy.layouts[site_of(index)]
         forecast = self._stand_in(index, args, kwargs) if self.plan.stands_in(index) else self._forecast_parts(index, inner, args, kwargs)
         if not self._judged(self.notes.evidence(site, args, kwargs, layout.evidence(computed), layout.evidence(forecast))):
             raise Abandoned
@@ -290,7 +291,8 @@ class Walk:
     def _try_assemblies(self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Compare ways of putting the block together from its recorded parts with what it returned."""
         parts = self._anatomy.parts_at(index)
-        if parts is None or not parts.assemblies or not all(Site(index, part) in self.notes.features for part in parts.modules):
+        if parts is None or not parts.assemblies or not all(site_of(index, part) in self.notes.features for part in parts.modules):
             return
-        block, returned = self._anatomy.block(index), self._returned(index, self.notes.features)
-        self.assembled[index] = tried(parts.assemblies, block, args, kwargs, returned, output, all_ways=self._all_ways)
+        block, features = self._anatomy.block(index), Copies(self.notes.features)
+        made = (functools.partial(way, block, args, kwargs, self._returned(index, features), self._shared) for way in parts.assemblies)
+        self.assembled[index] = tried(made, output, all_ways=self._all_ways)

@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import attrs
 from torch import Tensor
 
-from foreseer.types import OUTPUT, Evidence, Probe, Site
+from foreseer.site import Site, site_of
+from foreseer.types import Evidence, Probe
 
 __all__ = ["Ask", "Backbone", "Drafted", "Pass", "carry_out", "live_blocks", "places_of"]
 
@@ -75,13 +76,13 @@ def live_blocks(depth: int, forecast: Collection[Site], probe: Probe | None) -> 
     """
     live = [False] * depth
     residuals = {site.block: site.since for site in forecast if site.since is not None}
-    needed = set() if any(site.end == OUTPUT for site in forecast) else {depth - 1}
+    needed = set() if any(site.block < 0 for site in forecast) else {depth - 1}  # the output
     for index in reversed(range(depth)):
         drafted = probe is not None and probe.on == "draft" and probe.block == index
         live[index] = index in needed or drafted
         if live[index] and index in residuals:
             needed.add(residuals[index])
-        if live[index] and (drafted or (index not in residuals and Site(index) not in forecast)):
+        if live[index] and (drafted or (index not in residuals and site_of(index) not in forecast)):
             needed.add(index - 1)
     if probe is not None and probe.on == "input":
         live[: probe.block + 1] = [True] * (probe.block + 1)
@@ -124,7 +125,8 @@ class Backbone(Protocol):
             rows: Return these rows only, in this order; None for all. A host whose rows cannot be evaluated
                 without the others evaluates them all.
             substitute: Features to use instead of computing them. Read lazily: an entry is looked up when its
-                site is reached. Blocks whose output nobody needs are not evaluated.
+                site is reached, and what is found there may be written to. Blocks whose output nobody needs
+                are not evaluated.
             probe: Block to compute as evidence. With ``on="input"``, substitutes take effect behind it.
             judge: Called once with the evidence. True: go on substituting. False: no row may be forecast;
                 after an input probe the pass goes on computing everything, after a draft probe it stops

@@ -73,7 +73,7 @@ class FeatureBank:
         self._keep = dict(keep)
         self._rows = rows
         self._depth = max(keep.values(), default=0)
-        self._counts = np.zeros(rows, dtype=np.int64)
+        self._counts = [0] * rows
         self._anchors = np.full((rows, self._depth), np.nan)
         self._rings: dict[Site, Tensor] = {}
         # The last table of weights by slot, for each number of kept features: as a rule one set of weights
@@ -102,7 +102,7 @@ class FeatureBank:
         ``step``; None for no limit.
         """
         if reach is None or not self._depth:
-            return [count == 0 for count in self._counts.tolist()]
+            return [count == 0 for count in self._counts]
         return [not step - newest <= reach for newest in self._anchors[:, 0].tolist()]
 
     def commit(self, step: int, rows: Sequence[int] | None, features: Mapping[Site, Tensor]) -> None:
@@ -119,30 +119,31 @@ class FeatureBank:
         """
         if not self.sites:
             return
-        missing = [site for site in self.sites if site not in features]
-        if missing:
+        if not self.sites <= features.keys():
+            missing = [site for site in self.sites if site not in features]
             raise ContractError(f"the host computed step {step} without features of {', '.join(sorted(map(str, missing)))}, which are to be recorded")
         if not self._rings:
             self._allocate(features)
-        chosen = np.arange(self._rows) if rows is None else np.asarray(rows)
-        counts = self._counts[chosen]
-        together = rows is None and bool((counts == counts[0]).all())
+        counts, chosen = self._counts, range(self._rows) if rows is None else rows
+        together = rows is None and counts.count(counts[0]) == len(counts)
         places: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}
         for site, keep in self._keep.items():
             feature, ring = features[site], self._rings[site]
             if feature.device.type != "cpu":  # on the CPU an infinite forecast is seen and rejected, which an accelerator would have to wait for
                 feature = in_range(feature, ring.dtype)
             if together:
-                ring[:, int(counts[0]) % keep].copy_(feature, non_blocking=True)
+                ring[:, counts[0] % keep].copy_(feature, non_blocking=True)
                 continue
             feature = feature.to(ring.device, ring.dtype)
             if (keep, ring.device) not in places:
-                places[keep, ring.device] = (on_device(chosen, ring.device), on_device(counts % keep, ring.device))
+                places[keep, ring.device] = (on_device([*chosen], ring.device), on_device([counts[row] % keep for row in chosen], ring.device))
             ring.index_put_(places[keep, ring.device], feature)
-        self._counts[chosen] += 1
         anchors = self._anchors.copy()  # a policy may still hold the array of an earlier step
-        anchors[chosen, 1:] = anchors[chosen, :-1]
-        anchors[chosen, 0] = step
+        which = slice(None) if rows is None else rows
+        anchors[which, 1:] = self._anchors[which, :-1]
+        anchors[which, 0] = step
+        for row in chosen:
+            counts[row] += 1
         self._anchors = anchors
         self._tables.clear()
 
@@ -156,8 +157,9 @@ class FeatureBank:
         table = self._table(site, weights, wide, device)
         flat = ring.reshape(self._rows, ring.shape[1], -1)
         # Where matrix products are exact (no TF32 or bf16 inside, whatever the user allowed for the model),
-        # one product is the fastest sum.
-        if ring.dtype == wide and ring.device.type == device.type == "cpu" and torch.get_float32_matmul_precision() == "highest":
+        # one product is the fastest sum of several.
+        exact = ring.dtype == wide and ring.device.type == device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
+        if exact and ring.shape[1] > 1:
             total = torch.bmm(table[:, None], flat)[:, 0]
         elif wide == torch.float32 and ring.device.type == device.type == "cuda" and (fused := _fused_sum()) is not None:
             total = fused(flat, table, wide if dtype == torch.float16 else dtype)
@@ -256,7 +258,7 @@ class FeatureBank:
 
     def _slots(self, keep: int) -> NDArray[np.int64]:
         """``(R, keep)`` where each row's features are, newest first."""
-        slots: NDArray[np.int64] = (self._counts[:, None] - 1 - np.arange(keep)) % keep
+        slots: NDArray[np.int64] = (np.array(self._counts)[:, None] - 1 - np.arange(keep)) % keep
         return slots
 
     def _table(self, site: Site, weights: Weights, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -274,7 +276,7 @@ class FeatureBank:
                 f"({keep} are kept); ask for more in Needs(anchors=...), and give 0 where a row has no anchor"
             )
         by_slot = np.zeros((self._rows, keep))
-        np.put_along_axis(by_slot, self._slots(keep), values[:, :keep], axis=1)
+        by_slot[np.arange(self._rows)[:, None], self._slots(keep)] = values[:, :keep]
         table = on_device(by_slot, device, dtype)
         self._tables[keep, dtype, device] = (weights, table)
         return table

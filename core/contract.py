@@ -8,7 +8,7 @@ from typing import Any
 from foreseer.errors import AnswerError
 from foreseer.types import OUTPUT, PLACES, STREAM, Needs, Plan, Probe, Run, Site
 
-__all__ = ["check_plan", "features_to_keep", "lacking", "needs_from"]
+__all__ = ["PlanCheck", "check_plan", "features_to_keep", "lacking", "needs_from"]
 
 
 MOST_ANCHORS = 1000
@@ -56,6 +56,29 @@ def lacking(site: Site, run: Run) -> str:
         return f"a place in front of block 0 that this model does not have; it has {', '.join(map(str, run.places)) or 'none'}"
     offered = ", ".join(map(str, run.sites[:4])) + (" ..." if len(run.sites) > 4 else "")
     return f"which this model does not have; it has {offered or 'none'}"
+
+
+class PlanCheck:
+    """`check_plan` for the plans of one policy, which are alike from step to step: what is looked at again is
+    what differs from the last plan.
+
+    Args:
+        run, recorded, seen: See `check_plan`.
+    """
+
+    def __init__(self, run: Run, recorded: Collection[Site], seen: Collection[Site]) -> None:
+        self._given = run, recorded, seen
+        self._last = Plan()
+
+    def __call__(self, plan: object) -> Plan:
+        """Return the plan, or raise `AnswerError`."""
+        last, rows = self._last, self._given[0].rows
+        if isinstance(plan, Plan) and plan.forecast is last.forecast and isinstance(plan.forecast, tuple):  # the same object has the same sites
+            same_probe = plan.probe is last.probe or plan.probe == last.probe
+            if same_probe and isinstance(plan.compute, tuple) and len(plan.compute) in (0, rows):
+                return plan
+        self._last = check_plan(plan, *self._given)
+        return self._last
 
 
 def check_plan(plan: object, run: Run, recorded: Collection[Site], seen: Collection[Site] = ()) -> Plan:

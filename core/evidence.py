@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -48,7 +49,7 @@ class Probe:
         """The last block that runs for it; -1 for a place in front of block 0."""
         return self.site.block
 
-    @property
+    @functools.cached_property
     def resumed(self) -> frozenset[Site]:
         """What stands in for all that ran for a probe on the input, where rows are rejected."""
         return frozenset((Site(self.block),) if self.on == "input" and self.block >= 0 else ())

@@ -18,12 +18,16 @@ from foreseer.transfer import on_device
 __all__ = ["METRICS", "Metric", "cosine", "elementwise_l1", "elementwise_l2", "metric", "pool", "relative_l1", "relative_l2"]
 
 
+WIDE = (torch.float32, torch.float64)
+"""Dtypes in which sums are made as they are."""
+
+
 def _sums(values: Tensor) -> Tensor:
-    return values.flatten(1).sum(1, dtype=torch.promote_types(values.dtype, torch.float32))
+    return values.flatten(1).sum(1, dtype=None if values.dtype in WIDE else torch.promote_types(values.dtype, torch.float32))
 
 
 def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+    return tensor if tensor.dtype in WIDE else tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 @attrs.frozen(eq=False)
@@ -88,18 +92,20 @@ def pool(values: Tensor, groups: Sequence[int]) -> Tensor:
 
 
 def _relative_l1_parts(computed: Tensor, forecast: Tensor) -> tuple[Tensor, Tensor]:
-    return _sums((_wide(forecast) - _wide(computed)).abs()), _sums(_wide(computed).abs())
+    actual = _wide(computed)
+    return _sums((_wide(forecast) - actual).abs_()), _sums(actual.abs())
 
 
 def _relative_l2_parts(computed: Tensor, forecast: Tensor) -> tuple[Tensor, Tensor]:
-    return _sums((_wide(forecast) - _wide(computed)).square()), _sums(_wide(computed).square())
+    actual = _wide(computed)
+    return _sums((_wide(forecast) - actual).square_()), _sums(actual.square())
 
 
 def _elementwise(power: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     def parts(computed: Tensor, forecast: Tensor) -> tuple[Tensor, Tensor]:
         actual = _wide(computed)
-        ratio = (_wide(forecast) - actual).abs() / (actual.abs() + 1e-10)
-        numerator = _sums(ratio if power == 1 else ratio.square())
+        ratio = (_wide(forecast) - actual).abs_().div_(actual.abs().add_(1e-10))
+        numerator = _sums(ratio if power == 1 else ratio.square_())
         # What is nothing on both sides is not compared: a host blanks the tokens that only fill up a row.
         return numerator, _sums(((actual != 0) | (forecast != 0)).to(numerator.dtype))
 

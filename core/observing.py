@@ -70,11 +70,16 @@ class Recorder:
         """Whether a step was finished."""
         return bool(self._outcomes)
 
+    @property
+    def shadows(self) -> bool:
+        """Whether an observer may ask for a shadow."""
+        return bool(self._listeners["shadow"])
+
     def shadow(self, step: Step, done: Done, record: Collection[Site]) -> Generator[Ask, Pass, tuple[dict[str, Any] | None, float]]:
         """Have a step with forecasts computed as well, if an observer wants to compare. Returns what to show
         it, and the seconds that it took.
         """
-        if done.trial is None or not self._listeners["shadow"] or True not in self._ask("shadow", _yes, run=self.run, step=step):
+        if done.trial is None or True not in self._ask("shadow", _yes, run=self.run, step=step):
             return None, 0.0
         started = time.perf_counter()
         drafts = {site: done.trial.drafts[site] for site in done.plan.forecast}
@@ -96,8 +101,7 @@ class Recorder:
         """
         self._begin()
         told: dict[str, Any] = {"run": self.run, "step": outcome.step}
-        rows = tuple(row for row, computed in enumerate(outcome.computed) if computed)
-        if rows and self._shown:
+        if self._shown and (rows := tuple(row for row, computed in enumerate(outcome.computed) if computed)):
             self._tell("on_features", **told, rows=rows, features=features)
         if shadow is not None:
             self._tell("on_shadow", **told, outcome=outcome, **shadow)

@@ -75,3 +75,7 @@ class Outcome:
     def full(self) -> bool:
         """Whether every row was computed."""
         return all(self.computed)
+
+    def told_to_policy(self, step: Step, products: Mapping[Site, NDArray[np.float64]]) -> Outcome:
+        """Return the outcome with the step as the policy counts it, and with ``products``."""
+        return self if step is self.step and not products else attrs.evolve(self, step=step, products=products)

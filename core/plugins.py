@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import functools
 import inspect
+import operator
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -47,10 +49,16 @@ class Implementation:
     function: Callable[..., Any]
     arguments: tuple[str, ...]
     plugin: object = attrs.field(default=None, repr=False, eq=False)
+    _picked: Callable[[Mapping[str, Any]], tuple[Any, ...]] = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        first, *more = self.arguments or ("",)
+        alone = (lambda values: (values[first],)) if first else (lambda values: ())
+        object.__setattr__(self, "_picked", operator.itemgetter(*self.arguments) if more else alone)
 
     def __call__(self, values: Mapping[str, Any]) -> Any:
         """Call it with those of ``values`` that it names."""
-        return self.function(*[values[name] for name in self.arguments])
+        return self.function(*self._picked(values))
 
 
 def policy_hooks(plugins: Sequence[object]) -> dict[str, list[Implementation]]:
@@ -92,7 +100,8 @@ class Part:
         return bool(self._hooks[hook])
 
     def _ask(self, hook: str, **values: Any) -> Any:
-        return next((implementation(values) for implementation in self._hooks[hook]), None)
+        hooks = self._hooks[hook]
+        return hooks[0](values) if hooks else None
 
     def setup(self, run: Run) -> Needs:
         """Return all that it needs, as one."""
@@ -129,10 +138,11 @@ class Policy:
 
     Attributes:
         fault: What went wrong since it was last emptied, in a sentence; empty if nothing did.
+        seconds: What its hooks took so far, by the clock.
     """
 
     def __init__(self, name: str, plugins: Sequence[object], *, tolerant: bool = False) -> None:
-        self.fault = ""
+        self.fault, self.seconds = "", 0.0
         self._name, self._hooks, self._plugins, self._tolerant = name, policy_hooks(plugins), tuple(plugins), tolerant
 
     @property
@@ -158,21 +168,26 @@ class Policy:
         return bool(self._hooks[hook])
 
     def ask(self, hook: str, accept: Callable[[Any], Any] | None = None, **values: Any) -> list[Any]:
-        """Call a hook; return the answers, each passed through ``accept``. An error leaves here, if it does,
-        with a note that says whose it is.
+        """Call a hook; return the answers, each passed through ``accept``; None of who abstains. An error
+        leaves here, if it does, with a note that says whose it is.
         """
-        answers = []
-        for implementation in self._hooks[hook]:
+        return [self._answer(implementation, hook, accept, values) for implementation in self._hooks[hook]]
+
+    def _answer(self, implementation: Implementation, hook: str, accept: Callable[[Any], Any] | None, values: Mapping[str, Any]) -> Any:
+        started = time.perf_counter()
+        try:
             try:
                 answer = implementation(values)
-                answers.append(answer if accept is None or answer is None else accept(answer))
-            except Exception as error:
-                at = f" at step {values['step'].index}" if "step" in values else ""
-                error.add_note(f"in {hook} of {implementation.owner}{at} (policy {self._name})")
-                if not self._tolerant or "step" not in values:
-                    raise
-                self.fault = f"{hook} of {implementation.owner} raised {in_words(error)}"
-        return answers
+            finally:
+                self.seconds += time.perf_counter() - started
+            return answer if accept is None or answer is None else accept(answer)
+        except Exception as error:
+            at = f" at step {values['step'].index}" if "step" in values else ""
+            error.add_note(f"in {hook} of {implementation.owner}{at} (policy {self._name})")
+            if not self._tolerant or "step" not in values:
+                raise
+            self.fault = f"{hook} of {implementation.owner} raised {in_words(error)}"
+            return None
 
     def setup(self, run: Run) -> Needs:
         """Return all that the plugins need, as one."""
@@ -180,8 +195,8 @@ class Policy:
 
     def decide(self, hook: str, accept: Callable[[Any], Any] | None = None, **values: Any) -> Any:
         """Ask the one provider of a decision; None where there is none, or where it abstains."""
-        answers = self.ask(hook, accept, **values)
-        return answers[0] if answers else None
+        hooks = self._hooks[hook]
+        return self._answer(hooks[0], hook, accept, values) if hooks else None
 
 
 def observer_hooks(observers: Sequence[object]) -> dict[str, list[Implementation]]:

@@ -100,18 +100,18 @@ class Session:
             sigma: Noise level, likewise.
             computed_because: If not empty, compute every row without asking the policy, for this reason.
         """
-        started = time.perf_counter()
-        step = self.run.step(max(index or 0, self.tenure.next), timestep, sigma)
-        self.tenure.enter(step)
-        own, overruled = self.tenure.own(step), self.run.over(step) or computed_because or self.tenure.given_up
-        self.recorder.warn(overruled)
+        started, tenure, recorder = time.perf_counter(), self.tenure, self.recorder
+        step = recorder.run.step(max(index or 0, tenure.next), timestep, sigma)
+        tenure.enter(step)
+        own, overruled = tenure.own(step), recorder.run.over(step) or computed_because or tenure.given_up
+        recorder.warn(overruled)
         done = yield from (self._compute(Kind.OVERRULED, overruled) if overruled else self._attempt(step, own))
-        done = self.tenure.excused(step, done)
-        shadow, spent = yield from self.recorder.shadow(step, done, self.tenure.sites)
-        self.tenure.keep(own, done)
+        done = tenure.excused(step, done)
+        shadow, spent = (yield from recorder.shadow(step, done, tenure.sites)) if recorder.shadows else (None, 0.0)
+        tenure.keep(own, done)
         self.latest = done.outcome(step, time.perf_counter() - started - spent)
-        self.recorder.record(self.latest, done.features, shadow)
-        self.tenure.commit(own, self.latest)
+        recorder.record(self.latest, done.features, shadow)
+        tenure.commit(own, self.latest)
         return done.output
 
     def _attempt(self, step: Step, own: Step) -> Generator[Ask, Pass, Done]:
@@ -145,6 +145,7 @@ class Session:
 
     def _ask(self, **what: Any) -> Generator[Ask, Pass, Pass]:
         found = yield Ask(see=self.tenure.sightings.sites, **what)
-        self.tenure.sightings.see(found.seen, what.get("rows"))
+        if found.seen:
+            self.tenure.sightings.see(found.seen, what.get("rows"))
         self.recorder.check_block_rows += found.check_block_rows
         return found

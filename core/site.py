@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import attrs
 
 from foreseer.errors import OptionError
 
-__all__ = ["LATENT", "MODULATED", "OUTPUT", "PLACES", "STREAM", "TIME", "Site"]
+__all__ = ["LATENT", "MODULATED", "OUTPUT", "PLACES", "STREAM", "TIME", "Site", "site_of"]
 
 
 @attrs.frozen(cache_hash=True, repr=False)
@@ -56,6 +58,14 @@ class Site:
         """Where a residual starts: what it is added to."""
         assert self.since is not None
         return LATENT if self.part == "output" else STREAM if self.since < 0 else Site(self.since)
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def site_of(block: int, part: str = "block") -> Site:
+    """Return a site that is no residual, always the same object: a host asks for those of its blocks in every
+    pass, and making one takes ten times as long.
+    """
+    return Site(block, part)
 
 
 OUTPUT = Site(-1, "output")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from foreseer.backbone import Backbone, places_of
 from foreseer.bank import FeatureBank
-from foreseer.contract import check_plan, features_to_keep
+from foreseer.contract import PlanCheck, features_to_keep
 from foreseer.errors import OverBudgetError, in_words
 from foreseer.observing import Recorder
 from foreseer.outcome import Kind, Outcome
@@ -81,6 +81,7 @@ class Tenure:
         self.sightings, self._products = Sightings(needs.evidence, run.rows), needs.products
         self._told: Mapping[Site, NDArray[np.float64]] = {}
         self._reach = self._policy.reach
+        self._check_plan = PlanCheck(run, self._bank.sites, self.sightings.sites)
         self.sites = self._bank.sites | self._recorder.wanted(run)
         for note in needs.notes:
             self._recorder.warn(note)
@@ -89,6 +90,11 @@ class Tenure:
     def forecasts(self) -> frozenset[Site]:
         """The sites of which the policy keeps features."""
         return self._bank.sites
+
+    @property
+    def seconds(self) -> float:
+        """What the policy took for itself since it began."""
+        return self._policy.seconds
 
     def begin_anew(self, why: str, *, backbone: Backbone | None = None) -> None:
         """Let go of what was recorded; a new instance of the policy decides from this step on, and warms up
@@ -137,25 +143,26 @@ class Tenure:
 
     def own(self, step: Step) -> Step:
         """Return a step of the whole run as the policy counts it."""
-        return attrs.evolve(step, index=step.index + self._recorder.run.start - self.run.start)
+        before = self._recorder.run.start - self.run.start
+        return Step(step.index + before, step.timestep, step.sigma) if before else step
 
     def before_step(self, step: Step) -> Plan | None:
         """Ask for a plan."""
-        plan: Plan | None = self._policy.decide("before_step", lambda p: check_plan(p, self.run, self._bank.sites, self.sightings.sites), step=step)
+        plan: Plan | None = self._policy.decide("before_step", self._check_plan, step=step)
         return plan
 
     def propose(self, step: Step, plan: Plan | None) -> Trial | Declined:
         """Return what a plan comes to: a trial of forecasts, or why every row is computed."""
         bank, policy, share_fate = self._bank, self._policy, self._electorate.share_fate
         unable = share_fate(bank.out_of_reach(step.index, self._reach))
-        forced = share_fate(plan.compute) if plan is not None and plan.compute else [False] * self.run.rows
-        condemned = [a or b for a, b in zip(unable, forced, strict=True)]
+        forced = share_fate(plan.compute) if plan is not None and True in plan.compute else [False] * self.run.rows
+        condemned = [a or b for a, b in zip(unable, forced, strict=True)] if True in forced else unable
         made: LazyDrafts | None = None
         if plan is not None and plan.forecast and not all(condemned):
             sites, history = plan.forecast, History(bank.anchors, bank.features)
             answer = functools.partial(LazyDrafts, bank, sites, step=step, form=self._form)
             made = policy.decide("predict_features", answer, step=step, sites=sites, history=history)
-        if not all(unable) and self._electorate.stopped(bool(policy.fault), bank.device):
+        if not self._electorate.alone and not all(unable) and self._electorate.stopped(bool(policy.fault), bank.device):
             return Declined(Kind.OVERRULED, "computed as in the process whose policy failed")
         if plan is None or not plan.forecast:
             return Declined(Kind.COMPUTED, (plan and plan.reason) or "computed", plan or Plan())
@@ -201,9 +208,10 @@ class Tenure:
     def keep(self, step: Step, done: Done) -> None:
         """Record what was computed in a step."""
         rows = done.rows
-        self._allowance.held -= self.sightings.held
-        self.sightings.commit(done.computed)
-        self._allowance.held += self.sightings.held
+        if self.sightings.sites:
+            self._allowance.held -= self.sightings.held
+            self.sightings.commit(done.computed)
+            self._allowance.held += self.sightings.held
         if rows and self._bank.sites and not done.features:
             self._recorder.warn(f"step {step.index} was computed with nothing recorded: the model called none of its blocks in it")
         elif rows:
@@ -214,11 +222,12 @@ class Tenure:
                     raise
                 self.give_up(f"memory: {error}")
             self._told = self._bank.products(self._electorate.add) if self._products and self._bank.filled else {}
-        self._recorder.held(self._bank.bytes_held() | self.sightings.bytes_held())
+        if rows or self.sightings.sites:
+            self._recorder.held(self._bank.bytes_held() | self.sightings.bytes_held())
 
     def commit(self, step: Step, outcome: Outcome) -> None:
         """Tell the policy how a step ended: as it counts it, and as the whole run does."""
-        self._policy.ask("commit", step=step, outcome=attrs.evolve(outcome, step=step, products=self._told))
+        self._policy.ask("commit", step=step, outcome=outcome.told_to_policy(step, self._told))
         self._note(outcome.step)
         self.next = outcome.step.index + 1
 

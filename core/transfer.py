@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["on_device"]
+__all__ = ["on_device", "on_host"]
 
 
 def on_device(values: Sequence[float] | NDArray[Any] | Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
@@ -25,3 +25,13 @@ def on_device(values: Sequence[float] | NDArray[Any] | Tensor, device: torch.dev
     """
     tensor = torch.as_tensor(values, dtype=dtype)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def on_host(*vectors: Tensor) -> list[list[float]]:
+    """Return the numbers of vectors of one length, flags as 0 and 1. The host waits for an accelerator once;
+    on a CPU nobody waits, and they are read as they lie.
+    """
+    if all(vector.is_cpu for vector in vectors):
+        return [vector.tolist() for vector in vectors]
+    found: list[list[float]] = torch.stack([vector.float() for vector in vectors]).tolist()
+    return found

@@ -15,7 +15,7 @@ from foreseer.backbone import Drafted, Pass
 from foreseer.bank import FeatureBank
 from foreseer.errors import AnswerError
 from foreseer.outcome import Kind, Outcome
-from foreseer.transfer import on_device
+from foreseer.transfer import on_device, on_host
 from foreseer.types import Drafts, Evidence, Late, Live, Plan, Site, Step, Verdict, Weights
 from foreseer.vote import Electorate
 
@@ -24,7 +24,8 @@ __all__ = ["Declined", "Done", "LazyDrafts", "Trial", "broken_rows", "check_verd
 
 def broken_rows(tensor: Tensor) -> set[int]:
     """Return which rows of a tensor are not finite, where looking is free: none on an accelerator."""
-    if tensor.device.type != "cpu" or math.isfinite(tensor.sum(dtype=torch.float64).item()):
+    # A sum that runs over is looked at again; what is not finite never sums to a finite number.
+    if not tensor.is_cpu or math.isfinite(tensor.sum(dtype=torch.promote_types(tensor.dtype, torch.float32)).item()):
         return set()
     return set((~torch.isfinite(tensor)).reshape(len(tensor), -1).any(1).nonzero().flatten().tolist())
 
@@ -78,25 +79,25 @@ class LazyDrafts(Drafted):
         self.evidence: Evidence | None = None
         if not isinstance(drafts, Mapping):
             raise AnswerError(f"predict_features gave a {type(drafts).__name__}; give a forecast for each planned site by that site, or None")
-        checked = None
+        checked, shape = None, bank.anchors.shape
         for site in sites:
             draft = drafts.get(site)
             if draft is None:
                 raise AnswerError(f"predict_features gave no forecast for {site}; give one for every planned site, or None to compute the step")
             if draft is not checked and not isinstance(draft, Late):  # one set of weights often serves all sites
-                self._check(site, draft)
+                self._check(site, draft, shape)
                 checked = draft
             self._drafts[site] = draft
 
-    def _check(self, site: Site, draft: object) -> None:
-        if isinstance(draft, Tensor):
+    def _check(self, site: Site, draft: object, shape: tuple[int, ...]) -> None:
+        if isinstance(draft, Weights):
+            values = draft.values
+            if values.shape != shape or values.dtype != np.float64:
+                raise AnswerError(f"predict_features gave weights {values.dtype} {values.shape}; give float64 (rows, anchors), here {shape}")
+        elif isinstance(draft, Tensor):
             self._bank.check(site, draft)
-            return
-        if not isinstance(draft, Weights):
+        else:
             raise AnswerError(f"predict_features gave a {type(draft).__name__} for {site}; give foreseer.Weights or a tensor")
-        shape, dtype = draft.values.shape, draft.values.dtype
-        if shape != self._bank.anchors.shape or dtype != np.float64:
-            raise AnswerError(f"predict_features gave weights {dtype} {shape}; give float64 (rows, anchors), here {self._bank.anchors.shape}")
 
     def reached(self, site: Site, live: Callable[[], Tensor | None], features: Mapping[Site, Tensor] | None = None) -> None:
         """See `Drafted.reached`."""
@@ -111,7 +112,7 @@ class LazyDrafts(Drafted):
             if draft is None:
                 rows = len(self._bank.anchors)
                 self.broken, draft = set(range(rows)), Weights(np.zeros(self._bank.anchors.shape))
-            self._check(site, draft)
+            self._check(site, draft, self._bank.anchors.shape)
         self.last = self._bank.forecast(site, draft) if isinstance(draft, Weights) else draft.clone()  # the model may write into it
         if self.last.dtype == torch.float16:
             self.broken |= broken_rows(self.last)
@@ -234,15 +235,15 @@ class Trial:
             nothing = evidence.computed.new_zeros(rows, dtype=torch.bool)
             verdict = Verdict(torch.full_like(nothing, math.inf, dtype=torch.float32), nothing)
         if verdict is None:
-            accept = [False] * rows
+            refused = [True] * rows
         else:
-            answers = verdict.error.float(), verdict.accept.float()
-            error, answer = torch.stack(answers if ballot is None else ballot.settle(*answers)).tolist()
+            answers = verdict.error.float(), verdict.accept
+            error, answer = on_host(*(answers if ballot is None else ballot.settle(*answers)))
             # NaN compares False with everything, so `error > threshold` alone would accept it.
-            accept = [bool(a) and math.isfinite(e) for e, a in zip(error, answer, strict=True)]
+            refused = [not (a and math.isfinite(e)) for e, a in zip(error, answer, strict=True)]
             self.error, self.threshold = tuple(error), float(verdict.threshold)
-        refused = self._electorate.share_fate([not a for a in accept])
-        self.accept = tuple(not r for r in refused)
+        refused = self._electorate.share_fate(refused)
+        self.accept = tuple([not r for r in refused])
         self._reject(refused)
         self.refused = all(self.rejected)
         return not self.refused
@@ -259,8 +260,7 @@ class Trial:
             return
         bad = self.drafts.broken | (set() if self.drafts.last is None else broken_rows(self.drafts.last))
         bad |= {row for row, fine in enumerate(output or ()) if not fine}
-        bad -= {row for row, out in enumerate(self.rejected) if out}
-        if bad:
+        if bad and (bad := bad - {row for row, out in enumerate(self.rejected) if out}):
             self._finite = False
             self._reject(self._electorate.share_fate([row in bad for row in range(len(self.rejected))]))
 

@@ -92,8 +92,10 @@ class Run:
 
     def step(self, index: int, timestep: float | None = None, sigma: float | None = None) -> Step:
         """Return one of its steps, with its timestep and noise level where they are known and not given."""
-        time, level = (values[index] if values is not None and index < len(values) else None for values in (self.timesteps, self.sigmas))
-        return Step(index, time if timestep is None else timestep, level if sigma is None else sigma)
+        times, sigmas = self.timesteps or (), self.sigmas or ()
+        time = times[index] if timestep is None and index < len(times) else timestep
+        level = sigmas[index] if sigma is None and index < len(sigmas) else sigma
+        return Step(index, time, level)
 
     def over(self, step: Step) -> str:
         """Say that a step lies behind those that the run declared; empty where it does not."""
@@ -204,6 +206,13 @@ class Plan:
     reason: str = ""
 
 
+@functools.lru_cache(maxsize=64)
+def _steps_of(anchors: bytes, shape: tuple[int, int]) -> tuple[tuple[float, ...], ...]:
+    """Each row's anchors, as many as there are; one row's where all have the same, as rows computed together."""
+    rows = [tuple([a for a in row if a == a]) for row in np.ndarray(shape, np.float64, anchors).tolist()]  # NaN differs from itself
+    return tuple(rows[:1] if all(row == rows[0] for row in rows) else rows)
+
+
 @attrs.frozen(eq=False)
 class Weights:
     """A forecast that is linear in the recorded features; the session does the sum.
@@ -226,21 +235,15 @@ class Weights:
         """Apply a function of one row's anchors to every row.
 
         Args:
-            function: ``(anchors, target) -> weights``. ``anchors`` holds the step indices of the row's
-                anchors, newest first, as many as there are; ``weights`` has at most as many entries (the rest
-                are 0).
+            function: ``(anchors, target) -> weights``: of the step indices of the row's anchors, newest
+                first, as many as there are, at most as many weights (the rest are 0).
             anchors: ``(R, K)`` step indices, newest first, NaN where a row has fewer.
             target: The step index to forecast.
         """
-        values = np.zeros(anchors.shape)
-        rows = anchors.tolist()
-        if all(row == rows[0] for row in rows):  # as a rule: all rows were computed together
-            weights = function(tuple([a for a in rows[0] if a == a]), target)
-            values[:, : len(weights)] = weights
-        else:
-            for row, own in enumerate(rows):
-                weights = function(tuple([a for a in own if a == a]), target)  # NaN differs from itself
-                values[row, : len(weights)] = weights
+        values, rows = np.zeros(anchors.shape), _steps_of(np.asarray(anchors, np.float64).tobytes(), anchors.shape)
+        for row, own in enumerate(rows):
+            weights = function(own, target)
+            values[slice(None) if len(rows) == 1 else row, : len(weights)] = weights
         return cls(values)
 
 

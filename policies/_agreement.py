@@ -4,10 +4,10 @@ solvers of differential equations have it. No probe, no block, nothing to calibr
 
 from __future__ import annotations
 
-import bisect
 import functools
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Literal
 
 import attrs
@@ -104,19 +104,20 @@ class AgreementSchedule:
             return 1
         sums = self._sums(index, row.anchors, gram, most)
         if self.steps is None:
-            return 1 + bisect.bisect_right(sums, self.tolerance)
+            return 1 + _within(sums, self.tolerance)
         left = self.steps - row.computed  # the last step included
         if left <= 1:
             return most
-        even, pace = (self._last - index) / left, math.sqrt(sums[0]) / _rise(index / self._last)
+        first = next(sums)
+        even, pace = (self._last - index) / left, math.sqrt(first) / _rise(index / self._last)
         row.pace = pace if row.pace is None else (1 - PULL) * row.pace + PULL * pace
         allowed = (row.pace * sum(_rise(k / self._last) for k in range(index, self._last)) / left) ** 2 / 2
-        gap = min(max(1 + bisect.bisect_right(sums, allowed), math.ceil(even / UNEVEN - 0.5)), math.floor(even * UNEVEN + 0.5))
+        gap = min(max(1 + _within(itertools.chain((first,), sums), allowed), math.ceil(even / UNEVEN - 0.5)), math.floor(even * UNEVEN + 0.5))
         return max(1, min(gap, most, self._last - index - left + 1))
 
-    def _sums(self, index: int, anchors: tuple[float, ...], gram: NDArray[np.float64], most: int) -> list[float]:
-        """Return the sums of disagreements up to each of the next ``most - 1`` steps; they rise."""
-        total, sums = 0.0, []
+    def _sums(self, index: int, anchors: tuple[float, ...], gram: NDArray[np.float64], most: int) -> Iterator[float]:
+        """Work out the sums of disagreements up to each of the next ``most - 1`` steps; they rise."""
+        total = 0.0
         for target in range(index + 1, index + most):
             low, high = np.zeros(len(gram)), np.zeros(len(gram))
             for weights, order in ((low, self.low), (high, self.high)):
@@ -124,8 +125,7 @@ class AgreementSchedule:
                 weights[: len(made)] = made
             apart, size = float((high - low) @ gram @ (high - low)), float(high @ gram @ high)
             total += math.sqrt(max(apart, 0.0) / size) * self._sensitivity(target) if size > 0 else math.inf  # what is not finite is computed
-            sums.append(total)
-        return sums
+            yield total
 
     def _sensitivity(self, step: int) -> float:
         given = self.sensitivities
@@ -138,6 +138,11 @@ of the rest is a guess.
 """
 PULL = 0.3
 """How much each computed step moves what is expected of the rest."""
+
+
+def _within(sums: Iterable[float], most: float) -> int:
+    """Return how many of rising sums are at most so much; what lies behind them is not worked out."""
+    return sum(1 for _ in itertools.takewhile(lambda each: each <= most, sums))
 
 
 def _rise(progress: float) -> float:

@@ -20,6 +20,9 @@ from foreseer.types import Evidence, Needs, Plan, Probe, Run, Site, Step, Verdic
 __all__ = ["FirstBlockGate", "cg_taylor"]
 
 
+FIRST_BLOCK = Probe(0, on="input")
+
+
 @attrs.define(eq=False)
 class FirstBlockGate:
     """Gate: run block 0 on the step's real input, and accept the forecast of the last block where that of
@@ -58,7 +61,7 @@ class FirstBlockGate:
             return Plan(reason="warm-up")
         if step.index == self._last_step:
             return Plan(reason="last step")
-        return Plan(forecast=self._sites, probe=Probe(0, on="input"))
+        return Plan(forecast=self._sites, probe=FIRST_BLOCK)
 
     @hookimpl
     def verify(self, evidence: Evidence) -> Verdict:

@@ -62,6 +62,7 @@ class DraftGate:
     _drafted: DraftCounter = attrs.field(factory=lambda: DraftCounter(0), init=False, repr=False)
     _groups: tuple[int, ...] = attrs.field(default=(), init=False, repr=False)
     _due: tuple[bool, ...] = attrs.field(default=(), init=False, repr=False)
+    _probe: Probe | None = attrs.field(default=None, init=False, repr=False)
 
     @property
     def verified(self) -> bool:
@@ -78,6 +79,7 @@ class DraftGate:
         self._run, self._drafted = run, DraftCounter(run.rows)
         self._groups = run.groups if self.decide == "row" else (0,) * run.rows
         self._due = (False,) * run.rows
+        self._probe = Probe(self.verify_block % run.depth, on="draft")
         self._needs = draft_needs(run, self.target, verify_block=self.verify_block % run.depth)
         return self._needs
 
@@ -91,9 +93,8 @@ class DraftGate:
             compute = tuple(a or b for a, b in zip(compute, self._drafted.exhausted(self.max_draft_steps, step), strict=True))
         if all(compute):
             return Plan(reason="next step after a rejection" if any(self._due) else f"{self.max_draft_steps} drafts in a row")
-        assert self._run is not None
         verified = any(self._drafted.exhausted(self.min_draft_steps, step))
-        probe = Probe(self.verify_block % self._run.depth, on="draft") if verified else None
+        probe = self._probe if verified else None
         return Plan(forecast=self._needs.sites, probe=probe, compute=compute, reason="" if verified else "not verified yet")
 
     @hookimpl

@@ -79,7 +79,7 @@ def taylor_weights(anchors: tuple[float, ...], target: float, *, max_order: int,
     """
     order = _order(anchors, max_order, warmup_steps)
     newest = anchors[0]
-    return _from_offsets(tuple(newest - a for a in anchors[: order + 1]), target - newest, order)
+    return _from_offsets(tuple([newest - a for a in anchors[: order + 1]]), target - newest, order)
 
 
 @attrs.define(eq=False)

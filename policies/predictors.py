@@ -67,6 +67,7 @@ class BlockWise:
 
     pairs: tuple[tuple[int | Site | Callable[[Run], Site], Any], ...]
     _by_site: dict[Site, Part] = attrs.field(factory=dict, init=False, repr=False)
+    _counting: list[Part] = attrs.field(factory=list, init=False, repr=False)
 
     @property
     def exact_degree(self) -> int | None:
@@ -91,6 +92,7 @@ class BlockWise:
             needs = part.setup(run)
             anchors[site] = needs.most
             notes += needs.notes
+        self._counting[:] = [part for part in self._by_site.values() if part.implements("commit")]
         return Needs(anchors=anchors, note=tuple(notes))
 
     @hookimpl
@@ -107,7 +109,7 @@ class BlockWise:
     @hookimpl
     def commit(self, step: Step, outcome: Outcome) -> None:
         """Tell both, for a predictor that counts."""
-        for part in self._by_site.values():
+        for part in self._counting:
             part.commit(step, outcome)
 
 

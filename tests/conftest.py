@@ -31,7 +31,7 @@ SHARES = {
     "test_bystanders": 6, "test_changed_midway": 6, "test_generations": 6, "test_guiders": 6, "test_leaving": 6,
     "test_left_as_it_was": 9, "test_lists_of_latents": 6, "test_model_changes": 9, "test_pauses_of_models": 6,
     "test_residuals_of_models": 5, "test_prompt_lengths": 8, "test_shared_objects": 9, "test_whose_call": 6, "test_whose_call_is_told": 6,
-    "test_bare": 6, "test_ecosystem": 5, "test_observers_change_nothing": 3,
+    "test_batching_pipelines": 7, "test_bare": 6, "test_ecosystem": 5, "test_observers_change_nothing": 3,
     "test_pipelines": 15, "test_soak": 3, "test_tiny": 6,
     "test_ecosystem::test_blocks_compiled_one_by_one_keep_their_graphs_whatever_the_policy": 4,
     "test_ecosystem::test_callback_that_raises_ends_the_run_and_the_next_is_clean": 6,

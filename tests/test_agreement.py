@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import foreseer
-from foreseer import OptionError, sample
+from foreseer import OptionError, hookimpl, sample
 from foreseer.policies import agreement
 from foreseer.testing.worlds import DEPTH, ROWS, World, exponential, mixed
 from foreseer.types import Site
@@ -91,6 +91,38 @@ def test_sensitivities_weigh_steps() -> None:
     assert [outcome.computed for outcome in run(spec, World(mixed)).outcomes] == first  # type: ignore[arg-type]
     spec = foreseer.policy(agreement, sensitivities=(0.0, 0.0))
     assert sum(outcome.full for outcome in run(spec, World(mixed)).outcomes) == 4  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", ["tolerance=0.5", "steps=9", "tolerance=0.5,decide=batch"])
+def test_a_computed_step_is_waited_for_once_and_a_forecast_step_never(options: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: all inner products come in one transfer, whatever the rows. Reading a tensor on the host is counted; on an accelerator each would be a sync."""
+    read, steps = [0], list[tuple[bool, int]]()
+
+    class Host(World):
+        def forward(self, *args: Any, **kwargs: Any) -> Any:
+            done = super().forward(*args, **kwargs)
+            read[0] = 0  # what the host reads is its own
+            return done
+
+    class Counts:
+        @hookimpl
+        def on_step(self, outcome: foreseer.Outcome) -> None:
+            steps.append((any(outcome.computed), read[0]))
+
+    def counting(original: Any) -> Any:
+        def counted(self: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+            read[0] += 1
+            return original(self, *args, **kwargs)
+
+        return counted
+
+    for name in ("tolist", "item", "cpu", "__bool__", "__float__", "__int__", "__index__"):
+        monkeypatch.setattr(torch.Tensor, name, counting(getattr(torch.Tensor, name)))
+    monkeypatch.setattr("foreseer.trial.broken_rows", lambda tensor: set())  # what is looked at on a CPU alone
+    given: dict[str, Any] = {"inputs": lambda x, t: int(t), "update": lambda x, output, i: output, "observers": (Counts(),)}
+    sample(Host(exponential), None, list(range(STEPS)), policy=f"agreement:{options}", **given)
+    assert {computed for computed, _ in steps} == {True, False}
+    assert all(reads == (1 if computed else 0) for computed, reads in steps)
 
 
 def test_no_forecast_step_looks_at_anything() -> None:

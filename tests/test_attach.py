@@ -162,7 +162,7 @@ def test_forecast_of_recorded_features_reproduces_the_output_bit_for_bit(tiny_di
             [Site(2, "mlp")],
             [Site(0, "attn"), Site(0, "mlp"), Site(3, "attn")],
         ):
-            again = backbone.forward(call, substitute={s: full.features[s] for s in chosen})
+            again = backbone.forward(call, substitute={s: full.features[s].clone() for s in chosen})
             assert torch.equal(again.output.sample, full.output.sample), chosen
     wires.restore()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import random
 import threading
 import weakref
 from concurrent.futures import CancelledError
@@ -17,9 +19,12 @@ from hypothesis import strategies as st
 
 import foreseer
 from foreseer.adapters.batching import Batch
+from foreseer.adapters.requests import Request
 from foreseer.errors import ContractError, OptionError
 
 POLICIES = ("none", "taylorseer:interval=3,target=last_block", "reuse:interval=2", "cg_taylor:threshold=0.05", "agreement", "speca:threshold=0.05")
+
+MANY = 10_000 if os.environ.get("FORESEER_ALL") else 400
 
 
 def same(a: Any, b: Any) -> bool:
@@ -377,3 +382,33 @@ def test_bad_input_is_refused_at_once() -> None:
         assert batch.tick() == 0
     with pytest.raises(ContractError, match="closed"):
         batch.join("none")
+
+
+def test_however_many_requests_there_were_memory_is_flat_and_none_is_lost() -> None:
+    """Law: what is held depends on who is under way, and not on who was; each ends as it wants to."""
+    counts, model, chance = [], Model(), random.Random(0)
+    with Batch(model, max_rows=12) as batch:
+        under_way: list[tuple[Request, Sampling, list[torch.Tensor]]] = []
+        begun = ended = 0
+        while begun < MANY or under_way:
+            while begun < MANY and len(under_way) < 8:
+                sampling = Sampling(chance.choice(POLICIES), begun, chance.choice((1, 2)), texts=chance.choice((1, 2)), steps=chance.choice((2, 4, 6)))
+                under_way.append((batch.join(sampling.policy, timesteps=TIMES), sampling, [sampling.start()]))
+                begun += 1
+                if begun in (MANY // 2, MANY):
+                    model.took()
+                    gc.collect()
+                    counts.append(len(gc.get_objects()))
+            asked = [[request(**call) for call in sampling.calls(len(states) - 1, states[-1])] for request, sampling, states in under_way]
+            batch.tick()
+            for (_, sampling, states), futures in zip(under_way, asked, strict=True):
+                states.append(sampling.update(states[-1], [future.result(0) for future in futures]))
+            for request, sampling, states in under_way:
+                if len(states) > sampling.steps:
+                    assert request.reports
+                    request.leave()
+                    ended += 1
+            under_way = [each for each in under_way if not each[0].left]
+        assert not batch.requests
+    assert ended == MANY
+    assert counts[1] < counts[0] + 4000  # other eight are under way

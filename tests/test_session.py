@@ -281,6 +281,7 @@ def test_one_sync_per_verified_step_and_none_elsewhere(monkeypatch):
         original = getattr(torch.Tensor, name)
         monkeypatch.setattr(torch.Tensor, name, lambda self, *a, _o=original, _n=name, **k: (synced.append(_n), _o(self, *a, **k))[1])
 
+    monkeypatch.setattr(torch.Tensor, "is_cpu", False)  # as on an accelerator; on a CPU reading costs nothing
     out = torch.zeros(ROWS, 2, device="meta")
 
     class Null:
