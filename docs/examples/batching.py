@@ -62,12 +62,12 @@ def serve(models, policies, *, in_flight=16, line=64):
             except OptionError as wrong:
                 return Response(str(wrong), status_code=422)
             with batches[model].join(policies[policy], timesteps=times) as request:
-                wants = await asyncio.to_thread(next, sampling)
+                wants = next(sampling)
                 while isinstance(wants, dict):
                     if await client.is_disconnected():
                         return Response(status_code=499)
                     outputs = [asyncio.wrap_future(request.stream(name)(**call)) for name, call in wants.items()]
-                    wants = await asyncio.to_thread(sampling.send, await asyncio.gather(*outputs))
+                    wants = sampling.send(await asyncio.gather(*outputs))
         image = await asyncio.to_thread(wants)  # the request has left: nobody waits for its decoder
         image.save(png := io.BytesIO(), format="png")
         told = {"report": str(Served(prompt, request.reports)), "waited": waited, "took": time.perf_counter() - came}
