@@ -10,6 +10,8 @@ A marker is a comment alone on its line:
     <!-- checks -->                         the laws of the conformance kit, by group
     <!-- picture: taylorseer -->            the life of a step, see `pictures.py`
     <!-- front: solvers_dit -->             how near solvers and caches come, see `front_picture.py`
+    <!-- load: dit -->                      a load test of servers, as a table, see `load_picture.py`
+    <!-- inflight -->                       what requests in flight cost, likewise
     <!-- include: CHANGELOG.md -->          a page that lies elsewhere in the repository
     <!-- source: docs/examples/x.py -->     a program, and what it prints
     <!-- program: docs/examples/x.py -->    a program that does not end by itself
@@ -29,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import front_picture
+import load_picture
 import pictures
 from latex2mathml.converter import convert
 from mkdocs.exceptions import PluginError
@@ -148,4 +151,6 @@ WRITERS: dict[str, Callable[[str], str]] = {each.__name__: each for each in (opt
     "help": command_help,
     "picture": pictures.draw,
     "front": front_picture.draw,
+    "load": load_picture.load,
+    "inflight": load_picture.in_flight,
 }
