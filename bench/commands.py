@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+from foreseer.command_options import Settings, takes, with_settings
 from foreseer.console import Several, needs, progress
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
@@ -16,10 +17,13 @@ bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure p
 """Measure policies and peers on one model and the same noises."""
 
 
-@bench.command()
+@bench.command(cls=Several)
+@with_settings
+@takes("foreseer.bench.ray_settings:RaySettings", extra="bench", into="ray", ray={"metavar": "[ADDRESS]"})
 def run(
     settings: Annotated[Path, typer.Argument(help="A settings file, such as docs/benchmarks/speca.toml.")],
     out: Annotated[Path, typer.Option(help="Folder of the results; the same command goes on with what is there.")],
+    ray: Settings,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what is there.")] = False,
     restart_other: Annotated[
         bool, typer.Option("--restart-other", help="Throw away what is of other settings, versions or another commit, which is refused otherwise.")
@@ -33,7 +37,7 @@ def run(
 
         read = read_settings(settings)
         with progress() as tell:
-            results = run_benchmark(read, out, restart=restart or ("if other" if restart_other else False), tell=tell)
+            results = run_benchmark(read, out, restart=restart or ("if other" if restart_other else False), tell=tell, ray=ray())
         print_results(results)
 
 
