@@ -91,7 +91,7 @@ class Measuring:
         driven = self._driven(sampler, job, indices) if plain else counting
         run = sampler.run(indices, lane.num_steps, driven=driven)
         self._check(workload, lane)
-        drawn = look_at(workload, judge(), run.latents)
+        drawn = look_at(workload, judge, run.latents)
         if draws:
             timed = [(run, run.took.seconds if full_seconds is None else full_seconds)]
             if beside is None:

@@ -19,6 +19,8 @@ import ray_toys
 import toy_tuning
 
 from foreseer.bench import ray_hands
+from foreseer.bench.compared import CompareSettings
+from foreseer.bench.comparison import run_comparison
 from foreseer.bench.harness import run_benchmark
 from foreseer.bench.machine import machine
 from foreseer.bench.ray_hands import RayHands
@@ -28,6 +30,7 @@ from foreseer.bench.settings import BenchSettings
 from foreseer.bench.source import Source
 from foreseer.errors import OptionError
 from foreseer.registry import parse_policy
+from foreseer.workbench.recording import record
 from foreseer.workbench.tune import tune
 
 ray = pytest.importorskip("ray")
@@ -47,6 +50,7 @@ def orders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(ray_toys.ORDERS, str(folder))
         patch.setenv("FORESEER_NO_PLUGINS", "1")
+        patch.setenv("RAY_worker_niceness", "0")  # else what runs beside the tests starves them
         yield folder
 
 
@@ -111,6 +115,13 @@ def alone(tmp_path_factory: pytest.TempPathFactory, cluster: Any) -> Callable[[s
     for timed in ("pairs", "draws"):
         run_benchmark(settings(timed=timed), folder / timed)
     return lambda timed: folder / timed
+
+
+def content(path: Path) -> tuple[dict[str, bytes], Any]:
+    from safetensors import safe_open
+
+    with safe_open(path, "np") as file:
+        return {name: file.get_tensor(name).tobytes() for name in file.keys()}, file.metadata()  # noqa: SIM118  (it is no mapping)
 
 
 def whole(folder: Path) -> list[tuple[str, int]]:
@@ -236,3 +247,30 @@ def test_a_search_finds_what_one_process_finds(orders: Path, tmp_path: Path) -> 
     (orders / "drawn").unlink()
     assert tune(attrs.evolve(asked, study=tmp_path / "study.db", at_once=None)).preset == here.preset
     assert not (orders / "drawn").exists()
+
+
+def test_a_recording_is_that_of_one_process(orders: Path, tmp_path: Path) -> None:
+    """Law: inner products and sensitivities are the same to the bit, though a worker dies in the middle; what is finished is not drawn again."""
+    asked: dict[str, Any] = {"samples": 6, "batch": 2, "steps": 6}
+    here = record(source(), tmp_path / "here.safetensors", **asked)
+    die(orders, 1, [2, 3])
+    there = record(source(), tmp_path / "there.safetensors", ray=ON_RAY, **asked)
+    assert json.loads((orders / "die-1").read_text())[0] == 0
+    assert content(here.path) == content(there.path)
+    assert there.evaluations == here.evaluations
+    with pytest.raises(OptionError, match=r"features='float16' are written where they are computed"):
+        record(source(), tmp_path / "no.safetensors", features="float16", ray=ON_RAY, **asked)
+
+
+def test_a_comparison_is_that_of_one_process(tmp_path: Path) -> None:
+    """Law: what a comparison writes is the same but for times; observers and headroom, which look into runs of this process, are refused in words."""
+    asked: dict[str, Any] = {"workload": source(), "policies": POLICIES[1:], "samples": 4, "batch": 2, "steps": 6}
+    here = run_comparison(CompareSettings(**asked, out=tmp_path / "here"), show=False)
+    there = run_comparison(CompareSettings(**asked, out=tmp_path / "there"), show=False, ray=ON_RAY)
+    assert without_times(tmp_path / "there" / "measured") == without_times(tmp_path / "here" / "measured")
+    assert [row.lane.name for row in there.rows] == [row.lane.name for row in here.rows]
+    assert {name: report.computed.tolist() for name, report in there.reports.items()} == {
+        name: report.computed.tolist() for name, report in here.reports.items()
+    }
+    with pytest.raises(OptionError, match="observers looks into runs of this process"):
+        run_comparison(CompareSettings(**asked, observers=("ledger",), out=tmp_path / "no"), show=False, ray=ON_RAY)

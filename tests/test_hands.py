@@ -1,0 +1,183 @@
+"""The laws of who carries out a sweep: in whatever order units come back, and on however many places, results are those of one process."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_bench import without_times
+from toy_family import ToyFamily
+from typer.testing import CliRunner
+
+from foreseer.__main__ import app
+from foreseer.bench.board import Board, Wanted
+from foreseer.bench.hands import Call, Came, Here, Take
+from foreseer.bench.harness import Harness, run_benchmark
+from foreseer.bench.lanes import FULL
+from foreseer.bench.ray_settings import RaySettings
+from foreseer.bench.settings import BenchSettings
+from foreseer.console import ADDRESS, _alone
+from foreseer.errors import OptionError
+from foreseer.registry import parse_policy
+
+LANES = ("none", "taylorseer:interval=2,warmup_steps=1,max_order=1", "speca:threshold=0.5,warmup_steps=1")
+
+
+class Several(Here):
+    """Several places, whose calls come back in any order; some are lost with their place and begin again."""
+
+    elsewhere = True
+
+    def __init__(self, workload: Any, *, places: int, seed: int, lost: float = 0.2) -> None:
+        super().__init__(workload)
+        self.places, self._dice, self._lost = places, random.Random(seed), lost
+        self.began = Counter[Any]()
+
+    def carry_out(self, take: Take) -> Iterator[Came]:
+        under_way: dict[int, Call] = {}
+        while True:
+            for place in range(self.places):
+                if place not in under_way and (call := take(place)) is not None:
+                    under_way[place] = call
+            if not under_way:
+                return
+            place = self._dice.choice(list(under_way))
+            self.began[under_way[place].about] += 1
+            if self._dice.random() < self._lost:
+                continue
+            call = under_way.pop(place)
+            (came,) = super().carry_out(_once(call))
+            yield attrs.evolve(came, where={"node": str(place)})
+
+
+def _once(call: Call) -> Take:
+    left = [call]
+    return lambda place: left.pop() if left else None
+
+
+class Failing(ToyFamily):
+    """A toy on which a policy fails from one batch on."""
+
+    def draw(self, indices: Any, **how: Any) -> Any:
+        if self._attached and 4 in indices:
+            raise RuntimeError("no")
+        return super().draw(indices, **how)
+
+
+def asked(workload: Any, **changes: Any) -> BenchSettings:
+    given: dict[str, Any] = {"samples": 7, "batch": (2, 3), "steps": 6, "repeats": 3, "lanes": tuple(map(parse_policy, LANES))}
+    return BenchSettings(workload=workload, **{**given, **changes})
+
+
+def told(folder: Path) -> Any:
+    content = without_times(folder)
+    for lane in content["lanes"]:
+        for unit in lane["units"]:
+            del unit["where"]
+    return content
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[type[ToyFamily], str], Any]:
+    found: dict[tuple[type[ToyFamily], str], Any] = {}
+
+    def of(kind: type[ToyFamily], timed: str) -> Any:
+        if (kind, timed) not in found:
+            folder = tmp_path_factory.mktemp("alone")
+            run_benchmark(asked(kind(), timed=timed), folder)
+            found[kind, timed] = told(folder)
+        return found[kind, timed]
+
+    return of
+
+
+@settings(max_examples=12)
+@given(seed=st.integers(0, 999), places=st.integers(1, 5), timed=st.sampled_from(["pairs", "draws"]), kind=st.sampled_from([ToyFamily, Failing]))
+def test_results_are_those_of_one_process(seed: int, places: int, timed: str, kind: type[ToyFamily], tmp_path_factory: Any, alone: Any) -> None:
+    """Law: whatever the order, whatever is lost, and where a lane fails, results are the same; each unit is there once."""
+    workload, folder = kind(), tmp_path_factory.mktemp("several")
+    harness = Harness(asked(workload, timed=timed), folder, Several(workload, places=places, seed=seed))
+    whole = [harness.whole for _ in harness.batches()]
+    assert whole == sorted(whole)
+    assert told(folder) == alone(kind, timed)
+
+
+def test_one_place_takes_everything_in_order() -> None:
+    """Law: full computation first, then what was added, batch by batch."""
+    for gathered in (True, False):
+        board = Board(gathered=gathered)
+        for number in range(2):
+            board.add(4, number, [(FULL, 4), ("a", 4), ("b", 4)], full_is_there=False)
+        order = []
+        while (unit := board.take(0)) is not None:
+            order.append((unit.key[0], unit.number))
+            board.done(unit)
+        assert order == [(name, number) for number in range(2) for name in (FULL, "a", "b")]
+
+
+def test_nothing_begins_before_full_computation_of_its_batch() -> None:
+    """Law: two places never wait for one another where there is another batch, and a place keeps to its batch where draws are timed."""
+    board = Board(gathered=True)
+    for number in range(2):
+        board.add(4, number, [(FULL, 4), ("a", 4)], full_is_there=False)
+    first, second = board.take(1), board.take(2)
+    assert (first, second) == (Wanted((FULL, 4), 0), Wanted((FULL, 4), 1))
+    assert board.take(3) is None
+    board.done(second)
+    assert board.take(2) == Wanted(("a", 4), 1)
+    board.done(first)
+    assert board.take(1) == Wanted(("a", 4), 0)
+    assert board.first_open(4) == 0
+    board.drop(("a", 4), since=0)
+    assert board.take(1) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        (["run", "--ray", "set.toml"], ["run", "--ray=", "set.toml"]),
+        (["--ray", "auto", "set.toml"], ["--ray=auto", "set.toml"]),
+        (["--ray", "ray://head:10001"], ["--ray=ray://head:10001"]),
+        (["--ray", "10.0.0.1:6379", "--out", "x"], ["--ray=10.0.0.1:6379", "--out", "x"]),
+        (["--ray", "--out", "x"], ["--ray=", "--out", "x"]),
+        (["taylorseer:interval=4", "--ray"], ["taylorseer:interval=4", "--ray="]),
+        (["--ray", "speca:threshold=0.2"], ["--ray=", "speca:threshold=0.2"]),
+        (["--ray=local"], ["--ray=local"]),
+    ],
+)
+def test_an_address_may_be_left_out(typed: list[str], read: list[str]) -> None:
+    """Law: what follows `--ray` is its value only if it is an address; files and policies are none."""
+    assert list(_alone("--ray", typed)) == read
+    assert not ADDRESS.fullmatch("set.toml")
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"ray": "nonsense"}, "ray='nonsense' is no address; write --ray alone"),
+        ({"ray_workers": 4}, "ray_workers=4 is for workers of a cluster; write --ray with it"),
+        ({"ray": "", "ray_gpus": 1.5}, "ray_gpus=1.5 is out of range"),
+        ({"ray": "", "ray_resources": "GPU=1"}, "ray_resources: GPU=1 is no resource of yours"),
+    ],
+)
+def test_wrong_settings_of_a_cluster_are_refused_in_words(given: dict[str, Any], words: str) -> None:
+    """Law: the message names the option, the value and what to write."""
+    with pytest.raises(OptionError, match=words):
+        RaySettings(**given)
+
+
+def test_ray_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Law: one sentence says which extra brings it."""
+    monkeypatch.setitem(__import__("sys").modules, "ray", None)
+    file = tmp_path / "small.toml"
+    file.write_text("workload = 'dit'\nsamples = 2\nlanes = [{policy = 'none'}]\n")
+    done = CliRunner().invoke(app, ["bench", "run", str(file), "--out", str(tmp_path / "out"), "--ray"])
+    assert done.exit_code == 2
+    assert "--ray needs ray: pip install 'foreseer[ray]'" in " ".join(done.output.split())
