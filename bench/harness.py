@@ -183,7 +183,9 @@ class Harness:
             self._settle(came)
 
     def _beside_lanes(self, coming: dict[int, set[Key]]) -> None:
-        for size in [size for size, keys in coming.items() if not keys & {*self._board.open((size, 0))}]:
+        for size, keys in list(coming.items()):
+            if keys & {*self._board.open((size, 0))}:
+                return  # lanes keep the order of the sizes, in whatever order their batches are done
             del coming[size]
             self._want(size, self._book.add(self._fewer(size, first=True)))
 

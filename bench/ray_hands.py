@@ -145,7 +145,7 @@ class RayHands:
             return
         self._looked = time.monotonic()
         taken = Counter(hired.node for hired in self._hired)
-        room = [node for node, count in self._cluster.room(self._refused).items() for _ in range(count - taken[node])]
+        room: list[str | None] = [node for node, count in self._cluster.room(self._refused).items() for _ in range(count - taken[node])]
         if self._most is not None:
             lacking = self._most - len(self._hired)
             # nodes that are not there yet may be made where somebody waits for them
@@ -161,8 +161,13 @@ class RayHands:
             time.sleep(LOOK_AROUND / 4)  # the last is gone; others may come
             return ()
         ready, _ = self._ray.wait([*self._busy, *self._coming], num_returns=1, timeout=LOOK_AROUND)
-        found = [self._come(one) if one in self._coming else self._came(one) for one in ready]
-        return [came for came in found if came is not None]
+        found = list[Came]()
+        for one in ready:
+            if one in self._coming:
+                self._come(one)
+            elif (came := self._came(one)) is not None:
+                found.append(came)
+        return found
 
     def _came(self, ready: Any) -> Came | None:
         hired, call = self._busy.pop(ready)
@@ -188,18 +193,19 @@ class RayHands:
             cause = _cause(error)
             if not any(other.opened for other in self._hired):
                 raise cause from error
-            return self._refuse(hired, f"it cannot load the model: {in_one_line(cause)}")
+            self._refuse(hired, f"it cannot load the model: {in_one_line(cause)}")
+            return
         except self._ray.exceptions.RayError as error:
-            return self._lost(hired, error)
+            self._lost(hired, error)
+            return
         if not isinstance(found, Place):
             hired.opened = True
-            return None
+            return
         hired.place, hired.node = found, found.node_id
         if differing := self._differing(found):
-            return self._refuse(hired, differing)
-        if self._make is not None:
+            self._refuse(hired, differing)
+        elif self._make is not None:
             self._coming[hired.actor.open.remote(self._make)] = hired
-        return None
 
     def _differing(self, place: Place) -> str:
         """Say what keeps a worker from measuring for this run; the first one decides what all must be like."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,9 @@ from foreseer.bench.hands import Call, Came, Here, Take
 from foreseer.bench.harness import Harness, run_benchmark
 from foreseer.bench.lanes import FULL
 from foreseer.bench.ray_settings import RaySettings
-from foreseer.bench.settings import BenchSettings
+from foreseer.bench.settings import BenchSettings, read_settings
+from foreseer.bench.simulate import Costs, simulate
+from foreseer.bench.tables import print_simulated
 from foreseer.console import ADDRESS, _alone
 from foreseer.errors import OptionError
 from foreseer.registry import parse_policy
@@ -72,7 +75,7 @@ class Failing(ToyFamily):
 
 
 def asked(workload: Any, **changes: Any) -> BenchSettings:
-    given: dict[str, Any] = {"samples": 7, "batch": (2, 3), "steps": 6, "repeats": 3, "lanes": tuple(map(parse_policy, LANES))}
+    given: dict[str, Any] = {"samples": 7, "batch": (2, 3), "steps": 6, "timed": "draws", "lanes": tuple(map(parse_policy, LANES))}
     return BenchSettings(workload=workload, **{**given, **changes})
 
 
@@ -85,28 +88,28 @@ def told(folder: Path) -> Any:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[type[ToyFamily], str], Any]:
-    found: dict[tuple[type[ToyFamily], str], Any] = {}
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Callable[[type[ToyFamily]], Any]:
+    found: dict[type[ToyFamily], Any] = {}
 
-    def of(kind: type[ToyFamily], timed: str) -> Any:
-        if (kind, timed) not in found:
+    def of(kind: type[ToyFamily]) -> Any:
+        if kind not in found:
             folder = tmp_path_factory.mktemp("alone")
-            run_benchmark(asked(kind(), timed=timed), folder)
-            found[kind, timed] = told(folder)
-        return found[kind, timed]
+            run_benchmark(asked(kind()), folder)
+            found[kind] = told(folder)
+        return found[kind]
 
     return of
 
 
-@settings(max_examples=12)
-@given(seed=st.integers(0, 999), places=st.integers(1, 5), timed=st.sampled_from(["pairs", "draws"]), kind=st.sampled_from([ToyFamily, Failing]))
-def test_results_are_those_of_one_process(seed: int, places: int, timed: str, kind: type[ToyFamily], tmp_path_factory: Any, alone: Any) -> None:
+@settings(max_examples=5, derandomize=True)
+@given(seed=st.integers(0, 999), places=st.integers(1, 5), kind=st.sampled_from([ToyFamily, Failing]))
+def test_results_are_those_of_one_process(seed: int, places: int, kind: type[ToyFamily], tmp_path_factory: Any, alone: Any) -> None:
     """Law: whatever the order, whatever is lost, and where a lane fails, results are the same; each unit is there once."""
     workload, folder = kind(), tmp_path_factory.mktemp("several")
-    harness = Harness(asked(workload, timed=timed), folder, Several(workload, places=places, seed=seed))
+    harness = Harness(asked(workload), folder, Several(workload, places=places, seed=seed))
     whole = [harness.whole for _ in harness.batches()]
     assert whole == sorted(whole)
-    assert told(folder) == alone(kind, timed)
+    assert told(folder) == alone(kind)
 
 
 def test_one_place_takes_everything_in_order() -> None:
@@ -181,3 +184,34 @@ def test_ray_that_is_not_installed_is_said(monkeypatch: pytest.MonkeyPatch, tmp_
     done = CliRunner().invoke(app, ["bench", "run", str(file), "--out", str(tmp_path / "out"), "--ray"])
     assert done.exit_code == 2
     assert "--ray needs ray: pip install 'foreseer[ray]'" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize("timed", ["pairs", "draws"])
+@pytest.mark.parametrize("workers", [1, 3, 8])
+def test_a_simulated_sweep_does_the_work_that_there_is(timed: str, workers: int) -> None:
+    """Law: every unit is measured once; no worker does two things at once; one alone takes as long as the sum."""
+    sweep, costs = asked("dit", timed=timed, batch=(2,), repeats=4), Costs(full=3.0, computed=0.5, load=10.0, write=0.1)
+    found = simulate(sweep, costs, workers=workers)
+    assert found.units == 4 * (1 + 3 + 3)  # full computation, three lanes, and plain sampling beside each
+    assert found.worked <= (found.seconds - costs.load) * workers
+    pairs = 4 * (1.5 + 3.0) * 2 * 6 if timed == "pairs" else 0.0  # in each of four batches one, of two samples but the last
+    work = 7 * 3.0 * (1 + 6 * 0.5) + pairs * 7 / 8
+    assert found.worked == pytest.approx(work + found.again * 6.0, abs=0 if not found.again else 3.0 * found.again)
+    if workers == 1:
+        assert found.again == 0
+        assert found.seconds == pytest.approx(costs.load + found.worked + costs.write * found.units)
+        assert found.busy < 1
+    else:
+        assert found.seconds < simulate(sweep, costs, workers=1).seconds
+
+
+def test_the_tables_of_the_page_are_what_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
+    """Law: what docs/sweeps.md shows is what its settings come to now."""
+    page = (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text()
+    sweep = read_settings(Path(__file__).parents[1] / "docs" / "examples" / "sweep.toml")
+    found = re.findall(r"<!-- simulated: samples=(\d+), batch=(\d+) -->\n```text\n(.*?)```", page, re.DOTALL)
+    assert len(found) == 2
+    for samples, batch, shown in found:
+        asked = attrs.evolve(sweep, samples=int(samples), batch=int(batch))
+        print_simulated([simulate(asked, Costs(full=20.0), workers=2**power) for power in range(7)])
+        assert capsys.readouterr().out.split() == shown.split()

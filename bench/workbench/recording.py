@@ -228,6 +228,7 @@ class _Recording:
             do: Any = functools.partial(recorded, number, self._store)
         else:
             measured, target = [index for index in indices if index < self._most], self._have[number][0].target
+            assert target is not None
             what = f"sensitivity at step {step}, samples {measured[0]} to {measured[-1]}"
             do = functools.partial(forecast, measured, target, step)
         self._tell(what, done, self._total)
