@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,9 +22,8 @@ from foreseer.bench.hands import Call, Came, Here, Take
 from foreseer.bench.harness import Harness, run_benchmark
 from foreseer.bench.lanes import FULL
 from foreseer.bench.ray_settings import RaySettings
-from foreseer.bench.settings import BenchSettings, read_settings
+from foreseer.bench.settings import BenchSettings
 from foreseer.bench.simulate import Costs, simulate
-from foreseer.bench.tables import print_simulated
 from foreseer.console import ADDRESS, _alone
 from foreseer.errors import OptionError
 from foreseer.registry import parse_policy
@@ -203,15 +201,3 @@ def test_a_simulated_sweep_does_the_work_that_there_is(timed: str, workers: int)
         assert found.busy < 1
     else:
         assert found.seconds < simulate(sweep, costs, workers=1).seconds
-
-
-def test_the_tables_of_the_page_are_what_is_simulated(capsys: pytest.CaptureFixture[str]) -> None:
-    """Law: what docs/sweeps.md shows is what its settings come to now."""
-    page = (Path(__file__).parents[1] / "docs" / "sweeps.md").read_text()
-    sweep = read_settings(Path(__file__).parents[1] / "docs" / "examples" / "sweep.toml")
-    found = re.findall(r"<!-- simulated: samples=(\d+), batch=(\d+) -->\n```text\n(.*?)```", page, re.DOTALL)
-    assert len(found) == 2
-    for samples, batch, shown in found:
-        asked = attrs.evolve(sweep, samples=int(samples), batch=int(batch))
-        print_simulated([simulate(asked, Costs(full=20.0), workers=2**power) for power in range(7)])
-        assert capsys.readouterr().out.split() == shown.split()

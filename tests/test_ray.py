@@ -15,6 +15,7 @@ from typing import Any
 
 import attrs
 import pytest
+import ray
 import ray_toys
 import toy_tuning
 
@@ -32,11 +33,6 @@ from foreseer.errors import OptionError
 from foreseer.registry import parse_policy
 from foreseer.workbench.recording import record
 from foreseer.workbench.tune import tune
-
-ray = pytest.importorskip("ray")
-
-# what Ray itself leaves open, and uses of what is going away
-pytestmark = [pytest.mark.filterwarnings("ignore::ResourceWarning"), pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")]
 
 POLICIES = ("none", "taylorseer:interval=2,warmup_steps=1,max_order=1", "speca:threshold=0.5,warmup_steps=1")
 SMALL: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}

@@ -110,7 +110,8 @@ class _Tuning:
                 self._told("full computation", settings.samples * begun + len(self.chosen_on.batches[0]) * batch)
                 self.chosen_on.full(batch)
         while (number := len(self.study.points)) < settings.trials:
-            self._round(number, min(self._at_once(), settings.trials - number))
+            at_once = self._at_once()
+            self._round(number, min(at_once - number % at_once, settings.trials - number))
         points = tuple(self.study.points)
         tests = () if claim is None else tuple(self._test(claim, points))
         held = [test for test in tests if test.held]
