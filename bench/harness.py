@@ -97,6 +97,8 @@ class Harness:
         warm_up: bool = True,
     ) -> None:
         self._settings, self._hands, self._tell, self._warm_up = settings, hands, tell, warm_up
+        if hands.elsewhere:
+            tell("workers are on their way", 0, 0)
         hands.open(functools.partial(Measuring, settings, observers=tuple(observers)))
         found = hands.ask(functools.partial(header, settings=settings))
         self._given: dict[str, Given] = {}

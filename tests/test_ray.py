@@ -134,7 +134,7 @@ def test_results_are_those_of_one_process(alone: Callable[[str], Path], tmp_path
     found = Results.load(tmp_path)
     assert len({unit.where["node"] for lane in found.lanes for unit in lane.units}) == 2
     assert all(unit.where["processor"] == found.machine["processor"] for lane in found.lanes for unit in lane.units)
-    assert len(told) == len({what for what, _, _ in told}) == len(whole(tmp_path))
+    assert len(told) == len({what for what, _, _ in told}) == 1 + len(whole(tmp_path))
 
 
 def test_a_worker_that_is_killed_loses_nothing_and_counts_nothing_twice(orders: Path, alone: Callable[[str], Path], tmp_path: Path) -> None:
@@ -211,6 +211,10 @@ def test_a_driver_that_is_killed_and_started_again(cluster: Any, orders: Path, a
 def test_times_of_other_hardware_are_not_mixed_in(cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: a worker of a node with other hardware is refused in words and gets no work; where no other is left, the run says why."""
     (tmp_path / "sitecustomize.py").write_text("import os\nos.cpu_count = lambda: 96\n")
+    with pytest.raises(OptionError, match=r"no node of the cluster has what a worker takes, 1 CPU, 1 GPU; write other --ray-cpus"):
+        RayHands(attrs.evolve(source(), device="cuda"), ON_RAY, threads=1)
+    with pytest.raises(OptionError, match=r"device='cuda:1' names a GPU.*write --device cuda"):
+        RayHands(attrs.evolve(source(), device="cuda:1"), ON_RAY)
     other = cluster.add_node(**SMALL, env_vars={"PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}, resources={"other": 1})
     try:
         said: list[str] = []

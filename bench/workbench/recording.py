@@ -138,6 +138,8 @@ class _Recording:
 
     def __init__(self, settings: RecordSettings, hands: Hands, out: Path, *, restart: bool | Literal["if other"], tell: Tell) -> None:
         self._hands, self._tell = hands, tell
+        if hands.elsewhere:
+            tell("workers are on their way", 0, 0)
         hands.open(functools.partial(Taking, settings))
         self._about = about = hands.ask(Taking.about)
         self._settings = settings = about.settings

@@ -72,6 +72,8 @@ class _Tuning:
 
     def __init__(self, settings: TuneSettings, search: Search, hands: Hands, tell: Tell) -> None:
         self.settings, self.search, self.hands = settings, search, hands
+        if hands.elsewhere:
+            tell("workers are on their way", 0, 0)
         self.subject = hands.look(subject_of)
         hands.open(functools.partial(sampler_of, seed=settings.seed, num_steps=settings.steps, guidance=settings.guidance))
         self.noises = hands.ask(Noises.of)
