@@ -5,11 +5,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import attrs
+import numpy as np
 import pytest
+import toy_tuning
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_bench import without_times
@@ -27,6 +30,8 @@ from foreseer.bench.simulate import Costs, simulate
 from foreseer.console import ADDRESS, _alone
 from foreseer.errors import OptionError
 from foreseer.registry import parse_policy
+from foreseer.workbench.recording import record
+from foreseer.workbench.tune import tune
 
 LANES = ("none", "taylorseer:interval=2,warmup_steps=1,max_order=1", "speca:threshold=0.5,warmup_steps=1")
 
@@ -201,3 +206,40 @@ def test_a_simulated_sweep_does_the_work_that_there_is(timed: str, workers: int)
         assert found.busy < 1
     else:
         assert found.seconds < simulate(sweep, costs, workers=1).seconds
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trials": 7, "at_once": 3},
+        {"target": None, "promise": "psnr>=10 for 60% of samples", "confidence": 0.7, "trials": 5, "batch": None, "tested": 6},
+        {"policies": (), "ranges": (), "trials": 7},
+    ],
+)
+def test_a_search_is_that_of_one_process(changes: dict[str, Any], seed: int, toy: ToyFamily, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Law: trials, those that fail among them, tests of a promise, choice and preset are the same, whoever draws and in whatever order; with a study nothing
+    is drawn again.
+    """
+    asked = toy_tuning.settings(**changes)
+    here = tune(asked)
+    hands = Several(toy, places=4, seed=seed)
+    monkeypatch.setattr("foreseer.workbench.tune.hands_for", lambda *_, **__: nullcontext(hands))
+    kept = attrs.evolve(asked, study=tmp_path / "study.db", at_once=asked.at_once or 1)
+    found = tune(kept)
+    assert toy_tuning.without_times(found) == toy_tuning.without_times(here)
+    assert found.preset == here.preset
+    assert [(test.policy, test.reached, test.held) for test in found.tests] == [(test.policy, test.reached, test.held) for test in here.tests]
+    bare = len(toy.bare)
+    assert tune(kept).preset == here.preset
+    assert len(toy.bare) == bare
+
+
+def test_a_recording_is_that_of_one_process(toy: ToyFamily, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Law: inner products and sensitivities are the same, in whatever order batches and steps come back."""
+    here = record(toy, tmp_path / "here.safetensors", samples=7, batch=2).trace
+    monkeypatch.setattr("foreseer.workbench.recording.hands_for", lambda *_, **__: nullcontext(Several(toy, places=3, seed=5)))
+    there = record(toy, tmp_path / "there.safetensors", samples=7, batch=2).trace
+    assert (there.measured, there.evaluations, there.labels) == (here.measured, here.evaluations, here.labels)
+    assert np.array_equal(there.sensitivity, here.sensitivity, equal_nan=True)
+    assert all(np.array_equal(there.grams[key], value) for key, value in here.grams.items())
