@@ -67,6 +67,7 @@ class RayHands:
         self._coming: dict[Any, Hired] = {}
         self._busy: dict[Any, tuple[Hired, Call]] = {}
         self._again: list[Call] = []
+        self._held: list[Came] = []
         self._deaths: Counter[Call] = Counter()
         self._refused: dict[str, str] = {}
         self._looked = 0.0
@@ -111,7 +112,7 @@ class RayHands:
         for deaths in range(1, DEATHS + 1):
             while not (able := [hired for hired in self._hired if hired.opened or (hired.place is not None and not opened)]):
                 self._hire()
-                self._wait()
+                self._held += self._wait()
             try:
                 return self._ray.get(send(able[0]))
             except self._ray.exceptions.RayTaskError as error:
@@ -129,9 +130,11 @@ class RayHands:
             busy = [hired for hired, _ in self._busy.values()]
             idle = [hired for hired in self._hired if hired.opened and hired not in busy]
             given = [self._give(hired, take) for hired in idle]
-            if not self._busy and idle and not any(given):
+            if not self._busy and not self._held and idle and not any(given):
                 return
-            yield from self._wait()
+            came = [*self._held, *self._wait()]
+            self._held.clear()
+            yield from came
 
     def _give(self, hired: Hired, take: Take) -> bool:
         call = self._again.pop() if self._again else take(hired.number)
