@@ -1,4 +1,4 @@
-"""`foreseer bench`: run, diff, report and gpu. Nothing heavy is imported before a command runs."""
+"""`foreseer bench`: run, simulate, diff, report and gpu. Nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated
 
+from foreseer.command_options import Settings, takes, with_settings
 from foreseer.console import Several, needs, progress
 
 import typer  # isort: skip  (foreseer.console says what to install where it is missing)
@@ -16,10 +17,13 @@ bench = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Measure p
 """Measure policies and peers on one model and the same noises."""
 
 
-@bench.command()
+@bench.command(cls=Several)
+@with_settings
+@takes("foreseer.bench.ray_settings:RaySettings", extra="bench", into="ray", ray={"metavar": "[ADDRESS]"})
 def run(
     settings: Annotated[Path, typer.Argument(help="A settings file, such as docs/benchmarks/speca.toml.")],
     out: Annotated[Path, typer.Option(help="Folder of the results; the same command goes on with what is there.")],
+    ray: Settings,
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what is there.")] = False,
     restart_other: Annotated[
         bool, typer.Option("--restart-other", help="Throw away what is of other settings, versions or another commit, which is refused otherwise.")
@@ -33,8 +37,31 @@ def run(
 
         read = read_settings(settings)
         with progress() as tell:
-            results = run_benchmark(read, out, restart=restart or ("if other" if restart_other else False), tell=tell)
+            results = run_benchmark(read, out, restart=restart or ("if other" if restart_other else False), tell=tell, ray=ray())
         print_results(results)
+
+
+@bench.command()
+def simulate(
+    settings: Annotated[Path, typer.Argument(help="A settings file, such as docs/benchmarks/speca.toml.")],
+    full: Annotated[float, typer.Option(metavar="SECONDS", help="Of full computation of one sample, on one worker.")],
+    computed: Annotated[float, typer.Option(metavar="SHARE", help="What a lane takes of that, on average.")] = 0.35,
+    load: Annotated[float, typer.Option(metavar="SECONDS", help="Until a worker has loaded its model.")] = 60.0,
+    write: Annotated[float, typer.Option(metavar="SECONDS", help="Of the one process that writes, for each unit.")] = 0.1,
+    workers: Annotated[int, typer.Option(help="Up to how many workers of a cluster.")] = 64,
+) -> None:
+    """Say how long `bench run --ray` would take on 1, 2, 4 and more workers, and what it would cost. Nothing is
+    drawn: its task graph is simulated.
+    """
+    with needs("bench", "bench"):
+        from foreseer.bench.settings import read_settings
+        from foreseer.bench.simulate import Costs
+        from foreseer.bench.simulate import simulate as simulated
+        from foreseer.bench.tables import print_simulated
+
+        read, costs = read_settings(settings), Costs(full=full, computed=computed, load=load, write=write)
+        counts = [*(2**power for power in range(workers.bit_length()) if 2**power < workers), workers]
+        print_simulated([simulated(read, costs, workers=count) for count in counts])
 
 
 @bench.command()

@@ -4,6 +4,8 @@ was asked for.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 import numpy as np
 import torch
@@ -34,8 +36,8 @@ class Drawn:
     seen: Tensor = attrs.field(repr=False)
 
 
-def look_at(workload: Workload, judge: DigitJudge, latents: Tensor) -> Drawn:
-    """Decode latents and show the pictures to the classifier."""
+def look_at(workload: Workload, judge: Callable[[], DigitJudge], latents: Tensor) -> Drawn:
+    """Decode latents and show the pictures to the classifier, which is loaded where they are digits."""
     images, latents = workload.decode(latents), latents.float().cpu()
     if images.shape == latents.shape and torch.equal(images, latents):
         latents = images
@@ -45,8 +47,8 @@ def look_at(workload: Workload, judge: DigitJudge, latents: Tensor) -> Drawn:
         return Drawn(latents, images, torch.zeros(*shape, 0), torch.full(shape, -1))
     finite = torch.isfinite(digits).flatten(1).all(1)
     with torch.no_grad():
-        features = judge.features(digits)
-        seen = judge.classes(digits).masked_fill(~finite, -1)
+        features = judge().features(digits)
+        seen = judge().classes(digits).masked_fill(~finite, -1)
     return Drawn(latents, images, features.view(*shape, -1), seen.view(shape))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
@@ -13,10 +13,11 @@ from torch import Tensor
 
 from foreseer.adapters.attachment import Attachment
 from foreseer.bench.counting import BlockCalls, count_blocks, count_cost
-from foreseer.bench.lanes import LaneOf, Sampler, Sampling, Solved, keep_freed_memory, pairs_of, split
-from foreseer.bench.likeness import Drawn, figures_of, look_at
+from foreseer.bench.jobs import Beside, Job, Measured
+from foreseer.bench.lanes import FULL, LaneOf, Sampler, Sampling, Solved, keep_freed_memory, pairs_of, split
+from foreseer.bench.likeness import figures_of, look_at
 from foreseer.bench.measures import load_measures
-from foreseer.bench.peers import PeerError, PeerSpec, Request
+from foreseer.bench.peers import PeerError, Request
 from foreseer.bench.reference import Reference
 from foreseer.bench.results import Counted, LaneResult, Unit
 from foreseer.bench.settings import BenchSettings
@@ -24,7 +25,6 @@ from foreseer.bench.source import loaded
 from foreseer.bench.workload import Workload, all_blocks_of, device_of, dtype_of, labels_of, prompts_of
 from foreseer.psnr import psnr
 from foreseer.registry import PolicySpec, parse_policy
-from foreseer.report import Report
 from foreseer.zoo.judge import DigitJudge
 
 __all__ = ["Measuring", "judge"]
@@ -46,7 +46,6 @@ class Measuring:
 
     Attributes:
         sampler: Draws for all lanes but peers.
-        given: What drives a lane, by its name; the bare model where there is nothing.
         measures: What samples are measured by.
         reference: The converged reference; None for none.
     """
@@ -56,55 +55,50 @@ class Measuring:
         self._settings, self._observers = settings, tuple(observers)
         steps, guidance = settings.steps, settings.guidance
         self.sampler = Sampler.of(workload, seed=settings.seed, num_steps=steps, guidance=guidance)
-        self.given: dict[str, PolicySpec | Solved | PeerSpec | LaneOf] = {}
         self.measures = load_measures(settings.measures)
         solvers = (*settings.solvers, *(lane.solver for lane in settings.lanes if isinstance(lane, Solved)))
         self._solvers = {str(solver): solver for solver in solvers}
         self.reference = self._reference()
+        self._full_seconds: dict[tuple[int, int], float] = {}
+        self._warm: set[str] = set()
         self._memory: dict[object, Any] = {}
         with count_blocks(all_blocks_of(workload)) as calls:
             self._found = self.sampler.draw([0], 2)
         self._calls_per_step, self._block_rows_per_step = calls.steps / 2 or 1.0, calls.block_rows / 2
 
-    def unit(
-        self,
-        lane: LaneResult,
-        number: int,
-        batches: Sequence[Sequence[int]],
-        full: tuple[Unit, Drawn] | None,
-    ) -> tuple[LaneResult, Drawn, Mapping[str, Report]]:
+    def unit(self, job: Job, beside: Beside | None = None) -> Measured:
         """Draw a batch once, and time it.
 
         Args:
-            lane: The lane.
-            number: Of the batch.
-            batches: The samples of each batch.
-            full: What full computation came to on this batch; None where that is what is drawn.
-
-        Returns:
-            The lane with what it came to, what it drew, and of each stream the account of the policy that
-            drove it; empty for none.
+            job: What to draw.
+            beside: What full computation came to on this batch; None where that is what is drawn.
         """
-        draws, indices = self._settings.timed == "draws", batches[number]
+        lane, number, indices = job.lane, job.number, job.indices
+        draws = self._settings.timed == "draws"
+        if job.warm_up:
+            self.warm_up(job)
+        full_seconds = self._beside(job, beside.seconds) if draws and beside is not None else None
         # A peer gets a model of its own: one that is disabled again can leave a model that computes the same
         # and cannot be given to the next.
         sampler = attrs.evolve(self.sampler, workload=self._load()) if lane.kind == "peer" else self._sampler(lane)
         workload = sampler.workload
         calls: list[BlockCalls] = []
         costs: list[Counted] = []
-        counting = self._counting(sampler, lane, indices, calls, None if number or draws else costs)
+        counting = self._counting(sampler, job, indices, calls, None if number or draws else costs)
         # What counts blocks takes time from what is timed. Who knows what a pipeline of the user's makes of its
         # steps: image to image leaves some out.
         plain = draws and lane.kind != "peer" and (lane.kind not in ("full", "fewer") or prompts_of(workload) is None)
-        driven = self._driven(sampler, lane, indices) if plain else counting
+        driven = self._driven(sampler, job, indices) if plain else counting
         run = sampler.run(indices, lane.num_steps, driven=driven)
         self._check(workload, lane)
-        drawn = look_at(workload, judge(), run.latents)
+        drawn = look_at(workload, judge, run.latents)
         if draws:
-            timed = [(run, run.took.seconds if full is None else full[0].seconds[0])]
+            timed = [(run, run.took.seconds if full_seconds is None else full_seconds)]
+            if beside is None:
+                self._full_seconds[lane.batch, number] = run.took.seconds
         else:
-            pairs = pairs_of(number, repeats=self._settings.repeats if full else 0, batches=len(batches))
-            timed = [self._pair(sampler, lane, indices, full_first=pair % 2 == 0) for pair in pairs]
+            pairs = pairs_of(number, repeats=self._settings.repeats if beside else 0, batches=job.batches)
+            timed = [self._pair(sampler, job, full_first=pair % 2 == 0) for pair in pairs]
         self._check(workload, lane)
         run = timed[-1][0] if timed else run  # its steps' seconds are undisturbed
         steps: Sequence[float] = (float(lane.num_steps),) * len(indices)
@@ -115,39 +109,57 @@ class Measuring:
             block_rows = calls[0].block_rows
             if lane.kind == "peer":  # a step of a pipeline may be several calls
                 steps = (calls[0].steps / self._calls_per_step,) * len(indices)
-        beside = full[1] if full else drawn
-        taken, failed = self.take(indices, drawn.images, beside.images)
+        full = drawn if beside is None else beside.drawn
+        taken, failed = self.take(indices, drawn.images, full.images)
+        truth = None if beside is None else beside.truth
         if self.reference is not None:
-            taken["truth"] = tuple(psnr(drawn.images, self.reference.images(indices)).tolist())
+            truth = self.reference.images(indices) if truth is None else truth
+            taken["truth"] = tuple(psnr(drawn.images, truth).tolist())
         unit = Unit(
             number=number,
-            indices=tuple(indices),
+            indices=indices,
             steps=tuple(steps),
             block_rows=block_rows,
-            figures={**taken, **figures_of(drawn, beside, labels_of(indices))},
+            figures={**taken, **figures_of(drawn, full, labels_of(indices))},
             failed=failed,
             seconds=tuple(own.took.seconds for own, _ in timed),
             clock_seconds=tuple(own.took.clock for own, _ in timed),
-            full_seconds=tuple(beside for _, beside in timed),
+            full_seconds=tuple(neighbour for _, neighbour in timed),
             bytes_held=sum(sum(report.bytes_held.values()) for report in run.reports.values()),
             warnings=tuple(dict.fromkeys(said for r in run.reports.values() for said in r.warnings)),
         )
-        done = attrs.evolve(
-            lane,
-            units=tuple(sorted((*lane.units, unit), key=lambda unit: unit.number)),
-            counted=costs[0] if costs else lane.counted,
-            reports=lane.reports if number else {name: r.to_dict() for name, r in run.reports.items()},
+        agreements = {} if self.reference is None else {index: self.reference.agreements[index] for index in indices if index in self.reference.agreements}
+        return Measured(
+            unit=unit,
+            drawn=drawn,
+            counted=costs[0] if costs else None,
+            reports=run.reports,
+            truth=truth if beside is None else None,
+            agreements=agreements,
         )
-        return done, drawn, run.reports
+
+    def _beside(self, job: Job, known: float | None) -> float:
+        """Return how long full computation of a job's batch took here; it is drawn where that is not known."""
+        batch = job.lane.batch, job.number
+        if known is None and batch not in self._full_seconds:
+            if job.warm_up and FULL not in self._warm:
+                self._warm.add(FULL)
+                self.sampler.run([0])
+            self._full_seconds[batch] = self.sampler.run(job.indices).took.seconds
+        return self._full_seconds[batch] if known is None else known
 
     def take(self, indices: Sequence[int], own: Tensor, full: Tensor, *, known: Iterable[str] = ()) -> tuple[dict[str, tuple[float, ...]], dict[str, str]]:
         """Measure the images or videos of a batch, see `foreseer.bench.measures.Measures.take`."""
         return self.measures.take(own, full, self.sampler.workload.words(indices), known=known)
 
-    def warm_up(self, lane: LaneResult) -> None:
-        """Draw one sample. A policy that cannot drive this model fails here, before anything long has begun."""
-        sampler = self._sampler(lane)
-        sampler.run([0], lane.num_steps, driven=self._driven(sampler, lane, [0], watched=False))
+    def warm_up(self, job: Job) -> None:
+        """Draw one sample, once. A policy that cannot drive this model fails here, before anything long has
+        begun.
+        """
+        if job.lane.name not in self._warm:
+            self._warm.add(job.lane.name)
+            sampler = self._sampler(job.lane)
+            sampler.run([0], job.lane.num_steps, driven=self._driven(sampler, job, [0], watched=False))
 
     def difficulty(self) -> list[float]:
         """Return of each sample the relative error of its latent under `PROBE`, which is the same in every
@@ -161,24 +173,17 @@ class Measuring:
             found += (off.flatten(1).norm(dim=1) / full.flatten(1).norm(dim=1)).tolist()
         return found
 
-    def _pair(
-        self,
-        sampler: Sampler,
-        lane: LaneResult,
-        indices: Sequence[int],
-        *,
-        full_first: bool,
-    ) -> tuple[Sampling, float]:
+    def _pair(self, sampler: Sampler, job: Job, *, full_first: bool) -> tuple[Sampling, float]:
         """Time a lane, and full computation right before or after it."""
-        before = self.sampler.run(indices) if full_first else None
-        own = sampler.run(indices, lane.num_steps, driven=self._driven(sampler, lane, indices))
-        return own, (before or self.sampler.run(indices)).took.seconds
+        before = self.sampler.run(job.indices) if full_first else None
+        own = sampler.run(job.indices, job.lane.num_steps, driven=self._driven(sampler, job, job.indices))
+        return own, (before or self.sampler.run(job.indices)).took.seconds
 
     @contextmanager
     def _counting(
         self,
         sampler: Sampler,
-        lane: LaneResult,
+        job: Job,
         indices: Sequence[int],
         calls: list[BlockCalls],
         costs: list[Counted] | None,
@@ -186,7 +191,7 @@ class Measuring:
         """As `_driven`, with blocks counted from outside; FLOPs and memory where there is a list for them."""
         with ExitStack() as stack:
             calls.append(stack.enter_context(count_blocks(all_blocks_of(sampler.workload))))
-            attached = stack.enter_context(self._driven(sampler, lane, indices))
+            attached = stack.enter_context(self._driven(sampler, job, indices))
             calls[0].clear()  # a calibration is no part of the run
             if costs is not None:
                 costs.append(stack.enter_context(count_cost(device_of(sampler.workload))))
@@ -196,13 +201,13 @@ class Measuring:
     def _driven(
         self,
         sampler: Sampler,
-        lane: LaneResult,
+        job: Job,
         indices: Sequence[int],
         *,
         watched: bool = True,
     ) -> Iterator[Attachment | None]:
         """Let a lane's policy or peer drive a model for one draw."""
-        given = self.given.get(lane.name)
+        given = job.given
         spec = given.of(indices) if isinstance(given, LaneOf) else given.policy if isinstance(given, Solved) else given
         if isinstance(spec, PolicySpec):
             with sampler.policy(spec, indices, self._observers if watched else ()) as attached:

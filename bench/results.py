@@ -23,7 +23,7 @@ from foreseer.files import write_whole
 
 __all__ = ["FIGURES", "FILE", "SCHEMA", "Counted", "Figure", "LaneResult", "Results", "Unit"]
 
-SCHEMA = "1.2"
+SCHEMA = "1.3"
 """Version of the schema: a reader of 1.x reads every 1.y; what 2.0 writes, it refuses."""
 
 FILE = "results.json"
@@ -46,6 +46,7 @@ class Unit:
         bytes_held: Bytes that recorded features occupied.
         warnings: From the reports.
         failed: Measures that raised, by name, and what.
+        where: The worker that measured it, its ``node`` and hardware; empty in the process of `Results.machine`.
     """
 
     number: int
@@ -59,6 +60,7 @@ class Unit:
     bytes_held: int = 0
     warnings: tuple[str, ...] = ()
     failed: Mapping[str, str] = attrs.field(factory=dict)
+    where: Mapping[str, str] = attrs.field(factory=dict)
 
     @property
     def said(self) -> tuple[str, ...]:

@@ -4,11 +4,12 @@ finished unit, whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,7 @@ from foreseer.document import changes
 from foreseer.errors import OptionError
 from foreseer.files import write_whole
 
-__all__ = ["Key", "Restart", "Store", "file_names"]
+__all__ = ["Key", "Restart", "Store", "file_names", "machine_of"]
 
 Key = tuple[str, int]
 """Of a lane: its name and batch size."""
@@ -118,6 +119,13 @@ class Store:
         """
         titles = {f"{batch}-{name}": (name, batch) for name, batch in lanes}
         self._names = {titles[title]: file for title, file in file_names(titles).items()}
+
+
+def machine_of(folder: Path) -> Mapping[str, str] | None:
+    """Return the machine of the results in a folder; None where there are none that can be read."""
+    with contextlib.suppress(OptionError):
+        return Results.load(folder).machine
+    return None
 
 
 def file_names(lanes: Iterable[str]) -> dict[str, str]:

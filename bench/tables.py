@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -15,9 +15,10 @@ from foreseer.bench.figures import FIGURES, Figure
 from foreseer.bench.reference import told
 from foreseer.bench.results import Results
 from foreseer.bench.sentences import summaries
+from foreseer.bench.simulate import Simulated
 from foreseer.bench.summary import Line, lines_of
 from foreseer.columns import Column, known, listed
-from foreseer.console import console
+from foreseer.console import console, table
 from foreseer.zoo.judge import FRECHET_MINIMUM_SAMPLES, FRECHET_NOTE
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "print_diff",
     "print_lanes",
     "print_results",
+    "print_simulated",
 ]
 
 
@@ -246,3 +248,15 @@ def print_diff(found: Diff) -> None:
     unknown = sum(change.changed is None for change in found.changes)
     compared = f"{len(found.changes)} figures compared, {len(changed)} changed beyond noise"
     out.print(compared + (f", {unknown} times measured too seldom to say" if unknown else ""))
+
+
+def print_simulated(found: Sequence[Simulated]) -> None:
+    """Print how long a sweep takes on so many workers."""
+    headings = ("workers", "hours", "times faster", "worker hours", "busy", "full drawn again")
+    shown = table(*headings, **{heading: {"justify": "right"} for heading in headings})
+    for one in found:
+        hours = f"{one.seconds / 3600:.2f}"
+        shown.add_row(str(one.workers), hours, f"{found[0].seconds / one.seconds:.1f}", f"{one.hours:.1f}", f"{100 * one.busy:.0f}%", str(one.again))
+    out = console()
+    out.print(shown)
+    out.print(f"\nsimulated, nothing was drawn: {found[0].units} units, {found[0].worked / 3600:.1f} hours of measuring on one worker")

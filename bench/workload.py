@@ -163,7 +163,7 @@ def prompts_of(workload: object) -> Sized | None:
     return found
 
 
-def how_many(workload: Workload, *, samples: int | None, batch: int | None, usual: tuple[int, int]) -> tuple[int, int]:
+def how_many(workload: object, *, samples: int | None, batch: int | None, usual: tuple[int, int]) -> tuple[int, int]:
     """Return how many samples to draw and how many of them together, where nothing was said: as usual, or of a
     pipeline with prompts each prompt once, and one at a time.
     """

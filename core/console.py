@@ -47,14 +47,22 @@ class Frame(TyperGroup):
             raise typer.Exit(130) from None
 
 
+ADDRESS = re.compile(r"auto|local|(\w+://)?\[?[\w.:-]+\]?:\d+")
+"""What is a value where a value may be left out: a file's name or a policy is none."""
+
+
 class Several(TyperCommand):
-    """Lets an option that may be given several times take several values at once: ``--policy a b``."""
+    """Lets an option that may be given several times take several values at once: ``--policy a b``. One whose
+    value is shown in brackets, ``--ray [ADDRESS]``, may go without it; then the value is an empty text.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Repeat the option before each of its values, as the parser wants it."""
         for option in self.params:
             if getattr(option, "multiple", False):
                 args = list(_repeat(option.opts[0], args))
+            if getattr(option, "metavar", None) == "[ADDRESS]":
+                args = list(_alone(option.opts[0], args))
         return super().parse_args(ctx, args)
 
 
@@ -69,6 +77,21 @@ def _repeat(option: str, args: list[str]) -> Iterator[str]:
                 yield option
             following += 1
         yield arg
+
+
+def _alone(option: str, args: list[str]) -> Iterator[str]:
+    """Write ``option a`` as ``option=a`` where ``a`` is an address, and else ``option`` as ``option=``."""
+    rest = iter([*args, None])
+    for arg in rest:
+        if arg == option:
+            following = next(rest)
+            value = following if following is not None and ADDRESS.fullmatch(following) else None
+            yield f"{option}={value or ''}"
+            if value is not None:
+                continue
+            arg = following
+        if arg is not None:
+            yield arg
 
 
 def console(*, stderr: bool = False) -> Console:

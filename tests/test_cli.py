@@ -234,7 +234,7 @@ def bench(monkeypatch):
     stand_in = ModuleType("foreseer.bench.comparison")
     calls: list[CompareSettings] = []
 
-    def run_comparison(settings, afterwards=None):
+    def run_comparison(settings, afterwards=None, ray=None):
         calls.append(settings)
         if stand_in.trouble is not None:
             raise stand_in.trouble

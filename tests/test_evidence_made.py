@@ -43,7 +43,7 @@ def test_only_what_is_of_other_settings_begins_anew(tmp_path: Path) -> None:
 )
 def test_the_command_hands_on_what_is_to_begin_anew(words: list[str], restart: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
-    monkeypatch.setattr("foreseer.bench.harness.run_benchmark", lambda settings, out, *, restart, tell: asked.append(restart))
+    monkeypatch.setattr("foreseer.bench.harness.run_benchmark", lambda settings, out, *, restart, tell, ray: asked.append(restart))
     monkeypatch.setattr("foreseer.bench.tables.print_results", lambda results: None)
     (tmp_path / "one.toml").write_text("workload = 'dit'\n")
     done = CliRunner().invoke(app, ["bench", "run", str(tmp_path / "one.toml"), "--out", str(tmp_path), *words])

@@ -100,18 +100,18 @@ def test_samples_that_share_a_class_have_a_lane_of_its_schedule() -> None:
 
 def test_a_comparison_that_is_interrupted_in_its_headroom_keeps_what_was_compared(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: page and table are written, and the recording goes on where it was."""
-    from foreseer.workbench import recording
+    from foreseer.workbench.taking import Taking
 
     settings = CompareSettings(policies=("taylorseer:interval=3",), samples=3, batch=2, steps=8, out=tmp_path)
-    measured, calls = recording._Recording._measured, []
+    forecast, calls = Taking.forecast, []
 
     def stop(self: Any, *args: Any) -> Any:
         calls.append(args)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return measured(self, *args)
+        return forecast(self, *args)
 
-    monkeypatch.setattr(recording._Recording, "_measured", stop)
+    monkeypatch.setattr(Taking, "forecast", stop)
     found = compare(settings, show=False, afterwards=headroom)
     assert found.interrupted
     assert {row.lane.kind for row in found.rows} == {"full", "policy", "fewer"}

@@ -15,7 +15,7 @@ from foreseer.presets import Preset
 from foreseer.schedule_plan import SchedulePlan, Target
 from foreseer.types import Site
 from foreseer.workbench import Signature, Trace
-from foreseer.workbench.gauge import planned_preset
+from foreseer.workbench.planned_preset import planned_preset
 from foreseer.workbench.planner import plan
 
 STEPS = 5

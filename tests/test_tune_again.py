@@ -36,21 +36,23 @@ def drawing(monkeypatch: pytest.MonkeyPatch, stops: Sequence[int] = ()) -> list[
     return drawn
 
 
-def test_a_stopped_search_goes_on_as_if_it_had_not_been(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_a_stopped_search_goes_on_as_if_it_had_not_been(at_once: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: interrupted anywhere, in trials and in the check, and started again, it finds what a search without a stop does, and draws no batch twice."""
     drawn = drawing(monkeypatch)
-    whole = tune(settings())
+    whole = tune(settings(at_once=at_once))
     once, file = list(drawn), tmp_path / "sub" / "study.db"
     stops = (0, 3, 9, 14, 24, len(once) - 5, len(once) - 1)
     drawn = drawing(monkeypatch, stops)
     stopped = 0
     while True:
         try:
-            parts = tune(settings(study=file))
+            parts = tune(settings(study=file, at_once=at_once))
             break
         except KeyboardInterrupt:
             stopped += 1
     assert stopped == len(stops)
+    assert without_times(tune(settings(study=file))) == without_times(whole)  # what it was begun with stays
     assert drawn == once
     assert without_times(parts) == without_times(whole)
     assert parts.preset == whole.preset
@@ -127,3 +129,15 @@ def test_a_draw_that_cannot_be_read_or_written_is_no_fault_of_a_policy(promised:
     assert not found.failed
     assert [test.error for test in found.tests] == [""] * len(whole.tests)
     assert found.preset == whole.preset
+
+
+def test_a_study_keeps_how_many_trials_are_asked_for_at_once(tmp_path: Path) -> None:
+    """Law: what is tried depends on it, so that a study that goes on with another number is refused."""
+    file = tmp_path / "study.db"
+    tune(settings(study=file, at_once=2, trials=4))
+    with pytest.raises(OptionError, match="at_once=3 is out of range: the study was begun with 2; write --at-once 2"):
+        tune(settings(study=file, at_once=3, trials=8))
+    alone = tmp_path / "alone.db"
+    tune(settings(study=alone, trials=4))
+    with pytest.raises(OptionError, match="the study was begun with 1"):
+        tune(settings(study=alone, at_once=3, trials=8))

@@ -1,42 +1,35 @@
-"""What a policy costs on a workload's samples, and how near it stays to full computation of the same noise;
-and a plan as a preset, measured so.
-"""
+"""What a policy costs on a workload's samples, and how near it stays to full computation of the same noise."""
 
 from __future__ import annotations
 
-import datetime
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import attrs
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from foreseer.bench.harness import Tell
+from foreseer.bench.hands import Call, Hands, Here
 from foreseer.bench.kept_draws import Draw, KeptDraws
-from foreseer.bench.lanes import Sampler, Sampling, as_many, split
-from foreseer.bench.machine import machine
+from foreseer.bench.lanes import Sampler, as_many, split
 from foreseer.bench.per_sample import Figures
-from foreseer.bench.workload import Workload, device_of, how_many
 from foreseer.document import plain, structured
-from foreseer.errors import ForeseerError, OptionError
-from foreseer.presets import Measured, Preset
-from foreseer.psnr import counted_psnr, likeness_of, psnr
-from foreseer.registry import PolicySpec, parse_policy
-from foreseer.schedule_plan import SchedulePlan
+from foreseer.presets import Measured
+from foreseer.psnr import likeness_of
+from foreseer.registry import PolicySpec
 from foreseer.signature import Signature
 from foreseer.types import Run
+from foreseer.workbench.draws import Batch, Fewer, Full, Noises, NotFiniteError, draw_fewer, draw_full, draw_with
 
-__all__ = ["HELD_OUT_SEED", "Gauge", "NotFiniteError", "Reading", "planned_preset"]
+__all__ = ["Gauge", "NotFiniteError", "Reading"]
 
+Drawing = Callable[[Sequence[int], Sampler, Tensor], object]
+"""``draw(indices, sampler, images of full computation) -> what it came to``."""
 
-class NotFiniteError(ForeseerError):
-    """Samples are broken: they are not finite."""
+FULL_DRAW = "full computation"
 
 
 @attrs.frozen(kw_only=True)
@@ -61,52 +54,44 @@ class Reading:
         return sum(self.figures.seconds)
 
 
-@attrs.frozen(kw_only=True)
-class _Batch:
-    """What one batch came to with a policy: ``rows`` are block-rows, ``of`` those of full computation."""
-
-    figures: Figures
-    broken: int
-    rows: float
-    of: float
-    run: Run
-
-
-@attrs.frozen(kw_only=True)
-class _Fewer:
-    """``(n,)`` PSNR of the samples of a batch, of plain sampling with fewer steps."""
-
-    psnrs: tuple[float, ...]
-
-
 class Gauge:
     """Some samples of a workload. A batch is drawn when it is first needed, of full computation or with a
     policy, and what it came to is then kept.
 
     Args:
-        sampler: Draws them.
+        sampler: Draws them; with hands, what their samplers have in common.
         first: Index of the first sample.
         samples: How many, from ``first`` on; or the indices of all.
         batch: How many are drawn together.
         among: Where indices are given: how many samples they were taken from at random, from ``first`` on.
         kept: Where draws are kept besides, for the next process; None for nowhere.
+        hands: Who draws, opened with `foreseer.workbench.draws.sampler_of`; None for this process.
     """
 
     def __init__(
         self,
-        sampler: Sampler,
+        sampler: Sampler | Noises,
         *,
         first: int = 0,
         samples: int | Sequence[int],
         batch: int,
         among: int | None = None,
         kept: KeptDraws | None = None,
+        hands: Hands | None = None,
     ) -> None:
         self.indices = tuple(range(first, first + samples)) if isinstance(samples, int) else tuple(samples)
         self.batches = split(self.indices, batch)
-        self._sampler, self._first, self._among, self._kept = sampler, first, among, kept
+        self._first, self._among, self._kept = first, among, kept
+        if hands is None:
+            assert isinstance(sampler, Sampler)
+            hands, own = Here(sampler.workload), sampler
+            hands.open(lambda workload: own)
+        self._hands = hands
+        self._noises = Noises.of(sampler) if isinstance(sampler, Sampler) else sampler
         self._full: dict[int, tuple[Tensor, float]] = {}
+        self._shared: dict[int, Any] = {}
         self._facts: dict[tuple[str, int], Mapping[str, Any]] = {}
+        self._raised: dict[tuple[str, int], Exception] = {}
 
     @property
     def time(self) -> float:
@@ -121,27 +106,96 @@ class Gauge:
             NotFiniteError: They are not finite.
         """
         if number not in self._full:
-            drawn = self._draw("full computation", number, lambda: self._draw_full(number))
-            self._full[number] = drawn.tensors["images"], drawn.facts["seconds"]
+            self._put_full(number, lambda: self._hands.ask(self._drawing_full(number)))
         return self._full[number][0]
 
+    def _drawing_full(self, number: int) -> Callable[[Sampler], Full]:
+        return functools.partial(draw_full, self.batches[number])
+
+    def _put_full(self, number: int, make: Callable[[], Full]) -> None:
+        def draw() -> Draw:
+            made = make()
+            return Draw(tensors={"images": made.images}, facts={"seconds": made.seconds})
+
+        drawn = self._draw(FULL_DRAW, number, draw)
+        self._full[number] = drawn.tensors["images"], drawn.facts["seconds"]
+
     def _draw(self, what: str, number: int, make: Callable[[], Draw]) -> Draw:
-        name = f"{what}, samples {'+'.join(map(str, self.batches[number]))}"
+        name = self._name(what, number)
         return make() if self._kept is None else self._kept.draw(name, make)
 
-    def _draw_full(self, number: int) -> Draw:
-        run = self._sampler.run(self.batches[number])
-        images = self._sampler.workload.decode(run.latents)
-        if not bool(torch.isfinite(images).all()):
-            raise NotFiniteError("samples of full computation are not finite; write another --dtype")
-        return Draw(tensors={"images": images}, facts={"seconds": run.took.clock})
+    def _name(self, what: str, number: int) -> str:
+        return f"{what}, samples {'+'.join(map(str, self.batches[number]))}"
 
-    def _found(self, what: str, number: int, make: Callable[[], object]) -> Mapping[str, Any]:
+    def _found(self, what: str, number: int, do: Drawing) -> Mapping[str, Any]:
         """What a batch came to, measured where it is not known."""
         key = what, number
+        if key in self._raised:
+            raise self._raised.pop(key)
         if key not in self._facts:
-            self._facts[key] = self._draw(what, number, lambda: Draw(tensors={}, facts=plain(make()))).facts
+
+            def made() -> object:
+                full = self.full(number)  # first: what is drawn with the policy is then lost to no interruption
+                return self._hands.ask(functools.partial(_asked, do, self.batches[number], full))
+
+            self._facts[key] = self._draw(what, number, lambda: Draw(tensors={}, facts=plain(made()))).facts
         return self._facts[key]
+
+    def ahead(self, wanted: Iterable[tuple[str, int, Drawing]]) -> None:
+        """Have batches drawn by all hands at once, where they are elsewhere; what one raises is raised when it
+        is asked for. In this process nothing is drawn before it is asked for.
+
+        Args:
+            wanted: What is drawn, the number of the batch, and who draws it.
+        """
+        if not self._hands.elsewhere:
+            return
+        lacking = {(what, number): do for what, number, do in wanted if self._lacks(what, number)}
+        self._all_full(sorted({number for _, number in lacking}))
+        left = list(lacking.items())
+
+        def take(place: int) -> Call | None:
+            if not left:
+                return None
+            key, do = left.pop(0)
+            return Call(about=key, do=functools.partial(_carried_out, do, self.batches[key[1]]), what=key[0], shared=(self._share(key[1]),))
+
+        for came in self._hands.carry_out(take):
+            what, number = came.call.about
+            if came.error is not None:
+                self._raised[what, number] = came.error
+            else:
+                facts = plain(came.value)
+                self._facts[what, number] = self._draw(what, number, lambda facts=facts: Draw(tensors={}, facts=facts)).facts  # type: ignore[misc]
+
+    def _lacks(self, what: str, number: int) -> bool:
+        key = what, number
+        return key not in self._facts and key not in self._raised and not (self._kept is not None and self._kept.has(self._name(what, number)))
+
+    def _all_full(self, numbers: Sequence[int]) -> None:
+        left = [number for number in numbers if number not in self._full]
+        there = [number for number in left if self._kept is not None and self._kept.has(self._name(FULL_DRAW, number))]
+        left = [number for number in left if number not in there]
+        for number in there:
+            self.full(number)
+
+        def take(place: int) -> Call | None:
+            number = left.pop(0) if left else None
+            return None if number is None else Call(about=number, do=self._drawing_full(number), what=FULL_DRAW)
+
+        for came in self._hands.carry_out(take):
+            if came.error is not None:
+                raise came.error
+            self._put_full(came.call.about, lambda value=came.value: value)  # type: ignore[misc]
+
+    def _share(self, number: int) -> Any:
+        if number not in self._shared:
+            self._shared[number] = self._hands.share(self.full(number))
+        return self._shared[number]
+
+    def with_policy(self, spec: PolicySpec, numbers: Iterable[int]) -> list[tuple[str, int, Drawing]]:
+        """Return what `ahead` wants to know, of batches with a policy; those that do not exist are left out."""
+        return [(str(spec), number, functools.partial(draw_with, spec)) for number in numbers if number < len(self.batches)]
 
     def follow(self, spec: PolicySpec) -> Iterator[Reading]:
         """Draw the samples with a policy, batch by batch. Those that are broken, that is not finite, count as
@@ -156,24 +210,10 @@ class Gauge:
         """
         figures, broken, rows, of, lead = Figures(), 0, 0.0, 0.0, None
         for number in range(len(self.batches)):
-            found = structured(_Batch, self._found(str(spec), number, functools.partial(self._follow, spec, number)))
+            self.ahead(self.with_policy(spec, range(number, number + self._hands.places)))
+            found = structured(Batch, self._found(str(spec), number, functools.partial(draw_with, spec)))
             figures, broken, rows, of, lead = figures + found.figures, broken + found.broken, rows + found.rows, of + found.of, lead or found.run
             yield Reading(figures=figures, run=lead, broken=broken, measured=self._measured(figures, rows / of, broken))
-
-    def _follow(self, spec: PolicySpec, number: int) -> _Batch:
-        indices = self.batches[number]
-        self.full(number)  # first: what is drawn with the policy is then lost to no interruption
-        run = self._sampler.run(indices, driven=self._sampler.policy(spec, indices))
-        raw = self._psnr(run, number)
-        share, mean = run.block_rows / run.full_block_rows, float(np.mean(run.steps)) or 1.0
-        figures = Figures(
-            psnrs=counted_psnr(raw).tolist(),
-            ratios=[share * count / mean for count in run.steps],
-            steps=run.steps,
-            seconds=[run.took.clock / len(indices)] * len(indices),
-        )
-        lead = next(iter(run.reports.values())).run
-        return _Batch(figures=figures, broken=likeness_of(raw).broken, rows=run.block_rows, of=run.full_block_rows, run=lead)
 
     def measure(self, spec: PolicySpec) -> Reading:
         """Draw all samples with a policy. Raises as `follow`."""
@@ -187,22 +227,18 @@ class Gauge:
         for reading in self.follow(spec):
             tell(reading.figures.samples, 0)
         count, psnrs, followed = as_many(reading.figures.computed), list[float](), reading.figures.samples
+        what, do = f"{count} plain steps", functools.partial(draw_fewer, count)
+        self.ahead((what, number, do) for number in range(len(self.batches)))
         for number in range(len(self.batches)):
-            psnrs += structured(_Fewer, self._found(f"{count} plain steps", number, functools.partial(self._fewer, count, number))).psnrs
+            psnrs += structured(Fewer, self._found(what, number, do)).psnrs
             tell(followed, len(psnrs))
         return attrs.evolve(reading, measured=attrs.evolve(reading.measured, fewer_psnr_mean=likeness_of(np.array(psnrs)).mean))
-
-    def _fewer(self, count: int, number: int) -> _Fewer:
-        return _Fewer(psnrs=tuple(self._psnr(self._sampler.run(self.batches[number], count), number).tolist()))
-
-    def _psnr(self, run: Sampling, number: int) -> NDArray[np.float64]:
-        return psnr(self._sampler.workload.decode(run.latents), self.full(number))
 
     def _measured(self, figures: Figures, ratio: float, broken: int) -> Measured:
         return Measured(
             samples=figures.samples,
             first=self._first,
-            seed=self._sampler.seed,
+            seed=self._noises.seed,
             block_rows_ratio=ratio,
             steps_computed=figures.computed,
             psnr_mean=figures.mean,
@@ -214,80 +250,22 @@ class Gauge:
     def signature(self, run: Run, *, dtype: str, versions: dict[str, str]) -> Signature:
         """Return what a policy was measured on."""
         many = f"{len(self.indices)} of " if self._among is not None else ""
-        which = f"{many}samples {self._first} to {self._first + (self._among or len(self.indices)) - 1}, seed {self._sampler.seed}"
+        which = f"{many}samples {self._first} to {self._first + (self._among or len(self.indices)) - 1}, seed {self._noises.seed}"
         return Signature(
             model=run.model,
             scheduler=run.scheduler,
-            num_steps=run.num_steps or self._sampler.num_steps,
+            num_steps=run.num_steps or self._noises.num_steps,
             timesteps=run.timesteps,
-            guidance=self._sampler.guidance,
+            guidance=self._noises.guidance,
             dtype=dtype,
-            conditions=f"{self._sampler.workload.name}: {which}",
+            conditions=f"{self._noises.name}: {which}",
             versions=versions,
         )
 
 
-HELD_OUT_SEED = 1
-"""Seed of the samples that a plan is checked on; where the plan was recorded from this one, the next."""
+def _carried_out(do: Drawing, indices: Sequence[int], sampler: Sampler, full: Tensor) -> object:
+    return do(indices, sampler, full)
 
 
-def planned_preset(
-    plan: SchedulePlan,
-    family: Workload,
-    *,
-    name: str,
-    samples: int | None = None,
-    batch: int | None = None,
-    tell: Tell = lambda what, done, total: None,
-) -> Preset:
-    """Measure the chosen schedule of a plan, and make a preset of it that needs no other file.
-
-    Args:
-        plan: With a chosen budget.
-        family: The model that it was planned for.
-        name: Of the preset.
-        samples: How many of the recorded samples to measure on, and how many of another seed; no more than were
-            recorded. None for 8; of a pipeline with prompts, each prompt once.
-        batch: How many are drawn together; None for all, of a pipeline with prompts one.
-        tell: Told how far it is.
-
-    Raises:
-        OptionError: The plan was made for another model, scheduler or number of steps than the family's.
-    """
-    recorded = 0 if plan.seed is None else plan.seed
-    held_out_seed = HELD_OUT_SEED if recorded != HELD_OUT_SEED else HELD_OUT_SEED + 1
-    samples, together = how_many(family, samples=samples, batch=batch, usual=(8, 8))
-    samples = min(samples, plan.samples or samples)
-    policy = f"planned:schedule={'+'.join(map(str, plan.budget().steps))}/{plan.num_steps},target={plan.target},predictor=({plan.predictor})"
-    spec, found = parse_policy(policy), list[Measured]()
-    for own in (recorded, held_out_seed):
-        what, begun = "recorded samples" if own == recorded else "samples of another seed", 2 * samples * len(found)
-        tell(what, begun, 4 * samples)
-        sampler = Sampler.of(family, seed=own, num_steps=plan.num_steps, guidance=plan.signature.guidance)
-        gauge = Gauge(sampler, samples=samples, batch=together)
-
-        def told(followed: int, fewer: int, what: str = what, begun: int = begun) -> None:
-            tell(what, begun + followed + fewer, 4 * samples)
-
-        reading = gauge.beside_fewer(spec, tell=told)
-        differing = plan.signature.conflicts(reading.run)
-        if differing:
-            raise OptionError(f"the plan was made for another model: {'; '.join(differing)}; record and plan anew")
-        found.append(reading.measured)
-    tuned, held_out = found
-    return Preset(
-        name=name,
-        policy=str(spec),
-        signature=plan.signature,
-        tuned=tuned,
-        held_out=held_out,
-        found={
-            "family": family.name,
-            "how": "planned from recorded samples",
-            "objective": plan.objective,
-            "predictor": plan.predictor,
-            "computed_steps": len(plan.budget().steps),
-        },
-        machine=machine(str(device_of(family))),
-        date=datetime.datetime.now(datetime.UTC).date().isoformat(),
-    )
+def _asked(do: Drawing, indices: Sequence[int], full: Tensor, sampler: Sampler) -> object:
+    return do(indices, sampler, full)

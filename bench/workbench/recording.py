@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import json
+import functools
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from foreseer.bench.families import PipelineFamily
+from foreseer.bench.hands import Call, Came, Hands, hands_for
 from foreseer.bench.harness import Tell
-from foreseer.bench.lanes import Sampler, split
-from foreseer.bench.solvers import Solver, own_scheduler
-from foreseer.bench.source import named
-from foreseer.bench.workload import Workload, blocks_of, dtype_of, how_many, identities_of
-from foreseer.document import plain
-from foreseer.errors import OptionError, UnsupportedModelError
+from foreseer.bench.source import Source
+from foreseer.bench.workload import Workload
+from foreseer.errors import OptionError
 from foreseer.files import refuse_unwritable, refuse_unwritable_folder
-from foreseer.registry import policy
-from foreseer.types import OUTPUT, Site
-from foreseer.workbench.clean import CLEAN, clean_predictions, grid_of, inner_products
 from foreseer.workbench.features_store import FeatureStore
 from foreseer.workbench.parts import Parts, joined
-from foreseer.workbench.record_settings import USUAL, RecordSettings, located, recorded_sites
-from foreseer.workbench.recorder import TraceRecorder
-from foreseer.workbench.sensitivity import interpolated, one_forecast, sensitivities, steps_to_measure
+from foreseer.workbench.record_settings import RecordSettings
+from foreseer.workbench.sensitivity import interpolated, sensitivities
+from foreseer.workbench.taking import Taking, forecast, recorded
 from foreseer.workbench.trace import Trace
+
+if TYPE_CHECKING:
+    from foreseer.bench.ray_settings import RaySettings
 
 __all__ = ["Arguments", "Recorded", "record", "refuse_existing"]
 
@@ -82,17 +76,22 @@ def record(
     arguments: Arguments | None = None,
     restart: bool | Literal["if other"] = False,
     tell: Tell = lambda what, done, total: None,
+    say: Callable[[str], None] = lambda sentence: None,
+    ray: RaySettings | None = None,
     **options: Any,
 ) -> Recorded:
     """Record a model.
 
     Args:
-        what: A `foreseer.bench.workload.Workload`, or a diffusers pipeline together with ``arguments``.
+        what: A `foreseer.bench.workload.Workload`, a `foreseer.bench.source.Source` of one, or a diffusers
+            pipeline together with ``arguments``.
         out: The file to write, ``.safetensors``. The same call goes on with what is unfinished, beside it.
         settings: What to record; None for the defaults.
         arguments: What a pipeline is called with for some samples, besides steps, generators and output type.
         restart: Begin anew whatever is there; ``"if other"``: only what is finished or has other settings.
         tell: Told how far it is.
+        say: Told in a sentence what sensitivities will take.
+        ray: Workers of a Ray cluster that record, each with a workload of its own; None for this process.
         **options: Single settings, by the names of `RecordSettings`.
 
     Raises:
@@ -103,7 +102,13 @@ def record(
     unknown = sorted(set(options) - known)
     if unknown:
         raise OptionError(f"{unknown[0]}={options[unknown[0]]!r} is no option of record; write one of {', '.join(sorted(known))}")
-    return _Recording(_family(what, arguments), Path(out), attrs.evolve(settings or RecordSettings(), **options), restart=restart, tell=tell).run()
+    asked = attrs.evolve(settings or RecordSettings(), **options)
+    drawing = what if isinstance(what, Source) else _family(what, arguments)
+    with hands_for(drawing, ray) as hands:
+        recording = _Recording(asked, hands, Path(out), restart=restart, tell=tell)
+        if sentence := recording.measures:
+            say(sentence)
+        return recording.run()
 
 
 def refuse_existing(out: Path) -> None:
@@ -129,34 +134,29 @@ def _family(what: Workload | Any, arguments: Arguments | None) -> Workload:
 
 
 class _Recording:
-    def __init__(self, family: Workload, out: Path, settings: RecordSettings, *, restart: bool | Literal["if other"], tell: Tell) -> None:
-        self._samples, together = how_many(family, samples=settings.samples, batch=settings.batch, usual=USUAL)
-        self._settings = settings = attrs.evolve(settings, samples=self._samples, batch=together)
-        self._tell = tell
-        self._sampler = Sampler.of(family, seed=settings.seed, num_steps=settings.steps, guidance=settings.guidance)
-        if settings.solver is not None:
-            self._sampler = self._sampler.on(Solver.read(settings.solver), self._sampler.num_steps)
-        self._steps, self._guidance = self._sampler.num_steps, self._sampler.guidance
-        self._scheduler = self._sampler.scheduler or own_scheduler(family)
-        self._clean = not isinstance(settings.sites, str) and CLEAN in settings.sites
+    """A recording under way: what is left of it, and one writer."""
+
+    def __init__(self, settings: RecordSettings, hands: Hands, out: Path, *, restart: bool | Literal["if other"], tell: Tell) -> None:
+        self._hands, self._tell = hands, tell
+        if hands.elsewhere:
+            tell("workers are on their way", 0, 0)
+        hands.open(functools.partial(Taking, settings))
+        self._about = about = hands.ask(Taking.about)
+        self._settings = settings = about.settings
         self._out = _file_of(out)
         self._folder = self._out.with_name(self._out.stem + ".features")
         parts = self._out.with_name(self._out.stem + ".unfinished")
         if restart not in (True, False, "if other"):
             raise OptionError(f"restart={restart!r} is unknown; write True, False or 'if other'")
+        if settings.features is not None and hands.elsewhere:
+            raise OptionError(f"features={settings.features!r} are written where they are computed, which with --ray is elsewhere; leave one of the two out")
         refuse_unwritable(self._out)
         for folder in (parts, self._folder):
             refuse_unwritable_folder(folder)
         if not restart:
             refuse_existing(out)
-        self._batches = split(range(self._samples), together)
-        self._conditions = [_conditions(family, batch, self._guidance) for batch in self._batches]
-        self._measure = () if settings.every is None else steps_to_measure(self._steps, settings.every)
-        request = self._request()
-        if self._measure:
-            with contextlib.suppress(UnsupportedModelError):  # a family may have a host of its own, of which only a run tells the depth
-                depth = len(blocks_of(family))
-                self._target(recorded_sites(settings.sites, depth=depth), depth=depth)
+        self._batches, self._measure = about.batches, about.measure
+        request = about.request
         try:
             self._parts = Parts(parts, request)
             anew = restart is True or self._out.exists()
@@ -171,13 +171,20 @@ class _Recording:
             self._parts = Parts(parts, request)
         facts = {key: value for key, value in request.items() if key not in ("every", "measured", "target")}
         self._store = None if settings.features is None else FeatureStore.create(self._folder, facts=facts, kept_as=settings.features)
+        self._samples = sum(map(len, self._batches))
         self._most = self._samples if settings.measured is None else settings.measured
-        measured = sum(batch[0] < self._most for batch in self._batches)
-        self._total = len(self._batches) + len(self._measure) * measured
-        self._done = self._spent = 0
+        self._have: dict[int, tuple[Trace, Array]] = {}
+        self._under_way: set[tuple[int, int | None]] = set()
+        self._spent = 0
 
     def run(self) -> Recorded:
-        traces = [self._batch(number) for number in range(len(self._batches))]
+        for number in range(len(self._batches)):
+            found = self._parts.load(number)
+            if found is not None and (self._store is None or self._store.samples > self._batches[number][-1]):
+                self._have[number] = found
+        for came in self._hands.carry_out(self._next):
+            self._settle(came)
+        traces = [self._have[number][0] for number in range(len(self._batches))]
         trace = attrs.evolve(joined(traces), seed=self._settings.seed)
         if self._measure:
             values = {step: trace.sensitivity[:, step] for step in trace.measured}
@@ -187,111 +194,72 @@ class _Recording:
         self._tell("done", self._total, self._total)
         return Recorded(path=self._out, trace=trace, evaluations=self._spent)
 
-    def _request(self) -> dict[str, Any]:
-        family = self._sampler.workload
-        settings = attrs.evolve(self._settings, steps=self._steps, guidance=self._guidance, keep_on=None)
-        asked: dict[str, Any] = plain(settings)
-        return asked | {
-            "family": family.name,
-            **identities_of(family),
-            "dtype": dtype_of(family),
-            "conditions": self._hash(),
-        }
+    @property
+    def measures(self) -> str:
+        """What sensitivities will take, in a sentence; empty for none."""
+        if not self._measure:
+            return ""
+        count = len(self._measure)
+        return f"measuring sensitivities at {count} steps takes {count} more samplings of {min(self._most, self._samples)} of the {self._samples} samples"
 
-    def _hash(self) -> str:
-        digest = hashlib.sha256(json.dumps([self._sampler.workload.name, self._settings.seed]).encode())
-        for _, content in self._conditions:
-            digest.update(content)
-        return digest.hexdigest()[:16]
+    @property
+    def _total(self) -> int:
+        return len(self._batches) + len(self._measure) * sum(batch[0] < self._most for batch in self._batches)
 
-    def _batch(self, number: int) -> Trace:
-        """Record a batch and measure it, or what is left of it to do."""
-        found = self._parts.load(number)
-        if found is not None and self._store is not None and self._store.samples <= self._batches[number][-1]:
-            found = None
-        trace, final = self._record(number) if found is None else found
-        self._done += 1 + len(trace.measured)
-        for step in self._measure:
-            if step not in trace.measured and self._batches[number][0] < self._most:
-                trace = self._measured(number, trace, final, step)
-                self._parts.keep(number, trace, final)
-                self._done += 1
-        return trace
+    def _next(self, place: int) -> Call | None:
+        """What comes next: of each batch its recording, and then the steps that are to be measured on it."""
+        for number, indices in enumerate(self._batches):
+            lacking = self._lacking(number)
+            if step := next(((one,) for one in lacking if (number, one) not in self._under_way), None):
+                self._under_way.add((number, *step))
+                return self._call(number, step[0], indices)
+        return None
 
-    def _record(self, number: int) -> tuple[Trace, Array]:
-        indices = self._batches[number]
-        self._tell(f"recording samples {indices[0]} to {indices[-1]}", self._done, self._total)
-        self._parts.begin(number)
-        if self._store is not None:
-            self._store.keep_first(indices[0])
-        sites: Any = self._settings.sites
-        of_model = tuple(site for site in sites if site != CLEAN) or (OUTPUT,) if (clean := self._clean) else sites
-        recorder = TraceRecorder(sites=of_model, keep_on=self._settings.keep_on, store=self._store)
-        watched = self._sampler.policy(policy("none"), indices, [recorder])
-        watching: AbstractContextManager[list[Tensor]] = clean_predictions(self._scheduler) if clean else contextlib.nullcontext([])
-        with watching as predictions:
-            latents = self._sampler.run(indices, driven=watched).latents
-        self._spent += recorder.evaluations
-        trace = recorder.trace(
-            labels=self._conditions[number][0],
-            final=latents,
-            guidance=self._guidance,
-            conditions=self._hash(),
-            features="" if self._store is None else self._folder.name,
-        )
-        more = {("", CLEAN): inner_products(predictions)} if clean else {}
-        trace = attrs.evolve(trace, grams={**trace.grams, **more}, grid=grid_of(self._scheduler, solver=str(self._sampler.solver or "")))
-        if self._measure:
-            if trace.num_steps != self._steps:
-                raise OptionError(
-                    f"this model is called {trace.num_steps} times in {self._steps} steps, so that a step's error cannot be told; write --sensitivity none"
-                )
-            blank = np.full((trace.samples, trace.num_steps), math.nan)
-            trace = attrs.evolve(trace, target=self._target(trace.sites, depth=trace.depth), sensitivity=blank)
-        final = _flat(latents)
-        self._parts.keep(number, trace, final)
-        return trace, final
+    def _lacking(self, number: int) -> list[int | None]:
+        """The steps that are to be measured on a batch; a None for its recording, which they wait for."""
+        if number not in self._have:
+            return [None]
+        done = self._have[number][0].measured
+        return [step for step in self._measure if step not in done] if self._batches[number][0] < self._most else []
 
-    def _target(self, sites: Sequence[Site], *, depth: int) -> Site:
-        asked = self._settings.target
-        target = located(Site(-1) if asked is None else asked, depth)
-        if asked is None and target not in sites:
-            target = OUTPUT
-        if target not in sites:
-            raise OptionError(
-                f"target={str(target)!r} is not among the recorded sites {', '.join(map(str, sites))}; add it to --sites, or write --sensitivity none"
-            )
-        return target
+    def _call(self, number: int, step: int | None, indices: tuple[int, ...]) -> Call:
+        done = len(self._have) + sum(len(trace.measured) for trace, _ in self._have.values())
+        if step is None:
+            what = f"recording samples {indices[0]} to {indices[-1]}"
+            self._parts.begin(number)
+            do: Any = functools.partial(recorded, number, self._store)
+        else:
+            measured, target = [index for index in indices if index < self._most], self._have[number][0].target
+            assert target is not None
+            what = f"sensitivity at step {step}, samples {measured[0]} to {measured[-1]}"
+            do = functools.partial(forecast, measured, target, step)
+        self._tell(what, done, self._total)
+        return Call(about=(number, step), do=do, what=what)
 
-    def _measured(self, number: int, trace: Trace, final: Array, step: int) -> Trace:
-        """Forecast one step of a batch, and see how far its samples move."""
-        indices = [index for index in self._batches[number] if index < self._most]
-        self._tell(f"sensitivity at step {step}, samples {indices[0]} to {indices[-1]}", self._done, self._total)
-        assert trace.target is not None
-        spec = one_forecast(trace.target, step, self._steps)
-        drawn = self._sampler.run(indices, driven=self._sampler.policy(spec, indices))
-        off = np.linalg.norm(_flat(drawn.latents) - final[: len(indices)], axis=1)
-        forecast = np.array(drawn.steps) <= self._steps - 1  # else not finite, and not used, in some stream
-        moved = np.full(trace.samples, math.nan)
-        moved[: len(indices)] = np.where(forecast, off, math.nan)
-        spent = sum(len(report.outcomes) for report in drawn.reports.values())
+    def _settle(self, came: Came) -> None:
+        if came.error is not None:
+            raise came.error
+        number, step = came.call.about
+        self._under_way.discard((number, step))
+        if step is None:
+            trace, final, spent = came.value
+        else:
+            (trace, final), (drawn, computed, spent) = self._have[number], came.value
+            trace = _measured(trace, final, step, drawn, computed, spent)
         self._spent += spent
-        sensitivity = trace.sensitivity.copy()
-        sensitivity[:, step] = sensitivities(trace, trace.target, step, moved)
-        return attrs.evolve(trace, sensitivity=sensitivity, measured=(*trace.measured, step), evaluations=trace.evaluations + spent)
+        self._have[number] = trace, final
+        self._parts.keep(number, trace, final)
 
 
-def _flat(latents: Tensor) -> Array:
-    return np.asarray(latents.detach().double().flatten(1).cpu().numpy(), dtype=np.float64)
-
-
-def _conditions(family: Workload, indices: Sequence[int], guidance: float | None) -> tuple[list[str], bytes]:
-    """Return a label for each sample, and what decides what they will be, in bytes."""
-    arguments = getattr(family, "arguments", None)
-    given: Mapping[str, Any] = arguments(indices, guidance) if callable(arguments) else arguments or {}
-    labels = family.words(indices)
-    content = json.dumps(
-        [list(indices), labels, named(family), {key: value for key, value in given.items() if not isinstance(value, Tensor)}], default=str, sort_keys=True
-    )
-    tensors = b"".join(value.detach().float().cpu().numpy().tobytes() for _, value in sorted(given.items()) if isinstance(value, Tensor))
-    return labels, content.encode() + tensors
+def _measured(trace: Trace, final: Array, step: int, drawn: Array, computed: Sequence[float], spent: int) -> Trace:
+    """Return a trace with the sensitivity of one step: how far a batch's first samples moved where it was
+    forecast.
+    """
+    assert trace.target is not None
+    off = np.linalg.norm(drawn - final[: len(drawn)], axis=1)
+    forecast = np.array(computed) <= trace.num_steps - 1  # else not finite, and not used, in some stream
+    moved = np.full(trace.samples, math.nan)
+    moved[: len(drawn)] = np.where(forecast, off, math.nan)
+    sensitivity = trace.sensitivity.copy()
+    sensitivity[:, step] = sensitivities(trace, trace.target, step, moved)
+    return attrs.evolve(trace, sensitivity=sensitivity, measured=tuple(sorted((*trace.measured, step))), evaluations=trace.evaluations + spent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sqlite3
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,21 @@ class Point(Figures):
     def whole(self) -> bool:
         """Whether it did not fail and drew all samples."""
         return not self.error and not self.pruned
+
+
+@attrs.define(eq=False)
+class _Asked:
+    """A trial under way."""
+
+    number: int
+    trial: Any
+    said: str = ""
+    spec: PolicySpec | None = None
+    figures: Iterator[Figures] = attrs.field(factory=lambda: iter(()))
+    point: Point | None = None
+
+    def failed(self, error: Exception) -> Point:
+        return Point(number=self.number, policy=self.said, error=in_one_line(error))
 
 
 NAME = "foreseer tune"
@@ -124,35 +139,93 @@ class Study:
         with self._writing():
             self._study.set_user_attr(name, plain(value))
 
-    def step(self, measure: Callable[[PolicySpec], Iterator[Figures]]) -> Point:
-        """Ask for a point, have it measured, and remember what it came to. ``measure`` gives the figures of the
-        samples so far, several times. What it raises of `Exception` is the trial's error; an interruption, and
-        what cannot be read or written of its draws, leaves no trace.
+    def step(
+        self,
+        measure: Callable[[PolicySpec], Iterator[Figures]],
+        *,
+        count: int = 1,
+        ahead: Callable[[Sequence[PolicySpec], int], None] = lambda specs, done: None,
+    ) -> list[Point]:
+        """Ask for points, have them measured, and remember what they came to.
+
+        Several are asked for before any is measured, each as if those before it would do badly (optuna's
+        constant liar), so that what is asked for depends on ``count`` and on nothing that happens meanwhile.
+
+        Args:
+            measure: Gives the figures of the samples so far, several times. What it raises of `Exception` is the
+                trial's error; an interruption, and what cannot be read or written of its draws, leaves no trace.
+            count: How many points.
+            ahead: Told before each round of figures whose are wanted, and how many they have given.
         """
         states = self._optuna.trial.TrialState
         done = self.points
-        number = len(done)
+        asked: list[_Asked] = []
         with warnings.catch_warnings(), self._writing():
             warnings.simplefilter("ignore", self._optuna.exceptions.ExperimentalWarning)
-            # a sampler of its own for each trial: its random numbers do not depend on how many it has asked
-            # for in this process
-            self._study.sampler = self._optuna.samplers.TPESampler(seed=_seed(self._seed, number), n_startup_trials=self._starting)
-            first = self._search.first(number)
-            if first is not None and not self._study.get_trials(deepcopy=False, states=(states.WAITING,)):
-                self._study.enqueue_trial(first)
-            trial = self._study.ask()
             try:
-                point = self._measured(trial, number, done, measure)
+                for number in range(len(done), len(done) + count):
+                    asked.append(_Asked(number, self._ask(number, liar=count > 1)))
+                    self._choose(asked[-1], done, measure)
+                given, finished = 0, [point for point in done if point.whole]
+                while under_way := [one for one in asked if one.point is None]:
+                    ahead([one.spec for one in under_way if one.spec is not None], given)
+                    for one in under_way:
+                        self._further(one, finished)
+                    given += 1
             except BaseException:
-                self._study.tell(trial, state=states.FAIL)
+                for one in asked:
+                    self._study.tell(one.trial, state=states.FAIL)
                 raise
-            for key, value in plain(point).items():
-                trial.set_user_attr(key, value)
-            if point.whole:
-                self._study.tell(trial, self._target.values(point))
-            else:
-                self._study.tell(trial, state=states.PRUNED)
-        return point
+            points = [one.point for one in asked if one.point is not None]
+            for one, point in zip(asked, points, strict=True):
+                for key, value in plain(point).items():
+                    one.trial.set_user_attr(key, value)
+                if point.whole:
+                    self._study.tell(one.trial, self._target.values(point))
+                else:
+                    self._study.tell(one.trial, state=states.PRUNED)
+        return points
+
+    def _ask(self, number: int, *, liar: bool) -> Any:
+        # a sampler of its own for each trial: its random numbers do not depend on how many it has asked for in
+        # this process
+        self._study.sampler = self._optuna.samplers.TPESampler(seed=_seed(self._seed, number), n_startup_trials=self._starting, constant_liar=liar)
+        first = self._search.first(number)
+        if first is not None and not self._study.get_trials(deepcopy=False, states=(self._optuna.trial.TrialState.WAITING,)):
+            self._study.enqueue_trial(first)
+        return self._study.ask()
+
+    def _choose(self, asked: _Asked, done: Sequence[Point], measure: Callable[[PolicySpec], Iterator[Figures]]) -> None:
+        space, options = self._search.suggest(asked.trial)
+        asked.said = f"{space.spec.name}:" + ",".join(f"{key}={value}" for key, value in {**space.spec.options, **options}.items())
+        try:
+            asked.spec = space.policy(options)
+        except Exception as error:
+            asked.point = asked.failed(error)
+            return
+        same = next((point for point in done if point.policy == str(asked.spec)), None)
+        if same is not None:
+            asked.point = attrs.evolve(same, number=asked.number)
+        asked.figures = measure(asked.spec)
+
+    def _further(self, asked: _Asked, finished: Sequence[Point]) -> None:
+        """Take a trial's next figures."""
+        try:
+            figures = next(asked.figures, None)
+            if figures is None:
+                raise ForeseerError(f"{asked.spec} was not measured on {self._samples} samples")
+            point = Point(number=asked.number, policy=str(asked.spec), **attrs.asdict(figures))
+            if point.samples == self._samples:
+                asked.point = point
+                return
+            if self._target.kind != "front":  # of several values optuna takes none before the end
+                asked.trial.report(self._target.values(point)[0], step=point.samples)
+            if self._prune and (why := self._target.hopeless(point, samples=self._samples, finished=list(finished))):
+                asked.point = attrs.evolve(point, pruned=why)
+        except (FileError, DamagedDrawError):  # no fault of the policy
+            raise
+        except Exception as error:
+            asked.point = asked.failed(error)
 
     @property
     def _starting(self) -> int:
@@ -165,29 +238,6 @@ class Study:
             yield
         except self._optuna.exceptions.StorageInternalError as error:
             raise FileError(f"study={str(self._file)!r} cannot be written: {in_one_line(error.__cause__ or error)}") from error
-
-    def _measured(self, trial: Any, number: int, done: list[Point], measure: Callable[[PolicySpec], Iterator[Figures]]) -> Point:
-        space, options = self._search.suggest(trial)
-        try:
-            spec = space.policy(options)
-            same = next((point for point in done if point.policy == str(spec)), None)
-            if same is not None:
-                return attrs.evolve(same, number=number)
-            finished = [point for point in done if point.whole]
-            for figures in measure(spec):
-                point = Point(number=number, policy=str(spec), **attrs.asdict(figures))
-                if point.samples == self._samples:
-                    return point
-                if self._target.kind != "front":  # of several values optuna takes none before the end
-                    trial.report(self._target.values(point)[0], step=point.samples)
-                if self._prune and (why := self._target.hopeless(point, samples=self._samples, finished=finished)):
-                    return attrs.evolve(point, pruned=why)
-            raise ForeseerError(f"{spec} was not measured on {self._samples} samples")
-        except (FileError, DamagedDrawError):  # no fault of the policy
-            raise
-        except Exception as error:
-            said = ",".join(f"{key}={value}" for key, value in {**space.spec.options, **options}.items())
-            return Point(number=number, policy=f"{space.spec.name}:{said}", error=in_one_line(error))
 
 
 def _ours(file: Path) -> bool:

@@ -5,81 +5,45 @@ what was found on others.
 from __future__ import annotations
 
 import datetime
+import functools
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from foreseer.bench.hands import Hands, hands_for
 from foreseer.bench.harness import Tell
 from foreseer.bench.kept_draws import KeptDraws
-from foreseer.bench.lanes import Sampler
-from foreseer.bench.machine import machine, versions
+from foreseer.bench.machine import versions
 from foreseer.bench.per_sample import Figures
-from foreseer.bench.source import loaded, named
+from foreseer.bench.source import named
+from foreseer.bench.subject import subject_of
 from foreseer.bench.target import Target
-from foreseer.bench.workload import device_of, dtype_of, identities_of, prompts_of
 from foreseer.document import Document
 from foreseer.errors import OptionError
 from foreseer.presets import Measured, Preset, Promise
 from foreseer.registry import PolicySpec, parse_policy
+from foreseer.workbench.draws import Noises, sampler_of
 from foreseer.workbench.gauge import Gauge, NotFiniteError, Reading
 from foreseer.workbench.promise import Claim, Test, in_order, run_tests
 from foreseer.workbench.search import Search, search_of
 from foreseer.workbench.study import Point, Study
 from foreseer.workbench.tune_settings import TuneSettings
+from foreseer.workbench.tuned import Tuned
+
+if TYPE_CHECKING:
+    from foreseer.bench.ray_settings import RaySettings
 
 __all__ = ["Target", "TuneSettings", "Tuned", "tune"]
 
 TESTED_AFTER = "settings were tested after so many trials"
+AT_ONCE = "trials that are asked for at once"
 FULL_TIME = "seconds of full computation for a sample"
 DRAWS = Document(format="foreseer tune draws 1", made_by="`foreseer tune`", again="delete that folder, or write another --study", sealed=False)
 
 
-@attrs.frozen(eq=False, kw_only=True)
-class Tuned:
-    """What `tune` found.
-
-    Attributes:
-        settings: What was asked for.
-        search: What was searched.
-        points: All trials, also those that failed or were given up.
-        chosen: The best that reaches the target, with a promise the fastest that keeps it; None where none
-            does, and for a front.
-        tests: With a promise: the tests of settings, in their order.
-        preset: The chosen one, measured on held-out samples too.
-        time: Seconds of full computation for a sample; NaN where none was drawn.
-    """
-
-    settings: TuneSettings
-    search: Search
-    points: tuple[Point, ...]
-    chosen: Figures | None
-    tests: tuple[Test, ...] = ()
-    preset: Preset | None
-    time: float
-
-    @property
-    def ranked(self) -> list[Point]:
-        """The points that drew all samples, each policy once: best first, or along the front."""
-        firsts: dict[str, Point] = {}
-        for point in self.points:
-            if point.whole:
-                firsts.setdefault(point.policy, point)
-        return self.settings.goal.ranked(list(firsts.values()))
-
-    @property
-    def failed(self) -> list[Point]:
-        """The points that did."""
-        return [point for point in self.points if point.error]
-
-    @property
-    def pruned(self) -> list[Point]:
-        """The points that were given up."""
-        return [point for point in self.points if point.pruned]
-
-
-def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None) -> Tuned:
+def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None, ray: RaySettings | None = None) -> Tuned:
     """Search, and check what was found.
 
     Unless the target is a time, cost is the ratio of block-rows or the computed steps, which are the same on
@@ -89,6 +53,7 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
     Args:
         settings: What to do.
         tell: Told how far it is, in samples.
+        ray: Workers of a Ray cluster that draw; None for this process.
 
     Raises:
         PluginError, OptionError: See `TuneSettings`, `foreseer.workbench.search.space_of` and
@@ -97,16 +62,21 @@ def tune(settings: TuneSettings, *, tell: Tell = lambda what, done, total: None)
         KeyboardInterrupt: The batches that were drawn are kept beside the study's file, where there is one; the
             same call goes on.
     """
-    return _Tuning(settings, tell).run()
+    search = search_of(settings.specs(), settings.ranges)  # what is wrong with it is told before anything is loaded
+    with hands_for(settings.workload, ray) as hands:
+        return _Tuning(settings, search, hands, tell).run()
 
 
 class _Tuning:
     """One call of `tune`."""
 
-    def __init__(self, settings: TuneSettings, tell: Tell) -> None:
-        self.settings = settings
-        self.search = search_of(settings.specs(), settings.ranges)
-        self.sampler = Sampler.of(loaded(settings.workload), seed=settings.seed, num_steps=settings.steps, guidance=settings.guidance)
+    def __init__(self, settings: TuneSettings, search: Search, hands: Hands, tell: Tell) -> None:
+        self.settings, self.search, self.hands = settings, search, hands
+        if hands.elsewhere:
+            tell("workers are on their way", 0, 0)
+        self.subject = hands.look(subject_of)
+        hands.open(functools.partial(sampler_of, seed=settings.seed, num_steps=settings.steps, guidance=settings.guidance))
+        self.noises = hands.ask(Noises.of)
         self.study = Study(
             self._kept(),
             self.search,
@@ -124,7 +94,7 @@ class _Tuning:
     def _gauge(self, part: list[int]) -> Gauge:
         among = None if self.settings.claim is None else sum(map(len, self.settings.parts()))
         first = min(part, default=0) if among is None else 0
-        return Gauge(self.sampler, first=first, samples=part, batch=self.settings.together, among=among, kept=self.draws)
+        return Gauge(self.noises, first=first, samples=part, batch=self.settings.together, among=among, kept=self.draws, hands=self.hands)
 
     def run(self) -> Tuned:
         settings, claim = self.settings, self.settings.claim
@@ -142,8 +112,8 @@ class _Tuning:
                 self._told("full computation", settings.samples * begun + len(self.chosen_on.batches[0]) * batch)
                 self.chosen_on.full(batch)
         while (number := len(self.study.points)) < settings.trials:
-            self._told(f"trial {number + 1}", settings.samples * (number + 1))
-            self.study.step(self._measure)
+            at_once = self._at_once()
+            self._round(number, min(at_once - number % at_once, settings.trials - number))
         points = tuple(self.study.points)
         tests = () if claim is None else tuple(self._test(claim, points))
         held = [test for test in tests if test.held]
@@ -152,6 +122,37 @@ class _Tuning:
         found = chosen.figures if isinstance(chosen, Test) else chosen
         self._told("done", self.total)
         return Tuned(settings=settings, search=self.search, points=points, chosen=found, tests=tests, preset=preset, time=self._full_time())
+
+    def _at_once(self) -> int:
+        """How many trials are asked for together: what a study was begun with stays."""
+        asked, kept = self.settings.at_once, self.study.kept(AT_ONCE) or (1 if self.study.points else None)
+        if kept is None:
+            kept = asked or max(1, self.hands.places // len(self.chosen_on.batches))
+            self.study.keep(AT_ONCE, kept)
+        if asked not in (None, kept):
+            raise OptionError(f"at_once={asked} is out of range: the study was begun with {kept}; write --at-once {kept}, or leave it out")
+        return int(kept)
+
+    def _round(self, number: int, count: int) -> None:
+        """Ask for trials, and draw them: batch by batch, that of all trials at once where hands are many."""
+        samples = self.settings.samples
+        begun, which = samples * (number + 1), f"trial {number + 1}" if count == 1 else f"trials {number + 1} to {number + count}"
+        self._told(which, begun)
+        drawn: dict[str, int] = {}
+
+        def measure(spec: PolicySpec) -> Iterator[Figures]:
+            for reading in self.chosen_on.follow(spec):
+                if reading.broken:  # whatever its mean: nobody wants a policy that breaks samples
+                    raise NotFiniteError(f"{reading.broken} of the first {reading.figures.samples} samples are broken: they are not finite")
+                yield reading.figures
+                drawn[str(spec)] = reading.figures.samples
+                self._told(f"{which}, {sum(drawn.values())} of {samples * count} samples", begun + sum(drawn.values()))
+
+        def ahead(specs: Sequence[PolicySpec], given: int) -> None:
+            width = max(1, self.hands.places // max(1, len(specs)))
+            self.chosen_on.ahead([one for spec in specs for one in self.chosen_on.with_policy(spec, range(given, given + width))])
+
+        self.study.step(measure, count=count, ahead=ahead)
 
     @property
     def checks(self) -> int:
@@ -170,15 +171,6 @@ class _Tuning:
     def _told(self, what: str, done: int) -> None:
         self.done = done
         self._tell(what, done, max(self.total, done))
-
-    def _measure(self, spec: PolicySpec) -> Iterator[Figures]:
-        """Draw the samples of a trial."""
-        begun = self.done
-        for reading in self.chosen_on.follow(spec):
-            if reading.broken:  # whatever its mean: nobody wants a policy that breaks samples
-                raise NotFiniteError(f"{reading.broken} of the first {reading.figures.samples} samples are broken: they are not finite")
-            yield reading.figures
-            self._told(f"trial {begun // self.settings.samples}, {reading.figures.samples} of {self.settings.samples} samples", begun + reading.figures.samples)
 
     def _test(self, claim: Claim, points: tuple[Point, ...]) -> list[Test]:
         """Test settings."""
@@ -205,8 +197,8 @@ class _Tuning:
         found = {
             "search": [str(space) for space in self.search.spaces],
             "target": str(settings.goal),
-            "steps": self.sampler.num_steps,
-            "guidance": self.sampler.guidance,
+            "steps": self.noises.num_steps,
+            "guidance": self.noises.guidance,
             "batch": settings.together,
             **named(settings.workload),
         } | {name: getattr(settings, name) for name in of_settings}
@@ -216,18 +208,18 @@ class _Tuning:
 
     def _machine(self) -> dict[str, Any]:
         """What times depend on, where they decide."""
-        said = machine(str(device_of(self.sampler.workload))) if self.settings.goal.kind == "time" else {}
+        said = self.subject.machine if self.settings.goal.kind == "time" else {}
         return {name: value for name, value in said.items() if name in ("processor", "GPU")}
 
     def _drawn_with(self) -> dict[str, Any]:
         """What draws depend on, besides their samples and what drives the model."""
-        sampler = self.sampler
         return {
             **named(self.settings.workload),
-            **identities_of(sampler.workload),
-            "steps": sampler.num_steps,
-            "guidance": sampler.guidance,
-            "seed": sampler.seed,
+            "model": self.subject.model,
+            "scheduler": self.subject.scheduler,
+            "steps": self.noises.num_steps,
+            "guidance": self.noises.guidance,
+            "seed": self.noises.seed,
             **self._machine(),
         }
 
@@ -236,7 +228,7 @@ class _Tuning:
         settings, spec = self.settings, parse_policy(policy)
         tuned = self._beside_fewer(self.chosen_on, spec, "the chosen setting", self.total - self.checks, drawn=0)
         held_out = self._beside_fewer(self.held_out, spec, "on held-out samples", self.total - self.checks + settings.samples, drawn=2)
-        signature = self.chosen_on.signature(tuned.run, dtype=dtype_of(self.sampler.workload), versions=versions())
+        signature = self.chosen_on.signature(tuned.run, dtype=self.subject.dtype, versions=versions())
         timed = settings.goal.kind == "time"
         return Preset(
             name=settings.name or f"{settings.workload.name}_{settings.goal.short}",
@@ -245,7 +237,7 @@ class _Tuning:
             tuned=_timed(tuned) if timed else tuned.measured,
             held_out=_timed(held_out) if timed else held_out.measured,
             found={**self._kept(), "trials": settings.trials, "trial": next(p.number for p in points if p.policy == policy)},
-            machine=machine(str(device_of(self.sampler.workload))),
+            machine=self.subject.machine,
             date=datetime.datetime.now(datetime.UTC).date().isoformat(),
             promise=None if settings.claim is None else self._promise(settings.claim, policy, tests, held_out.figures),
         )
@@ -266,9 +258,9 @@ class _Tuning:
         reached, test = checked.reaching(claim.psnr), next(test for test in tests if test.policy == policy)
         if claim.refuted(reached, checked.samples):
             return None
-        guidance = "" if self.sampler.guidance is None else f", guidance {self.sampler.guidance:g}"
-        where = f"the model, scheduler, {self.sampler.num_steps} steps{guidance} and {dtype_of(self.sampler.workload)} of this preset"
-        prompts = prompts_of(self.sampler.workload)
+        guidance = "" if self.noises.guidance is None else f", guidance {self.noises.guidance:g}"
+        where = f"the model, scheduler, {self.noises.num_steps} steps{guidance} and {self.subject.dtype} of this preset"
+        prompts = self.subject.prompts
         # a prompt that is drawn several times tells of its noises, and not of other prompts
         alike = "samples like those (exchangeable with them)"
         if prompts is not None and len(prompts) < sum(map(len, self.settings.parts())):

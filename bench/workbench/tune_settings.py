@@ -56,6 +56,9 @@ class TuneSettings:
         guidance: Weight of the guidance; None for the workload's own.
         seed: Seed of the noise, and of the search.
         trials: How many points are tried, those of the study's file counted.
+        at_once: How many trials are asked for before any of them is drawn; None for as many as the study was
+            begun with, or 1, or with a cluster as many as keep its workers busy. What is tried depends on this
+            number, and not on who draws.
         whole: Draw all samples of every trial, also of one that can no longer be the best.
         study: SQLite file in which the trials are kept; with one that exists, the search goes on. None keeps
             nothing.
@@ -80,6 +83,7 @@ class TuneSettings:
     guidance: float | None = attrs.field(default=None, validator=optional(check_guidance))
     seed: int = attrs.field(default=0, validator=whole(0))
     trials: int = attrs.field(default=30, validator=whole(1, 100_000))
+    at_once: int | None = attrs.field(default=None, validator=optional(whole(1, 10_000)))
     whole: bool = False
     study: Path | None = attrs.field(default=None, converter=attrs.converters.optional(Path))
     name: str | None = None

@@ -12,6 +12,10 @@ from typing import Any
 from pages import table
 
 
+FLOOR = ("copies", "sums", "modulation", "outside")
+"""What a floor is made of, in `tests/benchmarks/kept.py`."""
+
+
 def read(results: Path, name: str) -> dict[str, Any]:
     """A file's content; empty where there is none."""
     file = results / f"{name}.json"
@@ -57,17 +61,17 @@ def kept_section(results: Path) -> Iterator[str]:
         "The bundled DiT, 50 steps, on one thread, in processor time; each run stands between two stretches of "
         "the bare model. The floor is worked out from the same shapes in the same process: what would be kept if "
         "a computed step had nothing to do but the copies of what is recorded, and a forecast step nothing but "
-        "its weighted sums and what the model does outside of its blocks. The live modulation of a forecast "
-        "of modules (embedding of the time, gates) comes on top of it."
+        "its weighted sums, the gates that stay live where modules are forecast, on what was summed, and what "
+        "the model does outside of its blocks."
     )
     yield "```sh\npython tests/benchmarks/kept.py docs/results/kept.json\n```"
     rows = []
     for line in content["kept"]:
         floor = line["floor"]
-        parts = [f"{1e3 * floor[f'{part}_seconds']:.2f}" for part in ("copies", "sums", "outside")] if floor else ["", "", ""]
+        parts = [f"{1e3 * floor[f'{part}_seconds']:.2f}" for part in FLOOR] if floor else [""] * len(FLOOR)
         kept = [f"{line['kept']:.3f}", f"{line['wanted']:.2f}", f"{floor['kept']:.3f}" if floor else ""]
         rows.append([f"`{line['policy']}`", line["samples"], f"{line['block_rows']:.3f}", f"{1e3 * line['bare_step_seconds']:.0f}", *parts, *kept])
-    titles = "policy | samples: | block-rows: | bare step, ms: | copies, ms: | sums, ms: | outside of blocks, ms: | kept:"
+    titles = "policy | samples: | block-rows: | bare step, ms: | copies, ms: | sums, ms: | gates, ms: | outside of blocks, ms: | kept:"
     yield table(f"{titles} | wanted: | floor:", rows)
     made = content["evaluations"]
     yield (

@@ -4,7 +4,8 @@ what the engine takes for an evaluation on a host that does nothing.
 
 Wanted are 0.97 for policies that forecast blocks and 0.90 for those that forecast every module. Beside it
 stands what no schedule can beat, from the same shapes in the same process: the copies of what is recorded, the
-plain weighted sums of what is forecast, what the model does outside of its blocks, and nothing else.
+plain weighted sums of what is forecast, the gates that stay live, what the model does outside of its blocks, and
+nothing else.
 
     python tests/benchmarks/kept.py docs/results/kept.json
 """
@@ -22,6 +23,7 @@ from typing import Any
 import attrs
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from foreseer import Evidence, Pass, Run, Session, Site, hookimpl
 from foreseer.adapters import attach
@@ -59,7 +61,7 @@ class Lane:
 
 LANES = (
     Lane("taylorseer:target=last_block", 5, 0.97),
-    Lane("cg_taylor", 0, 0.97),
+    Lane("cg_taylor:threshold=0.06", 0, 0.97),
     Lane("reuse", 1),
     Lane("taylorseer:max_order=1", 2),
     Lane("taylorseer:max_order=4", 5),
@@ -114,9 +116,9 @@ def kept(
 
 
 def _floor(model: nn.Module, noise: Tensor, labels: Tensor, report: Report, anchors: int, step: float) -> dict[str, float]:
-    """Seconds of a computed step's copies, of a forecast step's sums, and outside of the blocks, in the mean of
-    three times behind a step of the bare model, as caches are then; and the share that would be kept if there
-    were nothing but these.
+    """Seconds of a computed step's copies, of a forecast step's sums, of each block's live gates on what was
+    summed (where modules are forecast), and outside of the blocks, in the mean of three times behind a step of
+    the bare model, as caches are then; and the share that would be kept if there were nothing but these.
     """
     held, rows = report.bytes_held.values(), report.run.rows
     rings = [torch.randn(rows, anchors, size // (4 * rows * anchors)) for size in held]
@@ -130,28 +132,42 @@ def _floor(model: nn.Module, noise: Tensor, labels: Tensor, report: Report, anch
         for ring in rings:
             ring[:, 0] * weights[:, 0] if anchors == 1 else torch.bmm(weights, ring)
 
-    given = torch.cat([noise, noise]), torch.full((rows,), 500)
+    given, classes = (torch.cat([noise, noise]), torch.full((rows,), 500)), torch.cat([labels, labels])
+    blocks: list[Any] = [block for _, block in find_blocks(model)]
+    modulated = blocks if len(rings) > 1 else []
+
+    def modulation() -> None:
+        parts = iter(drafts)
+        for block in modulated:
+            norm = block.norm1
+            width, embedded = norm.linear.out_features // 6, norm.silu(norm.emb(given[1], classes, hidden_dtype=noise.dtype))
+            for piece in (slice(2 * width, 3 * width), slice(5 * width, 6 * width)):
+                gate = functional.linear(embedded, norm.linear.weight[piece], norm.linear.bias[piece])
+                next(parts).view(rows, -1, width).mul_(gate[:, None]).add_(stream)
+
+    drafts = [torch.randn(rows, ring.shape[2]) for ring in rings]
+    stream = torch.randn(rows, rings[0].shape[2] // 160, 160)
     skipped = [False]
-    interceptions = [intercept(block, lambda inner, args, kwargs: args[0] if skipped[0] else inner(*args, **kwargs)) for _, block in find_blocks(model)]
+    interceptions = [intercept(block, lambda inner, args, kwargs: args[0] if skipped[0] else inner(*args, **kwargs)) for block in blocks]
 
     def a_step(*, skip: bool) -> None:
         skipped[0] = skip
-        model(*given, class_labels=torch.cat([labels, labels]))
+        model(*given, class_labels=classes)
 
     def after_a_step(run: Callable[[], None]) -> float:
         a_step(skip=False)
         return statistics.mean(timed(run, CPU)[1].seconds for _ in range(3))
 
-    parts = (copies, sums, functools.partial(a_step, skip=True))
+    parts = (copies, sums, modulation, functools.partial(a_step, skip=True))
     with torch.no_grad():
-        copied, summed, outside = (statistics.median(after_a_step(run) for _ in range(7)) for run in parts)
+        copied, summed, gated, outside = (statistics.median(after_a_step(run) for _ in range(7)) for run in parts)
     for interception in interceptions:
         interception.restore()
     full = sum(outcome.full for outcome in report.outcomes)
     forecast = len(report.outcomes) - full
-    least = full * (step + copied) + forecast * (summed + outside)
+    least = full * (step + copied) + forecast * (summed + gated + outside)
     share = step * len(report.outcomes) * report.block_rows_ratio / least
-    return {"copies_seconds": copied, "sums_seconds": summed, "outside_seconds": outside, "kept": share}
+    return {"copies_seconds": copied, "sums_seconds": summed, "modulation_seconds": gated, "outside_seconds": outside, "kept": share}
 
 
 DEPTH, ROWS, EVALUATIONS = 12, 2, 50
@@ -240,7 +256,7 @@ def main(path: Path, samples: Sequence[int] = SAMPLES) -> None:
         for lane in LANES:
             lines.append(kept(lane, count))
             line, floor = lines[-1], lines[-1]["floor"]
-            least = f", {floor['kept']:.3f} if there were nothing but copies, sums and what is outside of blocks" if floor else ""
+            least = f", {floor['kept']:.3f} if there were nothing but copies, sums, gates and what is outside of blocks" if floor else ""
             print(f"{count} samples, {lane.policy}: {line['kept']:.3f} is kept, wanted {lane.wanted:.2f}{least}", flush=True)
     content = {"machine": machine("cpu"), "versions": versions(), "git": git_state(), "kept": lines, "evaluations": evaluations()}
     path.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

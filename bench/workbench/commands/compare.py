@@ -29,10 +29,12 @@ SPEC = "NAME[:OPTION=VALUE,...]"
     policies={"metavar": SPEC},
     observers={"metavar": SPEC},
 )
+@takes("foreseer.bench.ray_settings:RaySettings", extra="bench", into="ray", ray={"metavar": "[ADDRESS]"})
 def compare(
     source: Settings,
     settings: Settings,
     wanted: Settings,
+    ray: Settings,
     headroom: Annotated[
         bool,
         typer.Option("--headroom", help="Also record them, and measure the best schedules in hindsight."),
@@ -54,7 +56,8 @@ def compare(
         raise OptionError(f"headroom_target={headroom_target!r} is unknown; write one of {', '.join(get_args(Whole))}")
     from foreseer.bench.comparison import run_comparison
 
-    found = run_comparison(settings(workload=source(), target=wanted().target), afterwards=_headroom(headroom_target) if headroom else None)
+    asked = settings(workload=source(), target=wanted().target)
+    found = run_comparison(asked, afterwards=_headroom(headroom_target) if headroom else None, ray=ray())
     if found.interrupted:
         raise KeyboardInterrupt  # what was finished is written; the exit status says that it is not all
     if found.failed:

@@ -84,7 +84,7 @@ def plan(
     found = _choose(found, budget=budget, block_rows=block_rows, target_error=target_error)
     written = found.save(out)
     if preset is not None:
-        from foreseer.workbench.gauge import planned_preset
+        from foreseer.workbench.planned_preset import planned_preset
 
         loaded = source(dtype=source.keywords.get("dtype") or found.signature.dtype or None).load()
         with progress() as tell:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,7 @@ __all__ = ["record"]
     sites={"metavar": "default|blocks|SITE,..."},
     target={"metavar": "SITE"},
 )
+@takes("foreseer.bench.ray_settings:RaySettings", extra="workbench", into="ray", ray={"metavar": "[ADDRESS]"})
 def record(
     out: Annotated[
         Path,
@@ -30,6 +32,7 @@ def record(
     ],
     source: Settings,
     settings: Settings,
+    ray: Settings,
     sensitivity: Annotated[
         str,
         typer.Option(
@@ -40,24 +43,15 @@ def record(
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what is there.")] = False,
 ) -> None:
     """Record a model once: inner products of its features, and sensitivities."""
-    from foreseer.bench.workload import how_many
-    from foreseer.workbench.record_settings import USUAL
     from foreseer.workbench.recording import record as run
     from foreseer.workbench.recording import refuse_existing
-    from foreseer.workbench.sensitivity import steps_to_measure
 
     every, measured = _measured(sensitivity)
     made, place = settings(every=every, measured=measured), source()
     if not restart:
         refuse_existing(out)
-    loaded = place.load()
-    if every is not None:
-        count = len(steps_to_measure(made.steps or loaded.num_steps, every))
-        samples, _ = how_many(loaded, samples=made.samples, batch=made.batch, usual=USUAL)
-        said = f"takes {count} more samplings of {min(measured or samples, samples)} of the {samples} samples"
-        typer.echo(f"measuring sensitivities at {count} steps {said}", err=True)
     with progress() as tell:
-        recorded = run(loaded, out, settings=made, restart=restart, tell=tell)
+        recorded = run(place, out, settings=made, restart=restart, tell=tell, say=functools.partial(typer.echo, err=True), ray=ray())
     typer.echo(recorded.summary)
 
 

@@ -36,10 +36,12 @@ SHOWN = 8
     ranges={"metavar": "OPTION=LOW..HIGH[:log] | OPTION=A,B"},
     promise={"metavar": "'psnr>=DB for SHARE% of samples'", "help": "What to promise of samples to come; looks for the fastest that keeps it."},
 )
+@takes("foreseer.bench.ray_settings:RaySettings", extra="workbench", into="ray", ray={"metavar": "[ADDRESS]"})
 def tune(
     source: Settings,
     settings: Settings,
     wanted: Settings,
+    ray: Settings,
     policies: Annotated[
         list[str] | None,
         typer.Argument(metavar="NAME[:OPTION=VALUE,...]...", help="Policies; options written here are held. None: six built-in ones."),
@@ -62,7 +64,7 @@ def tune(
     made = settings(workload=source(), policies=policies or (), target=target, name=None if out is None else out.stem)
     try:
         with progress() as tell:
-            found = tuner.tune(made, tell=tell)
+            found = tuner.tune(made, tell=tell, ray=ray())
     except KeyboardInterrupt:
         kept = (
             f"what was drawn is kept at {study}; go on with: {shlex.join(['foreseer', *sys.argv[1:]])}"
