@@ -240,10 +240,10 @@ def measure(sampler: Sampler, samples: int, repeats: int, tell: Callable[[str], 
     with threads(1), torch.no_grad(), clock.watching(sampler.model):
         for repeat in range(repeats):
             tell(f"{type(sampler).__name__}, {samples} a request, repeat {repeat + 1} of {repeats}")
-            full, (full_in_flight, _) = static(sampler, "none", REQUESTS * samples, clock), in_flight(sampler, "none", samples, clock)
+            both = {}
             for policy in ("none", *POLICIES):
-                alike = full if policy == "none" else static(sampler, policy, REQUESTS * samples, clock)
-                spread, calls = in_flight(sampler, policy, samples, clock)
+                both[policy] = alike, (spread, calls) = static(sampler, policy, REQUESTS * samples, clock), in_flight(sampler, policy, samples, clock)
+                full, (full_in_flight, _) = both["none"]
                 line = {
                     "static": full.seconds / alike.seconds,
                     "in_flight": full_in_flight.seconds / spread.seconds,
@@ -264,8 +264,9 @@ def main(out: Path, models: Sequence[str], counts: Sequence[int], repeats: int) 
     content = {"machine": machine("cpu"), "versions": versions(), "git": git_state(), "requests": REQUESTS, "steps": STEPS, "parts": list[Any]()}
     for samples in counts:
         for model in models:
-            lines = measure({"dit": Dit, "flux": Flux}[model](), samples, repeats, print)
-            content["parts"].append({"model": model, "samples": samples, "repeats": repeats, "lines": lines})
+            fewer = max(1, repeats // samples)  # as many samples take as much longer
+            lines = measure({"dit": Dit, "flux": Flux}[model](), samples, fewer, print)
+            content["parts"].append({"model": model, "samples": samples, "repeats": fewer, "lines": lines})
             out.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             for line in lines:
                 told = ", ".join(f"{key} {line[key]:.2f}" for key in ("static", "in_flight", "share", "of_static", "lost_inside", "lost_beside", "calls"))
@@ -277,6 +278,6 @@ if __name__ == "__main__":
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--models", nargs="+", choices=("dit", "flux"), default=("flux", "dit"))
     parser.add_argument("--samples", nargs="+", type=int, default=(1, 4))
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="of one sample a request; fewer where there are more")
     given = parser.parse_args()
     main(given.out, given.models, given.samples, given.repeats)
