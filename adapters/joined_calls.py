@@ -76,16 +76,18 @@ def join_calls(model: nn.Module, calls: Sequence[Call]) -> Call:
 
 
 def other_call(call: Call) -> Call:
-    """Return a call like this one, in which all numbers of its rows are others. Indices stay in range."""
+    """Return a call like this one, in which the numbers of its rows are others. Indices stay in range, and masks
+    and tokens as they are: other tokens may be others in number.
+    """
     rows = batch_of(call.args, call.kwargs).rows
     return Call(call.inner, tuple(_other(value, rows, "") for value in call.args), {name: _other(value, rows, name) for name, value in call.kwargs.items()})
 
 
 def _other(value: Any, rows: int, name: str) -> Any:
-    if isinstance(value, Tensor) and _dimension(value, rows, name) is not None and value.dtype != torch.bool:
-        if not value.is_floating_point():
-            return (value - 1).clamp(min=0)
-        return value * 0.75 if value.ndim < 2 else value * -2 + 0.25
+    if isinstance(value, Tensor) and _dimension(value, rows, name) is not None and value.dtype != torch.bool and "mask" not in name:
+        if value.is_floating_point():
+            return value * 0.75 if value.ndim < 2 else value * -2 + 0.25
+        return (value - 1).clamp(min=0) if value.ndim < 2 else value
     if isinstance(value, dict):
         return {key: _other(entry, rows, str(key)) for key, entry in value.items()}
     return type(value)(_other(entry, rows, name) for entry in value) if type(value) in (list, tuple) else value

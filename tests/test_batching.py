@@ -199,39 +199,6 @@ def test_a_bad_request_that_is_the_first_ends_nothing_for_the_others() -> None:
         assert model.took()[0] == len(TIMES)
 
 
-class Gate:
-    """Forecasts what the blocks behind the first add up to, and lets through what the first block's output says in some steps."""
-
-    @foreseer.hookimpl
-    def setup(self, run: foreseer.Run) -> foreseer.Needs:
-        self.site = foreseer.Site(run.depth - 1, since=0)
-        return foreseer.Needs(sites=(self.site,), evidence=(foreseer.Site(0),))
-
-    @foreseer.hookimpl
-    def before_step(self, step: foreseer.Step) -> foreseer.Plan | None:
-        return foreseer.Plan(forecast=(self.site,), probe=foreseer.Probe(block=0, on="input")) if step.index else None
-
-    @foreseer.hookimpl
-    def predict_features(self, step: foreseer.Step, sites: tuple[foreseer.Site, ...], history: foreseer.History) -> Any:
-        return {self.site: history.features(self.site)[0]}
-
-    @foreseer.hookimpl
-    def verify(self, step: foreseer.Step, evidence: foreseer.Evidence) -> foreseer.Verdict:
-        rows = evidence.computed.flatten(1).mean(1)
-        return foreseer.Verdict(rows.abs().float(), torch.full((len(rows),), step.index % 3 != 0), 1.0)
-
-
-def test_a_gate_that_refuses_beside_others_keeps_what_it_forecasts() -> None:
-    """Law: a pass that goes on computing beside others is held against no other pass bit for bit."""
-    everyone = [Sampling(lambda: (Gate(),), seed=1, samples=2), Sampling("taylorseer:interval=3,target=last_block", seed=2), Sampling("agreement", seed=3)]
-    with Batch(Model()) as batch:
-        traffic = Traffic(batch, everyone, [0, 0, 1]).run()
-    for index, sampling in enumerate(everyone):
-        states, reports = sampling.alone(Model())
-        assert same(traffic.states[index], states)
-        assert decisions(traffic.reports[index]) == decisions(reports)
-
-
 def test_who_calls_under_autocast_gets_what_autocast_gives() -> None:
     """Law: autocast is the caller's, whichever thread evaluates."""
 
