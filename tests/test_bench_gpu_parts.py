@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ import pytest
 import torch
 
 import foreseer
-from foreseer.bench.gpu import beside, checks, kernel, ways
+from foreseer.bench.gpu import beside, checks, kept, kernel, ways
 from foreseer.bench.gpu.kept import Kept
 from foreseer.bench.gpu.settings import Settings
 from foreseer.bench.gpu.suite import time_all
@@ -93,6 +95,38 @@ def test_tables_show_every_part(measured: dict[str, Any], capsys: pytest.Capture
         *(peer.name for peer in beside.PEERS),
     ):
         assert words.replace(" ", "") in said
+
+
+def test_the_page_reads_every_part(measured: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: each entry is in a table or in the list of what was not measured, and without a file there is no section."""
+    monkeypatch.syspath_prepend(str(HOME / "docs" / "_build"))
+    page = importlib.import_module("evidence_gpu")
+    assert not list(page.gpu_sections(tmp_path))
+    waits = {"holds": False, "most": {"forecast": {"waits": 2, "allowed": 0}}, "said": "1 of 10 steps waited"}
+    lane = {"model": DIT, "policy": "speca", "skipped": "", "steps": 50, "steps_computed": 5, "speedup": 2.0, "of_promised": 0.5, "peak_bytes": 10**9}
+    lane |= {"seconds_per_full_step": 1.0, "seconds_per_forecast_step": 0.1, "forecast_over_floor": 1.5, "device_work": None, "waits": waits}
+    short = {"model": DIT, "policy": "agreement", "skipped": "time is short"}
+    failed = {"selection": "tests", "skipped": "", "summary": "1 failed", "failed": ["FAILED a"], "exit_status": 1}
+    content = {**measured, "lanes": [lane, short], "checks": [failed], "unfinished": ["lanes wan-1.3b: late"]}
+    (tmp_path / "gpu_here.json").write_text(json.dumps(content))
+    said = "\n".join(page.gpu_sections(tmp_path))
+    for part, key in (("lanes", "policy"), ("kernel", "feature"), ("peers", "peer"), ("ways", "way")):
+        assert all(entry[key] in said for entry in content[part])
+    assert all(entry["skipped"] in said for part in ("lanes", "ways") for entry in content[part])
+    for words in (
+        "forecast 2 (allowed 0)",
+        "holds in 0 of 1 lanes",
+        "1 of 10 steps waited",
+        "1 failed",
+        "FAILED a",
+        "lanes wan-1.3b: late",
+        "looks at single blocks",
+    ):
+        assert words in said
+    (tmp_path / "gpu_here.json").write_text(
+        json.dumps({**{part: [] for part in kept.NAMES}, **{k: content[k] for k in ("settings", "machine", "git", "versions")}, "bandwidth": None})
+    )
+    assert "Nothing was measured yet" in "\n".join(page.gpu_sections(tmp_path))
 
 
 def test_tests_of_the_suite_are_run_from_a_checkout_and_summed_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

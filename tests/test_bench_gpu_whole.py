@@ -176,9 +176,9 @@ def test_a_group_without_anything_left_is_not_begun_again(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("end", "says"),
     [
-        (lambda own, words: None, "it took longer than 60 s before anything was under way"),
+        (lambda own, words: None, "it took longer than 190 s before anything was under way"),
         (lambda own, words: 2, "its process ended with exit status 2 before anything was under way"),
-        (lambda own, words: None if own.content.update(under_way=["lanes", DIT, "speca"]) or own.write() is None else 0, "speca: it took longer than 60 s"),
+        (lambda own, words: None if own.content.update(under_way=["lanes", DIT, "speca"]) or own.write() is None else 0, "speca: it took longer than 190 s"),
     ],
 )
 def test_a_process_that_hangs_or_fails_is_told_and_not_the_end(end: Any, says: str, tmp_path: Path) -> None:

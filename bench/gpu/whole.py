@@ -49,10 +49,9 @@ class Group:
 
 
 GROUPS = (
-    Group(("kernel", "lanes"), ("flux-dev",), 160.0),
-    Group(("lanes",), ("dit-xl-2-256",), 60.0),
-    Group(("peers",), ("flux-dev",), 90.0),
-    Group(("peers",), ("dit-xl-2-256",), 40.0),
+    Group(("lanes",), ("flux-dev", "dit-xl-2-256"), 190.0),
+    Group(("kernel",), (), 45.0),
+    Group(("peers",), ("flux-dev", "dit-xl-2-256"), 110.0),
     Group(("ways",), ("dit-xl-2-256",), 90.0),
     Group(("ways",), ("flux-dev",), 110.0),
     Group(("checks",), (), 60.0),
@@ -119,7 +118,7 @@ def _chosen(settings: Settings, parts: Sequence[str], models: Sequence[str]) -> 
     there = [shape.name for shape in shapes_of(tuple(models), settings.scale)]
     for group in GROUPS:
         on = tuple(model for model in group.models if model in there)
-        own = tuple(part for part in group.parts if (not parts or part in parts) and (on or "model" not in NAMES[part]))
+        own = tuple(part for part in group.parts if (part in parts if parts else on or not models) and (on or "model" not in NAMES[part]))
         if own:
             yield attrs.evolve(group, parts=own, models=on)
     # what was asked for by name and is in no group
