@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,8 +14,11 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
 from foreseer.adapters.blocks import find_blocks
+from foreseer.bench.gpu import making
+from foreseer.bench.gpu.budget import Budget
 from foreseer.bench.gpu.counted import COUNTED_STEPS, Work, device_work, waits_allowed, waits_held
 from foreseer.bench.gpu.graphs import MOST, Graphed
+from foreseer.bench.gpu.kept import DeviceLostError, Kept
 from foreseer.bench.gpu.lanes import Lane, lane_of
 from foreseer.bench.gpu.loop import Loop
 from foreseer.bench.gpu.shapes import calls_of, random_model, shapes_of, timesteps
@@ -164,3 +170,17 @@ def test_a_profiler_that_is_not_allowed_loses_the_counts_alone() -> None:
     found = device_work(loop_of(DIT, COUNTED_STEPS), Lane("even", parse_policy("taylorseer:interval=3,warmup_steps=2")), Forbidden())
     assert found["device_work"] is None
     assert found["waits"]["said"] == "not counted: RuntimeError: CUPTI is not allowed"
+
+
+def test_memory_that_is_left_over_is_a_reason_for_another_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Law: only where what is held keeps another model of the shape from fitting."""
+    (shape,) = shapes_of((DIT,), "published")
+    content = {"models": {DIT: {"parameters": 10**9}}}
+    cuda = SimpleNamespace(device="cuda", torch_dtype=torch.bfloat16)
+    own = making.Making(cuda, Kept(content, tmp_path / "a.json", 0.0, Budget(), lambda what: None, torch.device("cuda")))
+    monkeypatch.setattr(making, "let_go", lambda device: None)
+    for held, free, raises in ((2**20, 10**9, False), (2**34, 4 * 10**9, False), (2**34, 2 * 10**9, True)):
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device, held=held: held)
+        monkeypatch.setattr(making, "free_bytes", lambda device, free=free: free)
+        with pytest.raises(DeviceLostError, match="are still held by what was tried before") if raises else nullcontext():
+            own.refuse_leftovers(shape)

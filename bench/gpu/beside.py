@@ -49,6 +49,7 @@ def time_peers(making: Making, shape: Published) -> None:
         work = building + length.work + full * length.steps * 0.34
         measure = partial(_figures, making, shape, peer, length)
         making.kept.attempt("peers", shape.name, str(peer), work=work, usual=PACE, measure=measure, shortened=length.said)
+        making.refuse_leftovers(shape)
 
 
 def _figures(making: Making, shape: Published, peer: PeerSpec, length: Length) -> dict[str, Any]:

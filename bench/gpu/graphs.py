@@ -35,7 +35,7 @@ class Graphed:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Replay what is known of this kind of call, or capture it."""
         leaves, tree = pytree.tree_flatten((args, kwargs))
-        kind = (str(tree), *((leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves))
+        kind = (*kwargs, *((leaf.shape, leaf.dtype, leaf.device) if isinstance(leaf, Tensor) else repr(leaf) for leaf in leaves))
         if kind not in self._known:
             if len(self._known) == MOST:
                 return self._forward(*args, **kwargs)

@@ -30,7 +30,7 @@ Tell = Callable[[str], object]
 
 
 class DeviceLostError(ForeseerError):
-    """An error after which the device answers nothing in this process: another one goes on."""
+    """The device answers nothing in this process any more, or holds what is over: another one goes on."""
 
 
 @attrs.define

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 
 from foreseer.adapters.published import Published
-from foreseer.bench.gpu.kept import Kept, let_go
+from foreseer.bench.gpu.kept import DeviceLostError, Kept, let_go
 from foreseer.bench.gpu.loop import Clock, Loop
+from foreseer.bench.gpu.memory import free_bytes
 from foreseer.bench.gpu.settings import Settings
 from foreseer.bench.gpu.shapes import calls_of, random_model, timesteps
+from foreseer.storage import in_bytes
 
 __all__ = ["LANE_SECONDS", "PACE", "Length", "Making"]
 
@@ -28,6 +30,8 @@ PACE = 1.2
 """Seconds that a second of the formula is expected to take where nothing was measured yet."""
 COUNTING = 4.0
 """Seconds that profiling a GPU takes beside the steps that are profiled."""
+LEFT_OVER = 2**30
+"""Bytes that may be held where no model is."""
 WARMING = 10
 """Steps beside those that are timed: warm-ups, and the run that is counted."""
 
@@ -82,6 +86,18 @@ class Making:
             seconds = clock.seconds()[-1]
             self.kept.content["models"][shape.name] = facts(shape, model) | {"seconds_per_step_first": seconds, "seconds_to_build": time.monotonic() - began}
         return model
+
+    def refuse_leftovers(self, shape: Published) -> None:
+        """Raise `DeviceLostError` where what was tried before still holds so much memory that another model of
+        this shape does not fit: another process has all of it.
+        """
+        let_go(self.device)
+        known = self.kept.content["models"].get(shape.name)
+        if self.device.type != "cuda" or known is None or torch.cuda.memory_allocated(self.device) < LEFT_OVER:
+            return
+        needed = 1.5 * known["parameters"] * self.settings.torch_dtype.itemsize
+        if free_bytes(self.device) < needed:
+            raise DeviceLostError(f"{self.device}: {in_bytes(torch.cuda.memory_allocated(self.device))} are still held by what was tried before")
 
     def loop(self, model: nn.Module, shape: Published, steps: int, history_device: str | None = None, before_call: Callable[[], object] = lambda: None) -> Loop:
         """Return the loop of so many steps around a model."""

@@ -146,6 +146,7 @@ def time_ways(making: Making, shape: Published) -> None:
         setup = way.setup if making.device.type == "cuda" else 1.0
         work = building + setup + lanes * (length.work + full * LOOK)
         kept.attempt("ways", shape.name, name, work=work, usual=1.0, measure=_Trial(making, shape, way, length.steps).figures, said=way.said)
+        making.refuse_leftovers(shape)
 
 
 @attrs.frozen
