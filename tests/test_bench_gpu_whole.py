@@ -5,6 +5,7 @@ and processes that are made up.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,9 +177,9 @@ def test_a_group_without_anything_left_is_not_begun_again(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("end", "says"),
     [
-        (lambda own, words: None, "it took longer than 190 s before anything was under way"),
+        (lambda own, words: None, "it took longer than 390 s before anything was under way"),
         (lambda own, words: 2, "its process ended with exit status 2 before anything was under way"),
-        (lambda own, words: None if own.content.update(under_way=["lanes", DIT, "speca"]) or own.write() is None else 0, "speca: it took longer than 190 s"),
+        (lambda own, words: None if own.content.update(under_way=["lanes", DIT, "speca"]) or own.write() is None else 0, "speca: it took longer than 390 s"),
     ],
 )
 def test_a_process_that_hangs_or_fails_is_told_and_not_the_end(end: Any, says: str, tmp_path: Path) -> None:
@@ -231,3 +232,14 @@ def test_a_process_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(whole.sys, "executable", "/bin/sleep")
     monkeypatch.setattr(whole.subprocess, "Popen", lambda command, real=whole.subprocess.Popen, **options: real(["/bin/sleep", "60"], **options))
     assert whole._process([], 0.2) is None
+
+
+def test_a_group_takes_what_later_ones_do_not_want(tmp_path: Path) -> None:
+    """Law: while others wait a group has its own seconds, and where none does all that is left."""
+    processes = Processes(*[lambda own, words: 0] * 2)
+    before = time.time()
+    only(processes, tmp_path / "a.json", parts=("ways",), models=(), budget=500.0)
+    until = [float(words[words.index("--until") + 1]) - before for words in processes.asked]
+    own = [group.seconds for group in GROUPS if "ways" in group.parts]
+    assert until[0] == pytest.approx(500 - own[1], abs=20)
+    assert until[1] == pytest.approx(495, abs=20)

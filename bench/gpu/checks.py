@@ -17,7 +17,7 @@ __all__ = ["SELECTION", "run_checks"]
 
 SELECTION = ("test_on_devices.py", "test_bank.py", "test_bank_on_accelerators.py", "test_memory.py")
 """Of ``tests/``. What is parametrized by device takes the GPU where there is one."""
-SECONDS = 60.0
+SECONDS = 35.0
 """What they are expected to take where they have not been run."""
 LEAST = 15.0
 

@@ -40,7 +40,7 @@ class Group:
     Attributes:
         parts: Which parts.
         models: On which models; empty for parts that have none.
-        seconds: What it may take of the budget, at most.
+        seconds: What it may take of the budget, while later ones want theirs.
     """
 
     parts: tuple[str, ...]
@@ -100,11 +100,13 @@ def run_whole(
     kept = Kept.open(out, settings=attrs.asdict(settings), note=NOTE, restart=restart, budget=clock, tell=tell)
     kept.content["unfinished"] = []
     kept.write()
-    for group in _chosen(settings, parts, models):
-        name = " ".join((*group.parts, *group.models, *policies))
-        if name in kept.content["done"]:
-            continue
-        left = _run_group(kept, group, settings, policies, launch or _process)
+    todo = {" ".join((*group.parts, *group.models, *policies)): group for group in _chosen(settings, parts, models)}
+    todo = {name: group for name, group in todo.items() if name not in kept.content["done"]}
+    later = sum(group.seconds for group in todo.values())
+    for name, group in todo.items():
+        later -= group.seconds
+        most = max(group.seconds, clock.left - later)  # what later ones do not want is free
+        left = _run_group(kept, attrs.evolve(group, seconds=most), settings, policies, launch or _process)
         kept.content["unfinished"] += left
         if not left and not kept.retried(group.parts, group.models):
             kept.content["done"].append(name)
