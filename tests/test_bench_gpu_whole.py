@@ -83,6 +83,25 @@ def test_what_raises_is_a_sentence_and_not_the_end(tmp_path: Path, monkeypatch: 
     assert json.loads((tmp_path / "a.json").read_text())["lanes"][1]["apart"] is None, "a number that is none"
 
 
+def test_a_model_that_cannot_be_built_is_a_sentence_and_the_next_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: the results are not finished, and the next call tries it again."""
+    real = Making.model
+
+    def refuses(making: Making, shape: Any) -> Any:
+        if shape.name == "flux-dev":
+            raise RuntimeError("no room")
+        return real(making, shape)
+
+    monkeypatch.setattr(suite, "lane_figures", lambda loop, lane, **others: {})
+    with monkeypatch.context() as patch:
+        patch.setattr(Making, "model", refuses)
+        found = time_all(TINY, ("flux-dev", DIT), ("taylorseer-5-last",), tmp_path / "a.json")
+    assert found["unfinished"] == ["flux-dev, lanes: RuntimeError: no room"]
+    assert not found["finished"]
+    assert [entry["model"] for entry in found["lanes"]] == [DIT]
+    assert time_all(TINY, ("flux-dev", DIT), ("taylorseer-5-last",), tmp_path / "a.json")["finished"]
+
+
 def test_a_device_that_answers_nothing_ends_the_process_and_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: what was under way is kept, and the exit status says that another process can go on."""
     monkeypatch.setattr(kept, "answers", lambda device: False)

@@ -15,7 +15,7 @@ from foreseer.adapters.published import Published
 from foreseer.bench.gpu.beside import time_peers
 from foreseer.bench.gpu.budget import Budget
 from foreseer.bench.gpu.checks import run_checks
-from foreseer.bench.gpu.kept import NAMES, Kept, let_go
+from foreseer.bench.gpu.kept import NAMES, DeviceLostError, Kept, let_go
 from foreseer.bench.gpu.kernel import time_kernel
 from foreseer.bench.gpu.lanes import FORCED, LANES, Lane, lane_of
 from foreseer.bench.gpu.loop import Loop
@@ -82,21 +82,24 @@ def time_all(
     check_names(settings, parts, models, policies)
     shapes = shapes_of(tuple(models), settings.scale)
     kept = Kept.open(out, settings=attrs.asdict(settings), note=NOTE, restart=restart, since=since, budget=budget, tell=tell)
-    making = Making(settings, kept)
+    making, names = Making(settings, kept), list(dict.fromkeys(policies or LANES))
+    if since is None:
+        kept.content["unfinished"] = []
     if not kept.content["bandwidth"] and kept.budget.left > 0:
         tell("bandwidth")
         kept.content["bandwidth"] = copy_bandwidth(making.device, from_host=False, size=bandwidth_size(settings))
-    if "kernel" in parts:
-        time_kernel(making)
+    todo: dict[str, Callable[[], None]] = {"kernel": partial(time_kernel, making)} if "kernel" in parts else {}
     for shape in shapes:
-        if "lanes" in parts:
-            _time_lanes(making, shape, list(dict.fromkeys(policies or LANES)))
-        if "peers" in parts:
-            time_peers(making, shape)
-        if "ways" in parts:
-            time_ways(making, shape)
-    if "checks" in parts:
-        run_checks(kept)
+        own = {"lanes": partial(_time_lanes, making, shape, names), "peers": partial(time_peers, making, shape), "ways": partial(time_ways, making, shape)}
+        todo |= {f"{shape.name}, {part}": does for part, does in own.items() if part in parts}
+    todo |= {"checks": partial(run_checks, kept)} if "checks" in parts else {}
+    for name, does in todo.items():
+        try:
+            does()
+        except DeviceLostError:
+            raise
+        except Exception as error:  # a model that cannot be built, for example; the next one may be
+            kept.content["unfinished"].append(f"{name}: {in_one_line(error)}")
     kept.finish()
     return kept.content
 

@@ -106,9 +106,10 @@ def run_whole(
     for name, group in todo.items():
         later -= group.seconds
         most = max(group.seconds, clock.left - later)  # what later ones do not want is free
+        said = len(kept.content["unfinished"])
         left = _run_group(kept, attrs.evolve(group, seconds=most), settings, policies, launch or _process)
         kept.content["unfinished"] += left
-        if not left and not kept.retried(group.parts, group.models):
+        if len(kept.content["unfinished"]) == said and not kept.retried(group.parts, group.models):
             kept.content["done"].append(name)
         kept.write()
     kept.finish()
