@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,13 +11,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
 from foreseer.adapters.blocks import find_blocks
 from foreseer.bench.gpu import making
 from foreseer.bench.gpu.budget import Budget
-from foreseer.bench.gpu.counted import COUNTED_STEPS, Work, device_work, waits_allowed, waits_held
+from foreseer.bench.gpu.counted import COUNTED_STEPS, CudaCounter, Work, device_work, waits_allowed, waits_held
 from foreseer.bench.gpu.graphs import MOST, Graphed
 from foreseer.bench.gpu.kept import DeviceLostError, Kept
 from foreseer.bench.gpu.lanes import Lane, lane_of
@@ -184,3 +186,43 @@ def test_memory_that_is_left_over_is_a_reason_for_another_process(monkeypatch: p
         monkeypatch.setattr(making, "free_bytes", lambda device, free=free: free)
         with pytest.raises(DeviceLostError, match="are still held by what was tried before") if raises else nullcontext():
             own.refuse_leftovers(shape)
+
+
+def test_kernels_copies_and_waits_are_counted_between_marks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Law: of the profiler's events those of the device, copies told apart; of the warnings those of a wait. With a profiler
+    that does not start nothing stays open.
+    """
+    names = ["ampere_gemm", "Memcpy HtoD", "Memset (Device)", "elementwise"]
+    events = [SimpleNamespace(name=name, device_type=DeviceType.CUDA) for name in names] + [SimpleNamespace(name="aten::add", device_type=DeviceType.CPU)]
+    state = {"starts": True, "open": 0}
+
+    class Profile:
+        def __init__(self, activities: Any) -> None:
+            pass
+
+        def start(self) -> None:
+            if not state["starts"]:
+                raise RuntimeError("CUPTI is not allowed")
+            state["open"] += 1
+
+        def stop(self) -> None:
+            state["open"] -= 1
+
+        def events(self) -> list[Any]:
+            return events
+
+    monkeypatch.setattr(torch.profiler, "profile", Profile)
+    monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", lambda mode: None)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    counter = CudaCounter(torch.device("cuda"))
+    counter.mark()
+    warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+    warnings.warn("something else", stacklevel=1)
+    counter.mark()
+    counter.mark()
+    assert counter.work() == [Work(2, 2, 1), Work(2, 2, 0)]
+    state["starts"] = False
+    with pytest.raises(RuntimeError, match="CUPTI"):
+        counter.mark()
+    assert counter.work() == []
+    assert state["open"] == 0

@@ -4,6 +4,7 @@ them, held against what the design says.
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import warnings
 from collections.abc import Mapping, Sequence
@@ -55,9 +56,9 @@ class CudaCounter:
     def mark(self) -> None:
         """Mark the end of a step, and the beginning of the next."""
         self._close()
-        self._profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
-        self._profile.start()
-        self._caught = warnings.catch_warnings(record=True)
+        profile: Any = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+        profile.start()
+        self._profile, self._caught = profile, warnings.catch_warnings(record=True)
         self._waits = self._caught.__enter__()
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
@@ -108,7 +109,8 @@ def device_work(loop: Loop, lane: Lane, counter: Counts) -> dict[str, Any]:
             reports = list(attached.reports.values())
             work = counter.work()
     except Exception as error:  # what was timed stays; a profiler is not allowed everywhere
-        counter.work()
+        with contextlib.suppress(Exception):
+            counter.work()  # ends what it had begun
         return {"device_work": None, "waits": {"holds": None, "most": {}, "said": f"not counted: {in_one_line(error)}"}}
     lead = reports[0].outcomes
     kinds: dict[str, list[dict[str, int]]] = {}

@@ -53,9 +53,9 @@ class Graphed:
 def captured(device: torch.device) -> Capture:
     """Return what captures on a CUDA device; all that it captures shares one pool of memory."""
     pool = torch.cuda.graph_pool_handle()
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def capture(run: Callable[[], Any]) -> Captured:
-        stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream(device))
         with torch.cuda.stream(stream):
             for _ in range(2):

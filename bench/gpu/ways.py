@@ -185,13 +185,14 @@ class _Trial:
             "apart": _apart(bare, seen["bare"]),
         }
         bandwidth = self._bandwidth()
-        rows = []
+        rows, lost = [], ""
         for name, lane in lanes.items():
             making.kept.tell(f"{self.shape.name}, {lane.name}: {way.said}")
-            rows.append({"policy": name, "spec": str(lane.spec), **self._lane(loop, lane, name, seen, refused, bandwidth)})
+            figures = {"refused": lost} if lost else self._lane(loop, lane, name, seen, refused, bandwidth)
+            rows.append({"policy": name, "spec": str(lane.spec), **figures})
             let_go(making.device)
-            if not answers(making.device):  # nothing that comes is worth trying
-                break
+            if not lost and not answers(making.device):
+                lost = f"not tried: the device answered nothing any more after {name}"
         return {**found, "bandwidth": bandwidth, "lanes": rows}
 
     def _bandwidth(self) -> dict[str, Any]:
