@@ -71,7 +71,7 @@ lowest: $(VENV)/.ready
 # One GPU in under nine minutes, in order of worth: policies in published shapes, other caches, compiled models and CUDA
 # graphs, features and weights on the host, the suite's tests. The same command goes on with what is left.
 gpu: $(VENV)/.ready
-	-$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e plugins_example/foreseer-methods
+	-$(BIN)/pip install --quiet --disable-pip-version-check --retries 0 --timeout 10 --no-deps -e plugins_example/foreseer-methods
 	$(BIN)/python -m foreseer.bench.gpu
 
 # Every number of docs/evidence.md and the pages behind it, and those pages: under three hours on two cores. Stopped,

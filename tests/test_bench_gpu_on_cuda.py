@@ -152,9 +152,9 @@ def test_the_design_allows_a_wait_for_a_verdict_and_one_for_inner_products(polic
     loop, lane = loop_of("flux-dev", 50), lane_of(policy, "flux-dev")
     assert lane is not None
     with loop.attach(lane) as attached:
-        loop(lambda: None, 40)
+        loop(lambda: None, 25)
         reports = list(attached.reports.values())
-    held = waits_held(reports, lane, [9] * 40)
+    held = waits_held(reports, lane, [9] * 25)
     assert {kind: most["allowed"] for kind, most in held["most"].items()} == {kind: allowed[kind] for kind in held["most"]}
     assert held["most"].keys() >= {"computed", "forecast"}
     least = [waits_allowed((outcome,), (policy == "agreement",)) for outcome in reports[0].outcomes]

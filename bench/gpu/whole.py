@@ -49,7 +49,7 @@ class Group:
 
 
 GROUPS = (
-    Group(("lanes",), ("flux-dev", "dit-xl-2-256"), 190.0),
+    Group(("lanes",), ("flux-dev", "dit-xl-2-256"), 220.0),
     Group(("kernel",), (), 45.0),
     Group(("peers",), ("flux-dev", "dit-xl-2-256"), 110.0),
     Group(("ways",), ("dit-xl-2-256",), 90.0),
