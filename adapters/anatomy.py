@@ -154,6 +154,14 @@ class Anatomy:
         """Whether a policy may forecast this site."""
         return self.claimed is None or site in self.claimed
 
+    def claimed_of(self, record: Collection[Site]) -> frozenset[Site]:
+        """Those of the sites that a policy may forecast."""
+        return frozenset(record) if self.claimed is None else self.claimed.intersection(record)
+
+    def knows(self, record: Collection[Site]) -> bool:
+        """Whether it was examined with these sites recorded, or with those of them that may be forecast."""
+        return frozenset(record) in self.examined or self.claimed_of(record) in self.examined
+
     @property
     def name(self) -> str:
         """What the model is called in sentences."""

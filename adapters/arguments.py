@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Mapping
@@ -12,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 __all__ = [
-    "are_cut", "differentiates", "first_tensor", "kept_tokens", "named_arguments", "names_of", "own_tokens", "shapes_of", "signature_of_call", "stream_of",
+    "are_cut", "differentiates", "first_tensor", "kept_tokens", "named_arguments", "names_of", "own_tokens", "shapes_of", "signature_of_call",
+    "stream_of", "under_autocast",
 ]  # fmt: skip
 
 Shapes = list[tuple[torch.Size, torch.dtype]]
@@ -33,7 +35,23 @@ def signature_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> objec
     return (tuple(_signature(value) for value in args), tuple((name, _signature(kwargs[name])) for name in given), _autocast())
 
 
-def _autocast() -> tuple[object, ...]:
+def under_autocast(call: Callable[..., Any]) -> Callable[..., Any]:
+    """Return what makes a call, anywhere, under the autocast that is on here."""
+    states = _autocast()
+    if not states:
+        return call
+
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with contextlib.ExitStack() as casting:
+            for kind, dtype in states:
+                casting.enter_context(torch.autocast(kind, dtype))
+            return call(*args, **kwargs)
+
+    called.autocast = states  # type: ignore[attr-defined]
+    return called
+
+
+def _autocast() -> tuple[tuple[str, torch.dtype], ...]:
     return tuple((kind, torch.get_autocast_dtype(kind)) for kind in _AUTOCAST if torch.is_autocast_enabled(kind))
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Literal
 
@@ -57,6 +56,7 @@ class Batch:
         model: The denoiser, as `foreseer.attach` takes it.
         max_rows: Most rows in one call of the model; None for no limit.
         linger: Seconds that a tick waits for requests that are between two evaluations; 0 takes what is there.
+            Who was waited for in vain is not again, until it wants something.
         patience: Seconds that the hooks of a request's policy may take in a tick. One that takes longer is
             evaluated in a thread of its own from then on, and nobody waits for it.
         blocks: As in `foreseer.attach`.
@@ -85,7 +85,8 @@ class Batch:
         self._asked: deque[Evaluation] = deque()
         self._news = threading.Condition()
         self._ticking = threading.Lock()
-        self._elsewhere: ThreadPoolExecutor | None = None
+        self._ticks: threading.Thread | None = None
+        self._elsewhere: set[threading.Thread] = set()
         self._closed = False
         self._wires.several = True
         self._wires.install(self)
@@ -108,14 +109,22 @@ class Batch:
         self.close()
 
     def close(self) -> None:
-        """End every request, and put the model back as it was, bit for bit. Waits for the tick under way."""
-        for request in self.requests:
-            request.leave()
+        """End every request, and put the model back as it was, bit for bit. A second time does nothing. Waits
+        for the tick under way, and for what is evaluated in threads of its own.
+
+        Raises:
+            ContractError: It is called from inside of a tick, by a policy or a model.
+        """
+        here = threading.current_thread()
+        if here is self._ticks or here in self._elsewhere:
+            raise ContractError("a batch cannot be closed from inside of its own tick; close it when the tick has ended")
         with self._news:
             self._closed = True
             self._news.notify_all()
-        if self._elsewhere is not None:
-            self._elsewhere.shutdown()
+        for request in self.requests:
+            request.leave()
+        for thread in tuple(self._elsewhere):
+            thread.join()
         with self._ticking:
             self._wires.restore()
             unmark(self._wires.model)
@@ -145,7 +154,7 @@ class Batch:
             sigmas: ``(T,)`` noise levels, as its loop counts them.
             log_snr: ``(T,)`` log(alpha / sigma), likewise.
             groups: Which rows are one sample, as in `foreseer.Attachment.run`; None: every row is one.
-            name: For its report.
+            name: What to call it in errors.
             observers: Plugins that watch it, or names of installed ones.
             on_error: As in `foreseer.attach`.
             storage: As in `foreseer.attach`.
@@ -164,37 +173,54 @@ class Batch:
         watchers = build_observers(observers)
         observer_hooks(watchers)
         schedule = Schedule(timesteps=timesteps, num_steps=num_steps, sigmas=sigmas, log_snr=log_snr)
-        generation = Generation(schedule=schedule, groups=groups, stream=name, steps_by_itself=True, alone=False)
+        generation = Generation(schedule=schedule, groups=groups, steps_by_itself=True, alone=False)
         with self._news:
             if self._closed:
                 raise ContractError("this batch is closed; make another")
             streams = Streams({MODEL: self._wires}, spec, observers=watchers, on_error=on_error, storage=storage, follow_first=False, shared=self._learnt)
-            driver = Driver({MODEL: self._wires}, streams, scheduler=str, process_group=None, last_block_over_budget=False, copies=None)
+            last_block = storage is not None and storage.on_over_budget == "last_block"
+            driver = Driver({MODEL: self._wires}, streams, scheduler=str, process_group=None, last_block_over_budget=last_block, copies=None)
             request = Request(name, self._wires.model, generation, driver, streams.share, self._ask, self._let_go)
             self._requests[id(request)] = request
         return request
 
     def tick(self, wait: float = 0.0) -> int:
         """Evaluate what the requests want: of each the next evaluation, and those of its other streams in the
-        same step. Returns how many evaluations there were.
+        same step. Returns how many evaluations there were. Who waits for them is told at its end, in this
+        thread.
 
         Args:
             wait: Seconds to wait for the first, where nobody wants anything.
+
+        Raises:
+            ContractError: The batch is closed, or this is called from inside of a tick.
         """
-        with self._ticking, torch.no_grad():
-            taken = self._take(wait)
-            try:
-                self._together.evaluate(taken)
-            except BaseException as error:  # who stops the tick stops what was under way in it
-                for evaluation in taken:
-                    evaluation.give_up(error)
-                raise
-            finally:
-                for evaluation in taken:
-                    evaluation.request.paused(self._patience)
-                with self._news:
-                    self._news.notify_all()
-            return len(taken)
+        if threading.current_thread() is self._ticks:
+            raise ContractError("a tick cannot make another; tick again when it has ended")
+        taken: list[Evaluation] = []
+        try:
+            with self._ticking, torch.no_grad():
+                self._ticks = threading.current_thread()
+                try:
+                    self._take(wait, taken)
+                    self._together.evaluate(taken)
+                except BaseException as error:  # who stops a tick stops what is under way in it
+                    for evaluation in taken:
+                        evaluation.give_up(error)
+                    raise
+                finally:
+                    self._ticks = None
+                    self._paused(taken)
+        finally:
+            for evaluation in taken:
+                evaluation.answer()
+        return len(taken)
+
+    def _paused(self, evaluations: Sequence[Evaluation]) -> None:
+        for request in dict.fromkeys(evaluation.request for evaluation in evaluations):
+            request.paused(self._patience)
+        with self._news:
+            self._news.notify_all()
 
     def _ask(self, evaluation: Evaluation) -> None:
         with self._news:
@@ -205,39 +231,37 @@ class Batch:
 
     def _let_go(self, request: Request) -> None:
         with self._news:
-            if self._requests.pop(id(request), None) is not None:
-                self._asked = deque(asked for asked in self._asked if asked.request is not request)
-                self._news.notify_all()
+            self._requests.pop(id(request), None)
+            self._news.notify_all()
 
-    def _take(self, wait: float) -> list[Evaluation]:
+    def _take(self, wait: float, taken: list[Evaluation]) -> None:
         """Take what is evaluated in this tick."""
         with self._news:
             self._news.wait_for(lambda: self._closed or self._asked, wait)
-            begun = [request for request in self._requests.values() if request.expected]
+            if self._closed:
+                raise ContractError("this batch is closed; make another")
             if self._asked:
-                self._news.wait_for(lambda: self._closed or all(request.asking or request.left for request in begun), self._linger)
-            taken: list[Evaluation] = []
-            left: deque[Evaluation] = deque()
-            for asked in self._asked:
-                taking = asked.request.takes(asked)
+                self._news.wait_for(lambda: self._closed or not any(request.awaited for request in self._requests.values()), self._linger)
+                for request in self._requests.values():
+                    request.missed |= request.awaited
+            for evaluation in tuple(self._asked):
+                taking = evaluation.request.takes(evaluation)
                 if taking is False:
-                    left.append(asked)
-                elif taking and asked.request.slow:
-                    self._evaluate_elsewhere(asked)
+                    continue
+                self._asked.remove(evaluation)
+                if taking and evaluation.request.slow:
+                    self._evaluate_elsewhere(evaluation)
                 elif taking:
-                    taken.append(asked)
-            self._asked = left
-            return taken
+                    taken.append(evaluation)
 
     def _evaluate_elsewhere(self, evaluation: Evaluation) -> None:
-        if self._elsewhere is None:
-            self._elsewhere = ThreadPoolExecutor(thread_name_prefix="foreseer-slow")
-
         def evaluate() -> None:
             with torch.no_grad():
                 evaluation.make_alone()
-            evaluation.request.paused(self._patience)
-            with self._news:
-                self._news.notify_all()
+            self._paused([evaluation])
+            self._elsewhere.discard(threading.current_thread())
+            evaluation.answer()
 
-        self._elsewhere.submit(evaluate)
+        thread = threading.Thread(target=evaluate, name="foreseer, a slow policy", daemon=True)
+        self._elsewhere.add(thread)
+        thread.start()

@@ -89,7 +89,7 @@ def estimate(
     backbone = ModuleBackbone(wires)
     rows = count_rows((), inputs)
     refuse_schedule(num_steps, None, None)
-    run = Run(backbone.depth, rows, tuple(range(rows)), num_steps, tuple(float(t) for t in range(num_steps)), None, backbone.sites)
+    run = Run(backbone.depth, rows, tuple(range(rows)), num_steps, tuple(float(t) for t in range(num_steps)), None, backbone.sites, places=backbone.places)
     needs = Policy(str(spec), spec()).setup(run)
     keep = features_to_keep(needs, run)
     wires.install()

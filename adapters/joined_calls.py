@@ -12,7 +12,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from foreseer.adapters.arguments import names_of
 from foreseer.adapters.calls import Call
-from foreseer.adapters.rows import batch_of, holds_state, is_row_list, latents_of, row_dimension
+from foreseer.adapters.rows import batch_of, holds_state, is_row_list, row_dimension
 from foreseer.errors import UnsupportedModelError
 
 __all__ = ["Likenesses", "join_calls", "other_call"]
@@ -37,7 +37,7 @@ class Likenesses:
         """
         rows, names = batch_of(call.args, call.kwargs).rows, names_of(self._model, call.args)
         given = [*zip(names, call.args, strict=True), *sorted(call.kwargs.items())]
-        return tuple((name, self._kind(value, rows, name)) for name, value in given)
+        return getattr(call.inner, "autocast", ()), tuple((name, self._kind(value, rows, name)) for name, value in given)
 
     def _kind(self, value: Any, rows: int, name: str) -> object:
         if isinstance(value, Tensor):
@@ -76,13 +76,21 @@ def join_calls(model: nn.Module, calls: Sequence[Call]) -> Call:
 
 
 def other_call(call: Call) -> Call:
-    """Return a call like this one, with other latents: theirs with the other sign."""
-    latents = latents_of(call.args, call.kwargs)
+    """Return a call like this one, in which the numbers of its rows are others. Indices stay in range, and masks
+    and tokens as they are: other tokens may be others in number.
+    """
+    rows = batch_of(call.args, call.kwargs).rows
+    return Call(call.inner, tuple(_other(value, rows, "") for value in call.args), {name: _other(value, rows, name) for name, value in call.kwargs.items()})
 
-    def turned(value: Any) -> Any:
-        return -value if value is latents and isinstance(value, Tensor) else value
 
-    return Call(call.inner, tuple(map(turned, call.args)), {name: turned(value) for name, value in call.kwargs.items()})
+def _other(value: Any, rows: int, name: str) -> Any:
+    if isinstance(value, Tensor) and _dimension(value, rows, name) is not None and value.dtype != torch.bool and "mask" not in name:
+        if value.is_floating_point():
+            return value * 0.75 if value.ndim < 2 else value * -2 + 0.25
+        return (value - 1).clamp(min=0) if value.ndim < 2 else value
+    if isinstance(value, dict):
+        return {key: _other(entry, rows, str(key)) for key, entry in value.items()}
+    return type(value)(_other(entry, rows, name) for entry in value) if type(value) in (list, tuple) else value
 
 
 def _join(values: Sequence[Any], rows: Sequence[int], name: str) -> Any:

@@ -8,6 +8,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
 from foreseer.adapters.arguments import first_tensor
 from foreseer.adapters.joined_calls import join_calls
 from foreseer.adapters.layouts import Pool
@@ -27,11 +30,10 @@ class Learning:
     Args:
         visit: The visit.
         seams: Where that is put.
-        kind: What its call has in common with others.
     """
 
-    def __init__(self, visit: Visit, seams: Seams, kind: object) -> None:
-        self._visit, self._seams, self._kind = visit, seams, kind
+    def __init__(self, visit: Visit, seams: Seams) -> None:
+        self._visit, self._seams = visit, seams
 
     def make(self) -> Any:
         """Call the model."""
@@ -52,7 +54,7 @@ class Learning:
         return self._visit.walk.idle(wire, path, inner, args, kwargs)
 
     def _learnt(self, place: object, value: Any) -> Any:
-        self._seams.learn((self._kind, place), value, self._visit.walk.rows)
+        self._seams.learn(place, value, self._visit.walk.rows)
         return value
 
 
@@ -63,12 +65,11 @@ class Joint:
         visits: Of one model. Their calls are alike, as `foreseer.adapters.joined_calls.Likenesses` says, and
             none is there to examine it.
         seams: Where the rows of the model's calls lie.
-        kind: What the calls have in common.
         pool: Zeros that were handed out.
     """
 
-    def __init__(self, visits: Sequence[Visit], seams: Seams, kind: object, pool: Pool) -> None:
-        self._visits, self._seams, self._kind, self._pool = visits, seams, kind, pool
+    def __init__(self, visits: Sequence[Visit], seams: Seams, pool: Pool) -> None:
+        self._visits, self._seams, self._pool = visits, seams, pool
         self._walks: list[Walk] = [visit.walk for visit in visits]
         self._counts = [walk.rows for walk in self._walks]
         self._lost: dict[int, BaseException] = {}
@@ -89,7 +90,7 @@ class Joint:
         except Abandoned:  # by the last of them
             return [self._lost[index] for index in range(len(self._visits))]
         cut = self._cut("output", output, range(len(self._visits)))
-        return [self._lost[index] if index in self._lost else cut.piece(index) for index in range(len(self._visits))]
+        return [self._lost[index] if index in self._lost else _copied(cut.piece(index)) for index in range(len(self._visits))]
 
     def block(self, wire: int, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A block is called."""
@@ -163,7 +164,7 @@ class Joint:
         if not members:
             return None
         names = parts[members[0]]
-        returned = {name: self._seams.join((self._kind, (wire, name, "output")), [parts[index][name] for index in members]) for name in names}
+        returned = {name: self._seams.join((wire, name, "output"), [parts[index][name] for index in members]) for name in names}
         args, kwargs = given.of(members)
         shared = self._shared if len(members) == len(self._visits) else {}  # by what all blocks are given, and pieces are made for each
         output = assemble(self._visits[0].wires.blocks[wire], args, kwargs, returned, shared)
@@ -174,7 +175,7 @@ class Joint:
         return block is not None and self._walks[index].plan.replaces(site_of(block, part))
 
     def _cut(self, place: object, value: Any, members: Sequence[int]) -> Cut:
-        return self._seams.cut((self._kind, place), value, [self._counts[index] for index in members])
+        return self._seams.cut(place, value, [self._counts[index] for index in members])
 
     def _put_together(self, wire: int, part: str, answers: list[Any], made: _Made | None, members: Sequence[int]) -> Any:
         """Return what a block or part returns for all rows of these visits, of what it does for each."""
@@ -183,7 +184,7 @@ class Joint:
         for place, index in enumerate(members):
             if index in self._lost:
                 answers[place] = self._walks[index].zeros(wire, part, self._counts[index], self._pool)
-        return self._seams.join((self._kind, (wire, "output") if part == "block" else (wire, part, "output")), answers)
+        return self._seams.join((wire, "output") if part == "block" else (wire, part, "output"), answers)
 
     def _guarded(self, index: int, answer: Callable[..., Any], *given: Any) -> Any:
         """Return what a visit answers; None where it is lost."""
@@ -218,3 +219,8 @@ def _there(made: _Made | None) -> _Made:
 
 def _nothing() -> None:
     """Nobody asks for what a part that is replaced returns."""
+
+
+def _copied(piece: Any) -> Any:
+    """Return a piece that keeps the rows of nobody else alive."""
+    return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, piece)

@@ -125,7 +125,7 @@ class ModuleBackbone:
         """
         anatomy = self.anatomy
         record = frozenset(record)
-        claimed, known = record if anatomy.claimed is None else record & anatomy.claimed, record in anatomy.examined
+        claimed, known = anatomy.claimed_of(record), anatomy.knows(record)
         for site in anatomy.from_output(substitute) - {OUTPUT}:
             substitute = OutputFor(substitute, site, _latent(inputs) if site.end == OUTPUT else None)
         if probe is not None and judge is not None and probe.site == LATENT and substitute:
@@ -161,7 +161,7 @@ class ModuleBackbone:
             self._examination.hold(done, walk, claimed)
         elif record:
             yield from self._examination.check(inputs, done, walk, claimed)
-            anatomy.examined.add(record)
+            anatomy.examined |= {record, claimed}
         if not (substitute and walk.forecasting):
             self._add_output(done, walk, record)
         self.spent -= done.block_rows
@@ -230,6 +230,8 @@ class ModuleBackbone:
         clone = self.anatomy.clone or torch.is_inference_mode_enabled()
         voting: dict[str, Any] = {} if self.vote is None else {"shards": self.vote.processes, "all_ways": True}
 
+        judge = None if judge is None else _once(judge)
+
         def begin() -> Walk:
             walk = Walk(self.anatomy, count, substitute, probe, judge, record, see, clone=clone, whole=whole, **voting)
             walk.latent = functools.partial(latent_of, args, kwargs, Batch(count, self._batch.listed))
@@ -257,3 +259,14 @@ class ModuleBackbone:
 
 def _latent(inputs: Call) -> Tensor:
     return latent_of(inputs.args, inputs.kwargs, batch_of(inputs.args, inputs.kwargs))
+
+
+def _once(judge: Callable[[Evidence], bool]) -> Callable[[Evidence], bool]:
+    """A judge that is asked once, however often a pass is made anew."""
+    answers: list[bool] = []
+
+    def judged(evidence: Evidence) -> bool:
+        answers[:] = answers or [judge(evidence)]
+        return answers[0]
+
+    return judged

@@ -11,6 +11,7 @@ from typing import Any
 import attrs
 from torch import nn
 
+from foreseer.adapters.arguments import under_autocast
 from foreseer.adapters.calls import Call
 from foreseer.adapters.driver import Driver
 from foreseer.adapters.generation import Generation, Place
@@ -28,17 +29,20 @@ class Evaluation:
         request: Whose it is.
         place: Where in its generation.
         visits: What carries it out.
-        rows: Rows of the call.
 
     Attributes:
-        future: What comes of it.
+        future: What comes of it, once it was answered.
         visit: What it wants next; None before it has begun and when it has ended.
+        ended: Whether it has come to its end.
     """
 
     def __init__(self, request: Request, place: Place, visits: Visits[Any]) -> None:
         self.request, self.place, self._visits = request, place, visits
         self.future: Future[Any] = Future()
         self.visit: Visit | Plain | None = None
+        self.ended = False
+        self._result: Any = None
+        self._error: BaseException | None = None
 
     def go_on(self, came: Any = None) -> bool:
         """Go on to the next visit, or to the end. Returns whether there is another.
@@ -49,33 +53,34 @@ class Evaluation:
         try:
             self.visit = self._visits.throw(came) if isinstance(came, BaseException) else self._visits.send(came)
         except StopIteration as end:
-            self._end(result=end.value)
+            self._end(end.value)
         except Exception as error:
-            self._end(error=error)
-        except BaseException as error:
-            self._end(error=error)
-            raise
+            self.give_up(error)
         return self.visit is not None
 
     def make_alone(self) -> None:
         """Make all its visits, with nobody beside."""
         try:
-            self._end(result=alone(self._visits))
+            self._end(alone(self._visits))
         except BaseException as error:
-            self._end(error=error)
+            self.give_up(error)
 
     def give_up(self, error: BaseException) -> None:
         """End it by an exception, unless it has ended."""
-        if not self.future.done():
+        if not self.ended:
             self._visits.close()
-            self._end(error=error)
+            self._error = error
+            self._end(None)
 
-    def _end(self, *, result: Any = None, error: BaseException | None = None) -> None:
-        self.visit = None
-        if error is None:
-            self.future.set_result(result)
+    def answer(self) -> None:
+        """Tell who waits what has come of it. Their callbacks run here."""
+        if self._error is None:
+            self.future.set_result(self._result)
         else:
-            self.future.set_exception(error)
+            self.future.set_exception(self._error)
+
+    def _end(self, result: Any) -> None:
+        self.visit, self._result, self.ended = None, result, True
 
 
 class Request:
@@ -83,12 +88,15 @@ class Request:
 
     Call it as you would call the model: it returns a `concurrent.futures.Future` of what the model returns.
     Calls with other texts in turns (guidance in two calls) are streams of their own, and both may wait for one
-    tick. ``request.stream("cond")`` names one.
+    tick. ``request.stream("cond")`` names one. The autocast of who calls holds for the call.
 
     Attributes:
         name: As it was given.
+        model: What stands for the model in code that calls it and waits: a pipeline in a thread of its own,
+            while another thread ticks.
         left: Whether it has left.
         slow: Whether it is evaluated in a thread of its own, since its policy took long.
+        missed: Whether a tick waited for it in vain since it last wanted something.
     """
 
     def __init__(
@@ -101,7 +109,8 @@ class Request:
         ask: Callable[[Evaluation], None],
         let_go: Callable[[Request], None],
     ) -> None:
-        self.name, self.left, self.slow = name, False, False
+        self.name, self.left, self.slow, self.missed = name, False, False, True
+        self.model = StandIn(self, model)
         self._model, self._generation, self._driver, self._share, self._ask, self._let_go = model, generation, driver, share, ask, let_go
         self._lock = threading.RLock()
         self._waiting: list[Evaluation] = []
@@ -118,11 +127,6 @@ class Request:
         """Return what is called for one stream, by a name that is the same in every step (``"cond"``)."""
         return lambda *args, **kwargs: self._want(name, args, kwargs)
 
-    @property
-    def model(self) -> StandIn:
-        """What stands for the model in code that calls it and waits: a pipeline in a thread of its own."""
-        return StandIn(self, self._model)
-
     def __enter__(self) -> Request:
         return self
 
@@ -134,19 +138,20 @@ class Request:
         has ended. A second time does nothing. The reports stay.
         """
         with self._lock:
-            self.left = True
-            for evaluation in self._waiting:
-                evaluation.future.cancel()
-            self._waiting.clear()
+            self.left, waiting, self._waiting = True, self._waiting, []
             ended = not self._under_way
+        for evaluation in waiting:  # outside of the lock: callbacks of clients run here
+            evaluation.future.cancel()
+            evaluation.future.set_running_or_notify_cancel()
         if ended:
             self._finish()
 
     @property
     def reports(self) -> Mapping[str, Report]:
         """The account of each stream so far, by its name."""
-        found = self._driver.reports
-        notes = [*self._driver.inert, *self._notes]
+        with self._lock:
+            found = self._driver.reports
+            notes = [*self._driver.inert, *self._notes]
         for stream in list(found)[:1] if notes else ():
             found[stream] = attrs.evolve(found[stream], warnings=(*found[stream].warnings, *notes))
         return found
@@ -161,14 +166,9 @@ class Request:
         raise ContractError("; ".join(("nothing was evaluated for this request yet", *self._driver.inert)))
 
     @property
-    def asking(self) -> bool:
-        """Whether it wants something that no tick has taken."""
-        return bool(self._waiting)
-
-    @property
-    def expected(self) -> bool:
-        """Whether it will want something soon, as far as anybody knows: it did before."""
-        return self._begun and not self.slow and not self.left
+    def awaited(self) -> bool:
+        """Whether it will want something soon, as far as anybody knows, and does not yet."""
+        return not (self.slow or self.left or self.missed or self._waiting or self._under_way)
 
     def note(self, sentence: str) -> None:
         """Add a note to its report, once."""
@@ -180,30 +180,25 @@ class Request:
         way belongs to another step or is of the same stream; None where it was cancelled.
         """
         with self._lock:
-            if evaluation not in self._waiting or evaluation.future.cancelled():
-                self._waiting = [other for other in self._waiting if other is not evaluation]
+            if evaluation not in self._waiting:
                 return None
-            place = evaluation.place
+            place, first = evaluation.place, self._waiting[0] is evaluation
             same = all(other.place.step == place.step and other.place.stream != place.stream for other in self._under_way)
-            if self._waiting[0] is not evaluation or not same or (self.slow and self._under_way):
+            if not evaluation.future.cancelled() and (not first or not same or (self.slow and self._under_way)):
                 return False
             self._waiting.remove(evaluation)
             if not evaluation.future.set_running_or_notify_cancel():
                 return None
             self._under_way.append(evaluation)
-            if not self._begun:
-                self._begun = True
-                self._driver.begin()
             return True
 
     def paused(self, patience: float) -> None:
         """What was under way has ended. A policy that took longer than ``patience`` seconds is slow."""
         with self._lock:
+            self._under_way = [evaluation for evaluation in self._under_way if not evaluation.ended]
             before, self._spent = self._spent, self._driver.policy_seconds
-            slow = self._spent - before > patience
-            self._under_way = [evaluation for evaluation in self._under_way if not evaluation.future.done()]
             self._share()
-            if slow and not self.slow:
+            if self._spent - before > patience and not self.slow:
                 self.slow = True
                 self.note("its policy took long, so that it was evaluated in a thread of its own")
             ended = self.left and not self._under_way
@@ -216,20 +211,32 @@ class Request:
                 raise ContractError(f"request {self.name!r} has left its batch; let another join")
             with self._generation.call(stream=stream):
                 place = self._generation.place(self._model, args, kwargs)
-            call = Call(self._model, args, kwargs)
-            evaluation = Evaluation(self, place, self._driver.evaluate("model", self._generation, place, call))
+            evaluation = Evaluation(self, place, self._evaluated(place, Call(under_autocast(self._model), args, kwargs)))
             self._waiting.append(evaluation)
-        self._ask(evaluation)
+            steps = self._generation.schedule().num_steps
+            self.missed = steps is not None and place.step == steps - 1  # after the last it is not waited for
+        try:
+            self._ask(evaluation)
+        except ContractError:
+            self._waiting.remove(evaluation)
+            raise
         return evaluation.future
 
+    def _evaluated(self, place: Place, call: Call) -> Visits[Any]:
+        if not self._begun:
+            self._begun = True
+            self._driver.begin()
+        return (yield from self._driver.evaluate("model", self._generation, place, call))
+
     def _finish(self) -> None:
-        if self._finished:
-            return
-        self._finished = True
-        with contextlib.ExitStack() as ending:
-            ending.callback(self._let_go, self)
-            ending.callback(self._generation.forget)
-            self._driver.finish()
+        with self._lock:
+            if self._finished:
+                return
+            self._finished = True
+            with contextlib.ExitStack() as ending:
+                ending.callback(self._generation.forget)
+                self._driver.finish()
+        self._let_go(self)
 
 
 class StandIn:
@@ -243,6 +250,8 @@ class StandIn:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the model, and wait."""
         return self._request.stream(self._stream)(*args, **kwargs).result()
+
+    forward = __call__
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._model, name)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_leaves
 
-__all__ = ["row_tolerance", "same_bits", "same_output"]
+__all__ = ["row_tolerance", "same_bits", "same_output", "tells_apart"]
 
 
 def same_output(a: Any, b: Any, *, tolerance: float = 0.0) -> bool:
@@ -36,6 +36,12 @@ def same_output(a: Any, b: Any, *, tolerance: float = 0.0) -> bool:
         elif not torch.equal(x, y) and not bool(((x == y) | (x.isnan() & y.isnan())).all()):
             return False
     return True
+
+
+def tells_apart(a: Any, b: Any) -> bool:
+    """Whether two outputs are finite and differ, so that one in the place of the other would be seen."""
+    pairs = [(x, y) for x, y in zip(tree_leaves(a), tree_leaves(b), strict=True) if isinstance(x, Tensor) and x.is_floating_point()]
+    return bool(pairs) and all(bool(x.isfinite().all() and y.isfinite().all()) for x, y in pairs) and any(not torch.equal(x, y) for x, y in pairs)
 
 
 def same_bits(a: Any, b: Any) -> bool:

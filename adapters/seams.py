@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -35,9 +36,10 @@ class Seams:
         """Look at what a place is given in a call of so many rows."""
         first = self._first.get(place)
         if first is None:
-            self._first[place] = rows, _shapes(tree_flatten(value)[0])
+            self._first[place] = rows, _shapes(_flat(value)[0])
         elif first[0] != rows and place not in self._known:
-            self._known[place] = self._compare(place, tree_flatten(value)[0], rows)
+            with contextlib.suppress(UnsupportedModelError):  # said where somebody wants it cut
+                self._known[place] = self._compare(place, _flat(value)[0], rows)
 
     def cut(self, place: object, value: Any, counts: Sequence[int]) -> Cut:
         """Cut what a place is given into pieces of so many rows each.
@@ -52,6 +54,9 @@ class Seams:
         known = self._known[place]
         if len(known) != len(leaves):
             raise UnsupportedModelError("what its blocks are given is structured otherwise in a larger batch")
+        for leaf, at in zip(leaves, known, strict=True):
+            if at is not None and (leaf.ndim <= at[0] or leaf.shape[at[0]] != sum(counts) * at[1]):
+                raise UnsupportedModelError("its blocks return something for other rows than they are given")
         return Cut(leaves, spec, known, counts)
 
     def join(self, place: object, pieces: Sequence[Any]) -> Any:
@@ -66,6 +71,8 @@ class Seams:
             raise UnlearntError("where the rows of its batch lie is not known yet")
         if len(shapes) != len(leaves):
             raise UnsupportedModelError("what its blocks are given is structured otherwise in a larger batch")
+        if odd := next((leaf for leaf in leaves if not _is_for_all(leaf)), None):
+            raise UnsupportedModelError(f"its blocks are given, or return, a {type(odd).__name__}, which may hold rows")
         found: list[tuple[int, int] | None] = []
         for was, now in zip(shapes, _shapes(leaves), strict=True):
             differ = [d for d, (a, b) in enumerate(zip(was, now, strict=False)) if a != b] if was is not None and now is not None else []
@@ -133,6 +140,11 @@ def _flat(value: Any) -> tuple[list[Any], TreeSpec | None]:
 
 def _whole(leaves: list[Any], spec: TreeSpec | None) -> Any:
     return leaves[0] if spec is None else tree_unflatten(leaves, spec)
+
+
+def _is_for_all(leaf: Any) -> bool:
+    """Whether it is a tensor, or surely holds none: what is of another class may hold tensors with rows."""
+    return leaf is None or isinstance(leaf, (Tensor, bool, int, float, str, torch.dtype, torch.device, torch.Size)) or callable(leaf)
 
 
 def _shapes(leaves: Sequence[Any]) -> list[torch.Size | None]:

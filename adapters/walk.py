@@ -94,7 +94,7 @@ class Walk:
     def examining(self) -> bool:
         """Whether this pass is to find out what the model is, so that nothing may be beside it."""
         unseen = MODULATED in self._see and not self._anatomy.modulated
-        known = not self._record or frozenset(self._record) in self._anatomy.examined
+        known = not self._record or self._anatomy.knows(self._record)
         computes = self._whole is None and not self.forecasting
         return isinstance(self._substitute, Copies) or (computes and (unseen or not known))
 

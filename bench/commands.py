@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -93,28 +94,35 @@ def report(folder: Annotated[Path, typer.Argument(help="Folder of results.")]) -
 
 @bench.command(cls=Several)
 def gpu(
-    out: Annotated[Path, typer.Option(help="The JSON file of the results; the same command goes on with what is there.")],
+    out: Annotated[Path, typer.Option(help="The JSON file of the results; the same command goes on with what is there.")] = Path("gpu.json"),
+    parts: Annotated[list[str] | None, typer.Option(help="kernel, lanes, peers, ways, checks; all if left out.")] = None,
     models: Annotated[list[str] | None, typer.Option(help="Models; all of the scale if left out.")] = None,
     policies: Annotated[
         list[str] | None,
         typer.Option(help="Lanes, such as taylorseer-5 or speca, or installed policies with their options."),
     ] = None,
+    budget: Annotated[float, typer.Option(help="Seconds for all of it. What does not fit is skipped, and the same command goes on.")] = 520.0,
     scale: Annotated[str, typer.Option(help="published, or tiny to try the script out.")] = "published",
-    steps: Annotated[int, typer.Option(help="Steps of a run.")] = 50,
-    repeats: Annotated[int, typer.Option(help="Runs of each lane.")] = 3,
-    full_steps: Annotated[int, typer.Option(help="Steps of full computation beside each run.")] = 10,
+    steps: Annotated[int, typer.Option(help="Steps of a run; fewer where time is short.")] = 50,
+    repeats: Annotated[int, typer.Option(help="Runs of each lane.")] = 2,
+    full_steps: Annotated[int, typer.Option(help="Steps of full computation beside each run.")] = 6,
     device: Annotated[str, typer.Option(help="cuda, cuda:1 or cpu.")] = "cuda",
     dtype: Annotated[str, typer.Option(help="bfloat16, float16 or float32; bfloat16 on a GPU and float32 on the CPU if left out.")] = "",
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile each block (regional compilation).")] = False,
-    history_device: Annotated[str, typer.Option(help="cpu keeps the features in pinned memory of the host.")] = "",
     restart: Annotated[bool, typer.Option("--restart", help="Throw away what is there.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="In this process, whatever ends it, instead of one for each group of parts.")] = False,
+    since: Annotated[float | None, typer.Option(hidden=True, help="What was skipped since then is not tried again.")] = None,
+    until: Annotated[float | None, typer.Option(hidden=True, help="When all must be done; in the place of --budget.")] = None,
 ) -> None:
-    """Time policies on models in their published shapes, with random weights and forced decisions. Of quality
-    nothing is said.
+    """Time policies on models in their published shapes, with random weights and forced decisions, beside other
+    caches, compiled and offloaded. Of quality nothing is said.
     """
     with needs("bench gpu", "bench"):
-        from foreseer.bench.gpu.suite import Settings, time_all
+        from foreseer.bench.gpu.budget import Budget
+        from foreseer.bench.gpu.kept import DeviceLostError
+        from foreseer.bench.gpu.settings import Settings
+        from foreseer.bench.gpu.suite import PARTS, time_all
         from foreseer.bench.gpu.tables import print_timings
+        from foreseer.bench.gpu.whole import LOST, run_whole
     settings = Settings(
         scale=scale,
         steps=steps,
@@ -122,21 +130,24 @@ def gpu(
         full_steps=min(full_steps, steps),
         device=device,
         dtype=dtype or ("float32" if device.startswith("cpu") else "bfloat16"),
-        compiled=compiled,
-        history_device=history_device or None,  # type: ignore[arg-type]  # Settings refuses what is neither
     )
+
+    def tell(what: str) -> None:
+        typer.echo(what, err=True)
+
     try:
         with needs("bench gpu", "bench"):
-            content = time_all(
-                settings,
-                models or (),
-                policies or (),
-                out,
-                restart=restart,
-                tell=lambda what: typer.echo(what, err=True),
-            )
+            if here:
+                limit = Budget(budget if until is None else max(0.0, until - time.time()))
+                content = time_all(settings, models or (), policies or (), out, parts=parts or PARTS, restart=restart, budget=limit, since=since, tell=tell)
+            else:
+                content = run_whole(settings, out, parts=parts or (), models=models or (), policies=policies or (), budget=budget, restart=restart, tell=tell)
+    except DeviceLostError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(LOST) from None
     except KeyboardInterrupt:
         if out.exists():
             print_timings(json.loads(out.read_text()))
         raise
-    print_timings(content)
+    if since is None:  # else another process asked, and prints what is there
+        print_timings(content)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 __all__ = ["fused_sum"]
 
-BLOCK = 2048
+BLOCK, WARPS = 2048, 4
 
 
 @triton.jit  # type: ignore[untyped-decorator]
@@ -27,16 +27,19 @@ def _kernel(ring, table, out, width, row_stride, slot_stride, KEEP: tl.constexpr
     tl.store(out + row * width + place, total.to(out.dtype.element_ty), mask=inside)
 
 
-def fused_sum(ring: Tensor, table: Tensor, dtype: torch.dtype) -> Tensor:
+def fused_sum(ring: Tensor, table: Tensor, dtype: torch.dtype, *, block: int = BLOCK, warps: int = WARPS) -> Tensor:
     """Return ``(R, N)``: for each row the sum over its slots, accumulated in float32.
 
     Args:
         ring: ``(R, K, N)`` features of at most 32 bits, whose last dimension is contiguous.
         table: ``(R, K)`` float32 weights, contiguous.
         dtype: Of the sum.
+        block: Entries that one program sums; a power of 2.
+        warps: Of a program.
     """
     rows, keep, width = ring.shape
     out = torch.empty((rows, width), dtype=dtype, device=ring.device)
     with torch.cuda.device(ring.device):
-        _kernel[(triton.cdiv(width, BLOCK), rows)](ring, table, out, width, ring.stride(0), ring.stride(1), KEEP=keep, BLOCK=BLOCK)
+        grid = (triton.cdiv(width, block), rows)
+        _kernel[grid](ring, table, out, width, ring.stride(0), ring.stride(1), KEEP=keep, BLOCK=block, num_warps=warps)
     return out

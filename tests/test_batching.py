@@ -8,7 +8,7 @@ import os
 import random
 import threading
 import weakref
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, wait
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ import torch
 from batched import DEPTH, TIMES, Model, Sampling, Traffic, decisions
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import foreseer
 from foreseer.adapters.batching import Batch
@@ -160,15 +161,70 @@ def test_arguments_that_the_model_refuses_fail_their_own_future_alone() -> None:
     assert same(traffic.states[2], fine.alone(Model())[0])
 
 
-def test_a_model_whose_rows_depend_on_one_another_is_called_for_each_alone() -> None:
-    """Law: what beside others would differ is not done, and the report says so."""
-    everyone = [Sampling("taylorseer:interval=3,target=last_block", seed=i) for i in range(3)]
-    with Batch(Model("mean")) as batch:
-        traffic = Traffic(batch, everyone, [0, 1, 2]).run()
+@pytest.mark.parametrize(
+    ("mixed", "why"),
+    [
+        ("mean", "differs from the same row alone"),
+        ("first time", "differs from the same row alone"),
+        ("largest", "differs from the same row alone"),
+        ("of a class", "return, a Held, which may hold rows"),
+    ],
+)
+def test_a_model_whose_rows_cannot_be_told_apart_is_called_for_each_alone(mixed: str, why: str) -> None:
+    """Law: what beside others would differ is not done, and the report says so, whatever the first request is."""
+    everyone = [Sampling("none", seed=9, spoil=lambda step, x: x * (float("nan") if step < 2 else 1))]
+    everyone += [Sampling("taylorseer:interval=3,target=last_block", seed=i) for i in range(3)]
+    if mixed == "of a class":
+        everyone = [Sampling("none", seed=i) for i in range(3)]
+    with Batch(Model(mixed)) as batch:
+        traffic = Traffic(batch, everyone, [0, 0, 1, 2][: len(everyone)]).run()
     for index, sampling in enumerate(everyone):
-        assert same(traffic.states[index], sampling.alone(Model("mean"))[0])
-    said = [warning for reports in traffic.reports.values() for report in reports.values() for warning in report.warnings]
-    assert "evaluated one by one: a row beside those of other requests differs from the same row alone" in said
+        states = sampling.alone(Model(mixed))[0]
+        assert len(states) == len(traffic.states[index])
+        assert all(torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(traffic.states[index], states, strict=True))
+    said = {warning for reports in traffic.reports.values() for report in reports.values() for warning in report.warnings if "one by one" in warning}
+    assert said
+    assert all(why in warning for warning in said)
+
+
+def test_a_bad_request_that_is_the_first_ends_nothing_for_the_others() -> None:
+    """Law: what one request's arguments do to a call is no reason to call the model for each alone."""
+    fine, wrong = Sampling("none", seed=1), Sampling("none", seed=2, texts=5)
+    model = Model()
+    with Batch(model) as batch:
+        traffic = Traffic(batch, [wrong, fine, fine, fine], [0] * 4).run()
+        assert list(traffic.errors) == [0]
+        model.took()
+        Traffic(batch, [fine] * 3, [0] * 3).run()
+        assert model.took()[0] == len(TIMES)
+
+
+def test_who_calls_under_autocast_gets_what_autocast_gives() -> None:
+    """Law: autocast is the caller's, whichever thread evaluates."""
+
+    class Casts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.blocks = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+            self.requires_grad_(False)
+
+        def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+            for block in self.blocks:
+                hidden_states = block(hidden_states)
+            return hidden_states
+
+    model, x = Casts(), torch.randn(2, 4, 8)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = model(x)
+    with Batch(model) as batch:
+        cast, plain = batch.join("none"), batch.join("none")
+        for _ in range(3):
+            with torch.autocast("cpu", torch.bfloat16):
+                first = cast(hidden_states=x)
+            second = plain(hidden_states=x)
+            batch.tick()
+            assert torch.equal(first.result(0), wanted)
+            assert torch.equal(second.result(0), model(x))
 
 
 def test_where_memory_is_short_calls_are_of_half_as_many() -> None:
@@ -283,6 +339,11 @@ def test_cancelling_one_evaluation_is_a_step_that_was_skipped() -> None:
         assert again.result().shape == x.shape
         with pytest.raises(CancelledError):
             cancelled.result()
+        waiting = [request(**sampling.calls(3, x)[0])]
+        waiting[0].add_done_callback(lambda future: waiting.append(batch.join("none")(**sampling.calls(0, x)[0])))
+        request.leave()
+        assert not wait(waiting[:1], 5).not_done
+        assert batch.tick() == 1  # what the callback wanted
 
 
 def test_requests_come_from_tasks_and_threads() -> None:
@@ -380,8 +441,33 @@ def test_bad_input_is_refused_at_once() -> None:
         with pytest.raises(ContractError, match="nothing was evaluated"):
             _ = request.report
         assert batch.tick() == 0
+    for late in (lambda: batch.join("none"), batch.tick):
+        with pytest.raises(ContractError, match="closed"):
+            late()
+
+
+def test_who_closes_or_ticks_from_inside_of_a_tick_is_told() -> None:
+    """Law: nothing hangs: a policy that does it raises, and a callback, which runs when the tick has ended, may."""
+    batch = Batch(Model())
+
+    class Closes:
+        @foreseer.hookimpl
+        def before_step(self, step: foreseer.Step) -> foreseer.Plan | None:
+            (batch.close, batch.tick)[step.index]()
+            return None
+
+    sampling = Sampling(lambda: (Closes(),))
+    with batch.join(sampling.policy, timesteps=TIMES) as request:
+        for step in range(2):
+            future = request(**sampling.calls(step, sampling.start())[0])
+            batch.tick()
+            with pytest.raises(ContractError, match="tick"):
+                future.result(0)
+    request = batch.join("none")
+    request(**sampling.calls(0, sampling.start())[0]).add_done_callback(lambda future: batch.close())
+    assert batch.tick() == 1
     with pytest.raises(ContractError, match="closed"):
-        batch.join("none")
+        batch.tick()
 
 
 def test_however_many_requests_there_were_memory_is_flat_and_none_is_lost() -> None:

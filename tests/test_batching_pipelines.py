@@ -36,15 +36,15 @@ class Drawn:
     reports: dict[str, Report]
 
 
-def drawn_alone(tiny: Tiny, policy: str, seed: int) -> Drawn:
+def drawn_alone(tiny: Tiny, policy: Any, seed: int, steps: int = STEPS) -> Drawn:
     pipe = tiny.build()
     (model,) = find_denoisers(pipe)[0].values()
-    with foreseer.attach(model, policy) as attached, attached.generation(num_steps=STEPS, by_itself=True) as generation, generation.call(groups=1):
-        image = tiny.call(pipe, steps=STEPS, seed=seed)
+    with foreseer.attach(model, policy) as attached, attached.generation(num_steps=steps, by_itself=True) as generation, generation.call(groups=1):
+        image = tiny.call(pipe, steps=steps, seed=seed)
     return Drawn(image, attached.reports)
 
 
-def drawn_together(tiny: Tiny, policy: str, steps: int = STEPS) -> tuple[list[Drawn], int]:
+def drawn_together(tiny: Tiny, policy: Any, steps: int = STEPS) -> tuple[list[Drawn], int]:
     """Draw for all seeds at once. Returns what was drawn, and how many calls of the model it took."""
     pipes = [tiny.build() for _ in SEEDS]
     ((name, model),) = find_denoisers(pipes[0])[0].items()
@@ -87,6 +87,40 @@ def test_a_pipeline_gets_what_it_gets_alone(name: str, policy: str) -> None:
         said = [note for report in drawn.reports.values() for note in report.warnings if "one by one" in note]
         assert bool(said) == (name in ONE_BY_ONE)
         assert all(ONE_BY_ONE[name] in note for note in said)
+
+
+class Gate:
+    """Forecasts what the blocks behind the first add up to, and lets through what the first block's output says in some steps."""
+
+    @foreseer.hookimpl
+    def setup(self, run: foreseer.Run) -> foreseer.Needs:
+        self.site = foreseer.Site(run.depth - 1, since=0)
+        return foreseer.Needs(sites=(self.site,), evidence=(foreseer.Site(0),))
+
+    @foreseer.hookimpl
+    def before_step(self, step: foreseer.Step) -> foreseer.Plan | None:
+        return foreseer.Plan(forecast=(self.site,), probe=foreseer.Probe(block=0, on="input")) if step.index else None
+
+    @foreseer.hookimpl
+    def predict_features(self, step: foreseer.Step, sites: tuple[foreseer.Site, ...], history: foreseer.History) -> Any:
+        return {self.site: history.features(self.site)[0]}
+
+    @foreseer.hookimpl
+    def verify(self, step: foreseer.Step, evidence: foreseer.Evidence) -> foreseer.Verdict:
+        rows = evidence.computed.flatten(1).mean(1)
+        return foreseer.Verdict(rows.abs().float(), torch.full((len(rows),), step.index % 3 != 0), 1.0)
+
+
+def test_a_gate_that_refuses_beside_others_keeps_what_it_forecasts() -> None:
+    """Law: a pass that goes on computing beside others is held bit for bit against none that was made alone."""
+    tiny, policy = TINY["FluxPipeline"], lambda: (Gate(),)
+    together, calls = drawn_together(tiny, policy, steps=9)
+    for seed, drawn in zip(SEEDS, together, strict=True):
+        alone = drawn_alone(tiny, policy, seed, steps=9)
+        assert torch.allclose(drawn.image, alone.image, atol=1e-4)
+        assert [[o.computed for o in r.outcomes] for r in drawn.reports.values()] == [[o.computed for o in r.outcomes] for r in alone.reports.values()]
+        assert not any("forecast instead" in note for report in drawn.reports.values() for note in report.warnings)
+    assert calls < 2 * 9 + 6
 
 
 def test_calls_are_joined() -> None:

@@ -18,7 +18,7 @@ def call(*words):
     return CliRunner().invoke(app, list(words), env={"COLUMNS": "160"})
 
 
-@pytest.mark.parametrize("policy", ["taylorseer:max_order=2", "taylorseer:target=last_block", "cg_taylor", "speca:max_order=1", "taylorseer:target=output"])
+@pytest.mark.parametrize("policy", ["taylorseer:max_order=2", "taylorseer:target=last_block", "taylorseer:target=output", "cg_taylor", "speca", "agreement"])
 @pytest.mark.parametrize("name", ["FluxPipeline", "QwenImagePipeline", "DiTPipeline", "WanPipeline"])
 def test_an_estimate_is_what_a_run_then_holds(name, policy):
     pipe = TINY[name].build()

@@ -1,8 +1,8 @@
 """`python -m foreseer.bench.gpu`: what `foreseer bench gpu` does, where no script is installed."""
 
-import typer
-
-from foreseer.bench.commands import gpu
+from foreseer.bench.commands import bench
 
 if __name__ == "__main__":
-    typer.run(gpu)
+    import sys
+
+    bench(["gpu", *sys.argv[1:]])

@@ -4,6 +4,7 @@ to that: everything that a gate costs is real, and what it decides is a fixed pa
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 import attrs
@@ -18,10 +19,14 @@ from foreseer.reading import Written, reads
 from foreseer.registry import PolicySpec, parse_policy
 from foreseer.types import Evidence, Needs, Plan, Run, Step, Verdict
 
-__all__ = ["LANES", "ForcedGate", "Lane", "forced", "lane_of"]
+__all__ = ["FORCED", "LANES", "ForcedGate", "Lane", "forced", "lane_of"]
 
 OF = 50
-LANES = ("taylorseer-5", "taylorseer-6", "taylorseer-5-last", "taylorseer-6-last", "cg_taylor", "speca")
+LANES = ("taylorseer-5", "taylorseer-5-last", "taylorseer-5-residual", "agreement", "cg_taylor", "speca", "first_block_cache")
+"""What is timed where nothing is named. ``taylorseer-6``, ``-7-last`` and so on are lanes too."""
+
+_TAYLORSEER = re.compile(r"taylorseer-([2-9])(-last|-residual)?")
+_TARGETS = {None: "modules", "-last": "last_block", "-residual": "residual"}
 
 
 @attrs.define(eq=False)
@@ -108,12 +113,14 @@ class Lane:
         spec: The policy.
         streams: As in `foreseer.attach`; of effect where a step has two calls.
         source: Where the rate of forced decisions is from; empty where nothing is forced.
+        share: About how much of the steps it computes, for estimates of time.
     """
 
     name: str
     spec: PolicySpec
     streams: Literal["independent", "follow_first"] = "independent"
     source: str = ""
+    share: float = 0.5
 
 
 WARM_UP = {"flux-dev": 3, "dit-xl-2-256": 2, "hunyuan-video": 1, "wan-1.3b": 1}
@@ -124,6 +131,7 @@ _SPEED_UP = "not published; the number of steps that {}x comes from, where an ac
 _ALPHA = "acceptance rate {} %: what the paper's S = 1 / (1 - a + a g) gives for its {}x and g = {} % (arXiv 2509.11628)"
 _CG = "cg_taylor:first_order={},warmup_steps={}"
 _SPECA = "speca:max_order={},warmup_steps={},max_draft_steps=None"
+_PARA = "not published; the number of steps that {} (ParaAttention, in diffusers' docs, para_attn.md) comes from, where a reused step costs 1/{}"
 FORCED: dict[str, dict[str, tuple[str, int, str]]] = {
     "cg_taylor": {
         "flux-dev": (_CG.format(1, 5), 15, _COUNTED),
@@ -136,16 +144,22 @@ FORCED: dict[str, dict[str, tuple[str, int, str]]] = {
         "dit-xl-2-256": (_SPECA.format(4, 3), 5, _ALPHA.format(89, "7.3", "3.5")),
         "hunyuan-video": (_SPECA.format(1, 1), 7, _ALPHA.format(85, "6.16", "1.67")),
     },
+    "first_block_cache": {
+        "flux-dev": ("first_block_cache:threshold=0.08", 32, _PARA.format("26.36 s to 17.01 s at threshold 0.08", 57)),
+        "hunyuan-video": ("first_block_cache:threshold=0.06", 31, _PARA.format("3675.71 s to 2271.06 s", 60)),
+    },
 }
 """By policy and model: a gate's published setting, the steps that it computes of 50, and where that is from."""
 
 
-def lane_of(name: str, model: str) -> Lane | None:
+def lane_of(name: str, model: str, steps: int = OF) -> Lane | None:
     """Return a lane of one model; None where nothing was published of that policy on that model.
 
     Args:
-        name: One of `LANES`, or an installed policy with its options, which then decides for itself.
+        name: One of `LANES`, ``taylorseer-N`` of another interval, or an installed policy with its options,
+            which then decides for itself.
         model: A model's name.
+        steps: Of the run: what has a number of steps computes as large a part of them.
 
     Raises:
         OptionError: The name is neither, or an option is wrong.
@@ -155,12 +169,15 @@ def lane_of(name: str, model: str) -> Lane | None:
         if model not in FORCED[name]:
             return None
         policy, computed, source = FORCED[name][model]
+        parse_policy(policy)  # what is not installed is told before anything is timed
         spec = PolicySpec("forced", forced, {"policy": policy, "computed": computed, "of": OF})
-        return Lane(name, spec, "follow_first", source)
-    if name in LANES:
-        target = "last_block" if name.endswith("-last") else "modules"
-        options = f"interval={name.split('-')[1]},max_order=1,warmup_steps={WARM_UP[model]},target={target}"
-        return Lane(name, parse_policy(f"taylorseer:{options}"), "follow_first")
+        return Lane(name, spec, "follow_first", source, computed / OF)
+    if name == "agreement":  # as many as taylorseer-5, of which it moves the places
+        spec = parse_policy(f"agreement:steps={max(2, round(0.24 * steps))}")
+        return Lane(name, spec, "follow_first", share=0.24)
+    if found := _TAYLORSEER.fullmatch(name):
+        options = f"interval={found[1]},max_order=1,warmup_steps={WARM_UP[model]},target={_TARGETS[found[2]]}"
+        return Lane(name, parse_policy(f"taylorseer:{options}"), "follow_first", share=1 / int(found[1]) + WARM_UP[model] / OF)
     if ":" not in name:
         advice = f"write one of {', '.join(LANES)}, or a policy with its options, such as 'speca:threshold=0.2'"
         raise OptionError(f"policies={name!r} is unknown; {advice}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -71,6 +72,10 @@ class Loop:
         calls: The arguments of each call of a step.
         times: What each step's calls are given as ``timestep``.
         history_device: Where features are kept, as `foreseer.Storage` says.
+        before_call: Called before each call of the model.
+
+    Attributes:
+        latest: What the last call returned.
     """
 
     def __init__(
@@ -79,9 +84,11 @@ class Loop:
         calls: Sequence[Mapping[str, Any]],
         times: Sequence[Tensor],
         history_device: str | None = None,
+        before_call: Callable[[], object] = lambda: None,
     ) -> None:
         self.transformer, self.scheduler = model, _Schedule()
-        self.calls, self.times = calls, times
+        self.calls, self.times, self._before_call = calls, times, before_call
+        self.latest: Any = None
         self.device = times[0].device
         self._values = torch.tensor([float(t.flatten()[0]) for t in times])
         self._storage = Storage(device=history_device)
@@ -105,16 +112,21 @@ class Loop:
 
         Args:
             mark: Called at each step's beginning, and at the end.
-            steps: Make the first ones only; None makes all.
+            steps: End after so many of the run's steps, as one who interrupts it; None makes all.
         """
-        times = self.times[:steps]
-        self.scheduler.set_timesteps(self._values[: len(times)])
-        output: Any = None
+        self.scheduler.set_timesteps(self._values)
         mark()
-        for timestep in times:
-            for call in self.calls:
-                output = self.transformer(**call, timestep=timestep, return_dict=False)[0]
+        for timestep in self.times[:steps]:
+            for number, call in enumerate(self.calls):
+                self._before_call()
+                with self._named(number):
+                    self.latest = self.transformer(**call, timestep=timestep, return_dict=False)[0]
             self.scheduler.step()
             mark()
         self.maybe_free_model_hooks()
-        return output
+        return self.latest
+
+    def _named(self, number: int) -> Any:
+        """Tell a cache of diffusers which call of a step this is, as it wants."""
+        model: Any = self.transformer
+        return model.cache_context(f"call {number}") if getattr(model, "is_cache_enabled", False) else nullcontext()

@@ -1,18 +1,15 @@
-"""The timing of one policy on one model: runs interleaved with full computation, step by step. And what a step
-asks of a CUDA device: kernels and copies that it starts, and moments at which the host waits for them.
-"""
+"""The timing of one policy on one model: runs interleaved with full computation, step by step."""
 
 from __future__ import annotations
 
 import statistics
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import attrs
 import torch
-from torch.autograd import DeviceType  # type: ignore[attr-defined]
 
+from foreseer.bench.gpu.counted import CudaCounter, device_work
 from foreseer.bench.gpu.lanes import Lane
 from foreseer.bench.gpu.loop import Clock, Loop
 from foreseer.contract import features_to_keep
@@ -21,10 +18,10 @@ from foreseer.plugins import Policy
 from foreseer.registry import PolicySpec
 from foreseer.report import Report
 
-__all__ = ["CudaCounter", "Driven", "Work", "device_work", "lane_figures", "timed_run"]
+__all__ = ["Driven", "lane_figures", "timed_run"]
 
-COUNTED_STEPS = 10
-"""Of the run that is counted. It has computed and forecast steps of every lane."""
+WARM_UP = 6
+"""Steps before the first repeat: with them the kernels of a forecast are there."""
 
 
 @attrs.frozen(eq=False)
@@ -83,6 +80,7 @@ def lane_figures(
     repeats: int,
     full_steps: int,
     tell: Callable[[str], object],
+    count_work: bool = True,
 ) -> dict[str, Any]:
     """Time a policy; on a GPU also count what its steps ask of the device, in a run of its own.
 
@@ -94,6 +92,7 @@ def lane_figures(
             in odd ones.
         full_steps: See ``repeats``. Full steps are all alike, so that a few stand for a run.
         tell: Told what is under way.
+        count_work: Whether to count.
 
     Returns:
         What a line of the results holds. Seconds are medians over all repeats; a ratio is the median of each
@@ -111,7 +110,7 @@ def lane_figures(
         full.append(seconds)
 
     def driven() -> None:
-        runs.append(timed_run(loop, lane, clock, warm_up=1 if runs else min(count, 4)))
+        runs.append(timed_run(loop, lane, clock, warm_up=1 if runs else min(count, WARM_UP)))
 
     def median_of(which: Callable[[Outcome], bool]) -> float | None:
         return _median(seconds for run in runs for seconds in run.steps(which))
@@ -131,7 +130,7 @@ def lane_figures(
     # What lies on another device is read over the bus; there the sum and what it writes are hidden behind
     # that.
     floor = (read if loop.history_elsewhere else read + written) / bandwidth
-    counter = CudaCounter(loop.device) if loop.device.type == "cuda" else None
+    work = device_work(loop, lane, CudaCounter(loop.device)) if count_work and loop.device.type == "cuda" else {"device_work": None, "waits": None}
     return {
         "seconds_per_run": statistics.median(took),
         "seconds_of_runs": took,
@@ -152,7 +151,7 @@ def lane_figures(
         "forecast_bytes_written": written,
         "forecast_floor_seconds": floor if read else None,
         "forecast_over_floor": forecast / floor if forecast and read else None,
-        "device_work": None if counter is None else device_work(loop, lane, counter),
+        **work,
         "peak_bytes": first.peak,
         "full_peak_bytes": full_peak,
         "history_bytes": sum(sum(report.bytes_held.values()) for report in reports),
@@ -179,7 +178,7 @@ def _forecast_bytes(report: Report, spec: PolicySpec) -> tuple[int, int]:
 
 
 def _missed(lane: Lane, report: Report) -> list[str]:
-    if not lane.source:
+    if "computed" not in lane.spec.options:
         return []
     count, reached = len(report.outcomes), len(report.full_steps)
     asked = lane.spec.options["computed"] * count // lane.spec.options["of"]
@@ -190,86 +189,3 @@ def _missed(lane: Lane, report: Report) -> list[str]:
 def _median(values: Iterable[float]) -> float | None:
     found = list(values)
     return statistics.median(found) if found else None
-
-
-@attrs.frozen
-class Work:
-    """Of one step.
-
-    Attributes:
-        kernels: Kernels on the device.
-        copies: Copies and fills there, from and to the host too.
-        waits: Times at which the host waited for the device, as torch's ``set_sync_debug_mode`` sees them.
-    """
-
-    kernels: int
-    copies: int
-    waits: int
-
-
-class CudaCounter:
-    """Counts between marks, by torch's profiler, one profile a step. It slows a step down, so that nothing is
-    timed beside it.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._work: list[Work] = []
-        self._profile: Any = None
-        self._caught: Any = None
-
-    def mark(self) -> None:
-        """Mark the end of a step, and the beginning of the next."""
-        self._close()
-        self._profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
-        self._profile.start()
-        self._caught = warnings.catch_warnings(record=True)
-        self._waits = self._caught.__enter__()
-        warnings.simplefilter("always")
-        torch.cuda.set_sync_debug_mode("warn")
-
-    def work(self) -> list[Work]:
-        """Return what was counted between the marks, and forget it."""
-        self._close()
-        work, self._work = self._work[:-1], []  # the last began with the last mark
-        return work
-
-    def _close(self) -> None:
-        torch.cuda.set_sync_debug_mode("default")
-        torch.cuda.synchronize(self._device)
-        if self._profile is None:
-            return
-        self._caught.__exit__(None, None, None)
-        self._profile.stop()
-        names = [event.name for event in self._profile.events() if event.device_type == DeviceType.CUDA]
-        copies = sum(name.startswith(("Memcpy", "Memset")) for name in names)
-        waits = sum("synchronizing" in str(warning.message) for warning in self._waits)
-        self._work.append(Work(len(names) - copies, copies, waits))
-        self._profile = None
-
-
-def device_work(loop: Loop, lane: Lane, counter: CudaCounter) -> dict[str, dict[str, float]]:
-    """Count what the steps of a run ask of the device.
-
-    Returns:
-        For each kind of step that there was, ``"computed"``, ``"forecast"``, ``"rejected"``, the median of
-        each attribute of `Work`.
-    """
-    with loop.attach(lane) as attached:
-        loop(counter.mark, 1)  # the self-check
-        counter.work()
-        loop(counter.mark, COUNTED_STEPS)
-        lead = next(iter(attached.reports.values())).outcomes
-        kinds: dict[str, list[dict[str, int]]] = {}
-        for outcome, work in zip(lead, counter.work(), strict=True):
-            kinds.setdefault(_kind(outcome), []).append(attrs.asdict(work))
-    medians = {}
-    for kind, steps in kinds.items():
-        medians[kind] = {key: statistics.median(step[key] for step in steps) for key in steps[0]}
-    return medians
-
-
-def _kind(outcome: Outcome) -> str:
-    if not any(outcome.computed):
-        return "forecast"
-    return "computed" if outcome.accept is None else "rejected"

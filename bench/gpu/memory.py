@@ -38,14 +38,12 @@ class Need:
     activations: int
     history: int
 
-    def shortage(self, free: int, *, history_elsewhere: bool = False) -> str:
+    def shortage(self, free: int) -> str:
         """Say what is missing in ``free`` bytes; empty where nothing is."""
-        history = 0 if history_elsewhere else self.history
-        needed = self.parameters + self.activations + history
+        needed = self.parameters + self.activations + self.history
         if needed <= free:
             return ""
-        parts = f"{in_bytes(self.parameters)} for weights, about {in_bytes(self.activations)} for activations"
-        parts += "" if history_elsewhere else f", {in_bytes(history)} for features"
+        parts = f"{in_bytes(self.parameters)} for weights, about {in_bytes(self.activations)} for activations, {in_bytes(self.history)} for features"
         return f"memory is short: {in_bytes(needed)} needed ({parts}), {in_bytes(free)} free"
 
 

@@ -1,87 +1,49 @@
-"""All lanes on all models, one model in memory at a time. The results are written after each lane, and gone
-on with.
+"""All parts in this process, one model in memory at a time. The results are written after each piece of work,
+and gone on with.
 """
 
 from __future__ import annotations
 
-import gc
-import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import attrs
-import torch
-from torch import nn
 
-from foreseer.adapters.blocks import find_blocks
 from foreseer.adapters.published import Published
-from foreseer.bench.fields import DTYPES, check_dtype, whole
-from foreseer.bench.gpu.lanes import LANES, Lane, lane_of
+from foreseer.bench.gpu.beside import time_peers
+from foreseer.bench.gpu.budget import Budget
+from foreseer.bench.gpu.checks import run_checks
+from foreseer.bench.gpu.kept import NAMES, DeviceLostError, Kept, let_go
+from foreseer.bench.gpu.kernel import time_kernel
+from foreseer.bench.gpu.lanes import FORCED, LANES, Lane, lane_of
 from foreseer.bench.gpu.loop import Loop
+from foreseer.bench.gpu.making import PACE, Length, Making
 from foreseer.bench.gpu.measure import lane_figures
 from foreseer.bench.gpu.memory import copy_bandwidth, free_bytes, needs_of
-from foreseer.bench.gpu.shapes import calls_of, random_model, shapes_of, timesteps
-from foreseer.bench.machine import circumstances, git_state, machine, versions
-from foreseer.document import changes
-from foreseer.errors import OptionError
-from foreseer.files import refuse_unwritable, write_whole
+from foreseer.bench.gpu.settings import NOTE, Settings
+from foreseer.bench.gpu.shapes import shapes_of
+from foreseer.bench.gpu.ways import time_ways
+from foreseer.errors import OptionError, PluginError, in_one_line
 
-__all__ = ["NOTE", "Settings", "time_all"]
+__all__ = ["PARTS", "check_names", "time_all"]
 
-Tell = Callable[[str], object]
-
-NOTE = (
-    "Weights and inputs are random. Decisions do not depend on them: schedules are fixed, and gates are forced "
-    "to published rates while they compute their evidence. So times, memory and counts are those of the real "
-    "models in these shapes, and of quality nothing is said. Text encoders, VAE and the scheduler's own "
-    "arithmetic are left out."
-)
+PARTS = tuple(NAMES)
+"""``kernel``: the weighted sum alone. ``lanes``: policies on models. ``peers``: other libraries' caches on them.
+``ways``: compiled, in CUDA graphs, with features or weights on the host. ``checks``: the suite's tests.
+"""
+MISSING = "first_block_cache is of foreseer-methods, which is not installed: pip install plugins_example/foreseer-methods"
 
 
-@attrs.frozen(kw_only=True)
-class Settings:
-    """What decides the numbers.
-
-    Attributes:
-        scale: One of `foreseer.bench.gpu.shapes.SCALES`.
-        steps: Of a run.
-        repeats: Runs of each lane.
-        full_steps: Steps of full computation beside each run.
-        device: As torch writes it.
-        dtype: Of weights and inputs.
-        compiled: Compile each block.
-        history_device: Where features are kept; None keeps them on the device.
-    """
-
-    scale: str = "published"
-    steps: int = attrs.field(default=50, validator=whole(1, 1000))
-    repeats: int = attrs.field(default=3, validator=whole(1, 1000))
-    full_steps: int = attrs.field(default=10, validator=whole(1, 1000))
-    device: str = "cuda"
-    dtype: str = attrs.field(default="bfloat16", validator=check_dtype)
-    compiled: bool = False
-    history_device: Literal["cpu"] | None = None
-
-    def __attrs_post_init__(self) -> None:
-        shapes_of((), self.scale)
-        if self.full_steps > self.steps:
-            advice = f"write a whole number from 1 to steps={self.steps}"
-            raise OptionError(f"full_steps={self.full_steps} is out of range; {advice}")
-        if self.history_device not in (None, "cpu"):
-            advice = "write 'cpu', or leave it out to keep features on the device"
-            raise OptionError(f"history_device={self.history_device!r} is unknown; {advice}")
-        kind = self.device.partition(":")[0]
-        if kind not in ("cpu", "cuda"):
-            raise OptionError(f"device={self.device!r} is unknown; write 'cuda', 'cuda:1' or 'cpu'")
-        if kind == "cuda" and not torch.cuda.is_available():
-            advice = "write --device cpu --scale tiny to try the script out"
-            raise OptionError(f"device={self.device!r}: torch finds no CUDA device; {advice}")
-
-    @property
-    def history_elsewhere(self) -> bool:
-        """Whether features are kept on another device than the model."""
-        return self.history_device not in (None, torch.device(self.device).type)
+def check_names(settings: Settings, parts: Sequence[str], models: Sequence[str], policies: Sequence[str]) -> None:
+    """Refuse names that are not there. Raises `OptionError` or `PluginError`."""
+    for part in parts:
+        if part not in PARTS:
+            raise OptionError(f"parts={part!r} is unknown; write one of {', '.join(PARTS)}")
+    for shape in shapes_of(tuple(models), settings.scale):
+        for name in policies:
+            _lane(name, shape.name, settings.steps)
 
 
 def time_all(
@@ -90,17 +52,23 @@ def time_all(
     policies: Sequence[str],
     out: Path,
     *,
+    parts: Sequence[str] = ("lanes",),
     restart: bool = False,
-    tell: Tell = lambda what: None,
+    budget: Budget | None = None,
+    since: float | None = None,
+    tell: Callable[[str], object] = lambda what: None,
 ) -> dict[str, Any]:
-    """Time policies on models, and write the results after each. What was timed before is not timed again.
+    """Measure parts, and write the results after each piece of work. What was measured before is not again.
 
     Args:
         settings: What decides the numbers.
         models: Their names; empty for all of the scale.
         policies: Lanes, or installed policies with their options; empty for all lanes.
         out: The JSON file; its folder is made if it is missing.
+        parts: Of `PARTS`; in their order, and those of a model for one model after the other.
         restart: Throw away what is there.
+        budget: Seconds; None for no limit. What is not going to fit is skipped, and says so.
+        since: What was skipped since then, in seconds since 1970, is not tried again; None for now.
         tell: Told what is under way.
 
     Returns:
@@ -109,147 +77,98 @@ def time_all(
     Raises:
         OptionError, PluginError: A name or a setting is wrong, or ``out`` holds other results; nothing has
             been timed.
+        DeviceLostError: The device answers nothing any more in this process.
     """
+    check_names(settings, parts, models, policies)
     shapes = shapes_of(tuple(models), settings.scale)
-    names = list(dict.fromkeys(policies or LANES))
-    lanes = {shape.name: {name: lane_of(name, shape.name) for name in names} for shape in shapes}
-    content = _begun(settings, out, restart=restart)
-    order = [(shape.name, name) for shape in shapes for name in names]
-
-    def keep(shape: Published, name: str, lane: Lane | None, skipped: str = "", **figures: Any) -> None:
-        """Add a lane, in the place of what is there of it, and write the file."""
-        head = {
-            "model": shape.name,
-            "policy": name,
-            "spec": str(lane.spec) if lane else "",
-            "streams_option": lane.streams if lane else "",
-            "forced_rate_from": lane.source if lane else "",
-            "skipped": skipped,
-        }
-        found = {(old["model"], old["policy"]): old for old in content["lanes"]}
-        found[shape.name, name] = {**head, **figures}
-        # what was not asked for this time comes first
-        others = [key for key in found if key not in order]
-        content["lanes"] = [found[key] for key in [*others, *order] if key in found]
-        _write(out, content)
-
-    if not content["bandwidth"]:
+    kept = Kept.open(out, settings=attrs.asdict(settings), note=NOTE, restart=restart, since=since, budget=budget, tell=tell)
+    making, names = Making(settings, kept), list(dict.fromkeys(policies or LANES))
+    if since is None:
+        kept.content["unfinished"] = []
+    if not kept.content["bandwidth"] and kept.budget.left > 0:
         tell("bandwidth")
-        device = torch.device(settings.device)
-        size = 2**24 if settings.scale == "tiny" else 2**30 if device.type == "cuda" else 2**28
-        content["bandwidth"] = copy_bandwidth(device, from_host=settings.history_elsewhere, size=size)
-    timed = {(lane["model"], lane["policy"]) for lane in content["lanes"] if not lane["skipped"]}
+        kept.content["bandwidth"] = copy_bandwidth(making.device, from_host=False, size=bandwidth_size(settings))
+    todo: dict[str, Callable[[], None]] = {"kernel": partial(time_kernel, making)} if "kernel" in parts else {}
     for shape in shapes:
-        todo: dict[str, Lane] = {}
-        for name, lane in lanes[shape.name].items():
-            if lane is None:
-                keep(shape, name, None, "nothing was published of this policy on this model")
-            elif (shape.name, name) not in timed:  # what was skipped is tried again: there may be memory now
-                todo[name] = lane
-        if todo:
-            _time_model(settings, shape, todo, content, keep, tell)
-    content["finished"] = True
-    _write(out, content)
-    return content
-
-
-def _begun(settings: Settings, out: Path, *, restart: bool) -> dict[str, Any]:
-    """Return what there is to go on with, or a file of nothing."""
-    refuse_unwritable(out)
-    new: dict[str, Any] = {
-        "note": NOTE,
-        "settings": attrs.asdict(settings),
-        "machine": machine(settings.device),
-        "versions": versions(),
-        "git": git_state(),
-        "bandwidth": None,
-        "models": {},
-        "lanes": [],
-        "finished": False,
-    }
-    if restart or not out.exists():
-        return new
-    try:
-        old: dict[str, Any] = json.loads(out.read_text())
-        parts = ("settings", "versions", "machine", "git")
-        was, now = (circumstances(*(content[part] for part in parts)) for content in (old, new))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = f"out={str(out)!r} holds no timings ({type(error).__name__}: {error})"
-        raise OptionError(f"{problem}; write another file, or --restart to replace it") from None
-    if differing := changes(was, now):
-        advice = "Write another file, or --restart to begin anew"
-        raise OptionError(f"out={str(out)!r} holds timings of other settings: {differing}. {advice}")
-    return old | {"finished": False}
-
-
-def _write(out: Path, content: Mapping[str, Any]) -> None:
-    write_whole(out, json.dumps(content, indent=1, allow_nan=False) + "\n")
-
-
-def _time_model(
-    settings: Settings,
-    shape: Published,
-    lanes: dict[str, Lane],
-    content: dict[str, Any],
-    keep: Callable[..., None],
-    tell: Tell,
-) -> None:
-    device, dtype = torch.device(settings.device), DTYPES[settings.dtype]
-    tell(f"{shape.name}: shapes")
-    specs = {name: lane.spec for name, lane in lanes.items()}
-    needs = needs_of(shape, specs, steps=settings.steps, dtype=dtype)
-    _let_go(device)  # the model before this one
-    free = free_bytes(device)
-    for name, need in needs.items():
-        if shortage := need.shortage(free, history_elsewhere=settings.history_elsewhere):
-            keep(shape, name, lanes.pop(name), shortage)
-    if not lanes:
-        return
-    tell(f"{shape.name}: random weights")
-    model = random_model(shape, device=device, dtype=dtype)
-    for _, block in find_blocks(model) if settings.compiled else ():
-        block.compile()
-    times = timesteps(shape, settings.steps, device=device, dtype=dtype)
-    loop = Loop(model, calls_of(shape, device=device, dtype=dtype), times, settings.history_device)
-    content["models"][shape.name] = _facts(shape, model)
-    for name, lane in lanes.items():
-        head = f"{shape.name}, {name}: "
-        shortage, figures = "", {}
+        own = {"lanes": partial(_time_lanes, making, shape, names), "peers": partial(time_peers, making, shape), "ways": partial(time_ways, making, shape)}
+        todo |= {f"{shape.name}, {part}": does for part, does in own.items() if part in parts}
+    todo |= {"checks": partial(run_checks, kept)} if "checks" in parts else {}
+    for name, does in todo.items():
         try:
-            figures = lane_figures(
-                loop,
-                lane,
-                bandwidth=content["bandwidth"]["bytes_per_second"],
-                repeats=settings.repeats,
-                full_steps=settings.full_steps,
-                tell=lambda what, head=head: tell(head + what),  # type: ignore[misc]
-            )
-        except torch.cuda.OutOfMemoryError as error:
-            shortage = f"memory ran out, against the estimate: {str(error).splitlines()[0]}"
-        if shortage:
-            _let_go(device)  # not before: the exception holds what was allocated
-        keep(shape, name, lane, shortage, **figures)
+            does()
+        except DeviceLostError:
+            raise
+        except Exception as error:  # a model that cannot be built, for example; the next one may be
+            kept.content["unfinished"].append(f"{name}: {in_one_line(error)}")
+    kept.finish()
+    return kept.content
 
 
-def _let_go(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+def bandwidth_size(settings: Settings) -> int:
+    """Return the bytes of a copy that is big on a device."""
+    return 2**24 if settings.scale == "tiny" else 2**30 if settings.device.startswith("cuda") else 2**28
 
 
-def _facts(shape: Published, model: nn.Module) -> dict[str, Any]:
-    guidance = "one call (guidance is distilled)"
-    if shape.calls_per_step > 1:
-        calls = f"{shape.calls_per_step} calls a step, each with a history of its own"
-        guidance = f"{calls}; published policies decide in the first"
-    elif shape.rows_per_sample > 1:
-        guidance = f"one call of {shape.rows_per_sample} rows a sample"
-    return {
-        "class": shape.cls,
-        "checkpoint": shape.checkpoint or "a smaller one of its kind",
-        "height_width_frames": list(shape.size),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "rows_per_call": shape.rows_per_sample,
-        "calls_per_step": shape.calls_per_step,
-        "guidance": guidance,
-    }
+def _lane(name: str, model: str, steps: int) -> Lane | str:
+    """A lane, or why there is none."""
+    try:
+        lane = lane_of(name, model, steps)
+    except PluginError as error:
+        if name not in FORCED:
+            raise
+        return MISSING if name == "first_block_cache" else in_one_line(error)
+    return "nothing was published of this policy on this model" if lane is None else lane
+
+
+def _time_lanes(making: Making, shape: Published, names: Sequence[str]) -> None:
+    kept, settings = making.kept, making.settings
+    lanes = {name: _lane(name, shape.name, settings.steps) for name in names}
+    todo = {name: lane for name, lane in lanes.items() if isinstance(lane, Lane) and _open(kept, shape, name)}
+    short = _shortages(making, shape, todo) if todo else {}
+    model = making.model(shape) if short.keys() < todo.keys() else None
+    for name, there in lanes.items():
+        if isinstance(there, str):
+            if not kept.settled("lanes", shape.name, name):
+                kept.keep("lanes", shape.name, name, skipped=there, for_good=True)
+        elif name in short:
+            kept.keep("lanes", shape.name, name, skipped=short[name], **_head(there))
+        elif name in todo and model is not None:
+            length = making.length(shape, there.share)
+            lane = lane_of(name, shape.name, length.steps) or there
+            measure = partial(_figures, making, lane, making.loop(model, shape, length.steps), length, f"{shape.name}, {name}: ")
+            kept.attempt("lanes", shape.name, name, work=length.work, usual=PACE, measure=measure, **_head(lane), shortened=length.said)
+
+
+def _open(kept: Kept, shape: Published, name: str) -> bool:
+    """Whether a lane is still to be timed; what was not installed may be now."""
+    entry = kept.entry("lanes", shape.name, name)
+    return not kept.settled("lanes", shape.name, name) or (entry is not None and entry["skipped"] == MISSING)
+
+
+def _shortages(making: Making, shape: Published, todo: Mapping[str, Lane]) -> dict[str, str]:
+    """Why lanes cannot be timed: there is no time for any, or no memory for some."""
+    kept, settings = making.kept, making.settings
+    building, full = making.seconds(shape)
+    if shortage := kept.budget.shortage(building + 15 * full):
+        return dict.fromkeys(todo, shortage)
+    kept.tell(f"{shape.name}: shapes")
+    needs = needs_of(shape, {name: lane.spec for name, lane in todo.items()}, steps=settings.steps, dtype=settings.torch_dtype)
+    let_go(making.device)  # the model before this one
+    free = free_bytes(making.device)
+    return {name: shortage for name, need in needs.items() if (shortage := need.shortage(free))}
+
+
+def _figures(making: Making, lane: Lane, loop: Loop, length: Length, head: str) -> dict[str, Any]:
+    kept = making.kept
+    return lane_figures(
+        loop,
+        lane,
+        bandwidth=kept.content["bandwidth"]["bytes_per_second"],
+        repeats=length.repeats,
+        full_steps=length.full_steps,
+        tell=lambda what: kept.tell(head + what),
+    )
+
+
+def _head(lane: Lane) -> dict[str, Any]:
+    return {"spec": str(lane.spec), "streams_option": lane.streams, "forced_rate_from": lane.source}

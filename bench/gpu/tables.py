@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.text import Text
 
 from foreseer.bench.clock import UNMEASURABLE, possible
+from foreseer.bench.gpu.tables_of_parts import print_parts
 from foreseer.columns import Column, known, listed
 from foreseer.console import console
 from foreseer.storage import in_bytes
@@ -47,6 +48,12 @@ def _work(lane: Lane, what: str) -> str:
     return "" if work is None else f"{work[what]:.0f}"
 
 
+def _held(lane: Lane) -> str:
+    """Whether the waits are those of the design; empty in files that do not know."""
+    holds = (lane.get("waits") or {}).get("holds")
+    return "" if holds is None else "yes" if holds else "no"
+
+
 def _moved(lane: Lane) -> str:
     return _gb(lane["forecast_bytes_read"] + lane["forecast_bytes_written"])
 
@@ -76,6 +83,7 @@ COLUMNS: tuple[Column[Lane], ...] = (
     Column("GB moved", "Bytes that its weighted sums read and write.", _moved),
     Column("kernels", "Kernels that a forecast step starts.", lambda lane: _work(lane, "kernels")),
     Column("waits", "Times that the host waits for the device in a forecast step.", lambda lane: _work(lane, "waits")),
+    Column("as designed", "Whether no step waits more often than the design says; if not, see below.", _held),
     Column("peak GB", "Most that was allocated, the weights in it.", lambda lane: _gb(lane["peak_bytes"])),
     Column("held GB", "What the recorded features occupy.", lambda lane: _gb(lane["history_bytes"])),
 )
@@ -88,8 +96,7 @@ def print_timings(content: dict[str, Any]) -> None:
     timed, skipped = ([lane for lane in content["lanes"] if bool(lane["skipped"]) == b] for b in (False, True))
     device = content["machine"].get("GPU") or content["machine"]["processor"]
     runs = f"{settings['repeats']} run{'s' * (settings['repeats'] != 1)} of each"
-    compiled = ", blocks compiled" * settings["compiled"]
-    out.print(f"{device}; {settings['dtype']}, {settings['steps']} steps, {runs}{compiled}")
+    out.print(f"{device}; {settings['dtype']}, {settings['steps']} steps, {runs}")
     if speed:
         out.print(f"bandwidth {in_bytes(speed['bytes_per_second'])}/s: {speed['what']}")
     for model, facts in content["models"].items():
@@ -103,10 +110,14 @@ def print_timings(content: dict[str, Any]) -> None:
     for lane in forced:
         steps = f"{lane['steps_computed']} of {lane['steps']} steps computed"
         out.print(f"  {lane['model']}, {lane['policy']}: {steps}; {lane['forced_rate_from']}")
+    shown = list(COLUMNS) if timed else []
+    shown += print_parts(out, content)
     out.print()
-    for column in COLUMNS if timed else ():
-        out.print(_named(column.title, f": {column.note}"), style="dim")
+    for title, note in dict.fromkeys((column.title, column.note) for column in shown):
+        out.print(_named(title, f": {note}"), style="dim")
     out.print(f"\n{content['note']}")
+    for said in content.get("unfinished", ()):
+        out.print(f"\n{said}")
     if not content["finished"]:
         out.print("\nNot finished: the same command goes on.")
 
@@ -120,7 +131,8 @@ def _print_model(out: Console, model: str, facts: dict[str, Any], lanes: list[La
     out.print(_named(model, f": {said}" + (f"; full computation peaks at {in_bytes(peak)}" if peak else "")))
     out.print(listed("policy", known(COLUMNS, lanes), lanes, lambda lane: str(lane["policy"])))
     for lane in lanes:
-        for warning in lane["warnings"]:
+        waits = lane.get("waits") or {"holds": True}
+        for warning in [*lane["warnings"], *([] if waits["holds"] else [f"waits: {waits['said']}"]), *([lane["shortened"]] if lane.get("shortened") else [])]:
             out.print(Text(f"  {lane['policy']}: {warning}", style="yellow"))
 
 

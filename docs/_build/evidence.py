@@ -13,6 +13,7 @@ from pathlib import Path
 
 import evidence_answer
 from claims import CLAIMED_COST, verdicts
+from evidence_gpu import gpu_sections
 from evidence_results import loaded, model_of, of_kind, of_papers, section, title_of
 from evidence_times import cost_section, gpu_section, kept_section
 from front import reached
@@ -69,7 +70,7 @@ def written(found: Mapping[str, Results]) -> dict[str, Iterable[str]]:
             "[The methods of this field](../methods.md) says what each is. Few samples: only large differences are beyond noise.",
             of_kind(found, "methods"),
         ),
-        "evidence/cost.md": ["# What forecasting costs", BEHIND, *cost_section(RESULTS), *kept_section(RESULTS), *gpu_section(RESULTS)],
+        "evidence/cost.md": ["# What forecasting costs", BEHIND, *cost_section(RESULTS), *kept_section(RESULTS), *gpu_section(RESULTS), *gpu_sections(RESULTS)],
     }
 
 

@@ -11,6 +11,7 @@ from foreseer_methods.first_block_cache import first_block_cache
 from torch import Tensor
 
 import foreseer
+from foreseer.bench.gpu.lanes import lane_of
 from foreseer.testing.worlds import DEPTH, ROWS, World, constant, mixed, replaced
 from foreseer.types import STREAM, Site
 
@@ -120,3 +121,13 @@ def test_a_model_of_one_block_is_computed_and_told() -> None:
 def test_what_is_no_option_is_refused(option: str, value: Any) -> None:
     with pytest.raises(foreseer.OptionError, match=f"{option}={value!r}"):
         foreseer.policy(first_block_cache, **{option: value})
+
+
+@pytest.mark.parametrize("model", ["flux-dev", "hunyuan-video"])
+def test_decisions_forced_by_foreseer_bench_gpu_reach_the_published_rate(model: str) -> None:
+    lane = lane_of("first_block_cache", model)
+    assert lane is not None
+    given: dict[str, Any] = {"inputs": lambda x, t: int(t), "update": lambda x, output, i: None}
+    _, report = foreseer.sample(World(mixed), None, list(range(50)), policy=lane.spec, **given)
+    assert len(report.full_steps) == lane.spec.options["computed"]
+    assert report.judged.sum(axis=0).max() == 49
