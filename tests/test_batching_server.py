@@ -216,3 +216,24 @@ def test_the_server_that_is_named_in_the_program_starts(batching):
     with running(getattr(batching, factory[1])()) as address:
         answers = ask_all(address, [{**SHORT, "policy": "careful"}])
     assert answers[0].status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_if_the_thread_that_ticks_ends_nobody_waits_for_ever(batching, models, monkeypatch):
+    """Law: what is under way and what comes later fails at once."""
+    ticks = []
+
+    class Failing(batching.Batch):
+        def tick(self, wait=0.0):
+            ticks.append(super().tick(wait))
+            if sum(ticks) > 3:
+                raise MemoryError("of the test")
+            return ticks[-1]
+
+    monkeypatch.setattr(batching, "Batch", Failing)
+    before = looks(models["flux"][0])
+    with running(batching.serve({"flux": models["flux"]}, POLICIES)) as address:
+        (under_way,) = ask_all(address, [LONG])
+        (later,) = ask_all(address, [SHORT])
+    assert (under_way.status_code, later.status_code) == (500, 500)
+    assert looks(models["flux"][0]) == before
