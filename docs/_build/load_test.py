@@ -58,7 +58,7 @@ class Load:
     limit: float
 
 
-LOADS = {"dit": Load((1, 2, 4, 7), 12.0, 5.0), "flux": Load((3, 6, 9, 15, 21), 14.0, 2.0)}
+LOADS = {"dit": Load((1, 2, 4, 7), 12.0, 5.0), "flux": Load((3, 8, 14, 21), 10.0, 2.0)}
 """From half of what static batches without a cache can do to three times that. The limits are about eight times what
 a request takes alone, computed in full.
 """
