@@ -116,8 +116,8 @@ def kept(
 
 
 def _floor(model: nn.Module, noise: Tensor, labels: Tensor, report: Report, anchors: int, step: float) -> dict[str, float]:
-    """Seconds of a computed step's copies, of a forecast step's sums, of each block's live gates on what was
-    summed (where modules are forecast), and outside of the blocks, in the mean of three times behind a step of
+    """Seconds of a computed step's copies, of a forecast step's sums, of each block's live gates, made as
+    the model makes them, on what was summed (where modules are forecast), and outside of the blocks, in the mean of three times behind a step of
     the bare model, as caches are then; and the share that would be kept if there were nothing but these.
     """
     held, rows = report.bytes_held.values(), report.run.rows
