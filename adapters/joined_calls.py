@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from foreseer.adapters.arguments import names_of
 from foreseer.adapters.calls import Call
-from foreseer.adapters.rows import batch_of, holds_state, is_row_list, row_dimension
+from foreseer.adapters.rows import batch_of, holds_state, is_row_list, latents_of, row_dimension
 from foreseer.errors import UnsupportedModelError
 
 __all__ = ["Likenesses", "join_calls", "other_call"]
@@ -21,13 +21,14 @@ __all__ = ["Likenesses", "join_calls", "other_call"]
 class Likenesses:
     """Says which calls of a model can be made as one.
 
-    A tensor that all rows share (positions, say) must hold the same numbers in all of them. It is read once,
-    and again when somebody has written to it.
+    A tensor that all rows share (positions, say) must hold the same numbers in all of them. And one that is all
+    zeros is another than one that is not: models tell by that whether they are given an image. Tensors are
+    looked at once, and again when somebody has written to them.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._read: MutableMapping[Tensor, tuple[int | None, str]] = WeakIdKeyDictionary()
+        self._known: MutableMapping[Tensor, tuple[int | None, object]] = WeakIdKeyDictionary()
 
     def of(self, call: Call) -> object:
         """Return what calls must have in common to be made as one.
@@ -36,14 +37,16 @@ class Likenesses:
             UnsupportedModelError: The rows of this one cannot be put beside others; the text says why.
         """
         rows, names = batch_of(call.args, call.kwargs).rows, names_of(self._model, call.args)
+        latents = latents_of(call.args, call.kwargs)
         given = [*zip(names, call.args, strict=True), *sorted(call.kwargs.items())]
-        return getattr(call.inner, "autocast", ()), tuple((name, self._kind(value, rows, name)) for name, value in given)
+        return getattr(call.inner, "autocast", ()), tuple((name, self._kind(value, rows, name, value is latents)) for name, value in given)
 
-    def _kind(self, value: Any, rows: int, name: str) -> object:
+    def _kind(self, value: Any, rows: int, name: str, latents: bool = False) -> object:
         if isinstance(value, Tensor):
             dim = _dimension(value, rows, name)
-            shape = ((), ()) if _is_one(value, rows) else (value.shape[:dim], value.shape[dim + 1 :]) if dim is not None else self._numbers(value)
-            return ("rows" if dim is not None else "shared", shape, value.dtype, value.device)
+            shape = ((), ()) if _is_one(value, rows) else (value.shape[:dim], value.shape[dim + 1 :]) if dim is not None else self._seen(value, _numbers)
+            nothing = dim is not None and value.ndim > 1 and not latents and self._seen(value, _is_nothing)
+            return ("rows" if dim is not None else "shared", shape, value.dtype, value.device, nothing)
         if holds_state(name, value):
             raise UnsupportedModelError(f"{name} holds the state of its rows")
         if is_row_list(value, rows):
@@ -54,13 +57,22 @@ class Likenesses:
             return (type(value), tuple(self._kind(entry, rows, name) for entry in value))
         return value if value is None or isinstance(value, (bool, int, float, str)) else (type(value), id(value))
 
-    def _numbers(self, tensor: Tensor) -> object:
+    def _seen(self, tensor: Tensor, look: Callable[[Tensor], object]) -> object:
+        """Look at a tensor, once, and again when somebody has written to it."""
         version = None if tensor.is_inference() else tensor._version
-        known = self._read.get(tensor)
+        known = self._known.get(tensor)
         if known is None or version is None or known[0] != version:
-            numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
-            known = self._read[tensor] = version, hashlib.sha256(numbers.tobytes()).hexdigest()
-        return tuple(tensor.shape), known[1]
+            known = self._known[tensor] = version, look(tensor)
+        return known[1]
+
+
+def _numbers(tensor: Tensor) -> object:
+    numbers = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return tuple(tensor.shape), hashlib.sha256(numbers.tobytes()).hexdigest()
+
+
+def _is_nothing(tensor: Tensor) -> object:
+    return not bool(tensor.any())
 
 
 def join_calls(model: nn.Module, calls: Sequence[Call]) -> Call:
@@ -86,7 +98,7 @@ def other_call(call: Call) -> Call:
 def _other(value: Any, rows: int, name: str) -> Any:
     if isinstance(value, Tensor) and _dimension(value, rows, name) is not None and value.dtype != torch.bool and "mask" not in name:
         if value.is_floating_point():
-            return value * 0.75 if value.ndim < 2 else value * -2 + 0.25
+            return value * 0.75 if value.ndim < 2 else value * -2 + 0.25 * bool(value.any())
         return (value - 1).clamp(min=0) if value.ndim < 2 else value
     if isinstance(value, dict):
         return {key: _other(entry, rows, str(key)) for key, entry in value.items()}

@@ -57,24 +57,27 @@ check_guidance = number(0.0, 100.0, hint="1 means no guidance")
 
 
 def check_device(settings: object, attribute: attrs.Attribute[str], value: str) -> None:
-    """Refuse a device that is unknown, cannot be timed here, or is not there."""
-    refuse_device(value)
-    if torch.device(value).type not in ("cpu", "cuda"):
+    """Refuse a device that is unknown or cannot be timed; whether it is there is seen where it is to compute."""
+    if _device(value, "device").type not in ("cpu", "cuda"):
         raise OptionError(f"device={value!r} cannot be timed here; write 'cpu', or 'cuda' where there is a GPU")
 
 
 def refuse_device(value: str, *, name: str = "device") -> None:
     """Refuse a device that is unknown or not there. Raises `OptionError`, in which the option has this name."""
-    try:
-        device = torch.device(value)
-    except (RuntimeError, TypeError) as error:
-        raise OptionError(f"{name}={value!r} is unknown; write 'cpu', or 'cuda' where there is a GPU") from error
+    device = _device(value, name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise OptionError(f"{name}={value!r} is not there: {torch.cuda.device_count()} CUDA devices were found; write 'cpu'")
     try:
         torch.ones(1, device=device).item()  # a device without memory, or without a driver
     except (RuntimeError, AssertionError) as error:  # torch asserts where it was built without a kind of device
         raise OptionError(f"{name}={value!r} cannot be used here: {error}; write 'cpu', or 'cuda' where there is a GPU") from error
+
+
+def _device(value: str, name: str) -> torch.device:
+    try:
+        return torch.device(value)
+    except (RuntimeError, TypeError) as error:
+        raise OptionError(f"{name}={value!r} is unknown; write 'cpu', or 'cuda' where there is a GPU") from error
 
 
 def check_dtype(settings: object, attribute: attrs.Attribute[str], value: str) -> None:

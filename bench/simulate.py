@@ -77,6 +77,7 @@ class _Sweep:
         self.fewer = [f"fewer {number}" for number in range(count * (1 + len(settings.solvers)))]
         self.first = {size: {(name, size) for name in self.planned} for size in settings.batch} if self.draws else {}
         self.seen: set[tuple[int, int, int]] = set()
+        self.warm: set[tuple[int, str]] = set()
         self.again = 0
         for size in settings.batch:
             self.add(size, self.planned)
@@ -95,9 +96,17 @@ class _Sweep:
             again = not unit.full and here not in self.seen
             self.seen.add(here)
             self.again += again
-            return share + again * full
+            warm = [self.warm_up(place, FULL) if again else 0.0, self.warm_up(place, unit.key[0])]
+            return share + again * full + sum(warm)
         pairs = 0 if unit.full else len(pairs_of(number, repeats=self.settings.repeats, batches=self.batches[size]))
         return share + pairs * (share + full)
+
+    def warm_up(self, place: int, name: str) -> float:
+        """A sample before the first draw of a lane at a place; plain sampling is warm by then."""
+        if name not in self.planned or (place, name) in self.warm:
+            return 0.0
+        self.warm.add((place, name))
+        return self.costs.full * (1.0 if name == FULL else self.costs.computed)
 
     def done(self, unit: Wanted) -> None:
         self.board.done(unit)

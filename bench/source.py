@@ -16,7 +16,7 @@ from typing import Any
 import attrs
 from attrs.validators import optional
 
-from foreseer.bench.fields import check_device, check_dtype
+from foreseer.bench.fields import check_device, check_dtype, refuse_device
 from foreseer.bench.pipelines import PipelineWorkload, load_pipeline
 from foreseer.bench.prompts import Prompts, prompts_from
 from foreseer.bench.workload import Workload, load_workload
@@ -72,6 +72,8 @@ class Source:
 
     def load(self) -> Workload:
         """Load it. Raises `OptionError`, `PluginError` and others, see the loaders."""
+        if self.device is not None:
+            refuse_device(self.device)
         if self.pipeline is None:
             return load_workload(self.name, device=self.device or "cpu", dtype=self.dtype or "float32")
         prompts = self.prompts if isinstance(self.prompts, Prompts) else None

@@ -198,10 +198,12 @@ def test_a_simulated_sweep_does_the_work_that_there_is(timed: str, workers: int)
     assert found.units == 4 * (1 + 3 + 3)  # full computation, three lanes, and plain sampling beside each
     assert found.worked <= (found.seconds - costs.load) * workers
     pairs = 4 * (1.5 + 3.0) * 2 * 6 if timed == "pairs" else 0.0  # in each of four batches one, of two samples but the last
+    warm = 3.0 * (1 + 3 * 0.5) if timed == "draws" else 0.0  # at most at each place
     work = 7 * 3.0 * (1 + 6 * 0.5) + pairs * 7 / 8
-    assert found.worked == pytest.approx(work + found.again * 6.0, abs=0 if not found.again else 3.0 * found.again)
+    assert work <= found.worked <= work + found.again * 6.0 + warm * workers + 1e-9
     if workers == 1:
         assert found.again == 0
+        assert found.worked == pytest.approx(work + warm)
         assert found.seconds == pytest.approx(costs.load + found.worked + costs.write * found.units)
         assert found.busy < 1
     else:

@@ -288,13 +288,13 @@ def test_what_is_wrong_is_one_sentence(where: str, prompts: Any, call: str, said
 
 
 def test_options_that_do_not_go_together() -> None:
-    """Law: a workload is one, and prompts are for pipelines; a device that is not there is told."""
+    """Law: a workload is one, and prompts are for pipelines; a device that is not there is told where it is to compute."""
     with pytest.raises(OptionError, match="each name a model; write one of them"):
         Source(workload="dit", pipeline="x")
     with pytest.raises(OptionError, match="prompts= is for a pipeline of yours; write --pipeline"):
         Source(workload="dit", prompts=PROMPTS)
     with pytest.raises(OptionError, match="device='cuda:9' is not there"):
-        Source(device="cuda:9")
+        Source(device="cuda:9").load()
 
 
 ENTRIES = st.lists(st.fixed_dictionaries({"prompt": st.text(min_size=1)}, optional={"seed": st.integers(0, 9)}), min_size=1, max_size=4)

@@ -61,7 +61,7 @@ def kept_section(results: Path) -> Iterator[str]:
         "The bundled DiT, 50 steps, on one thread, in processor time; each run stands between two stretches of "
         "the bare model. The floor is worked out from the same shapes in the same process: what would be kept if "
         "a computed step had nothing to do but the copies of what is recorded, and a forecast step nothing but "
-        "its weighted sums, the gates that stay live where modules are forecast, on what was summed, and what "
+        "its weighted sums, the gates that stay live where modules are forecast (made as the model makes them), and what "
         "the model does outside of its blocks."
     )
     yield "```sh\npython tests/benchmarks/kept.py docs/results/kept.json\n```"

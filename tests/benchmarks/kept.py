@@ -116,9 +116,10 @@ def kept(
 
 
 def _floor(model: nn.Module, noise: Tensor, labels: Tensor, report: Report, anchors: int, step: float) -> dict[str, float]:
-    """Seconds of a computed step's copies, of a forecast step's sums, of each block's live gates on what was
-    summed (where modules are forecast), and outside of the blocks, in the mean of three times behind a step of
-    the bare model, as caches are then; and the share that would be kept if there were nothing but these.
+    """Seconds of a computed step's copies, of a forecast step's sums, of each block's live gates (made as the
+    model makes them) on what was summed where modules are forecast, and outside of the blocks, in the mean of
+    three times behind a step of the bare model, as caches are then; and the share that would be kept if there
+    were nothing but these.
     """
     held, rows = report.bytes_held.values(), report.run.rows
     rings = [torch.randn(rows, anchors, size // (4 * rows * anchors)) for size in held]
