@@ -203,13 +203,14 @@ class Batch:
                 self._ticks = threading.current_thread()
                 try:
                     self._take(wait, taken)
+                    self._wires.looked = not self._wires.stale
                     self._together.evaluate(taken)
                 except BaseException as error:  # who stops a tick stops what is under way in it
                     for evaluation in taken:
                         evaluation.give_up(error)
                     raise
                 finally:
-                    self._ticks = None
+                    self._ticks, self._wires.looked = None, False
                     self._paused(taken)
         finally:
             for evaluation in taken:

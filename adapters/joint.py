@@ -14,9 +14,10 @@ from torch.utils._pytree import tree_map
 from foreseer.adapters.arguments import first_tensor
 from foreseer.adapters.joined_calls import join_calls
 from foreseer.adapters.layouts import Pool
+from foreseer.adapters.notes import Abandoned
 from foreseer.adapters.seams import Cut, Seams
 from foreseer.adapters.visits import Visit, called
-from foreseer.adapters.walk import Abandoned, Walk
+from foreseer.adapters.walk import Walk
 from foreseer.site import site_of
 
 __all__ = ["Joint", "Learning"]
@@ -97,6 +98,8 @@ class Joint:
         everyone = range(len(self._visits))
         if all(index in self._lost or walk.passes_by(wire) for index, walk in enumerate(self._walks)):
             return self._walks[0].zeros(wire, "block", sum(self._counts), self._pool)
+        if not self._lost and not any(walk.minds(wire) for walk in self._walks):
+            return self._through(wire, inner, args, kwargs, everyone)
         given = self._cut((wire, "arguments"), (args, kwargs), everyone)
         heeds = [walk.heeds(wire) for walk in self._walks]
         for index in everyone:
@@ -119,6 +122,8 @@ class Joint:
     def part(self, wire: int, part: str, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A part of a block is called, from inside of a block that is run."""
         running, walks = self._running, self._walks
+        if not any(walks[index].minds(wire, part) for index in running):
+            return inner(*args, **kwargs)
         given = functools.cache(lambda: self._cut((wire, part, "arguments"), (args, kwargs), running))
         wanted = [index for index in running if index not in self._lost and not self._replaces(index, wire, part)]
         made = None
@@ -151,6 +156,17 @@ class Joint:
             for index in judged:
                 self._walks[index].plan.bypass = False
         return _Made(members, output, self._cut((wire, "output"), output, members))
+
+    def _through(self, wire: int, inner: Inner, args: tuple[Any, ...], kwargs: dict[str, Any], everyone: Sequence[int]) -> Any:
+        """Run a block that all want run, and of which none wants more."""
+        for walk in self._walks:
+            walk.block_rows += walk.rows
+            walk.called.append(wire)
+        before, self._running = self._running, everyone
+        try:
+            return inner(*args, **kwargs)
+        finally:
+            self._running = before
 
     def _put_through(self, wire: int, inner: Inner, given: Cut, members: Sequence[int]) -> _Made | None:
         """Run a block for those visits that forecast all its parts, or put it together where that is known to be

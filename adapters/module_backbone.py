@@ -17,12 +17,12 @@ from foreseer.adapters.calls import Call
 from foreseer.adapters.examination import Examination
 from foreseer.adapters.fronts import latent_of
 from foreseer.adapters.layouts import Layout
-from foreseer.adapters.notes import Unlike
+from foreseer.adapters.notes import Abandoned, Unlike
 from foreseer.adapters.rows import Batch, batch_of, count_rows, merge_rows, take_rows
 from foreseer.adapters.some_rows import SomeRows
 from foreseer.adapters.substitutes import OutputFor
 from foreseer.adapters.visits import Visit, Visits, alone
-from foreseer.adapters.walk import Abandoned, Walk
+from foreseer.adapters.walk import Walk
 from foreseer.adapters.wires import Wires
 from foreseer.backbone import Pass
 from foreseer.errors import UnsupportedModelError

@@ -17,7 +17,11 @@ from foreseer.types import Evidence
 if TYPE_CHECKING:
     from foreseer.adapters.anatomy import Anatomy
 
-__all__ = ["Notes", "RaggedError", "Unlike"]
+__all__ = ["Abandoned", "Notes", "RaggedError", "Unlike"]
+
+
+class Abandoned(BaseException):
+    """Ends a pass that need not go on. Not an Exception, so that no host swallows it on the way."""
 
 
 class Unlike(BaseException):

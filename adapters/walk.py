@@ -14,7 +14,7 @@ from foreseer.adapters.assemblies import Assemble, leaves_out_hooks, tried
 from foreseer.adapters.calls import is_compiled
 from foreseer.adapters.fronts import Witness, front_of
 from foreseer.adapters.layouts import Layout, Pool
-from foreseer.adapters.notes import Notes
+from foreseer.adapters.notes import Abandoned, Notes
 from foreseer.adapters.pass_plan import PassPlan
 from foreseer.adapters.starts import Starts
 from foreseer.adapters.substitutes import Copies
@@ -25,11 +25,7 @@ from foreseer.types import MODULATED, OUTPUT, STREAM, TIME, Evidence, Probe
 if TYPE_CHECKING:
     from foreseer.adapters.anatomy import Anatomy
 
-__all__ = ["Abandoned", "Walk"]
-
-
-class Abandoned(BaseException):
-    """Ends a pass that need not go on. Not an Exception, so that no host swallows it on the way."""
+__all__ = ["Walk"]
 
 
 class Walk:
@@ -79,8 +75,7 @@ class Walk:
         self.latent: Callable[[], Tensor]
         self._witness: Witness | None = None
         self.plan = PassPlan(anatomy, substitute, probe)
-        self.block_rows, self.called = 0, list[int]()
-        self._shared: dict[object, Tensor] = {}
+        self.block_rows, self.called, self._shared = 0, list[int](), dict[object, Tensor]()
         self.assembled: dict[int, list[bool]] = {}  # by block, whether each way of putting it together from its parts equals it
         self.repeated: set[Site] = set()
         self.revived = self._arrived = self.beside = False
@@ -129,6 +124,13 @@ class Walk:
         """Whether nothing is to be done at a block, which is not run and whose output nobody reads."""
         index = self._anatomy.position(wire)
         return self._arrived and index is not None and not self.plan.live(index) and not self._starts.wanted
+
+    def minds(self, wire: int, part: str = "block") -> bool:
+        """Whether it does anything with a block, or a part of one, but run it."""
+        index = self._anatomy.position(wire)
+        if index is None or (site := site_of(index, part)) in self._record or site in self._anatomy.silent:
+            return True
+        return self.plan.replaces(site) if part != "block" else self.heeds(wire) or self.plan.ways(index) != ("computed",)
 
     def heeds(self, wire: int) -> bool:
         """Whether what a block is called with matters beyond the block itself."""
@@ -226,10 +228,10 @@ class Walk:
             self._decide(self._judged(self.notes.evidence(probed, args, kwargs, found[probed], None)))
 
     def _decide(self, any_forecast: bool) -> None:
-        if any_forecast and OUTPUT in self._substitute:
-            raise Abandoned
         if not any_forecast:
             self.plan.refuse()
+        elif OUTPUT in self._substitute:
+            raise Abandoned
 
     def _compute(self, wire: int, index: int | None, inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the block, with those of its parts replaced that are substituted."""

@@ -54,6 +54,7 @@ class Wires:
             version.
         walks: Those under way, by the thread of each.
         several: Whether more than one may be, each in a thread of its own.
+        looked: Whether the model was just looked at, and need not be again.
         owner: Who installed them, kept alive as long as they are in place.
 
     Raises:
@@ -65,7 +66,7 @@ class Wires:
         self._blocks_path = blocks
         self.opaque = is_compiled(model)
         self.walks: dict[int, Visitor] = {}
-        self.several = False
+        self.several = self.looked = False
         self.owner: object = None
         self.blocks: list[nn.Module] = []
         self.parts: list[Parts | None] = []
@@ -123,7 +124,7 @@ class Wires:
         """Whether something of the model is other than when it was looked at, as loading a LoRA makes it.
         Cheap enough for every call.
         """
-        return self._likeness.lost
+        return not self.looked and self._likeness.lost
 
     @property
     def fingerprint(self) -> object:
