@@ -85,6 +85,8 @@ class Sampling:
     texts: int = 1
     steps: int = len(TIMES)
     spoil: Callable[[int, Tensor], Tensor] = lambda step, x: x
+    groups: Any = None
+    how: dict[str, Any] = attrs.field(factory=dict)
 
     def calls(self, step: int, x: Tensor) -> list[dict[str, Tensor]]:
         time = torch.full((self.samples,), TIMES[step], dtype=torch.float64)
@@ -103,7 +105,7 @@ class Sampling:
     def alone(self, model: nn.Module) -> tuple[list[Tensor], dict[str, Report]]:
         """Return what each step gives, and the reports, with nobody beside."""
         x, states = self.start(), []
-        with torch.no_grad(), foreseer.attach(model, self.policy) as attached, attached.run(timesteps=TIMES):
+        with torch.no_grad(), foreseer.attach(model, self.policy, **self.how) as attached, attached.run(timesteps=TIMES, groups=self.groups):
             for step in range(self.steps):
                 x = self.update(x, [model(**call) for call in self.calls(step, x)])
                 states.append(x)
@@ -128,7 +130,8 @@ class Traffic:
         while tick <= max(self.joins) or under_way:
             for index, joins in enumerate(self.joins):
                 if joins == tick:
-                    under_way[index] = self.batch.join(self.samplings[index].policy, timesteps=TIMES, name=""), self.samplings[index].start()
+                    sampling = self.samplings[index]
+                    under_way[index] = self.batch.join(sampling.policy, timesteps=TIMES, groups=sampling.groups, **sampling.how), sampling.start()
                     self.states[index] = []
             wanted = {index: [request(**call) for call in self.samplings[index].calls(len(self.states[index]), x)] for index, (request, x) in under_way.items()}
             self.batch.tick()

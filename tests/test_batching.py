@@ -144,6 +144,70 @@ def failing_in(hook: str) -> Any:
     return lambda: (Failing(hook),)
 
 
+class Forecasts:
+    """Forecasts a residual in every second step, by what arrives there; in step 5 it fails where it is to."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails = fails
+
+    @foreseer.hookimpl
+    def setup(self, run: foreseer.Run) -> foreseer.Needs:
+        self.site = foreseer.Site(run.depth - 1, since=0)
+        return foreseer.Needs(sites=(self.site,))
+
+    @foreseer.hookimpl
+    def before_step(self, step: foreseer.Step) -> foreseer.Plan | None:
+        if self.fails and step.index == 5:
+            raise ValueError("step 5")
+        return foreseer.Plan(forecast=(self.site,)) if step.index % 2 else None
+
+    @foreseer.hookimpl
+    def predict_features(self, step: foreseer.Step, sites: tuple[foreseer.Site, ...], history: foreseer.History) -> Any:
+        last = history.features(self.site)[0]
+        return {self.site: foreseer.Late(lambda live: last * live.input.abs().mean().clamp(0.9, 1.1))}
+
+
+class Shadows:
+    """Has every forecast step computed as well, and notes how far off it was."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, float]] = []
+
+    @foreseer.hookimpl
+    def shadow(self, run: foreseer.Run, step: foreseer.Step) -> bool:
+        return True
+
+    @foreseer.hookimpl
+    def on_shadow(self, step: foreseer.Step, output: torch.Tensor, computed: torch.Tensor) -> None:
+        self.seen.append((step.index, float((output - computed).abs().sum())))
+
+
+def test_whatever_a_request_asks_for_it_gets_as_alone() -> None:
+    """Law: samples of several rows, late drafts, a policy that fails and is excused, shadow steps, other places to keep features."""
+    watchers = [(Shadows(), Shadows()) for _ in range(2)]
+
+    def everyone(which: int) -> list[Sampling]:
+        return [
+            Sampling("cg_taylor:threshold=0.05", 1, 4, groups=2),
+            Sampling("speca:threshold=0.05", 2, 4, groups=(0, 0, 1, 1)),
+            Sampling(lambda: (Forecasts(),), 3, 2),
+            Sampling(lambda: (Forecasts(fails=True),), 4, how={"on_error": "compute"}),
+            Sampling("taylorseer:interval=3,target=last_block", 5, how={"observers": [watchers[0][which]]}),
+            Sampling("cg_taylor:threshold=0.05", 6, 2, how={"observers": [watchers[1][which]]}),
+            Sampling("taylorseer:interval=2,target=residual", 7, how={"storage": foreseer.Storage(dtype=torch.float32)}),
+            Sampling("taylorseer:interval=2,target=output", 8),
+        ]
+
+    with Batch(Model()) as batch:
+        traffic = Traffic(batch, everyone(0), [0, 1, 0, 2, 0, 1, 0, 1]).run()
+        assert not traffic.errors
+    for index, sampling in enumerate(everyone(1)):
+        states, reports = sampling.alone(Model())
+        assert same(traffic.states[index], states)
+        assert decisions(traffic.reports[index]) == decisions(reports)
+    assert all(first.seen == second.seen and first.seen for first, second in watchers)
+
+
 def test_arguments_that_the_model_refuses_fail_their_own_future_alone() -> None:
     """Law: the others of the call are evaluated all the same, and may go on being joined."""
     model = Model()
