@@ -111,6 +111,8 @@ class Joint:
         # outside of any visit's answer: what the model itself raises is nobody's own
         computed = self._run(wire, inner, given, computing, judged) if computing else None
         forecast = self._put_through(wire, inner, given, [index for index, each in ways.items() if "forecast" in each])
+        if forecast is not None and len(forecast.members) == len(everyone) and not computing and not any(heeds):
+            return forecast.output  # of which nobody wants more
 
         def answer(index: int) -> Any:
             made = iter([forecast if way == "forecast" else computed for way in ways[index]])
