@@ -109,7 +109,8 @@ class RayHands:
         return self._ray.put(value)
 
     def _once(self, send: Callable[[Hired], Any], *, opened: bool) -> Any:
-        for deaths in range(1, DEATHS + 1):
+        deaths = 0
+        while True:
             while not (able := [hired for hired in self._hired if hired.opened or (hired.place is not None and not opened)]):
                 self._hire()
                 self._held += self._wait()
@@ -119,9 +120,9 @@ class RayHands:
                 raise _cause(error) from error
             except self._ray.exceptions.RayError as error:
                 self._lost(able[0], error)
+                deaths += 1
                 if deaths == DEATHS:
                     raise ForeseerError(f"{DEATHS} workers died one after the other: {in_one_line(error)}") from error
-        raise AssertionError
 
     def carry_out(self, take: Take) -> Iterator[Came]:
         """See `Hands`."""

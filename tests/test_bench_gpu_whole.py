@@ -235,8 +235,9 @@ def test_groups_are_in_order_of_worth_within_what_was_asked(tmp_path: Path) -> N
         only(Processes(), tmp_path / "d.json", parts=("kernels",))
 
 
-def test_the_command_runs_a_group_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_the_command_runs_a_group_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Law: with the real process, and what it wrote is what is printed."""
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))  # as many threads there as here
     out = tmp_path / "a.json"
     words = ["bench", "gpu", "--scale", "tiny", "--device", "cpu", "--steps", "6", "--repeats", "1", "--full-steps", "1"]
     result = CliRunner().invoke(app, [*words, "--parts", "lanes", "--models", DIT, "--policies", "taylorseer-5-last", "--out", str(out), "--budget", "200"])

@@ -104,6 +104,15 @@ def test_the_examples_run_as_they_are(name, own_only, example_plugins):
     assert imported == ("" if name == "torch_loop" else "foreseer.adapters")
 
 
+OTHERS = {
+    "serving.py": {"fastapi"},
+    "streaming.py": {"fastapi"},
+    "gradio_app.py": {"gradio"},
+    "batching.py": {"fastapi", "samplers"},
+    "samplers.py": {"diffusers", "PIL"},
+}
+
+
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
 def test_an_example_is_short_and_stands_alone(path):
     text = path.read_text()
@@ -111,7 +120,5 @@ def test_an_example_is_short_and_stands_alone(path):
     names = {a.name for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Import) for a in n.names}
     names |= {n.module for n in ast.walk(ast.parse(text)) if isinstance(n, ast.ImportFrom)}
     foreign = {name.split(".")[0] for name in names} - set(sys.stdlib_module_names)
-    assert foreign <= {"foreseer", "torch", "numpy"} | {"serving.py": {"fastapi"}, "streaming.py": {"fastapi"}, "gradio_app.py": {"gradio"}}.get(
-        path.name, set()
-    )
+    assert foreign <= {"foreseer", "torch", "numpy"} | OTHERS.get(path.name, set())
     assert path.name != "torch_loop.py" or "foreseer.adapters" not in names

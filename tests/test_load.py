@@ -37,7 +37,7 @@ def test_what_is_late_poor_or_refused_is_not_good():
     answers = [answer(200, 1.0, truth), answer(200, 3.0, near), answer(200, 3.5, truth), answer(200, 1.0, far), answer(503, 0.1, truth)]
     found = load.measured(load.Sent(answers, 2.0, 8.0), [truth.astype(float)] * 5, limit=3.2)
     assert (found["sent"], found["refused"], found["throughput"], found["goodput"], found["processor"]) == (5, 1, 2.0, 1.0, 2.0)
-    assert found["psnr"] == [99.0, pytest.approx(34.2, abs=0.1), 99.0, pytest.approx(19.1, abs=0.1)]
+    assert found["psnr"] == [100.0, pytest.approx(34.2, abs=0.1), 100.0, pytest.approx(19.1, abs=0.1)]
     assert (found["p50"], found["p95"]) == (2.0, pytest.approx(3.425))
 
 

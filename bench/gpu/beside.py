@@ -18,7 +18,7 @@ from foreseer.bench.counting import BlockCalls, count_blocks
 from foreseer.bench.gpu.loop import Clock, Loop
 from foreseer.bench.gpu.making import PACE, Length, Making
 from foreseer.bench.peers import PeerSpec, Request
-from foreseer.errors import MissingPackageError
+from foreseer.errors import ContractError, MissingPackageError
 
 __all__ = ["PEERS", "time_peers"]
 
@@ -58,7 +58,7 @@ def _figures(making: Making, shape: Published, peer: PeerSpec, length: Length) -
     enable = peer.enable()
 
     def calibrate() -> None:
-        raise NotImplementedError("nothing here is calibrated")
+        raise ContractError("a peer that is calibrated on samples cannot be timed on random weights; choose another")
 
     request = Request(cast("Any", SimpleNamespace(model=model, pipeline=None)), steps, calibrate)
     clock, cuda = Clock(making.device), making.device.type == "cuda"

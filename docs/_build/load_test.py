@@ -17,7 +17,6 @@ import base64
 import contextlib
 import io
 import json
-import math
 import multiprocessing
 import os
 import random
@@ -36,6 +35,7 @@ from load_arms import ARMS, MODELS, Arm, Asked
 from numpy.typing import NDArray
 from PIL import Image
 
+from foreseer.psnr import BEST_PSNR, decibels
 from foreseer.bench.machine import git_state, machine, versions
 
 STEPS = 20
@@ -108,9 +108,8 @@ def references(model: str, count: int) -> list[NDArray[np.float64]]:
 
 
 def psnr(image: NDArray[np.float64], reference: NDArray[np.float64]) -> float:
-    """Return the PSNR of 8-bit pixels, dB; 99 where they are the same."""
-    error = float(np.mean((image - reference) ** 2))
-    return 99.0 if error == 0 else 10 * math.log10(255**2 / error)
+    """Return the PSNR of 8-bit pixels, dB, as it counts in means."""
+    return float(min(BEST_PSNR, decibels(np.mean(((image - reference) / 127.5) ** 2, keepdims=True).ravel())[0]))
 
 
 @contextlib.contextmanager
@@ -158,7 +157,7 @@ def measured(sent: Sent, truth: Sequence[NDArray[np.float64]], limit: float) -> 
     there = [(each, reference) for each, reference in zip(sent.answers, truth, strict=False) if each.status == 200]
     latency = [each.latency for each, _ in there]
     quality = [psnr(_pixels(each.image()), reference) for each, reference in there]
-    good = sum(late <= limit and decibels >= FLOOR for late, decibels in zip(latency, quality, strict=True))
+    good = sum(late <= limit and reached >= FLOOR for late, reached in zip(latency, quality, strict=True))
     return {
         "sent": len(sent.answers),
         "refused": len(sent.answers) - len(there),
@@ -168,7 +167,7 @@ def measured(sent: Sent, truth: Sequence[NDArray[np.float64]], limit: float) -> 
         "p95": float(np.percentile(latency, 95)),
         "processor": sent.processor / len(there),
         "latency": [round(late, 3) for late in latency],
-        "psnr": [round(decibels, 1) for decibels in quality],
+        "psnr": [round(reached, 1) for reached in quality],
     }
 
 

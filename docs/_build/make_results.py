@@ -34,8 +34,14 @@ A_STEP = {"dit": (0.04, 0.0175), "flux": (0.03, 0.0044), "wan": (0.0, 0.0265), "
 """Processor seconds of a step: of a batch, and of each sample in it; measured on one thread."""
 A_THIRD = 1 / 3
 """Of the steps is what a lane computes of which no results are known."""
-COSTS = {"laws": 5.0, "kept": 12.0}
-"""Minutes of the scripts in ``tests/benchmarks`` that measure what forecasting costs."""
+COSTS = {
+    "laws": (5.0, ["tests/benchmarks/laws.py"]),
+    "kept": (12.0, ["tests/benchmarks/kept.py"]),
+    "in_flight": (12.0, ["tests/benchmarks/in_flight.py", "--out"]),
+    "load_dit": (8.0, ["docs/_build/load_test.py", "dit", "--out"]),
+    "load_flux": (8.0, ["docs/_build/load_test.py", "flux", "--out"]),
+}
+"""Minutes of the scripts that measure what forecasting and batching cost, and how they are called."""
 
 
 @attrs.frozen(kw_only=True)
@@ -103,8 +109,8 @@ def jobs() -> list[Job]:
         minutes = minutes_of(tomllib.loads(path.read_text()), Results.load(folder) if (folder / FILE).exists() else None)
         command = [foreseer, "bench", "run", str(path.relative_to(ROOT)), "--out", str(folder.relative_to(ROOT)), "--restart-other"]
         found.append(Job(name=path.stem, minutes=minutes, commands=[command]))
-    for name, minutes in COSTS.items():
-        command = [sys.executable, f"tests/benchmarks/{name}.py", f"docs/results/{name}.json"]
+    for name, (minutes, script) in COSTS.items():
+        command = [sys.executable, *script, f"docs/results/{name}.json"]
         found.append(Job(name=name, minutes=minutes, commands=[command]))
     return sorted(found, key=lambda job: (-job.minutes, job.name))
 

@@ -31,13 +31,10 @@ def serve(models, policies, *, in_flight=16, line=64):
     @asynccontextmanager
     async def ticking(app):
         batches.update({name: Batch(model, linger=0.05) for name, (model, _) in models.items()})
-        threads = [threading.Thread(target=tick, args=(batch,)) for batch in batches.values()]
-        for thread in threads:
-            thread.start()
+        ticks = [asyncio.create_task(asyncio.to_thread(tick, batch)) for batch in batches.values()]
         yield  # until the requests under way are answered
         ended.set()
-        for thread in threads:
-            await asyncio.to_thread(thread.join)
+        await asyncio.gather(*ticks)
 
     app = FastAPI(lifespan=ticking)
 
@@ -70,13 +67,12 @@ def serve(models, policies, *, in_flight=16, line=64):
                     wants = sampling.send(await asyncio.gather(*outputs))
         image = await asyncio.to_thread(wants)  # the request has left: nobody waits for its decoder
         image.save(png := io.BytesIO(), format="png")
-        told = {"report": str(Served(prompt, request.reports)), "waited": waited, "took": time.perf_counter() - came}
-        return {"image": base64.b64encode(png.getvalue()).decode(), **told}
+        took, report = time.perf_counter() - came, str(Served(prompt, request.reports))
+        return {"image": base64.b64encode(png.getvalue()).decode(), "report": report, "waited": waited, "took": took}
 
     return app
 
 
 def bundled():
     """Serve the miniatures that come with foreseer."""
-    policies = {"exact": "none", "fast": "taylorseer:interval=4,target=last_block", "careful": "agreement"}
-    return serve(samplers.bundled(), policies)
+    return serve(samplers.bundled(), {"exact": "none", "fast": "taylorseer:interval=4,target=last_block", "careful": "agreement"})
