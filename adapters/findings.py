@@ -5,6 +5,7 @@ So a host that attaches for each sampling, and detaches after it, has a model ex
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
@@ -73,6 +74,7 @@ class Learnt:
 
     def __init__(self) -> None:
         self._kinds: dict[tuple[int, object], dict[str, Any]] = {}
+        self._adding = threading.Lock()
 
     def of(self, key: Key, version: int) -> Mapping[str, Any] | None:
         """Return what is known of such calls of the model in this version; None for nothing."""
@@ -80,15 +82,18 @@ class Learnt:
 
     def add(self, key: Key, anatomy: Anatomy) -> None:
         """Add what was learnt."""
-        kind = (anatomy.version, key.signature)
+        if anatomy.examined and not anatomy.limited:
+            with self._adding:
+                self._add((anatomy.version, key.signature), anatomy)
+
+    def _add(self, kind: tuple[int, object], anatomy: Anatomy) -> None:
         known = self._kinds.get(kind)
-        if not anatomy.examined or anatomy.limited:
-            return
         if known is not None and anatomy.examined <= known["examined"] and anatomy.compared <= known["compared"] and anatomy.modulated <= known["modulated"]:
             return
         learnt = dict(anatomy.learnt)
-        if known is not None and all(known[name] == value for name, value in learnt.items() if name != "notes" and isinstance(value, (bool, list, frozenset))):
-            learnt |= {name: known[name] | value for name, value in learnt.items() if isinstance(value, (set, dict))}
+        facts = {name: value for name, value in learnt.items() if name not in ("notes", "modulated") and isinstance(value, (bool, list, frozenset))}
+        if known is not None and all(known[name] == value for name, value in facts.items()):
+            learnt |= {name: known[name] | value for name, value in learnt.items() if name == "modulated" or isinstance(value, (set, dict))}
         self._kinds.pop(kind, None)
         self._kinds[kind] = learnt
         while len(self._kinds) > KINDS:
