@@ -93,7 +93,7 @@ def in_flight_table(content: Mapping[str, Any]) -> str:
         for line in part["lines"]:
             ratios = [f"{line[key]:.2f}" for key in ("static", "in_flight", "share", "of_static")]
             lost = [f"{100 * line[key]:.0f} %" for key in ("lost_inside", "lost_beside")]
-            rows.append([f"{NAMES[part['model']]}, {part['samples']}", f"`{line['policy']}`", *ratios, *lost, f"{line['calls']:.2f}"])
+            rows.append([f"{NAMES.get(part['model'], 'wide DiT')}, {part['samples']}", f"`{line['policy']}`", *ratios, *lost, f"{line['calls']:.2f}"])
     lost = "lost inside of blocks: | and beside:"
     head = f"model, samples a request | policy | static: | in flight: | share: | static time over that in flight: | {lost} | calls a tick:"
     return table(head, rows) + said(content)

@@ -34,7 +34,7 @@ from foreseer.adapters.requests import Request
 from foreseer.bench.machine import git_state, machine, threads, versions
 from foreseer.zoo import load_dit, load_flux
 from foreseer.zoo.ddim import ddim_timesteps
-from foreseer.zoo.dit import NULL_CLASS, alphas_cumprod
+from foreseer.zoo.dit import CONFIG, NULL_CLASS, alphas_cumprod, build
 
 REQUESTS = 16
 STEPS = 20
@@ -49,9 +49,10 @@ POLICIES = (
 
 
 class Sampler(Protocol):
-    """How a model is sampled. ``times``: ``(T,)`` its timesteps."""
+    """How a model is sampled. ``times``: ``(T,)`` its timesteps; ``policies``: what is measured on it."""
 
     model: nn.Module
+    policies: Sequence[str]
     times: Sequence[float]
 
     def inputs(self, seed: int, samples: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -67,13 +68,20 @@ class Sampler(Protocol):
 class Dit:
     """DDIM with guidance by concatenation: two rows a sample."""
 
+    policies, side = POLICIES, 8
+
     def __init__(self) -> None:
-        self.model, self.times = load_dit(), ddim_timesteps(STEPS)
+        self.model, self.times = self.build(), ddim_timesteps(STEPS)
         self._kept = [*alphas_cumprod()[self.times].tolist(), 1.0]
+
+    def build(self) -> nn.Module:
+        """Return the model."""
+        model: nn.Module = load_dit()
+        return model
 
     def inputs(self, seed: int, samples: int) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Sampler`."""
-        noise = torch.randn(samples, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
+        noise = torch.randn(samples, 1, self.side, self.side, generator=torch.Generator().manual_seed(seed))
         labels = (torch.arange(samples) + seed) % 10
         return noise, {"class_labels": torch.cat([labels, torch.full_like(labels, NULL_CLASS)])}
 
@@ -88,8 +96,24 @@ class Dit:
         return a_next**0.5 * (x - (1 - a) ** 0.5 * noise) / a**0.5 + (1 - a_next) ** 0.5 * noise
 
 
+class Wide(Dit):
+    """The same on images of 16 by 16, 256 wide, with random weights: four times the tokens, and nine times the work. What a gate
+    decides there means nothing, so that only schedules are measured.
+    """
+
+    policies, side = POLICIES[:2], 16
+
+    def build(self) -> nn.Module:
+        """See `Dit`."""
+        torch.manual_seed(0)
+        model: nn.Module = build({**CONFIG, "num_attention_heads": 8, "sample_size": self.side})
+        return model.eval().requires_grad_(False)
+
+
 class Flux:
     """Euler with distilled guidance: one row a sample."""
+
+    policies = POLICIES
 
     def __init__(self) -> None:
         self._pipe = load_flux()
@@ -241,7 +265,7 @@ def measure(sampler: Sampler, samples: int, repeats: int, tell: Callable[[str], 
         for repeat in range(repeats):
             tell(f"{type(sampler).__name__}, {samples} a request, repeat {repeat + 1} of {repeats}")
             both = {}
-            for policy in ("none", *POLICIES):
+            for policy in ("none", *sampler.policies):
                 both[policy] = alike, (spread, calls) = static(sampler, policy, REQUESTS * samples, clock), in_flight(sampler, policy, samples, clock)
                 full, (full_in_flight, _) = both["none"]
                 line = {
@@ -264,8 +288,10 @@ def main(out: Path, models: Sequence[str], counts: Sequence[int], repeats: int) 
     content = {"machine": machine("cpu"), "versions": versions(), "git": git_state(), "requests": REQUESTS, "steps": STEPS, "parts": list[Any]()}
     for samples in counts:
         for model in models:
-            fewer = max(1, repeats // samples)  # as many samples take as much longer
-            lines = measure({"dit": Dit, "flux": Flux}[model](), samples, fewer, print)
+            fewer = max(1, repeats // samples // (3 if model == "wide" else 1))  # as many samples take as much longer
+            if model == "wide" and samples > 1:
+                continue
+            lines = measure({"dit": Dit, "flux": Flux, "wide": Wide}[model](), samples, fewer, print)
             content["parts"].append({"model": model, "samples": samples, "repeats": fewer, "lines": lines})
             out.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             for line in lines:
@@ -276,7 +302,7 @@ def main(out: Path, models: Sequence[str], counts: Sequence[int], repeats: int) 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--models", nargs="+", choices=("dit", "flux"), default=("flux", "dit"))
+    parser.add_argument("--models", nargs="+", choices=("dit", "flux", "wide"), default=("flux", "dit", "wide"))
     parser.add_argument("--samples", nargs="+", type=int, default=(1, 4))
     parser.add_argument("--repeats", type=int, default=3, help="of one sample a request; fewer where there are more")
     given = parser.parse_args()
