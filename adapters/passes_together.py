@@ -34,12 +34,19 @@ class _Kind:
         compared: Whether one of them was held, beside another, against itself alone.
         refused: Why they are not joined; empty where they may be.
         failed: How often in a row a joint call failed where each call alone did not.
+        chances: How often it could have been compared.
     """
 
     seams: Seams = attrs.field(factory=Seams)
     compared: bool = False
     refused: str = ""
     failed: int = 0
+    chances: int = 0
+
+    def due(self) -> bool:
+        """Whether to compare now: at once, and ever more seldom where it told nothing (all zeros, NaN)."""
+        self.chances += 1
+        return self.chances & (self.chances - 1) == 0
 
 
 class Together:
@@ -81,7 +88,7 @@ class Together:
                 came.append((evaluation, self._alone(evaluation, kind)))
             elif kind.compared:
                 alike.setdefault(id(kind), (kind, []))[1].append(evaluation)
-            elif several and not visit.walk.forecasting:
+            elif several and not visit.walk.forecasting and kind.due():
                 came.append((evaluation, self._compare(evaluation, kind)))
             else:
                 came.append((evaluation, self._alone(evaluation, kind)))

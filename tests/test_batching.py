@@ -251,6 +251,15 @@ def test_a_model_whose_rows_cannot_be_told_apart_is_called_for_each_alone(mixed:
     assert all(why in warning for warning in said)
 
 
+def test_what_tells_nothing_is_seldom_compared() -> None:
+    """Law: a model that returns zeros cannot be seen to keep rows apart; finding that out again and again costs little."""
+    everyone = [Sampling("none", seed=i, spoil=lambda step, x: x * 0) for i in range(4)]
+    model = Model()
+    with Batch(model) as batch:
+        Traffic(batch, everyone, [0] * 4).run()
+    assert model.took()[0] <= 4 * len(TIMES) + 2 * 8
+
+
 def test_a_bad_request_that_is_the_first_ends_nothing_for_the_others() -> None:
     """Law: what one request's arguments do to a call is no reason to call the model for each alone."""
     fine, wrong = Sampling("none", seed=1), Sampling("none", seed=2, texts=5)
