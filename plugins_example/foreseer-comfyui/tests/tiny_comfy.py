@@ -122,6 +122,9 @@ def patcher_of(name: str, *, dtype: torch.dtype = torch.float32, cast: torch.dty
                 else torch.randn(weight.shape, generator=generator) * 0.1
             )
             weight.copy_(drawn + (1.0 if "norm" in key and weight.ndim == 1 and key.endswith(("weight", "scale")) else 0.0))
+        for key, buffer in model.diffusion_model.named_buffers():
+            if key.endswith("pos_embed"):  # a checkpoint's; until then whatever lay there in memory
+                buffer.copy_(torch.randn(buffer.shape, generator=generator) * 0.1)
     return ModelPatcher(model.eval(), load_device=cpu, offload_device=cpu)
 
 
