@@ -14,7 +14,7 @@ from foreseer.adapters.denoisers import find_denoisers
 from foreseer.adapters.findings import Findings
 from foreseer.adapters.identity import identity_of
 from foreseer.adapters.parallel import check_process_group
-from foreseer.adapters.refusals import refuse
+from foreseer.adapters.refusals import refuse, refuse_options
 from foreseer.adapters.wires import Wires
 from foreseer.errors import OptionError
 from foreseer.plugins import observer_hooks, policy_hooks
@@ -89,12 +89,9 @@ def attach(
     given = {name: value for name, value in locals().items() if name in OWN and value is not OWN[name]}
     models, bystanders = find_denoisers(target)
     pipeline = None if isinstance(target, (nn.Module, Mapping)) else target
-    if on_error not in ("raise", "compute"):
-        raise OptionError(f"on_error={on_error!r} is unknown; write 'raise' or 'compute'")
+    refuse_options(on_error, storage)
     if streams not in ("independent", "follow_first"):
         raise OptionError(f"streams={streams!r} is unknown; write 'independent' or 'follow_first'")
-    if storage is not None and not isinstance(storage, Storage):
-        raise OptionError(f"storage={storage!r} is a {type(storage).__name__}; write foreseer.Storage(dtype=..., device=..., max_bytes=...), or None")
     check_process_group(process_group)
     if copies is not None and (isinstance(copies, bool) or not isinstance(copies, int) or copies < 1):
         raise OptionError(f"copies={copies!r} is out of range; write a whole number >= 1, or None to recognise them")

@@ -8,13 +8,14 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import attrs
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 __all__ = [
-    "are_cut", "differentiates", "first_tensor", "kept_tokens", "named_arguments", "names_of", "own_tokens", "shapes_of", "signature_of_call",
-    "stream_of", "under_autocast",
+    "UnderAutocast", "are_cut", "differentiates", "first_tensor", "kept_tokens", "named_arguments", "names_of", "own_tokens", "shapes_of",
+    "signature_of_call", "stream_of",
 ]  # fmt: skip
 
 Shapes = list[tuple[torch.Size, torch.dtype]]
@@ -35,20 +36,24 @@ def signature_of_call(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> objec
     return (tuple(_signature(value) for value in args), tuple((name, _signature(kwargs[name])) for name in given), _autocast())
 
 
-def under_autocast(call: Callable[..., Any]) -> Callable[..., Any]:
-    """Return what makes a call, anywhere, under the autocast that is on here."""
-    states = _autocast()
-    if not states:
-        return call
+@attrs.frozen
+class UnderAutocast:
+    """Makes a call, in any thread, under the autocast that was on where this was made.
 
-    def called(*args: Any, **kwargs: Any) -> Any:
+    Attributes:
+        call: What to call.
+        states: Kinds of device and dtypes.
+    """
+
+    call: Callable[..., Any]
+    states: tuple[tuple[str, torch.dtype], ...] = attrs.field(factory=lambda: _autocast(), init=False)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Make the call."""
         with contextlib.ExitStack() as casting:
-            for kind, dtype in states:
+            for kind, dtype in self.states:
                 casting.enter_context(torch.autocast(kind, dtype))
-            return call(*args, **kwargs)
-
-    called.autocast = states  # type: ignore[attr-defined]
-    return called
+            return self.call(*args, **kwargs)
 
 
 def _autocast() -> tuple[tuple[str, torch.dtype], ...]:

@@ -25,7 +25,7 @@ from foreseer.adapters.driver import Driver
 from foreseer.adapters.findings import Learnt
 from foreseer.adapters.generation import Generation
 from foreseer.adapters.passes_together import Together
-from foreseer.adapters.refusals import mark, refuse, unmark
+from foreseer.adapters.refusals import mark, refuse, refuse_options, unmark
 from foreseer.adapters.requests import Evaluation, Request
 from foreseer.adapters.streams import Streams
 from foreseer.adapters.wires import Wires
@@ -47,8 +47,9 @@ class Batch:
     Each request gets what it would get alone: bit for bit where the model's arithmetic does not depend on the
     batch, else as closely as the same row in another batch. Calls are joined where all but their rows is alike;
     those of other resolutions or lengths of prompt are calls of their own. Before calls of one kind are joined
-    for the first time the result is compared with each alone; where it differs, each goes on being made alone,
-    and the report says so. A request that raises, is cancelled or leaves takes nothing from the others.
+    for the first time, one is put beside another with other rows, and held against itself alone; where it
+    differs, each is made alone, and the report says so. A request that raises, is cancelled or leaves takes
+    nothing from the others.
 
     `join` and the requests may be used in any thread; `tick` makes one tick at a time. Gradients are off in it.
 
@@ -78,7 +79,7 @@ class Batch:
                 raise OptionError(f"{name}={value!r} is out of range; write a number of seconds >= 0")
         refuse(model)
         self._wires = Wires(model, blocks)
-        self._max_rows, self._linger, self._patience = max_rows, linger, patience
+        self._linger, self._patience = linger, patience
         self._together = Together(self._wires, max_rows)
         self._learnt = Learnt()
         self._requests: dict[int, Request] = {}
@@ -164,10 +165,7 @@ class Batch:
             PluginError, OptionError: The policy, or an argument, is wrong.
             ContractError: The batch is closed.
         """
-        if on_error not in ("raise", "compute"):
-            raise OptionError(f"on_error={on_error!r} is unknown; write 'raise' or 'compute'")
-        if storage is not None and not isinstance(storage, Storage):
-            raise OptionError(f"storage={storage!r} is a {type(storage).__name__}; write foreseer.Storage(dtype=..., device=..., max_bytes=...), or None")
+        refuse_options(on_error, storage)
         spec = named(policy, **options)
         policy_hooks(spec.look())
         watchers = build_observers(observers)

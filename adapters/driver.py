@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-import attrs
 import torch
 
 from foreseer.adapters.anatomy import Rewired
@@ -240,6 +239,4 @@ def _carried_out(stream: Stream, call: Call, **at: Any) -> Visits[Any]:
             ask = step.send(done)
         except StopIteration as end:
             return end.value
-        done = yield from backbone.visits(call, rows=ask.rows, substitute=ask.substitute, probe=ask.probe, judge=ask.judge, record=ask.record, see=ask.see)
-        if ask.into is not None and ask.rows is not None:
-            done = attrs.evolve(done, output=backbone.merge(ask.into, ask.rows, done.output))
+        done = ask.put((yield from backbone.visits(call, ask)), backbone)

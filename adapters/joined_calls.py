@@ -28,7 +28,7 @@ class Likenesses:
 
     def __init__(self, model: nn.Module) -> None:
         self._model = model
-        self._known: MutableMapping[Tensor, tuple[int | None, object]] = WeakIdKeyDictionary()
+        self._seen: MutableMapping[Tensor, dict[object, object]] = WeakIdKeyDictionary()
 
     def of(self, call: Call) -> object:
         """Return what calls must have in common to be made as one.
@@ -36,17 +36,18 @@ class Likenesses:
         Raises:
             UnsupportedModelError: The rows of this one cannot be put beside others; the text says why.
         """
-        rows, names = batch_of(call.args, call.kwargs).rows, names_of(self._model, call.args)
-        latents = latents_of(call.args, call.kwargs)
-        given = [*zip(names, call.args, strict=True), *sorted(call.kwargs.items())]
-        return getattr(call.inner, "autocast", ()), tuple((name, self._kind(value, rows, name, value is latents)) for name, value in given)
+        rows, latents = batch_of(call.args, call.kwargs).rows, latents_of(call.args, call.kwargs)
+        given = [*zip(names_of(self._model, call.args), call.args, strict=True), *sorted(call.kwargs.items())]
+        kinds = tuple((name, self._kind(value, rows, name, value is latents)) for name, value in given)
+        return getattr(call.inner, "states", ()), kinds
 
     def _kind(self, value: Any, rows: int, name: str, latents: bool = False) -> object:
         if isinstance(value, Tensor):
             dim = _dimension(value, rows, name)
-            shape = ((), ()) if _is_one(value, rows) else (value.shape[:dim], value.shape[dim + 1 :]) if dim is not None else self._seen(value, _numbers)
-            nothing = dim is not None and value.ndim > 1 and not latents and self._seen(value, _is_nothing)
-            return ("rows" if dim is not None else "shared", shape, value.dtype, value.device, nothing)
+            if dim is None:
+                return ("shared", self._look(value, _numbers), value.dtype, value.device)
+            shape = ((), ()) if _is_one(value, rows) else (value.shape[:dim], value.shape[dim + 1 :])
+            return ("rows", shape, value.dtype, value.device, value.ndim > 1 and not latents and self._look(value, _is_nothing))
         if holds_state(name, value):
             raise UnsupportedModelError(f"{name} holds the state of its rows")
         if is_row_list(value, rows):
@@ -57,13 +58,15 @@ class Likenesses:
             return (type(value), tuple(self._kind(entry, rows, name) for entry in value))
         return value if value is None or isinstance(value, (bool, int, float, str)) else (type(value), id(value))
 
-    def _seen(self, tensor: Tensor, look: Callable[[Tensor], object]) -> object:
-        """Look at a tensor, once, and again when somebody has written to it."""
-        version = None if tensor.is_inference() else tensor._version
-        known = self._known.get(tensor)
-        if known is None or version is None or known[0] != version:
-            known = self._known[tensor] = version, look(tensor)
-        return known[1]
+    def _look(self, tensor: Tensor, look: Callable[[Tensor], object]) -> object:
+        """Return what a look at a tensor says; inference tensors do not tell whether they were written to."""
+        if tensor.is_inference():
+            return look(tensor)
+        seen, key = self._seen.setdefault(tensor, {}), (look, tensor._version)
+        if key not in seen:
+            seen.clear()
+            seen[key] = look(tensor)
+        return seen[key]
 
 
 def _numbers(tensor: Tensor) -> object:
@@ -81,42 +84,49 @@ def join_calls(model: nn.Module, calls: Sequence[Call]) -> Call:
     A number that is one for all rows of a call, as a timestep may be, becomes one for each row.
     """
     rows = [batch_of(call.args, call.kwargs).rows for call in calls]
-    names = names_of(model, calls[0].args)
-    args = tuple(_join([call.args[i] for call in calls], rows, name) for i, name in enumerate(names))
-    kwargs = {name: _join([call.kwargs[name] for call in calls], rows, name) for name in calls[0].kwargs}
-    return Call(calls[0].inner, args, kwargs)
+
+    def joined(tensors: Sequence[Tensor], dim: int, name: str) -> Tensor:
+        return torch.cat([tensor.reshape(1).expand(many) if _is_one(tensor, many) else tensor for tensor, many in zip(tensors, rows, strict=True)], dim)
+
+    return _made(model, calls, rows[0], joined)
 
 
-def other_call(call: Call) -> Call:
+def other_call(model: nn.Module, call: Call) -> Call:
     """Return a call like this one, in which the numbers of its rows are others. Indices stay in range, and masks
     and tokens as they are: other tokens may be others in number.
     """
-    rows = batch_of(call.args, call.kwargs).rows
-    return Call(call.inner, tuple(_other(value, rows, "") for value in call.args), {name: _other(value, rows, name) for name, value in call.kwargs.items()})
+
+    def other(tensors: Sequence[Tensor], dim: int, name: str) -> Tensor:
+        (tensor,) = tensors
+        if "mask" in name or tensor.dtype == torch.bool or (tensor.ndim > 1 and not tensor.is_floating_point()):
+            return tensor
+        if tensor.ndim > 1:
+            return tensor * -2 + 0.25 * bool(tensor.any())
+        return tensor * 0.75 if tensor.is_floating_point() else (tensor - 1).clamp(min=0)
+
+    return _made(model, [call], batch_of(call.args, call.kwargs).rows, other)
 
 
-def _other(value: Any, rows: int, name: str) -> Any:
-    if isinstance(value, Tensor) and _dimension(value, rows, name) is not None and value.dtype != torch.bool and "mask" not in name:
-        if value.is_floating_point():
-            return value * 0.75 if value.ndim < 2 else value * -2 + 0.25 * bool(value.any())
-        return (value - 1).clamp(min=0) if value.ndim < 2 else value
-    if isinstance(value, dict):
-        return {key: _other(entry, rows, str(key)) for key, entry in value.items()}
-    return type(value)(_other(entry, rows, name) for entry in value) if type(value) in (list, tuple) else value
+_OfRows = Callable[[Sequence[Tensor], int, str], Tensor]
+"""``(one tensor of each call, the dimension of its rows, its name) -> tensor``."""
 
 
-def _join(values: Sequence[Any], rows: Sequence[int], name: str) -> Any:
-    first = values[0]
-    if isinstance(first, Tensor):
-        dim = _dimension(first, rows[0], name)
-        if dim is None:
-            return first
-        return torch.cat([value.reshape(1).expand(many) if _is_one(value, many) else value for value, many in zip(values, rows, strict=True)], dim)
-    if isinstance(first, dict):
-        return {key: _join([value[key] for value in values], rows, str(key)) for key in first}
-    if isinstance(first, (list, tuple)):
-        return type(first)(_join([value[i] for value in values], rows, name) for i in range(len(first)))
-    return first
+def _made(model: nn.Module, calls: Sequence[Call], rows: int, of_rows: _OfRows) -> Call:
+    """Make a call of calls that are alike, the first of which has so many rows: what holds rows is made anew."""
+
+    def made(values: Sequence[Any], name: str) -> Any:
+        first = values[0]
+        if isinstance(first, Tensor):
+            dim = _dimension(first, rows, name)
+            return first if dim is None else of_rows(values, dim, name)
+        if isinstance(first, dict):
+            return {key: made([value[key] for value in values], str(key)) for key in first}
+        if isinstance(first, (list, tuple)):
+            return type(first)(made([value[i] for value in values], name) for i in range(len(first)))
+        return first
+
+    args = tuple(made([call.args[i] for call in calls], name) for i, name in enumerate(names_of(model, calls[0].args)))
+    return Call(calls[0].inner, args, {name: made([call.kwargs[name] for call in calls], name) for name in calls[0].kwargs})
 
 
 def _dimension(tensor: Tensor, rows: int, name: str) -> int | None:

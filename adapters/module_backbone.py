@@ -24,7 +24,7 @@ from foreseer.adapters.substitutes import OutputFor
 from foreseer.adapters.visits import Visit, Visits, alone
 from foreseer.adapters.walk import Walk
 from foreseer.adapters.wires import Wires
-from foreseer.backbone import Pass
+from foreseer.backbone import Ask, Pass
 from foreseer.errors import UnsupportedModelError
 from foreseer.trial import broken_rows
 from foreseer.types import LATENT, OUTPUT, Evidence, Probe, Site
@@ -104,27 +104,17 @@ class ModuleBackbone:
         see: Collection[Site] = (),
     ) -> Pass:
         """See `foreseer.backbone.Backbone.forward`; `visits`, made with nobody beside."""
-        return alone(self.visits(inputs, rows=rows, substitute=substitute, probe=probe, judge=judge, record=record, see=see))
+        return alone(self.visits(inputs, Ask(rows=rows, substitute=substitute, probe=probe, judge=judge, record=record, see=see)))
 
-    def visits(
-        self,
-        inputs: Call,
-        *,
-        rows: Sequence[int] | None = None,
-        substitute: Mapping[Site, Tensor],
-        probe: Probe | None = None,
-        judge: Callable[[Evidence], bool] | None = None,
-        record: Collection[Site] = (),
-        see: Collection[Site] = (),
-    ) -> Visits[Pass]:
-        """Want what `forward` takes.
+    def visits(self, inputs: Call, ask: Ask) -> Visits[Pass]:
+        """Want what a session asks for.
 
         Raises:
             Rewired: The self-check of the first computed step failed, so that the sites have changed; or
                 something is other than it was then.
         """
-        anatomy = self.anatomy
-        record = frozenset(record)
+        anatomy, rows, substitute, probe, judge, see = self.anatomy, ask.rows, ask.substitute, ask.probe, ask.judge, ask.see
+        record = frozenset(ask.record)
         claimed, known = anatomy.claimed_of(record), anatomy.knows(record)
         for site in anatomy.from_output(substitute) - {OUTPUT}:
             substitute = OutputFor(substitute, site, _latent(inputs) if site.end == OUTPUT else None)

@@ -177,7 +177,7 @@ class Together:
         made, self.calls = visit.walk, self.calls + 1
         visit.again()
         try:
-            other, joint = Joint([visit.other(other_call(visit.call)), visit], kind.seams, self._pool).make()
+            other, joint = Joint([visit.other(other_call(visit.wires.model, visit.call)), visit], kind.seams, self._pool).make()
         except Exception as error:
             self._failed(kind, error)
         else:

@@ -8,9 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from foreseer.errors import ContractError, UnsupportedModelError
+from foreseer.errors import ContractError, OptionError, UnsupportedModelError
+from foreseer.storage import Storage
 
-__all__ = ["mark", "refuse", "refuse_cache", "refuse_unreachable", "unmark"]
+__all__ = ["mark", "refuse", "refuse_cache", "refuse_options", "refuse_unreachable", "unmark"]
 
 _attached: weakref.WeakKeyDictionary[nn.Module, str] = weakref.WeakKeyDictionary()
 
@@ -51,6 +52,14 @@ def refuse_unreachable(pipeline: Any, name: str, model: nn.Module, *, intact: bo
         raise ContractError(
             f"the pipeline's {name} was exchanged or compiled after foreseer was attached, so its calls no longer arrive; compile first, attach last"
         )
+
+
+def refuse_options(on_error: object, storage: object) -> None:
+    """Raise `OptionError` for what is no way to meet errors of a policy, or no storage."""
+    if on_error not in ("raise", "compute"):
+        raise OptionError(f"on_error={on_error!r} is unknown; write 'raise' or 'compute'")
+    if storage is not None and not isinstance(storage, Storage):
+        raise OptionError(f"storage={storage!r} is a {type(storage).__name__}; write foreseer.Storage(dtype=..., device=..., max_bytes=...), or None")
 
 
 def mark(model: nn.Module, policy: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 from torch import nn
 
-from foreseer.adapters.arguments import under_autocast
+from foreseer.adapters.arguments import UnderAutocast
 from foreseer.adapters.calls import Call
 from foreseer.adapters.driver import Driver
 from foreseer.adapters.generation import Generation, Place
@@ -211,7 +211,7 @@ class Request:
                 raise ContractError(f"request {self.name!r} has left its batch; let another join")
             with self._generation.call(stream=stream):
                 place = self._generation.place(self._model, args, kwargs)
-            evaluation = Evaluation(self, place, self._evaluated(place, Call(under_autocast(self._model), args, kwargs)))
+            evaluation = Evaluation(self, place, self._evaluated(place, Call(UnderAutocast(self._model), args, kwargs)))
             self._waiting.append(evaluation)
             steps = self._generation.schedule().num_steps
             self.missed = steps is not None and place.step == steps - 1  # after the last it is not waited for

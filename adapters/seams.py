@@ -73,23 +73,7 @@ class Seams:
             raise UnsupportedModelError("what its blocks are given is structured otherwise in a larger batch")
         if odd := next((leaf for leaf in leaves if not _is_for_all(leaf)), None):
             raise UnsupportedModelError(f"its blocks are given, or return, a {type(odd).__name__}, which may hold rows")
-        found: list[tuple[int, int] | None] = []
-        for was, now in zip(shapes, _shapes(leaves), strict=True):
-            differ = [d for d, (a, b) in enumerate(zip(was, now, strict=False)) if a != b] if was is not None and now is not None else []
-            if was == now:
-                found.append(None)
-                continue
-            if (
-                was is None
-                or now is None
-                or len(was) != len(now)
-                or len(differ) != 1
-                or was[differ[0]] * rows != now[differ[0]] * before
-                or now[differ[0]] % rows
-            ):
-                raise UnsupportedModelError("its rows do not lie in one dimension of what its blocks are given")
-            found.append((differ[0], now[differ[0]] // rows))
-        return tuple(found)
+        return tuple(_rows_in(was, now, before, rows) for was, now in zip(shapes, _shapes(leaves), strict=True))
 
 
 class Cut:
@@ -145,6 +129,20 @@ def _whole(leaves: list[Any], spec: TreeSpec | None) -> Any:
 def _is_for_all(leaf: Any) -> bool:
     """Whether it is a tensor, or surely holds none: what is of another class may hold tensors with rows."""
     return leaf is None or isinstance(leaf, (Tensor, bool, int, float, str, torch.dtype, torch.device, torch.Size)) or callable(leaf)
+
+
+def _rows_in(was: torch.Size | None, now: torch.Size | None, before: int, rows: int) -> tuple[int, int] | None:
+    """Return which dimension of a tensor grew with the rows, and how many entries each row has in it; None where
+    it did not grow.
+    """
+    if was == now:
+        return None
+    grown = [] if was is None or now is None or len(was) != len(now) else [(d, a, b) for d, (a, b) in enumerate(zip(was, now, strict=True)) if a != b]
+    if len(grown) == 1:
+        ((dim, a, b),) = grown
+        if a * rows == b * before and b % rows == 0:
+            return dim, b // rows
+    raise UnsupportedModelError("its rows do not lie in one dimension of what its blocks are given")
 
 
 def _shapes(leaves: Sequence[Any]) -> list[torch.Size | None]:

@@ -36,6 +36,12 @@ class Ask:
     see: Collection[Site] = ()
     into: Any = None
 
+    def put(self, done: Pass, backbone: Backbone) -> Pass:
+        """Return what came of it, with its rows where they belong."""
+        if self.into is None or self.rows is None:
+            return done
+        return attrs.evolve(done, output=backbone.merge(self.into, self.rows, done.output))
+
 
 @attrs.frozen(eq=False)
 class Pass:
@@ -158,6 +164,4 @@ def carry_out(step: Generator[Ask, Pass, Any], backbone: Backbone, inputs: Any) 
         except StopIteration as end:
             return end.value
         see: dict[str, Any] = {"see": ask.see} if ask.see else {}  # a host that has no places knows no such argument
-        done = backbone.forward(inputs, rows=ask.rows, substitute=ask.substitute, probe=ask.probe, judge=ask.judge, record=ask.record, **see)
-        if ask.into is not None and ask.rows is not None:
-            done = attrs.evolve(done, output=backbone.merge(ask.into, ask.rows, done.output))
+        done = ask.put(backbone.forward(inputs, rows=ask.rows, substitute=ask.substitute, probe=ask.probe, judge=ask.judge, record=ask.record, **see), backbone)
