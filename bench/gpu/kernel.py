@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import attrs
 import torch
 from torch import Tensor
 
+from foreseer.bench.gpu.graphs import captured
 from foreseer.bench.gpu.loop import Clock
 from foreseer.bench.gpu.making import Making
 
@@ -63,7 +65,7 @@ def time_kernel(making: Making) -> None:
     scale = 4096 if settings.scale == "tiny" else 1
     for feature in FEATURES:
         smaller = attrs.evolve(feature, width=max(feature.width // scale, 16))
-        kept.attempt("kernel", feature.name, work=SECONDS if making.device.type == "cuda" else 0.1, usual=1.0, measure=lambda f=smaller: _figures(making, f))  # type: ignore[misc]
+        kept.attempt("kernel", feature.name, work=SECONDS if making.device.type == "cuda" else 0.1, usual=1.0, measure=partial(_figures, making, smaller))
 
 
 def _figures(making: Making, feature: Feature) -> dict[str, Any]:
@@ -81,10 +83,10 @@ def _figures(making: Making, feature: Feature) -> dict[str, Any]:
     # a copy within one buffer of the same size moves twice what it writes
     flat = [torch.empty(moved // 2 // dtype.itemsize, device=device, dtype=dtype) for _ in range(2 * max(2, copies // 2))]
     pairs = list(zip(flat[::2], flat[1::2], strict=True))
-    copy = _seconds(device, [lambda a=a, b=b: b.copy_(a) for a, b in pairs])  # type: ignore[misc]
+    copy = _seconds(device, [partial(b.copy_, a) for a, b in pairs])
     tried = {}
     for said, add in sums if feature.keep == 2 else sums[:1]:
-        tried[said] = _seconds(device, [lambda ring=ring, add=add: add(ring, table, dtype) for ring in rings])  # type: ignore[misc]
+        tried[said] = _seconds(device, [partial(add, ring, table, dtype) for ring in rings])
     seconds = tried[sums[0][0]]
     return {
         "rows": feature.rows,
@@ -110,10 +112,7 @@ def _sums(device: torch.device) -> list[tuple[str, Sum]]:
         return [("a matrix product", lambda ring, table, dtype: torch.bmm(table[:, None].to(ring.dtype), ring)[:, 0].to(dtype))]
     from foreseer.fused_sum import fused_sum
 
-    return [
-        (f"{block} entries, {warps} warps", lambda ring, table, dtype, block=block, warps=warps: fused_sum(ring, table, dtype, block=block, warps=warps))  # type: ignore[misc]
-        for block, warps in CHOICES
-    ]
+    return [(f"{block} entries, {warps} warps", partial(fused_sum, block=block, warps=warps)) for block, warps in CHOICES]
 
 
 def _seconds(device: torch.device, calls: list[Callable[[], object]]) -> float:
@@ -127,22 +126,11 @@ def _seconds(device: torch.device, calls: list[Callable[[], object]]) -> float:
             call()
         clock.mark()
         return clock.seconds()[0] / len(calls)
-    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    stream.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(stream):
-        for call in calls[:2]:
-            call()
-    torch.cuda.current_stream(device).wait_stream(stream)
-    torch.cuda.synchronize(device)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(each):
-            for call in calls:
-                call()
-    graph.replay()
+    _, replay = captured(device)(lambda: [call() for _ in range(each) for call in calls])
+    replay()
     clock = Clock(device)
     clock.mark()
     for _ in range(5):
-        graph.replay()
+        replay()
         clock.mark()
     return min(clock.seconds()) / (each * len(calls))

@@ -106,15 +106,17 @@ class Gauge:
             NotFiniteError: They are not finite.
         """
         if number not in self._full:
-            self._put_full(number, lambda: self._hands.ask(self._drawing_full(number)))
+            self._put_full(number)
         return self._full[number][0]
 
     def _drawing_full(self, number: int) -> Callable[[Sampler], Full]:
         return functools.partial(draw_full, self.batches[number])
 
-    def _put_full(self, number: int, make: Callable[[], Full]) -> None:
+    def _put_full(self, number: int, came: Full | None = None) -> None:
+        """Take what came of drawing a batch in full, or what is kept of it; None draws it where nothing is."""
+
         def draw() -> Draw:
-            made = make()
+            made = came or self._hands.ask(self._drawing_full(number))
             return Draw(tensors={"images": made.images}, facts={"seconds": made.seconds})
 
         drawn = self._draw(FULL_DRAW, number, draw)
@@ -136,7 +138,7 @@ class Gauge:
 
             def made() -> object:
                 full = self.full(number)  # first: what is drawn with the policy is then lost to no interruption
-                return self._hands.ask(functools.partial(_asked, do, self.batches[number], full))
+                return self._hands.ask(functools.partial(_carried_out, do, self.batches[number], full=full))
 
             self._facts[key] = self._draw(what, number, lambda: Draw(tensors={}, facts=plain(made()))).facts
         return self._facts[key]
@@ -166,7 +168,7 @@ class Gauge:
                 self._raised[what, number] = came.error
             else:
                 facts = plain(came.value)
-                self._facts[what, number] = self._draw(what, number, lambda facts=facts: Draw(tensors={}, facts=facts)).facts  # type: ignore[misc]
+                self._facts[what, number] = self._draw(what, number, functools.partial(Draw, tensors={}, facts=facts)).facts
 
     def _lacks(self, what: str, number: int) -> bool:
         key = what, number
@@ -186,7 +188,7 @@ class Gauge:
         for came in self._hands.carry_out(take):
             if came.error is not None:
                 raise came.error
-            self._put_full(came.call.about, lambda value=came.value: value)  # type: ignore[misc]
+            self._put_full(came.call.about, came.value)
 
     def _share(self, number: int) -> Any:
         if number not in self._shared:
@@ -264,8 +266,4 @@ class Gauge:
 
 
 def _carried_out(do: Drawing, indices: Sequence[int], sampler: Sampler, full: Tensor) -> object:
-    return do(indices, sampler, full)
-
-
-def _asked(do: Drawing, indices: Sequence[int], full: Tensor, sampler: Sampler) -> object:
     return do(indices, sampler, full)

@@ -82,7 +82,7 @@ def _share(value: float | None) -> str:
 
 def _waits(waits: Entry) -> str:
     if waits["holds"] is None:
-        return waits["said"]  # type: ignore[no-any-return]
+        return str(waits["said"])
     return ", ".join(f"{kind} {most['waits']} (allowed {most['allowed']})" for kind, most in waits["most"].items())
 
 

@@ -17,19 +17,18 @@ import json
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
 import numpy as np
 import torch
+from laws import Inside, watched
 from torch import Tensor, nn
 
 import foreseer
 from foreseer.adapters.batching import Batch
-from foreseer.adapters.blocks import find_blocks
-from foreseer.adapters.calls import intercept
 from foreseer.adapters.requests import Request
 from foreseer.bench.machine import git_state, machine, threads, versions
 from foreseer.zoo import load_dit, load_flux
@@ -154,32 +153,18 @@ class Clock:
     """Takes the processor's time, and that inside of a model's blocks: within whatever is attached around it."""
 
     def __init__(self) -> None:
-        self._inside = 0.0
+        self._inside = Inside()
 
-    @contextlib.contextmanager
-    def watching(self, model: nn.Module) -> Iterator[None]:
+    def watching(self, model: nn.Module) -> contextlib.AbstractContextManager[None]:
         """Watch the blocks."""
-
-        def timed(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            began = time.process_time()
-            try:
-                return inner(*args, **kwargs)
-            finally:
-                self._inside += time.process_time() - began
-
-        interceptions = [intercept(block, timed) for _, block in find_blocks(model)]
-        try:
-            yield
-        finally:
-            for interception in interceptions:
-                interception.restore()
+        return watched(model, self._inside)
 
     def take(self, work: Callable[[], object], times: int) -> Spent:
         """Do it so often, and return what each time took in the mean."""
-        inside, began = self._inside, time.process_time()
+        inside, began = self._inside.seconds, time.process_time()
         for _ in range(times):
             work()
-        return Spent((time.process_time() - began) / times, (self._inside - inside) / times)
+        return Spent((time.process_time() - began) / times, (self._inside.seconds - inside) / times)
 
 
 def static(sampler: Sampler, policy: str, samples: int, clock: Clock) -> Spent:

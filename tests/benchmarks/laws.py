@@ -65,7 +65,7 @@ LANES = (
 
 
 @attrs.define
-class _Inside:
+class Inside:
     """Seconds inside of blocks."""
 
     seconds: float = 0.0
@@ -74,7 +74,7 @@ class _Inside:
 class _Split(Clock):
     """A clock that also says how much of each stretch was inside of blocks."""
 
-    def __init__(self, inside: _Inside) -> None:
+    def __init__(self, inside: Inside) -> None:
         super().__init__(torch.device("cpu"))
         self._inside, self._at = inside, [0.0]
 
@@ -90,7 +90,7 @@ class _Split(Clock):
 
 
 @contextlib.contextmanager
-def _watched(model: nn.Module, inside: _Inside) -> Iterator[None]:
+def watched(model: nn.Module, inside: Inside) -> Iterator[None]:
     """Take the time of what each block does when it runs: within whatever is attached around it."""
 
     def timed(inner: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -123,11 +123,11 @@ def laws(loop: Loop, *, repeats: int, tell: Callable[[str], object] = lambda wha
         ``"steps"``: for each policy and kind of step (``"computed"``, ``"forecast"``) the medians of the
         seconds outside of blocks and of all seconds, and both over a full step. ``"modules"``: bytes held.
     """
-    inside = _Inside()
+    inside = Inside()
     full: list[tuple[float, float]] = []
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     held: dict[str, int] = {}
-    with threads(1), _watched(loop.transformer, inside):
+    with threads(1), watched(loop.transformer, inside):
         for repeat in range(repeats):
             tell(f"laws: repeat {repeat + 1} of {repeats}")
             clock = _Split(inside)
