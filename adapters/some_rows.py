@@ -28,7 +28,7 @@ class SomeRows:
 
     Args:
         anatomy: What was learnt about the model; whether its batch can be cut is put there.
-        examination: Whom others of the same rows are asked by.
+        examination: Asks the processes that share the rows whether they found the same.
         attempt: Wants a pass.
         add_output: Records the model's output of a pass.
     """

@@ -223,7 +223,7 @@ class Streams:
     def reports(self) -> dict[str, Report]:
         """The account of each stream, by its name; the denoiser's stands before it where there are several."""
         found = dict(self._reports)
-        for key, stream in self._open.items():
+        for key, stream in tuple(self._open.items()):  # another thread may open one meanwhile
             label = ": ".join(part for part in (key.name if self._several else "", key.stream) if part) or "model"
             name, count = label, 1
             while name in found:
